@@ -1,0 +1,127 @@
+"""What can go wrong, as one tree.
+
+::
+
+    IbtError
+    ├── InputError             the input is refused; carries a machine-readable ``code``
+    │   ├── UnsupportedFormat  no reader knows this content
+    │   ├── MalformedFile      the format is known, the file is damaged or contradicts itself
+    │   ├── MissingLeads       leads are missing that cannot be derived, or one is there twice
+    │   ├── BadUnits           the unit or the gain is missing, unknown or implausible
+    │   ├── BadSampling        the sampling rate is missing or not a usable whole number
+    │   ├── TooShort           not enough valid signal, or no row
+    │   ├── TooLong            more hours than the model was built for
+    │   └── BadRows            hourly rows that are out of order, doubled, not numeric or implausible
+    ├── BundleError            a model bundle is incomplete, altered, or needs preprocessing we do not have
+    ├── DeviceError            the device asked for is not there
+    ├── MissingExtra           an optional part of the package is not installed
+    ├── RecipeError            a training recipe holds an unknown key or an impossible value
+    └── DataError              a prepared data set, split or checkpoint is unusable
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class IbtError(Exception):
+    """Root of every error that ibt raises on purpose."""
+
+
+class InputError(IbtError):
+    """An input that is refused.
+
+    Parameters
+    ----------
+    message
+        One line: what is wrong and, where that helps, what to do.
+    where
+        The file, record or row concerned; readers add it.
+    code
+        Machine-readable reason, snake_case; each class has a default.
+    """
+
+    default_code: ClassVar[str] = "input_error"
+
+    def __init__(self, message: str, *, where: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.code = code or self.default_code
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def at(self, where: str) -> InputError:
+        """Return this error with its place filled in, unless it already names one."""
+        if self.where is None:
+            self.where = where
+        return self
+
+
+class UnsupportedFormat(InputError):
+    """No reader recognises the content."""
+
+    default_code = "unsupported_format"
+
+
+class MalformedFile(InputError):
+    """A known format, but damaged or contradicting itself."""
+
+    default_code = "malformed_file"
+
+
+class MissingLeads(InputError):
+    """Leads are missing that cannot be derived, or a lead occurs twice."""
+
+    default_code = "missing_leads"
+
+
+class BadUnits(InputError):
+    """Unit or gain missing, unknown or implausible."""
+
+    default_code = "bad_units"
+
+
+class BadSampling(InputError):
+    """Sampling rate missing or unusable."""
+
+    default_code = "bad_sampling"
+
+
+class TooShort(InputError):
+    """Not enough valid signal, or no row at all."""
+
+    default_code = "too_short"
+
+
+class TooLong(InputError):
+    """More hours than the model has positions for."""
+
+    default_code = "too_long"
+
+
+class BadRows(InputError):
+    """Hourly rows that are out of order, doubled, not numeric or implausible."""
+
+    default_code = "bad_rows"
+
+
+class BundleError(IbtError):
+    """A bundle that cannot be trusted or is not understood."""
+
+
+class DeviceError(IbtError):
+    """The device asked for is not available."""
+
+
+class MissingExtra(IbtError):
+    """An optional part of the package is not installed."""
+
+
+class RecipeError(IbtError):
+    """A training recipe that holds an unknown key or an impossible value."""
+
+
+class DataError(IbtError):
+    """A prepared data set, split or checkpoint that is missing, damaged or contradicts itself."""

@@ -1,0 +1,92 @@
+"""The two things that are scored: a Recording (ECG) and a Stay (ICU)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One ECG as it was read, before any preprocessing.
+
+    Attributes
+    ----------
+    signal
+        Millivolts, shape ``(leads, samples)``; NaN where a sample is invalid.
+    sampling_rate
+        Samples per second and lead, in Hz.
+    leads
+        Lead names as found, one per row of ``signal``.
+    record_id
+        Name of the record.
+    source
+        Where it came from: a path, or a description.
+    format
+        Name of the file format, e.g. ``"WFDB (16, MATLAB)"``.
+    dx
+        SNOMED CT codes of the diagnoses that the file states, or None where it states none.
+    age, sex
+        As stated by the file, otherwise None.
+    notes
+        What the reader noticed, one sentence each.
+    """
+
+    signal: FloatArray
+    sampling_rate: float
+    leads: tuple[str, ...]
+    record_id: str
+    source: str
+    format: str
+    dx: tuple[str, ...] | None = None
+    age: float | None = None
+    sex: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.signal.shape[1] / self.sampling_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Stay:
+    """One ICU stay: hourly rows of the 40 variables of the Challenge 2019.
+
+    Attributes
+    ----------
+    values
+        Shape ``(hours, 40)``, columns in the order of :data:`ibt_deploy.variables.VARIABLES` and in
+        their units; NaN where nothing was measured.
+    patient_id
+        Name of the patient or stay.
+    source, format
+        As for a Recording.
+    labels
+        ``SepsisLabel`` of each row, where the file has it.
+    inserted
+        True for rows that stand for an hour which is missing from the file.
+    notes
+        What the reader noticed, one sentence each.
+    extra
+        Further columns, by name, that no model reads.
+    """
+
+    values: FloatArray
+    patient_id: str
+    source: str
+    format: str
+    labels: npt.NDArray[np.int8] | None = None
+    inserted: npt.NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> npt.NDArray[np.int64]:
+        """ICULOS of each row: hours since ICU admission."""
+        return self.values[:, 39].astype(np.int64)
