@@ -1,0 +1,362 @@
+"""From hourly rows to the features of the stay model, strictly causally.
+
+One routine serves training (many stays at once), scoring (one stay) and streaming (hour by hour with carried
+state); a row's features depend on that row and earlier rows of its stay alone, bit for bit.
+
+Before a variable is first measured it has the training median. Demographics are carried forward like
+measurements; while none has been seen yet, Age and HospAdmTime have the training median, Gender is 0.5 and
+the unit is unknown. Unit1 and Unit2 that contradict each other also mean unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import BadRows, BundleError
+from ibt_deploy.preprocess.stay_rows import HOUR, AnyFloatArray, Float32Array, clean
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES, VARIABLES
+
+Features = Literal["full", "values40"]
+Offsets = npt.NDArray[np.integer[Any]]
+
+AGE, GENDER, UNIT1, UNIT2 = (INDEX[name] for name in ("Age", "Gender", "Unit1", "Unit2"))
+ADMISSION = INDEX["HospAdmTime"]
+LOGARITHMIC = np.array([v.transform == "log1p" for v in VARIABLES[:N_TIME_VARYING]])
+CLIP = 5.0
+ADMISSION_SCALE = 9.0
+UNKNOWN_GENDER = 0.5
+# log1p(hours) / log1p(336) for 0..336 hours: looking whole hours up is exact at any place of any array.
+LOG_HOURS = (np.log1p(np.arange(MAX_HOURS + 1.0)) / math.log1p(MAX_HOURS)).astype(np.float32)
+ROWS_AT_ONCE = 16_384
+
+FULL_NAMES: tuple[str, ...] = (
+    *NAMES[:N_TIME_VARYING],
+    *(f"{name} observed" for name in NAMES[:N_TIME_VARYING]),
+    *(f"{name} hours since" for name in NAMES[:N_TIME_VARYING]),
+    *("Age", "Gender", "MICU", "SICU", "unit unknown", "HospAdmTime", "ICULOS"),
+)
+
+
+@dataclass(frozen=True)
+class StayPreprocessing:
+    """The constants of the stay model's preprocessing, all taken from training patients.
+
+    Attributes
+    ----------
+    medians, means, deviations
+        Of the observed, plausible, transformed (log1p for the skewed labs) training values of the 34
+        time-varying variables. Deviation 0 stands for a variable without observed variation in training:
+        the model cannot know it, and it is treated as never measured, with the value 0.
+    age
+        Median age in training, years.
+    admission_time
+        Median HospAdmTime in training, hours.
+    features
+        ``"full"`` (109 features) or ``"values40"`` (the 40 normalised values only).
+    """
+
+    medians: tuple[float, ...]
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+    age: float
+    admission_time: float
+    features: Features = "full"
+
+    name: ClassVar[str] = "stay"
+    version: ClassVar[str] = "1.0.0"
+
+    def __post_init__(self) -> None:
+        for field in ("medians", "means", "deviations"):
+            constants = getattr(self, field)
+            if len(constants) != N_TIME_VARYING or not all(math.isfinite(c) for c in constants):
+                raise BundleError(f"stay preprocessing needs {N_TIME_VARYING} finite numbers as {field}")
+        if min(self.deviations) < 0:
+            raise BundleError("stay preprocessing has a negative deviation")
+        if not (math.isfinite(self.age) and math.isfinite(self.admission_time)):
+            raise BundleError("stay preprocessing needs a finite age and admission_time")
+        if self.features not in get_args(Features):
+            raise BundleError(f"stay preprocessing knows no features {self.features!r}")
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a row, 109 or 40."""
+        return len(self.feature_names)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Name of every feature, in order."""
+        return FULL_NAMES if self.features == "full" else NAMES
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that a bundle has to keep, as JSON knows it."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "features": self.features,
+            "variables": list(NAMES),
+            "medians": list(self.medians),
+            "means": list(self.means),
+            "deviations": list(self.deviations),
+            "age": self.age,
+            "admission_time": self.admission_time,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> StayPreprocessing:
+        """Constants from what :meth:`to_dict` gave.
+
+        Raises
+        ------
+        BundleError
+            Another name, version or order of variables, or constants that are missing or not numbers.
+        """
+        if (stored.get("name"), stored.get("version")) != (cls.name, cls.version):
+            raise BundleError(
+                f"the bundle needs preprocessing {stored.get('name')} {stored.get('version')}, "
+                f"this ibt has {cls.name} {cls.version}"
+            )
+        if stored.get("variables") != list(NAMES):
+            raise BundleError("the bundle's preprocessing has other variables than this ibt")
+        try:
+            medians, means, deviations = (
+                tuple(float(c) for c in stored[field]) for field in ("medians", "means", "deviations")
+            )
+            age, admission_time = float(stored["age"]), float(stored["admission_time"])
+            features = stored["features"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the bundle's stay preprocessing is incomplete or damaged: {error}") from error
+        return cls(medians, means, deviations, age, admission_time, features)
+
+    @classmethod
+    def fit(
+        cls, values: AnyFloatArray, offsets: Offsets | None = None, features: Features = "full"
+    ) -> StayPreprocessing:
+        """Constants from training stays.
+
+        Parameters
+        ----------
+        values
+            Raw rows of the training stays, shape ``(rows, 40)``.
+        offsets
+            Where each stay begins, and the end, shape ``(stays + 1,)``: only the rows between the first
+            and the last are used. None uses all rows.
+        features
+            Which features the model reads.
+        """
+        if offsets is not None:
+            values = values[int(offsets[0]) : int(offsets[-1])]
+        columns = np.ascontiguousarray(clean(values)[0].T)
+        medians, means, deviations = np.zeros((3, N_TIME_VARYING))
+        for variable in range(N_TIME_VARYING):
+            observed = _observed(columns[variable])
+            if LOGARITHMIC[variable]:
+                observed = np.log1p(observed)
+            if len(observed) and observed.min() < observed.max():
+                medians[variable] = np.median(observed)
+                means[variable] = observed.mean()
+                deviations[variable] = observed.std()
+        ages, admissions = _observed(columns[AGE]), _observed(columns[ADMISSION])
+        return cls(
+            tuple(medians.tolist()),
+            tuple(means.tolist()),
+            tuple(deviations.tolist()),
+            float(np.median(ages)) if len(ages) else 0.0,
+            float(np.median(admissions)) if len(admissions) else 0.0,
+            features,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureState:
+    """What the features of the next row need to know of the rows before it.
+
+    Attributes
+    ----------
+    last
+        Last plausible value of each of the 40 variables, float32, NaN where there was none yet.
+    since
+        Hours since that value, int64; meaningless where ``last`` is NaN.
+    rows
+        Rows so far.
+    """
+
+    last: Float32Array
+    since: npt.NDArray[np.int64]
+    rows: int
+
+    @classmethod
+    def empty(cls) -> FeatureState:
+        """The state before the first row."""
+        nothing = np.full(N_VARIABLES, np.nan, dtype=np.float32)
+        return cls(nothing, np.zeros(N_VARIABLES, dtype=np.int64), 0)
+
+
+def featurise(values: AnyFloatArray, offsets: Offsets, constants: StayPreprocessing) -> Float32Array:
+    """Features of every row of many stays; science specification, section 7.2, steps 2 to 7.
+
+    Parameters
+    ----------
+    values
+        Raw rows, shape ``(rows, 40)``, one row an hour without gaps; they are cleaned here.
+    offsets
+        Stay ``i`` is the rows ``offsets[i]:offsets[i + 1]``; shape ``(stays + 1,)``, from 0 to ``rows``.
+    constants
+        The constants of the model.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(rows, constants.n_features)``, float32.
+
+    Raises
+    ------
+    BadRows
+        A row without a usable ICULOS.
+    ValueError
+        Offsets that do not cover the rows.
+    """
+    spans = np.asarray(offsets, dtype=np.int64)
+    if (
+        spans.ndim != 1
+        or not len(spans)
+        or spans[0] != 0
+        or spans[-1] != len(values)
+        or (np.diff(spans) < 0).any()
+    ):
+        raise ValueError(f"offsets must rise from 0 to {len(values)}, the number of rows")
+    features = np.empty((len(values), constants.n_features), dtype=np.float32)
+    stay = 0
+    while stay < len(spans) - 1:
+        beyond = int(np.searchsorted(spans, spans[stay] + ROWS_AT_ONCE, side="right")) - 1
+        beyond = max(beyond, stay + 1)
+        begin, end = spans[stay], spans[beyond]
+        rows = _usable(values[begin:end])
+        first = np.repeat(spans[stay:beyond] - begin, np.diff(spans[stay : beyond + 1]))
+        last, since = _carried(rows, first)
+        features[begin:end] = _features(rows, last, since, constants)
+        stay = beyond
+    return features
+
+
+def featurise_next(
+    rows: AnyFloatArray, constants: StayPreprocessing, state: FeatureState | None = None
+) -> tuple[Float32Array, FeatureState]:
+    """Features of the next rows of one stay, and the state after them.
+
+    Bit-identical to :func:`featurise` over all rows of the stay so far.
+
+    Parameters
+    ----------
+    rows
+        Raw rows that follow those the state has seen, shape ``(new, 40)``.
+    constants
+        The constants of the model.
+    state
+        The state after the rows before; None at the start of a stay.
+
+    Raises
+    ------
+    BadRows
+        A row without a usable ICULOS.
+    """
+    state = state or FeatureState.empty()
+    known = np.concatenate([state.last[None], _usable(rows)])
+    last, since = _carried(known, np.zeros(len(known), dtype=np.int64))
+    since[last == 0] += np.broadcast_to(state.since, last.shape)[last == 0]
+    columns = np.arange(N_VARIABLES)
+    now = known[np.maximum(last[-1], 0), columns]
+    after = FeatureState(now, since[-1].astype(np.int64), state.rows + len(rows))
+    return _features(known, last, since, constants)[1:], after
+
+
+def _observed(column: Float32Array) -> npt.NDArray[np.float64]:
+    return column[~np.isnan(column)].astype(np.float64)
+
+
+def _usable(values: AnyFloatArray) -> Float32Array:
+    """Cleaned rows, each of which has its hour."""
+    rows, _ = clean(values)
+    without = np.isnan(rows[:, HOUR])
+    if without.any():
+        hour = values[int(np.argmax(without)), HOUR]
+        raise BadRows(f"ICULOS must be a whole hour from 1 to {MAX_HOURS}, found {hour:g}", code="bad_hour")
+    return rows
+
+
+def _carried(
+    rows: Float32Array, first: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """For each cell the row of its variable's last value (-1 where none yet), and the hours since then."""
+    here = np.arange(len(rows), dtype=np.int32)[:, None]
+    last = np.where(np.isnan(rows), np.int32(-1), here)
+    np.maximum.accumulate(last, axis=0, out=last)
+    last[last < first[:, None]] = -1
+    return last, here - last
+
+
+def _features(
+    rows: Float32Array,
+    last: npt.NDArray[np.int32],
+    since: npt.NDArray[np.int32],
+    constants: StayPreprocessing,
+) -> Float32Array:
+    """Features of cleaned rows, from where each variable was last seen."""
+    n = N_TIME_VARYING
+    known = np.array(constants.deviations) > 0
+    seen = last >= 0
+    seen[:, :n] &= known
+    normalised, before = _normalised(rows, constants)
+    columns = np.arange(N_VARIABLES)
+    filled = np.where(seen, normalised[np.maximum(last, 0), columns], before)
+
+    unit1, unit2 = filled[:, UNIT1] == 1, filled[:, UNIT2] == 1
+    filled[:, UNIT1], filled[:, UNIT2] = unit1 & ~unit2, unit2 & ~unit1
+    if constants.features == "values40":
+        return filled
+    features = np.empty((len(rows), constants.n_features), dtype=np.float32)
+    features[:, :n] = filled[:, :n]
+    features[:, n : 2 * n] = seen[:, :n] & (since[:, :n] == 0)
+    features[:, 2 * n : 3 * n] = LOG_HOURS[
+        np.where(seen[:, :n], np.minimum(since[:, :n], MAX_HOURS), MAX_HOURS)
+    ]
+    features[:, 3 * n : 3 * n + 4] = filled[:, AGE : UNIT2 + 1]
+    features[:, 3 * n + 4] = unit1 == unit2
+    features[:, 3 * n + 5 :] = filled[:, ADMISSION : HOUR + 1]
+    return features
+
+
+def _normalised(rows: Float32Array, constants: StayPreprocessing) -> tuple[Float32Array, Float32Array]:
+    """Cleaned values as the model reads them (rows, 40), and what stands before the first one (40,)."""
+    means, medians, deviations = (
+        np.array(c) for c in (constants.means, constants.medians, constants.deviations)
+    )
+    safe = np.where(deviations > 0, deviations, 1.0)
+    normalised = np.zeros_like(rows)
+    row, variable = np.nonzero(~np.isnan(rows[:, :N_TIME_VARYING]))
+    observed = rows[row, variable].astype(np.float64)
+    skewed = LOGARITHMIC[variable]
+    observed[skewed] = np.log1p(observed[skewed])
+    normalised[row, variable] = np.clip((observed - means[variable]) / safe[variable], -CLIP, CLIP)
+
+    normalised[:, AGE] = rows[:, AGE] / np.float32(100)
+    normalised[:, GENDER : UNIT2 + 1] = rows[:, GENDER : UNIT2 + 1]
+    normalised[:, ADMISSION] = _admission(rows[:, ADMISSION].astype(np.float64))
+    hours = np.nan_to_num(rows[:, HOUR], nan=0.0).astype(np.int64)
+    normalised[:, HOUR] = LOG_HOURS[hours]
+
+    before = np.zeros(N_VARIABLES, dtype=np.float32)
+    before[:N_TIME_VARYING] = np.where(deviations > 0, np.clip((medians - means) / safe, -CLIP, CLIP), 0.0)
+    before[AGE] = constants.age / 100
+    before[GENDER] = UNKNOWN_GENDER
+    before[ADMISSION] = _admission(np.array([constants.admission_time]))[0]
+    return normalised, before
+
+
+def _admission(hours: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Signed log1p of HospAdmTime over 9, the logarithm of a year in hours."""
+    return np.sign(hours) * np.log1p(np.abs(hours)) / ADMISSION_SCALE
