@@ -1,0 +1,1 @@
+"""Train teachers, baselines and students: Hannun's CNN, residual LSTM, transformers, DeiT and block-by-block matching."""

@@ -1,0 +1,114 @@
+"""DeiT students: distillation tokens with a head of their own (Touvron et al. 2021), multi-label and causal.
+
+In training :meth:`heads` gives both heads' logits; at inference they are averaged, as in the authors'
+repository.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.models.transformer import MASKED, EcgTransformer, StayTransformer
+
+
+class EcgDeiT(EcgTransformer):
+    """ECG student with a distillation token, with its own position, in front of all others."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.distillation_token = nn.Parameter(torch.empty(1, 1, self.dim))
+        self.distillation_position = nn.Parameter(torch.empty(1, 1, self.dim))
+        self.distillation_head = nn.Linear(self.dim, self.classifier.out_features)
+        for parameter in (self.distillation_token, self.distillation_position, self.distillation_head.weight):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        nn.init.zeros_(self.distillation_head.bias)
+
+    def embed(self, signal: Tensor) -> Tensor:
+        """Token 0 is the distillation token."""
+        z = super().embed(signal)
+        token = (self.distillation_token + self.distillation_position).expand(z.shape[0], -1, -1)
+        return torch.cat((token, z), dim=1)
+
+    def heads(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the class head and of the distillation head, each ``(batch, classes)``."""
+        z = self.segment(signal, 0, self.n_units)
+        return super().head(z), self.distillation_head(z[:, 0])
+
+    def head(self, z: Tensor) -> Tensor:
+        """Average of both heads' logits."""
+        return (super().head(z) + self.distillation_head(z[:, 0])) / 2
+
+
+class StayDeiT(StayTransformer):
+    """Stay student with one distillation query per hour.
+
+    The sequence is ``[rows 1..T; queries 1..T]``. Row ``t`` attends rows up to ``t``; query ``t`` attends
+    rows up to ``t`` and itself; rows never attend queries. A single distillation token could not serve every
+    hour: in front it would see nothing, behind it would see the future.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.distillation_query = nn.Parameter(torch.empty(1, 1, self.dim))
+        self.distillation_head = nn.Linear(self.dim, 1)
+        nn.init.trunc_normal_(self.distillation_query, std=0.02)
+        nn.init.trunc_normal_(self.distillation_head.weight, std=0.02)
+        nn.init.zeros_(self.distillation_head.bias)
+
+    def embed(self, rows: Tensor) -> Tensor:
+        """Tokens ``(batch, 2 * hours, dim)``."""
+        hours = rows.shape[1]
+        queries = self.distillation_query + self.positions[:hours]
+        return torch.cat((super().embed(rows), queries.expand(rows.shape[0], -1, -1)), dim=1)
+
+    def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
+        """See :meth:`Encoder.segment`; from unit 1 on ``z`` holds rows and queries."""
+        if start == 0:
+            z = self.embed(z)
+        mask = query_mask(z.shape[1] // 2, z.device)
+        for block in self.blocks[start:stop]:
+            z = block(z, mask)
+        normed: Tensor = self.norm(z) if stop == self.n_units else z
+        return normed
+
+    def heads(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the class head and of the distillation head, each ``(batch, hours)``."""
+        z_rows, z_queries = self.segment(rows, 0, self.n_units).chunk(2, dim=1)
+        return super().head(z_rows), self.distillation_head(z_queries).squeeze(-1)
+
+    def head(self, z: Tensor) -> Tensor:
+        """Average of both heads' logits."""
+        z_rows, z_queries = z.chunk(2, dim=1)
+        return (super().head(z_rows) + self.distillation_head(z_queries).squeeze(-1)) / 2
+
+
+class StayTwoHeads(StayTransformer):
+    """The cheaper fallback: a second linear head on each row token, no queries."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.distillation_head = nn.Linear(self.dim, 1)
+        nn.init.trunc_normal_(self.distillation_head.weight, std=0.02)
+        nn.init.zeros_(self.distillation_head.bias)
+
+    def heads(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the class head and of the distillation head, each ``(batch, hours)``."""
+        z = self.segment(rows, 0, self.n_units)
+        return super().head(z), self.distillation_head(z).squeeze(-1)
+
+    def head(self, z: Tensor) -> Tensor:
+        """Average of both heads' logits."""
+        return (super().head(z) + self.distillation_head(z).squeeze(-1)) / 2
+
+
+def query_mask(hours: int, device: torch.device) -> Tensor:
+    """Additive mask ``(2 * hours, 2 * hours)`` of :class:`StayDeiT`."""
+    past = torch.ones(hours, hours, dtype=torch.bool, device=device).tril()
+    itself = torch.eye(hours, dtype=torch.bool, device=device)
+    visible = torch.cat(
+        (torch.cat((past, torch.zeros_like(past)), dim=1), torch.cat((past, itself), dim=1)), dim=0
+    )
+    return (~visible).to(torch.float32) * MASKED

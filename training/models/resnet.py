@@ -1,0 +1,129 @@
+"""The ECG teacher: Hannun's residual network (Hannun et al., Nature Medicine 2019)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.encoder import Encoder
+
+
+class SameConv1d(nn.Conv1d):
+    """Convolution whose output has ``ceil(length / stride)`` steps, padded as TensorFlow's "same"."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, channels, length)`` to ``(batch, filters, ceil(length / stride))``."""
+        length, kernel, stride = x.shape[-1], self.kernel_size[0], self.stride[0]
+        steps = -(-length // stride)
+        total = max((steps - 1) * stride + kernel - length, 0)
+        return super().forward(F.pad(x, (total // 2, total - total // 2)))
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation block of two convolutions; every second one halves time.
+
+    The shortcut is a max-pool in ceil mode (the convolution rounds up, so must the pool), widened by zero
+    channels where the number of filters doubles.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, stride: int, dropout: float, *, leading_norm: bool
+    ) -> None:
+        super().__init__()
+        self.stride, self.widen = stride, c_out - c_in
+        self.norm1 = nn.BatchNorm1d(c_in) if leading_norm else None
+        self.conv1 = SameConv1d(c_in, c_out, kernel, stride)
+        self.norm2 = nn.BatchNorm1d(c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = SameConv1d(c_out, c_out, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, c_in, length)`` to ``(batch, c_out, ceil(length / stride))``."""
+        shortcut = x if self.stride == 1 else F.max_pool1d(x, self.stride, ceil_mode=True)
+        if self.widen:
+            shortcut = F.pad(shortcut, (0, 0, 0, self.widen))
+        y = x if self.norm1 is None else F.relu(self.norm1(x))
+        y = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
+        return shortcut + y
+
+
+class HannunResNet(Encoder):
+    """Residual blocks in groups of four, filters doubling with each group.
+
+    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``. Hannun's softmax at every 256th
+    sample becomes a record-level multi-label output by averaging over time.
+
+    Parameters
+    ----------
+    n_blocks
+        16 is Hannun's network; 8 is the other reading of the paper.
+    base_filters, kernel
+        Filters of the first group, and length of every convolution.
+    pad_to
+        Zero-pad the input symmetrically to this many samples (2048 gives powers of two); 0 leaves it alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_leads: int = 12,
+        n_classes: int = 26,
+        n_blocks: int = 16,
+        base_filters: int = 32,
+        kernel: int = 16,
+        dropout: float = 0.2,
+        pad_to: int = 0,
+    ) -> None:
+        super().__init__()
+        self.n_units, self.pad_to = n_blocks, pad_to
+        self.stem = nn.Sequential(
+            SameConv1d(n_leads, base_filters, kernel), nn.BatchNorm1d(base_filters), nn.ReLU()
+        )
+        width = [base_filters] + [base_filters * 2 ** (i // 4) for i in range(n_blocks)]
+        self.blocks = nn.ModuleList(
+            ResidualBlock(width[i], width[i + 1], kernel, 1 + i % 2, dropout, leading_norm=i > 0)
+            for i in range(n_blocks)
+        )
+        self.norm = nn.BatchNorm1d(width[-1])
+        self.classifier = nn.Linear(width[-1], n_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
+        """See :meth:`Encoder.segment`; the stem belongs to unit 0, the final norm and ReLU to the last."""
+        if start == 0:
+            missing = self.pad_to - z.shape[-1]
+            z = self.stem(F.pad(z, (missing // 2, missing - missing // 2)) if missing > 0 else z)
+        else:
+            z = z.transpose(1, 2)
+        for block in self.blocks[start:stop]:
+            z = block(z)
+        if stop == self.n_units:
+            z = F.relu(self.norm(z))
+        return z.transpose(1, 2)
+
+    def head(self, z: Tensor) -> Tensor:
+        """Mean over time, then linear."""
+        logits: Tensor = self.classifier(z.mean(dim=1))
+        return logits
+
+
+def calibrate_batch_norm(network: nn.Module, batches: list[Tensor]) -> None:
+    """Set batch-norm statistics from data while all weights stay as they are (control with an untrained teacher)."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    was_training = network.training
+    network.train()
+    with torch.no_grad():
+        for batch in batches:
+            network(batch)
+    network.train(was_training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

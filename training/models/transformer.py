@@ -1,0 +1,263 @@
+"""The students: pre-norm transformers (Vaswani et al. 2017; Dosovitskiy et al. 2020; Touvron et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.encoder import Encoder
+
+KeyValue = tuple[Tensor, Tensor]
+
+MASKED = -1e9
+"""Added to the score of a pair that must not be attended; finite, so that no row can become NaN."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"a width of {dim} cannot be shared among {heads} heads")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def project(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each ``(batch, heads, time, dim / heads)``."""
+        batch, time, dim = z.shape
+        qkv = self.qkv(z).view(batch, time, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        return qkv[0], qkv[1], qkv[2]
+
+    def merge(self, y: Tensor) -> Tensor:
+        """Join the heads ``(batch, heads, time, width)`` and project to ``(batch, time, dim)``."""
+        batch, heads, time, width = y.shape
+        merged: Tensor = self.dropout(self.out(y.transpose(1, 2).reshape(batch, time, heads * width)))
+        return merged
+
+    def forward(self, z: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+        """Attend within ``z``; ``mask`` is added to the scores, ``causal`` hides later positions."""
+        q, k, v = self.project(z)
+        return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal))
+
+    def weights(self, z: Tensor, *, causal: bool) -> Tensor:
+        """The softmax matrix ``(batch, heads, time, time)`` that :meth:`forward` uses, for analysis."""
+        q, k, _ = self.project(z)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        if causal:
+            scores = scores + causal_mask(z.shape[1], z.shape[1], z.device)
+        return scores.softmax(dim=-1)
+
+
+def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Additive mask ``(queries, keys)``: the last query may see every key, each earlier one a key less."""
+    query = torch.arange(queries, device=device).unsqueeze(1) + (keys - queries)
+    key = torch.arange(keys, device=device).unsqueeze(0)
+    return (key > query).to(torch.float32) * MASKED
+
+
+class Block(nn.Module):
+    """``z = z + MHSA(LN(z)); z = z + MLP(LN(z))`` with exact GELU."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        hidden = round(dim * mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attention = Attention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, z: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        """``(batch, time, dim)`` to the same shape."""
+        z = z + self.attention(self.norm1(z), mask, causal=causal)
+        z = z + self.mlp(self.norm2(z))
+        return z
+
+    def forward_cached(self, z: Tensor, past: KeyValue, mask: Tensor) -> tuple[Tensor, KeyValue]:
+        """As :meth:`forward`, after ``past`` keys and values ``(batch, heads, past, width)``."""
+        q, k, v = self.attention.project(self.norm1(z))
+        k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + mask
+        z = z + self.attention.merge(scores.softmax(dim=-1) @ v)
+        return z + self.mlp(self.norm2(z)), (k, v)
+
+
+def initialise(network: nn.Module) -> None:
+    """Truncated normal 0.02 for every linear weight, zero for its bias, as in ViT."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def patchify(signal: Tensor, patch: int) -> Tensor:
+    """``(batch, leads, samples)`` to ``(batch, samples / patch, leads * patch)``, lead-major.
+
+    Element ``lead * patch + j`` of token ``k`` is sample ``patch * k + j`` of that lead.
+    """
+    batch, leads, samples = signal.shape
+    tokens = signal.view(batch, leads, samples // patch, patch).transpose(1, 2)
+    return tokens.reshape(batch, samples // patch, leads * patch)
+
+
+class EcgTransformer(Encoder):
+    """Vision-transformer on 100 ms patches of a 12-lead ECG.
+
+    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``.
+
+    Parameters
+    ----------
+    readout
+        ``"mean"`` averages the patch tokens; ``"cls"`` reads a class token (sensitivity check).
+    """
+
+    def __init__(
+        self,
+        *,
+        n_leads: int = 12,
+        samples: int = 2000,
+        patch: int = 20,
+        n_classes: int = 26,
+        dim: int = 256,
+        depth: int = 8,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+        readout: str = "mean",
+    ) -> None:
+        super().__init__()
+        if samples % patch:
+            raise ValueError(f"{samples} samples do not divide into patches of {patch}")
+        self.n_units, self.patch, self.dim = depth, patch, dim
+        self.n_tokens = samples // patch
+        self.embedding = nn.Linear(n_leads * patch, dim)
+        self.position = nn.Parameter(torch.empty(1, self.n_tokens, dim))
+        self.class_token = nn.Parameter(torch.empty(1, 1, dim)) if readout == "cls" else None
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.classifier = nn.Linear(dim, n_classes)
+        initialise(self)
+        nn.init.trunc_normal_(self.position, std=0.02)
+        if self.class_token is not None:
+            nn.init.trunc_normal_(self.class_token, std=0.02)
+
+    def embed(self, signal: Tensor) -> Tensor:
+        """Tokens with positions, the class token (if any) directly before the patch tokens."""
+        z: Tensor = self.embedding(patchify(signal, self.patch)) + self.position
+        if self.class_token is not None:
+            z = torch.cat((self.class_token.expand(z.shape[0], -1, -1), z), dim=1)
+        return z
+
+    def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
+        """See :meth:`Encoder.segment`; the embedding belongs to unit 0, the final norm to the last."""
+        if start == 0:
+            z = self.embed(z)
+        for block in self.blocks[start:stop]:
+            z = block(z)
+        normed: Tensor = self.norm(z) if stop == self.n_units else z
+        return normed
+
+    def head(self, z: Tensor) -> Tensor:
+        """Linear on the mean of the patch tokens, or on the class token."""
+        pooled = self.matched_tokens(z).mean(dim=1) if self.class_token is None else z[:, -self.n_tokens - 1]
+        logits: Tensor = self.classifier(pooled)
+        return logits
+
+    def matched_tokens(self, z: Tensor) -> Tensor:
+        """``z`` without class or distillation tokens."""
+        return z[:, z.shape[1] - self.n_tokens :]
+
+
+def sinusoidal_positions(length: int, dim: int) -> Tensor:
+    """Fixed positions ``(length, dim)``, sine in even and cosine in odd columns (Vaswani et al. 2017, 3.5)."""
+    position = torch.arange(length, dtype=torch.float64).unsqueeze(1)
+    rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float64) * (-math.log(10000.0) / dim))
+    table = torch.zeros(length, dim, dtype=torch.float64)
+    table[:, 0::2] = torch.sin(position * rate)
+    table[:, 1::2] = torch.cos(position * rate)
+    return table.to(torch.float32)
+
+
+class StayTransformer(Encoder):
+    """Causal transformer whose tokens are the hourly rows of a stay.
+
+    Input ``(batch, hours, features)``, output logits ``(batch, hours)``. Batches are padded on the right:
+    padded rows lie in every valid row's future, so no padding mask is needed.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        n_features: int = 109,
+        dim: int = 256,
+        depth: int = 3,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.1,
+        max_hours: int = 336,
+    ) -> None:
+        super().__init__()
+        self.n_units, self.dim, self.heads, self.max_hours = depth, dim, heads, max_hours
+        self.embedding = nn.Linear(n_features, dim)
+        self.register_buffer("positions", sinusoidal_positions(max_hours, dim), persistent=False)
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.classifier = nn.Linear(dim, 1)
+        initialise(self)
+
+    def embed(self, rows: Tensor) -> Tensor:
+        """Tokens ``(batch, hours, dim)`` with the position of their row."""
+        embedded: Tensor = self.embedding(rows) + self.positions[: rows.shape[1]]
+        return embedded
+
+    def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
+        """See :meth:`Encoder.segment`; embedding and positions belong to unit 0, the final norm to the last."""
+        if start == 0:
+            z = self.embed(z)
+        for block in self.blocks[start:stop]:
+            z = block(z, causal=True)
+        normed: Tensor = self.norm(z) if stop == self.n_units else z
+        return normed
+
+    def head(self, z: Tensor) -> Tensor:
+        """One logit per hour."""
+        logits: Tensor = self.classifier(z).squeeze(-1)
+        return logits
+
+    def forward_cached(
+        self, rows: Tensor, position: Tensor, past_k: Tensor, past_v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Score new rows after ``past`` ones whose keys and values are given.
+
+        Parameters
+        ----------
+        rows
+            ``(batch, hours, features)``.
+        position
+            Row index of each, int64 ``(batch, hours)``, counted from the first row of the stay.
+        past_k, past_v
+            ``(depth, batch, heads, past, dim / heads)``; ``past`` may be 0.
+
+        Returns
+        -------
+        logits ``(batch, hours)``, and keys and values with the new rows appended.
+        """
+        z = self.embedding(rows) + self.positions[position]
+        mask = causal_mask(rows.shape[1], past_k.shape[3] + rows.shape[1], rows.device)
+        keys, values = [], []
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            z, (k, v) = block.forward_cached(z, (past_k[i], past_v[i]), mask)
+            keys.append(k)
+            values.append(v)
+        return self.head(self.norm(z)), torch.stack(keys), torch.stack(values)

@@ -1,0 +1,257 @@
+"""A recipe: everything about one training run, in a TOML file.
+
+Every key has a default that is the specification's; an unknown key, a value of the wrong type or one that is
+not among the choices is refused, so that a slip of the pen cannot train the wrong thing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ibt_deploy.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What the networks see.
+
+    ``features``: rows of stays, ``full`` (109) or ``values40``. ``label``: ``official`` or ``h12`` (1 from six
+    rows earlier, for training only). ``band``: zero-phase pass band of ECGs in Hz, empty for none.
+    ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training groups
+    used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
+    """
+
+    features: Literal["full", "values40"] = "full"
+    label: Literal["official", "h12"] = "official"
+    band: tuple[float, ...] = ()
+    max_hours: int = 336
+    train_fraction: float = 1.0
+    drop_variables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResNetRecipe:
+    """The ECG teacher (science 1.3)."""
+
+    n_blocks: int = 16
+    base_filters: int = 32
+    kernel: int = 16
+    dropout: float = 0.2
+    pad_to: int = 0
+
+
+@dataclass(frozen=True)
+class LSTMRecipe:
+    """The EHR teacher (science 2)."""
+
+    hidden: int = 256
+    n_layers: int = 3
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class StudentRecipe:
+    """The transformer (science 3). ``depth`` 0 means the task's own: 8 blocks for ECG, 3 for EHR."""
+
+    dim: int = 256
+    depth: int = 0
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    dropout: float = 0.1
+    readout: Literal["mean", "cls"] = "mean"
+
+
+@dataclass(frozen=True)
+class DeiTRecipe:
+    """Response distillation (science 3.3).
+
+    ``alpha``: weight of the distillation term; ``tau``: temperature of the soft variant; ``ehr``: one query
+    per hour, or two heads on each row.
+    """
+
+    variant: Literal["soft", "hard"] = "soft"
+    alpha: float = 0.5
+    tau: float = 1.0
+    ehr: Literal["queries", "two_heads"] = "queries"
+
+
+@dataclass(frozen=True)
+class BBMRecipe:
+    """Block-by-block matching (science 4).
+
+    ``groups``: number of matched groups, 0 for the task's own (4 for ECG, 3 for EHR). ``weight``: lambda.
+    ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``group_weights``: one per group, empty for all 1.
+    ``schedule``: ``joint``, ``two_stage`` (matching alone for the first half, then the task alone) or
+    ``cosine_to_zero``. ``alpha_kd``: weight of an added response distillation.
+    ``pairing``: ``shuffled`` shows the teacher another record of the batch (control).
+    """
+
+    groups: int = 0
+    weight: float = 1.0
+    w1: float = 1.0
+    w2: float = 1.0
+    w3: float = 1.0
+    group_weights: tuple[float, ...] = ()
+    reduction: Literal["mean", "sum"] = "mean"
+    standardise: bool = True
+    standardise_rows: int = 50_000
+    l1_norm: Literal["none", "layernorm"] = "none"
+    detach_block_inputs: bool = False
+    h_bias: bool = False
+    resize: Literal["area", "linear"] = "area"
+    schedule: Literal["joint", "two_stage", "cosine_to_zero"] = "joint"
+    alpha_kd: float = 0.0
+    pairing: Literal["same", "shuffled"] = "same"
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """RandAugment for ECG (science 5.2): ``n_ops`` operations of shared ``magnitude`` 0 to 10."""
+
+    n_ops: int = 2
+    magnitude: float = 3.0
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """Optimiser and schedule (science 5.1).
+
+    ``batch_size`` counts ECGs or patients. Warm-up lasts ``min(warmup_epochs, warmup_fraction * all steps)``;
+    the cosine ends at ``final_lr`` of the peak. Early stopping after ``patience`` epochs without a better
+    selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs
+    that compute in it, otherwise fp32.
+    """
+
+    batch_size: int = 128
+    epochs: int = 100
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    warmup_epochs: float = 10.0
+    warmup_fraction: float = 0.1
+    final_lr: float = 0.01
+    clip_norm: float = 1.0
+    patience: int = 15
+    min_epochs: int = 20
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Only the sections that the task and the method use have an effect."""
+
+    task: Literal["arrhythmia", "sepsis"]
+    method: Literal["teacher", "transformer", "deit", "bbm"]
+    seed: int = 0
+    data: DataRecipe = field(default_factory=DataRecipe)
+    resnet: ResNetRecipe = field(default_factory=ResNetRecipe)
+    lstm: LSTMRecipe = field(default_factory=LSTMRecipe)
+    student: StudentRecipe = field(default_factory=StudentRecipe)
+    deit: DeiTRecipe = field(default_factory=DeiTRecipe)
+    bbm: BBMRecipe = field(default_factory=BBMRecipe)
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+    fit: FitRecipe = field(default_factory=FitRecipe)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether training asks for a teacher's checkpoint."""
+        return self.method in ("deit", "bbm")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON and checkpoints."""
+        return asdict(self)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the whole recipe, defaults included."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _value(value: Any, hint: Any, path: str) -> Any:
+    origin = get_origin(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{path}: a table is expected, not {value!r}")
+        return _from_mapping(value, hint, path)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise RecipeError(f"{path}: {value!r} is not one of {', '.join(map(repr, get_args(hint)))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise RecipeError(f"{path}: a list is expected, not {value!r}")
+        return tuple(_value(v, get_args(hint)[0], f"{path}[{i}]") for i, v in enumerate(value))
+    if origin in (Union, types.UnionType):
+        raise AssertionError(f"{path}: recipes have no union fields")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise RecipeError(f"{path}: {hint.__name__} is expected, not {value!r}")
+    return value
+
+
+def _from_mapping(table: Mapping[str, Any], cls: type[Any], path: str) -> Any:
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for key in table:
+        if key not in known:
+            raise RecipeError(f"{path + '.' if path else ''}{key}: unknown key; known are {', '.join(known)}")
+    values = {k: _value(v, hints[k], f"{path}.{k}" if path else k) for k, v in table.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise RecipeError(f"{path or 'recipe'}: {error}") from error
+
+
+def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
+    """Recipe from plain data; raises RecipeError for anything unknown or impossible."""
+    recipe: Recipe = _from_mapping(table, Recipe, "")
+    if not 0 < recipe.data.train_fraction <= 1:
+        raise RecipeError(f"data.train_fraction: {recipe.data.train_fraction} is not in (0, 1]")
+    if len(recipe.data.band) not in (0, 2):
+        raise RecipeError("data.band: give the two corner frequencies in Hz, or nothing")
+    return recipe
+
+
+def override(recipe: Recipe, assignments: Mapping[str, str]) -> Recipe:
+    """Recipe with dotted keys replaced, values written as in TOML (``{"fit.lr": "3e-4"}``); bare words are strings."""
+    table = recipe.to_dict()
+    for dotted, text in assignments.items():
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *sections, key = dotted.split(".")
+        node = table
+        for section in sections:
+            if not isinstance(node.get(section), dict):
+                raise RecipeError(f"{dotted}: unknown key")
+            node = node[section]
+        node[key] = value
+    return recipe_from_dict(table)
+
+
+def load_recipe(path: Path, assignments: Mapping[str, str] | None = None) -> Recipe:
+    """Recipe from a TOML file, with command-line overrides."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such recipe") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    return override(recipe_from_dict(table), assignments or {})
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The same recipe under another seed."""
+    return replace(recipe, seed=seed)
