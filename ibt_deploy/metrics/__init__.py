@@ -1,0 +1,14 @@
+"""Scores: the official measures of the two Challenges, ranking measures, alarm burden and intervals.
+
+==================================== ==========================================================
+:mod:`ibt_deploy.metrics.arrhythmia` challenge metric 2021, macro F, accuracy
+:mod:`ibt_deploy.metrics.sepsis`     utility 2019 at one threshold and at every threshold
+:mod:`ibt_deploy.metrics.ranking`    AUROC, AUPRC, Brier score
+:mod:`ibt_deploy.metrics.alarms`     what an alarm policy means at the bedside
+:mod:`ibt_deploy.metrics.bootstrap`  intervals over patients
+==================================== ==========================================================
+
+All of it is numpy alone, because training, ``ibt evaluate`` and a hospital's own check must compute
+the very same numbers. The rows of all stays are flat: those of stay ``i`` are
+``offsets[i]:offsets[i + 1]``.
+"""

@@ -1,0 +1,272 @@
+"""The measures of the Challenge 2019 for hourly sepsis risk: utility, row F, accuracy, AUROC, AUPRC.
+
+Definitions follow the official ``evaluate_sepsis_score.py`` (physionetchallenges/evaluation-2019),
+whose results on ``tests/data/metric_vectors.json`` are reproduced. The utility of a row depends only
+on its own alarm and its distance from onset, so alarm and silence are each worth a fixed amount per
+row. Sorting rows by risk and summing the difference then gives the utility at every threshold at once.
+
+Quirks of the official code
+    Its AUROC starts at threshold 1 and drops threshold 0, so that risks of exactly 0 or 1 spoil it;
+    risks are therefore clipped to [1e-6, 1 - 1e-6], where it equals the usual AUROC. Without negative
+    rows it reports an AUROC of 1, which is kept; without positive rows it reports 0, where this
+    module says NaN. Rows later than 3 h after onset are worth nothing, so alarms there are free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.metrics.ranking import auprc, auroc
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+Array = npt.NDArray[Any]
+
+LABEL_LEAD = 6
+"""The label turns 1 this many hours before onset."""
+EARLIEST, OPTIMAL, LATEST = -12, -6, 3
+"""Hours from onset: first useful alarm, best alarm, last useful alarm."""
+BEST_ALARM, WORST_SILENCE, FALSE_ALARM = 1.0, -2.0, -0.05
+CLIP = 1e-6
+
+
+def stay_of_row(offsets: Array, n_rows: int) -> Indices:
+    """Index of the stay that each row belongs to, shape ``(n_rows,)``.
+
+    Raises
+    ------
+    ValueError
+        When ``offsets`` do not rise from 0 to ``n_rows``.
+    """
+    spans = np.asarray(offsets, dtype=np.int64)
+    if (
+        spans.ndim != 1
+        or not len(spans)
+        or spans[0] != 0
+        or spans[-1] != n_rows
+        or (np.diff(spans) < 0).any()
+    ):
+        raise ValueError(f"offsets must rise from 0 to the number of rows, {n_rows}")
+    return np.repeat(np.arange(len(spans) - 1, dtype=np.intp), np.diff(spans))
+
+
+def onset_rows(labels: Array, offsets: Array) -> Floats:
+    """Row within the stay at which sepsis sets in, shape ``(stays,)``; NaN where it never does.
+
+    That is the first positive row plus six; it may lie beyond the last row. Where the very first row
+    is positive, onset may in truth have been earlier.
+    """
+    positive = np.flatnonzero(np.asarray(labels) > 0)
+    stays, first = np.unique(stay_of_row(offsets, len(labels))[positive], return_index=True)
+    onsets = np.full(len(offsets) - 1, np.nan)
+    onsets[stays] = positive[first] - np.asarray(offsets)[stays] + LABEL_LEAD
+    return onsets
+
+
+@dataclass(frozen=True, eq=False)
+class RowUtilities:
+    """What alarm and silence are worth in each row.
+
+    Attributes
+    ----------
+    alarm, silence
+        Shape ``(rows,)``.
+    stay
+        Shape ``(rows,)``: index of each row's stay.
+    n_stays, n_septic
+        Number of stays, and of those with a positive row.
+    """
+
+    alarm: Floats
+    silence: Floats
+    stay: Indices
+    n_stays: int
+    n_septic: int
+
+    @property
+    def best(self) -> Floats:
+        """Worth of each row under the best policy: alarm from 12 h before to 3 h after onset."""
+        return np.maximum(self.alarm, self.silence)
+
+    def observed(self, alarms: Array) -> Floats:
+        """Worth of each row for ``alarms``, shape ``(rows,)``, true where the alarm is given."""
+        return np.where(np.asarray(alarms) > 0, self.alarm, self.silence)
+
+    def per_stay(self, row_values: Array) -> Floats:
+        """Sums over each stay of a value per row. Returns shape ``(stays,)``."""
+        sums: Floats = np.bincount(self.stay, row_values, self.n_stays).astype(np.float64)
+        return sums
+
+    def normalised(self, observed: npt.ArrayLike) -> Floats:
+        """Total utilities on the scale where silence is 0 and the best policy 1.
+
+        NaN without a septic patient, because the scale is undefined then.
+        """
+        silent = self.silence.sum()
+        possible = self.best.sum() - silent
+        if self.n_septic == 0 or possible <= 0:
+            return np.full(np.shape(observed), np.nan)
+        return np.asarray((np.asarray(observed, dtype=np.float64) - silent) / possible)
+
+
+def row_utilities(labels: Array, offsets: Array) -> RowUtilities:
+    """What alarm and silence are worth in each row, given ``SepsisLabel``.
+
+    Parameters
+    ----------
+    labels
+        Shape ``(rows,)``, 1 from six hours before onset.
+    offsets
+        Shape ``(stays + 1,)``.
+    """
+    labels = np.asarray(labels)
+    spans = np.asarray(offsets, dtype=np.int64)
+    stay = stay_of_row(spans, len(labels))
+    onset = onset_rows(labels, spans)
+    alarm = np.full(len(labels), FALSE_ALARM)
+    silence = np.zeros(len(labels))
+    rows = np.flatnonzero(~np.isnan(onset)[stay])
+    from_onset = (rows - spans[stay[rows]]) - onset[stay[rows]]
+    early = np.maximum(BEST_ALARM * (from_onset - EARLIEST) / (OPTIMAL - EARLIEST), FALSE_ALARM)
+    late = BEST_ALARM * (LATEST - from_onset) / (LATEST - OPTIMAL)
+    missed = WORST_SILENCE * (from_onset - OPTIMAL) / (LATEST - OPTIMAL)
+    useful = from_onset <= LATEST
+    alarm[rows] = np.where(from_onset <= OPTIMAL, early, np.where(useful, late, 0.0))
+    silence[rows] = np.where((from_onset > OPTIMAL) & useful, missed, 0.0)
+    return RowUtilities(alarm, silence, stay, len(spans) - 1, int((~np.isnan(onset)).sum()))
+
+
+def utility(labels: Array, alarms: Array, offsets: Array) -> float:
+    """Normalised utility: 1 for the best policy, 0 for silence, NaN without a septic patient.
+
+    Parameters
+    ----------
+    labels, alarms
+        Shape ``(rows,)``, true where positive.
+    offsets
+        Shape ``(stays + 1,)``.
+    """
+    rows = row_utilities(labels, offsets)
+    return float(rows.normalised(rows.observed(alarms).sum()))
+
+
+def patient_utilities(labels: Array, alarms: Array, offsets: Array) -> Floats:
+    """Utility of each stay, not normalised, shape ``(stays,)``; parameters as for :func:`utility`."""
+    rows = row_utilities(labels, offsets)
+    return rows.per_stay(rows.observed(alarms))
+
+
+class UtilitySweep(NamedTuple):
+    """Normalised utility at every threshold that changes anything.
+
+    Attributes
+    ----------
+    thresholds
+        Infinity (never an alarm), then every distinct risk, falling.
+    utilities
+        Same shape, for an alarm wherever risk >= threshold.
+    """
+
+    thresholds: Floats
+    utilities: Floats
+
+    def at(self, thresholds: npt.ArrayLike) -> Floats:
+        """Utilities at any ``thresholds``; same shape as these."""
+        wanted = np.asarray(thresholds, dtype=np.float64)
+        return self.utilities[np.searchsorted(-self.thresholds, -wanted, side="right") - 1]
+
+
+def utility_sweep(
+    labels: Array, risk: Array, offsets: Array, rows: RowUtilities | None = None
+) -> UtilitySweep:
+    """Normalised utility at every distinct risk, in one pass.
+
+    Parameters
+    ----------
+    labels, offsets
+        As for :func:`utility`.
+    risk
+        Shape ``(rows,)``, on any scale; may not hold NaN.
+    rows
+        The result of :func:`row_utilities` on the same labels, where already at hand.
+    """
+    rows = rows or row_utilities(labels, offsets)
+    risk = np.asarray(risk, dtype=np.float64)
+    if risk.shape != rows.alarm.shape or np.isnan(risk).any():
+        raise ValueError(f"risk {risk.shape} must be a vector of {len(rows.alarm)} values without NaN")
+    order = np.argsort(-risk)
+    ordered = risk[order]
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) if len(ordered) else order
+    gained = np.cumsum((rows.alarm - rows.silence)[order])[last]
+    observed = rows.silence.sum() + np.append(0.0, gained)
+    return UtilitySweep(np.append(np.inf, ordered[last]), rows.normalised(observed))
+
+
+def utility_curve(labels: Array, risk: Array, offsets: Array, thresholds: npt.ArrayLike) -> Floats:
+    """Normalised utility at each of ``thresholds`` for an alarm wherever risk >= threshold."""
+    return utility_sweep(labels, risk, offsets).at(thresholds)
+
+
+def clipped(risk: Array) -> Floats:
+    """Risk moved into [1e-6, 1 - 1e-6], where the official AUROC is sound."""
+    return np.clip(np.asarray(risk, dtype=np.float64), CLIP, 1 - CLIP)
+
+
+@dataclass(frozen=True)
+class SepsisScores:
+    """All measures of one set of stays; ``notes`` says what is undefined and why."""
+
+    n_stays: int
+    n_septic: int
+    n_rows: int
+    threshold: float
+    utility: float
+    observed_total: float
+    best_total: float
+    silent_total: float
+    f_measure: float
+    accuracy: float
+    auroc: float
+    auprc: float
+    notes: tuple[str, ...]
+
+
+def row_f_measure(labels: Array, alarms: Array) -> float:
+    """F of the positive class pooled over rows; 1 where nothing is positive at all, as the official code."""
+    positive, given = np.asarray(labels) > 0, np.asarray(alarms) > 0
+    right, wrong = int((positive & given).sum()), int((positive != given).sum())
+    return 2 * right / (2 * right + wrong) if right or wrong else 1.0
+
+
+def scores(labels: Array, risk: Array, offsets: Array, threshold: float) -> SepsisScores:
+    """Every measure of hourly risks in [0, 1] at one threshold (alarm where risk >= threshold)."""
+    positive = np.asarray(labels) > 0
+    alarms = np.asarray(risk) >= threshold
+    rows = row_utilities(positive, offsets)
+    observed = float(rows.observed(alarms).sum())
+    notes = []
+    if rows.n_septic == 0:
+        notes.append(f"none of the {rows.n_stays} stays is septic: utility, AUROC and AUPRC are undefined")
+    only_positive = bool(len(positive)) and bool(positive.all())
+    if only_positive:
+        notes.append("every row is positive: AUROC is 1 by the convention of the official code")
+    return SepsisScores(
+        n_stays=rows.n_stays,
+        n_septic=rows.n_septic,
+        n_rows=len(positive),
+        threshold=threshold,
+        utility=float(rows.normalised(observed)),
+        observed_total=observed,
+        best_total=float(rows.best.sum()),
+        silent_total=float(rows.silence.sum()),
+        f_measure=row_f_measure(positive, alarms),
+        accuracy=float(np.mean(positive == alarms)) if len(positive) else float("nan"),
+        auroc=1.0 if only_positive else auroc(positive, clipped(risk)),
+        auprc=auprc(positive, clipped(risk)),
+        notes=tuple(notes),
+    )
