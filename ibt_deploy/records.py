@@ -11,6 +11,22 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Notice:
+    """Something that travels with a score because it bears on its meaning.
+
+    Attributes
+    ----------
+    code
+        Machine-readable, snake_case.
+    message
+        One sentence for the reader of the score.
+    """
+
+    code: str
+    message: str
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One ECG as it was read, before any preprocessing.
@@ -68,7 +84,7 @@ class Stay:
     source, format
         As for a Recording.
     labels
-        ``SepsisLabel`` of each row, where the file has it.
+        ``SepsisLabel`` of each row, where the file has it; -1 for a row without one.
     inserted
         True for rows that stand for an hour which is missing from the file.
     notes

@@ -186,7 +186,7 @@ def _faults(stays: _Stays) -> dict[int, tuple[str, str]]:
     with np.errstate(invalid="ignore"):
         step = np.diff(hours, prepend=0)
     checks: list[tuple[str, str, npt.NDArray[np.bool_]]] = [
-        ("infinite", "a value is infinite", np.isinf(stays.values).any(axis=1)),
+        ("infinite", "a value is infinite", np.any(np.isinf(stays.values), axis=1)),
         (
             "bad_hour",
             f"ICULOS is missing, not whole or outside 1 to {MAX_HOURS}",
