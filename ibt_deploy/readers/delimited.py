@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,24 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadRows, MalformedFile
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
+LONGEST_SHOWN = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """Columns of a table.
+
+    Attributes
+    ----------
+    values
+        Shape ``(rows, columns)``; NaN where a cell is empty.
+    faults
+        For each row (from 0) with a cell that is not a finite number: which cell that is. Messages count
+        rows from 1, the first below the header. A table of many patients must not fall with one of them.
+    """
+
+    values: npt.NDArray[np.float64]
+    faults: dict[int, BadRows]
 
 
 class DelimitedTable:
@@ -61,31 +81,30 @@ class DelimitedTable:
         column = self.names.index(name)
         return [self._cells(line)[column].strip() for line in self._lines]
 
-    def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Some columns as numbers, shape ``(rows, len(names))``; NaN where a cell is empty, NaN or NA.
-
-        Raises
-        ------
-        BadRows
-            A cell that is not a finite number, with its row and column.
-        """
+    def numbers(self, names: Sequence[str]) -> Numbers:
+        """Some columns as numbers."""
         columns = [self.names.index(name) for name in names]
         if not (self._lines and columns):
-            return np.empty((len(self._lines), len(columns)))
-        try:
-            if not self._plain:
-                raise ValueError("quoted cells")
-            numbers = np.loadtxt(
-                self._filled(), delimiter=self._delimiter, usecols=columns, ndmin=2, comments=None
-            )
-        except ValueError:
-            numbers = np.array(
-                [self._row_numbers(line, columns, row) for row, line in enumerate(self._lines, 1)]
-            )
-        if np.isinf(numbers).any():
-            row, column = np.argwhere(np.isinf(numbers))[0]
-            raise BadRows(f"row {row + 1}, column {names[column]}: infinite", code="infinite")
-        return numbers
+            return Numbers(np.empty((len(self._lines), len(columns))), {})
+        if self._plain:
+            try:
+                return without_infinity(
+                    np.loadtxt(
+                        self._filled(), delimiter=self._delimiter, usecols=columns, ndmin=2, comments=None
+                    ),
+                    names,
+                )
+            except ValueError:
+                pass  # some cell is not a number: read cell by cell to tell which
+        faults: dict[int, BadRows] = {}
+        cells = (self._cells(line) for line in self._lines)
+        values = np.array(
+            [
+                [cell_number(row_cells[column], row, self.names[column], faults) for column in columns]
+                for row, row_cells in enumerate(cells)
+            ]
+        )
+        return without_infinity(values, names, faults)
 
     def _cells(self, line: str) -> list[str]:
         return (
@@ -102,17 +121,32 @@ class DelimitedTable:
             text = text.replace("\n" + mark, f"\nnan{mark}").replace(mark + "\n", f"{mark}nan\n")
         return text[1:-1].split("\n")
 
-    def _row_numbers(self, line: str, columns: list[int], row: int) -> list[float]:
-        cells = self._cells(line)
-        numbers = []
-        for column in columns:
-            cell = cells[column].strip()
-            try:
-                number = float("nan") if cell.casefold() in MISSING_WORDS else float(cell)
-            except ValueError:
-                name = self.names[column]
-                raise BadRows(
-                    f"row {row}, column {name}: {cell!r} is not a number", code="not_a_number"
-                ) from None
-            numbers.append(number)
-        return numbers
+
+def cell_number(cell: str, row: int, column: str, faults: dict[int, BadRows]) -> float:
+    """The number in a cell; NaN where it is empty, NaN, NA, N/A, null or None.
+
+    Anything else is NaN too, with a fault for the row unless it has one already.
+    """
+    text = cell.strip()
+    if text.casefold() in MISSING_WORDS:
+        return math.nan
+    try:
+        if "_" not in text:  # float() would read 1_000
+            return float(text)
+    except ValueError:
+        pass
+    shown = repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
+    faults.setdefault(
+        row, BadRows(f"row {row + 1}, column {column}: {shown} is not a number", code="not_a_number")
+    )
+    return math.nan
+
+
+def without_infinity(
+    values: npt.NDArray[np.float64], names: Sequence[str], faults: dict[int, BadRows] | None = None
+) -> Numbers:
+    """Numbers in which rows with an infinite value have a fault."""
+    found = {} if faults is None else faults
+    for row, column in np.argwhere(np.isinf(values)).tolist():
+        found.setdefault(row, BadRows(f"row {row + 1}, column {names[column]}: infinite", code="infinite"))
+    return Numbers(values, found)

@@ -167,8 +167,11 @@ def _rows(path: Path) -> npt.NDArray[np.float32]:
         raise InputError(f"lacks the columns {', '.join(missing)}", code="missing_columns")
     if not len(table):
         raise InputError("there is a header and no row", code="too_short")
+    numbers = table.numbers((*NAMES, LABEL))
+    for fault in numbers.faults.values():
+        raise fault
     with np.errstate(over="ignore"):
-        return table.numbers((*NAMES, LABEL)).astype(np.float32)
+        return numbers.values.astype(np.float32)
 
 
 def _hospital(path: Path) -> str:

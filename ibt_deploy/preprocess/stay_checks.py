@@ -1,0 +1,134 @@
+"""What a reader of a stay's risk must know about its rows, and when there should be no risk at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ibt_deploy.errors import BadRows, InputError, TooLong, TooShort
+from ibt_deploy.preprocess.stay_rows import HOUR, CleanCounts, Float32Array, clean
+from ibt_deploy.records import FloatArray, Notice, Stay
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, VARIABLES
+
+MOST_OUT_OF_RANGE = 0.20
+LONG_FILL_HOURS = 24
+VITALS = tuple(i for i, v in enumerate(VARIABLES) if v.group == "vital")
+LABS = tuple(i for i, v in enumerate(VARIABLES) if v.group == "lab")
+# Whole hospitals never measure it, so that its absence says nothing about a stay.
+RARELY_MEASURED = INDEX["EtCO2"]
+DEMOGRAPHICS = {
+    "Age": "the training median stands for it",
+    "Gender": "halfway between 0 and 1 stands for it",
+    "HospAdmTime": "the training median stands for it",
+}
+
+
+def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
+    """The cleaned rows of a stay, and what has to travel with its risk.
+
+    Notices have the codes ``single_row``, ``hours_inserted``, ``values_out_of_range``, ``fio2_rescaled``,
+    ``nothing_measured``, ``vitals_never_measured``, ``labs_never_measured`` (not one of the 26),
+    ``long_forward_fill`` (a vital sign whose last value is more than 24 hours old at some row),
+    ``demographics_missing`` and ``unit_contradiction``.
+
+    Returns
+    -------
+    tuple
+        Rows of shape ``(hours, 40)``, float32, as :func:`ibt_deploy.preprocess.stay_rows.clean` gives them,
+        and the notices.
+
+    Raises
+    ------
+    TooShort
+        No row.
+    TooLong
+        More than 336 rows.
+    BadRows
+        Hours that are not whole, not within 1 to 336 or not consecutive (a reader inserts missing ones),
+        or more than 20 % of the vital signs and labs outside their plausible range.
+    """
+    try:
+        _check_hours(stay.values[:, HOUR])
+        rows, counts = clean(stay.values)
+        _check_plausible(counts)
+    except InputError as error:
+        alone = Path(stay.source).stem == stay.patient_id
+        raise error.at(stay.source if alone else f"{stay.source}, patient {stay.patient_id}") from None
+    return rows, tuple(_notices(stay, rows, counts))
+
+
+def _check_hours(hours: FloatArray) -> None:
+    if not len(hours):
+        raise TooShort("the stay has no row", code="no_rows")
+    if len(hours) > MAX_HOURS:
+        raise TooLong(f"{len(hours)} rows, the models read at most {MAX_HOURS} hours (two weeks)")
+    if not np.isin(hours, np.arange(1, MAX_HOURS + 1)).all():
+        raise BadRows(f"every row needs ICULOS, a whole hour from 1 to {MAX_HOURS}", code="bad_hour")
+    consecutive = np.diff(hours) == 1
+    if not consecutive.all():
+        before = hours[int(np.argmin(consecutive))]
+        raise BadRows(
+            f"the hour after hour {before:.0f} is missing or out of order", code="hours_out_of_order"
+        )
+
+
+def _check_plausible(counts: CleanCounts) -> None:
+    if counts.out_of_range_share <= MOST_OUT_OF_RANGE:
+        return
+    worst = VARIABLES[int(np.argmax(counts.out_of_range[:N_TIME_VARYING]))]
+    raise BadRows(
+        f"{counts.out_of_range_share:.0%} of the vital signs and labs are implausible, above all {worst.name} "
+        f"(expected {worst.plausible_min:g} to {worst.plausible_max:g} {worst.unit}): wrong units or columns?",
+        code="out_of_range",
+    )
+
+
+def _notices(stay: Stay, rows: Float32Array, counts: CleanCounts) -> Iterator[Notice]:
+    if len(rows) == 1:
+        yield Notice("single_row", "Only one hour: the risk knows no course.")
+    inserted = 0 if stay.inserted is None else int(np.count_nonzero(stay.inserted))
+    if inserted:
+        hours = "hour was" if inserted == 1 else "hours were"
+        yield Notice("hours_inserted", f"{inserted} missing {hours} inserted as rows without measurements.")
+    dropped = [f"{v.name} {n}" for v, n in zip(VARIABLES, counts.out_of_range.tolist(), strict=True) if n]
+    if dropped:
+        yield Notice("values_out_of_range", f"Implausible values were dropped: {', '.join(dropped)}.")
+    if counts.rescaled:
+        yield Notice("fio2_rescaled", f"FiO2 was percent in {counts.rescaled} rows and was divided by 100.")
+    yield from _measurement_notices(rows)
+    yield from _demographic_notices(rows)
+
+
+def _measurement_notices(rows: Float32Array) -> Iterator[Notice]:
+    measured = ~np.isnan(rows)
+    ever = measured.any(axis=0)
+    if not ever[:N_TIME_VARYING].any():
+        yield Notice("nothing_measured", "No vital sign and no lab was ever measured.")
+        return
+    never = [VARIABLES[i].name for i in VITALS if not ever[i] and i != RARELY_MEASURED]
+    if never:
+        yield Notice("vitals_never_measured", f"Never measured: {', '.join(never)}.")
+    if not ever[list(LABS)].any():
+        yield Notice("labs_never_measured", "No lab was ever measured.")
+    stale = []
+    for vital in VITALS:
+        times = np.flatnonzero(measured[:, vital])
+        longest = int(np.diff(times, append=len(rows)).max()) - 1 if len(times) else 0
+        if longest > LONG_FILL_HOURS:
+            stale.append(f"{VARIABLES[vital].name} {longest} h")
+    if stale:
+        yield Notice("long_forward_fill", f"Old values were carried forward, at most: {', '.join(stale)}.")
+
+
+def _demographic_notices(rows: Float32Array) -> Iterator[Notice]:
+    missing = [
+        f"{name} ({stand_in})"
+        for name, stand_in in DEMOGRAPHICS.items()
+        if np.isnan(rows[:, INDEX[name]]).all()
+    ]
+    if missing:
+        yield Notice("demographics_missing", f"Not given: {', '.join(missing)}.")
+    if ((rows[:, INDEX["Unit1"]] == 1) & (rows[:, INDEX["Unit2"]] == 1)).any():
+        yield Notice("unit_contradiction", "Unit1 and Unit2 are both 1: the unit counts as unknown.")

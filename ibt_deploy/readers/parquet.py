@@ -1,0 +1,92 @@
+"""Parquet with the same face as a delimited table; pyarrow is loaded only when such a file comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import BadRows, MalformedFile, MissingExtra
+from ibt_deploy.readers.delimited import Numbers, cell_number, without_infinity
+
+
+class ParquetTable:
+    """Rows of a Parquet file, read column by column.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    names
+        The column names.
+
+    Raises
+    ------
+    MissingExtra
+        pyarrow is not installed.
+    MalformedFile
+        Not Parquet, damaged, or a name that occurs twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError as error:
+            raise MissingExtra("reading Parquet needs pyarrow: pip install 'ibt[batch]'") from error
+        self._errors = (pa.ArrowException, OSError)
+        try:
+            self._file = pq.ParquetFile(path)
+        except self._errors as error:
+            raise _damaged(error) from error
+        self.names: tuple[str, ...] = tuple(self._file.schema_arrow.names)
+        doubled = sorted({name for name in self.names if self.names.count(name) > 1})
+        if doubled:
+            raise MalformedFile(f"the column {doubled[0]} occurs twice", code="doubled_column")
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def words(self, name: str) -> list[str]:
+        """One column as text; empty where it is null."""
+        try:
+            cells = self._file.read(columns=[name])[name].to_pylist()
+        except self._errors as error:
+            raise _damaged(error) from error
+        return ["" if cell is None else str(cell).strip() for cell in cells]
+
+    def numbers(self, names: Sequence[str]) -> Numbers:
+        """Some columns as numbers; NaN where a cell is null.
+
+        Raises
+        ------
+        MalformedFile
+            Damaged pages.
+        """
+        values = np.empty((len(self), len(names)))
+        faults: dict[int, BadRows] = {}
+        for column, name in enumerate(names):
+            values[:, column] = self._column(name, faults)
+        return without_infinity(values, names, faults)
+
+    def _column(self, name: str, faults: dict[int, BadRows]) -> npt.NDArray[np.float64]:
+        import pyarrow as pa
+
+        try:
+            cells = self._file.read(columns=[name])[name]
+            if pa.types.is_floating(cells.type) or pa.types.is_integer(cells.type):
+                return np.asarray(cells.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+        except self._errors as error:
+            raise _damaged(error) from error
+        texts = ("" if cell is None else str(cell) for cell in cells.to_pylist())
+        return np.array([cell_number(text, row, name, faults) for row, text in enumerate(texts)])
+
+
+def _damaged(error: Exception) -> MalformedFile:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return MalformedFile(f"cannot be read as Parquet: {reason}")

@@ -1,0 +1,265 @@
+"""Read ICU stays: the Challenge's pipe-separated files, CSV and Parquet, one patient or many in a file.
+
+Column names are those of the Challenge 2019, exactly. ``ICULOS`` (or ``hour``, the same thing) is required;
+``patient_id`` is needed only where a file holds several patients; ``hospital`` and ``SepsisLabel`` are
+optional. Values are taken as they are: units are those of ``ehr_variables.csv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
+from ibt_deploy.readers.delimited import DelimitedTable, Numbers
+from ibt_deploy.records import FloatArray, Stay
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
+
+TASK = "sepsis"
+NAME = "ICU stay (PSV, CSV, Parquet)"
+
+PARQUET_MAGIC = b"PAR1"
+DELIMITERS = {"|": "PSV", ",": "CSV", ";": "CSV (semicolons)", "\t": "TSV"}
+LABEL, PATIENT, HOSPITAL, HOUR = "SepsisLabel", "patient_id", "hospital", "hour"
+ICULOS = INDEX["ICULOS"]
+KNOWN = frozenset((*NAMES, LABEL, PATIENT, HOSPITAL, HOUR))
+# With fewer vital signs and labs than this a risk would rest on age and time alone.
+FEWEST_MEASURED_COLUMNS = 5
+RECOGNISED_FROM = 3
+LISTED = 8
+
+
+class _Table(Protocol):
+    names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+    def words(self, name: str) -> list[str]: ...
+    def numbers(self, names: list[str]) -> Numbers: ...
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a table of ICU stays.
+
+    True for Parquet, for the ending ``.psv`` and for a text whose first line names ICULOS or at least three
+    of the 40 variables (in any case, so that a misspelt header gets an error that says so).
+    """
+    if head.startswith(PARQUET_MAGIC) or path.suffix.casefold() in {".psv", ".parquet"}:
+        return True
+    header = head.decode("utf-8-sig", errors="replace").lstrip().split("\n", 1)[0].casefold()
+    found = {name.strip().strip('"') for name in header.split(_delimiter(header))}
+    return "iculos" in found or len(found & {name.casefold() for name in NAMES}) >= RECOGNISED_FROM
+
+
+def read(path: Path) -> list[Stay]:
+    """All stays of a file, in the order in which their first rows stand.
+
+    Raises
+    ------
+    InputError
+        The file, or any stay in it, is refused; the message says which and why. :func:`read_each` answers
+        for every stay on its own.
+    MissingExtra
+        A Parquet file without pyarrow.
+    OSError
+        The file cannot be opened.
+    """
+    stays = []
+    for answer in read_each(path):
+        if isinstance(answer, InputError):
+            raise answer
+        stays.append(answer)
+    return stays
+
+
+def read_each(path: Path) -> Iterator[Stay | InputError]:
+    """One answer for each patient of a file: the stay, or the reason why it is refused.
+
+    Raises
+    ------
+    InputError
+        The file as a whole is refused.
+    MissingExtra
+        A Parquet file without pyarrow.
+    """
+    try:
+        table, file_format = _opened(path)
+        yield from _stays(table, file_format, path)
+    except InputError as error:
+        raise error.at(str(path)) from error.__cause__
+
+
+def _opened(path: Path) -> tuple[_Table, str]:
+    with path.open("rb") as file:
+        magic = file.read(len(PARQUET_MAGIC))
+    if magic == PARQUET_MAGIC or path.suffix.casefold() == ".parquet":
+        from ibt_deploy.readers.parquet import ParquetTable
+
+        return ParquetTable(path), "Parquet"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedFile("is not UTF-8 text") from error
+    delimiter = _delimiter(text.lstrip().split("\n", 1)[0])
+    return DelimitedTable(text, delimiter), DELIMITERS[delimiter]
+
+
+def _delimiter(header: str) -> str:
+    return max(DELIMITERS, key=header.count)
+
+
+def _stays(table: _Table, file_format: str, path: Path) -> Iterator[Stay | InputError]:
+    notes = _column_notes(table.names)
+    if not len(table):
+        raise TooShort("there is a header and no row", code="no_rows")
+    present = [name for name in NAMES if name in table.names]
+    optional = [name for name in (HOUR, LABEL) if name in table.names]
+    numbers = table.numbers([*present, *optional])
+    values = np.full((len(table), N_VARIABLES), np.nan)
+    values[:, [INDEX[name] for name in present]] = numbers.values[:, : len(present)]
+    extra = dict(zip(optional, numbers.values[:, len(present) :].T, strict=True))
+    if HOUR in extra:
+        _merge_hours(values, extra[HOUR], numbers.faults)
+    labels = extra.get(LABEL)
+    hospitals = table.words(HOSPITAL) if HOSPITAL in table.names else None
+
+    for patient, rows in _patients(table):
+        where = str(path) if patient is None else f"{path}, patient {patient}"
+        try:
+            if numbers.faults and (faulty := [row for row in rows.tolist() if row in numbers.faults]):
+                raise numbers.faults[faulty[0]]
+            whole, inserted, whole_labels = _hourly(
+                values[rows], None if labels is None else labels[rows], rows + 1
+            )
+        except InputError as error:
+            yield error.at(where)
+            continue
+        missing_hours = int(np.count_nonzero(inserted))
+        yield Stay(
+            values=whole,
+            patient_id=path.stem if patient is None else patient,
+            source=str(path),
+            format=file_format,
+            labels=whole_labels,
+            inserted=inserted,
+            notes=(*notes, *_inserted_note(missing_hours)),
+            extra={} if hospitals is None else {HOSPITAL: hospitals[rows[0]]},
+        )
+
+
+def _column_notes(names: tuple[str, ...]) -> list[str]:
+    """Notes about columns that are missing or unknown; refuses a file that is no stay."""
+    missing = [name for name in NAMES if name not in names]
+    measured = [name for name in NAMES[:N_TIME_VARYING] if name in names]
+    unknown = [name for name in names if name and name not in KNOWN]
+    spelt = {name.casefold(): name for name in KNOWN}
+    for name in unknown:
+        if name.casefold() in spelt and spelt[name.casefold()] not in names:
+            raise MalformedFile(
+                f"the column {name} must be spelt {spelt[name.casefold()]}", code="misspelt_column"
+            )
+    if len(measured) < FEWEST_MEASURED_COLUMNS:
+        raise MalformedFile(
+            f"has {len(measured)} of the {N_TIME_VARYING} vital signs and labs as columns, "
+            f"at least {FEWEST_MEASURED_COLUMNS} are needed (HR, O2Sat, Temp, ...)",
+            code="missing_columns",
+        )
+    if "ICULOS" not in names and HOUR not in names:
+        raise MalformedFile("has neither a column ICULOS nor a column hour", code="missing_columns")
+    notes = []
+    if HOUR in names and "ICULOS" in missing:
+        missing.remove("ICULOS")
+    if missing:
+        notes.append(f"Columns not in the file, taken as never measured: {_listed(missing)}.")
+    if unknown:
+        notes.append(f"Columns that no model reads were ignored: {_listed(unknown)}.")
+    return notes
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _inserted_note(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} missing hour{'s' * (count > 1)} inserted as rows without measurements."]
+
+
+def _merge_hours(values: FloatArray, hour: FloatArray, faults: dict[int, BadRows]) -> None:
+    """Take ``hour`` where there is no ICULOS; rows where they contradict each other get a fault."""
+    iculos = values[:, ICULOS]
+    other = (iculos != hour) & ~np.isnan(iculos) & ~np.isnan(hour)
+    for row in np.flatnonzero(other).tolist():
+        message = f"row {row + 1}: ICULOS {iculos[row]:g} and hour {hour[row]:g} differ"
+        faults.setdefault(row, BadRows(message, code="hours_differ"))
+    values[:, ICULOS] = np.where(np.isnan(iculos), hour, iculos)
+
+
+def _patients(table: _Table) -> Iterator[tuple[str | None, npt.NDArray[np.int64]]]:
+    """Each patient and the indices of his or her rows, in file order."""
+    if PATIENT not in table.names:
+        yield None, np.arange(len(table))
+        return
+    rows: dict[str, list[int]] = {}
+    for row, patient in enumerate(table.words(PATIENT)):
+        rows.setdefault(patient, []).append(row)
+    if "" in rows:
+        raise BadRows(f"row {rows[''][0] + 1} has no patient_id", code="missing_patient")
+    for patient, indices in rows.items():
+        yield patient, np.array(indices)
+
+
+def _hourly(
+    values: FloatArray, labels: FloatArray | None, numbers: npt.NDArray[np.int64]
+) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int8] | None]:
+    """One row for every hour from the first to the last, which of them are new, and their labels.
+
+    ``numbers`` are the row numbers in the file, for messages.
+    """
+    hours = values[:, ICULOS]
+    for broken, code, what in (
+        (np.isnan(hours), "missing_hour", "has no ICULOS"),
+        (hours != np.floor(hours), "bad_hour", "has an ICULOS that is not a whole number"),
+        (hours < 1, "bad_hour", "has an ICULOS below 1; the first hour is 1"),
+    ):
+        if broken.any():
+            raise BadRows(f"row {numbers[np.argmax(broken)]} {what}", code=code)
+    if len(hours) > MAX_HOURS:
+        raise TooLong(f"{len(hours)} rows, the models read at most {MAX_HOURS} hours (two weeks)")
+    steps = np.diff(hours)
+    if (steps <= 0).any():
+        row = int(np.argmax(steps <= 0)) + 1
+        code, what = (
+            ("doubled_hour", "repeats") if steps[row - 1] == 0 else ("hours_out_of_order", "goes back to")
+        )
+        raise BadRows(f"row {numbers[row]} {what} hour {hours[row]:.0f}; hours must increase", code=code)
+    if hours[-1] > MAX_HOURS:
+        raise TooLong(f"reaches hour {hours[-1]:.0f}, the models know at most hour {MAX_HOURS} (two weeks)")
+    checked = None if labels is None else _checked_labels(labels, numbers)
+    if hours[-1] - hours[0] == len(hours) - 1:
+        return values, np.zeros(len(hours), dtype=np.bool_), checked
+
+    place = (hours - hours[0]).astype(np.int64)
+    inserted = np.ones(place[-1] + 1, dtype=np.bool_)
+    inserted[place] = False
+    whole = np.full((len(inserted), N_VARIABLES), np.nan)
+    whole[place] = values
+    whole[:, ICULOS] = hours[0] + np.arange(len(inserted))
+    if checked is None:
+        return whole, inserted, None
+    whole_labels = np.full(len(inserted), -1, dtype=np.int8)
+    whole_labels[place] = checked
+    return whole, inserted, whole_labels
+
+
+def _checked_labels(labels: FloatArray, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+    usable = np.isin(labels, (0, 1)) | np.isnan(labels)
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise BadRows(f"row {numbers[row]} has the {LABEL} {labels[row]:g}, not 0 or 1", code="bad_label")
+    return np.where(np.isnan(labels), -1, labels).astype(np.int8)
