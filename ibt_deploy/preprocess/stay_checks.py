@@ -79,8 +79,8 @@ def _check_plausible(counts: CleanCounts) -> None:
         return
     worst = VARIABLES[int(np.argmax(counts.out_of_range[:N_TIME_VARYING]))]
     raise BadRows(
-        f"{counts.out_of_range_share:.0%} of the vital signs and labs are implausible, above all {worst.name} "
-        f"(expected {worst.plausible_min:g} to {worst.plausible_max:g} {worst.unit}): wrong units or columns?",
+        f"{counts.out_of_range_share:.0%} of the vital signs and labs are implausible, above all {worst.name}"
+        f" (expected {worst.plausible_min:g} to {worst.plausible_max:g} {worst.unit}): wrong unit or column?",
         code="out_of_range",
     )
 
@@ -103,7 +103,7 @@ def _notices(stay: Stay, rows: Float32Array, counts: CleanCounts) -> Iterator[No
 
 def _measurement_notices(rows: Float32Array) -> Iterator[Notice]:
     measured = ~np.isnan(rows)
-    ever = measured.any(axis=0)
+    ever = np.count_nonzero(measured, axis=0) > 0
     if not ever[:N_TIME_VARYING].any():
         yield Notice("nothing_measured", "No vital sign and no lab was ever measured.")
         return

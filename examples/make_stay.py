@@ -1,0 +1,74 @@
+"""Write ``stay.psv``: a SYNTHETIC stay of 40 hours in which an infection turns into sepsis.
+
+No patient stands behind these numbers. They follow a made-up course: stable for a day, then, around hour 28,
+rising heart rate, breathing and temperature, falling blood pressure, and the labs that a team would order.
+The columns are the 40 variables of the PhysioNet/CinC Challenge 2019 in their order, without its label
+SepsisLabel, as a hospital would have them. Running the script again writes the same bytes.
+
+    python examples/make_stay.py
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+from ibt_deploy.variables import NAMES
+
+HOURS = 40
+TURNING_POINT = 28.0
+SEED = 2019
+
+# name: (before, after, noise, digits, hours at which it is measured)
+VITALS: dict[str, tuple[float, float, float, int, range]] = {
+    "HR": (82, 121, 3.0, 0, range(1, HOURS + 1)),
+    "O2Sat": (97, 92, 0.8, 0, range(1, HOURS + 1)),
+    "Temp": (36.9, 39.0, 0.1, 1, range(2, HOURS + 1, 4)),
+    "SBP": (126, 91, 4.0, 0, range(1, HOURS + 1)),
+    "DBP": (63, 45, 3.0, 0, range(1, HOURS + 1)),
+    "Resp": (17, 29, 1.2, 0, range(1, HOURS + 1)),
+}
+MORNING, NIGHT, EVENING, URGENT = 3, 16, 28, 33
+LABS: dict[str, tuple[float, float, float, int, tuple[int, ...]]] = {
+    "BaseExcess": (0, -7, 0.5, 0, (EVENING, URGENT)),
+    "HCO3": (24, 18, 0.6, 0, (MORNING, NIGHT, EVENING, URGENT)),
+    "FiO2": (0.3, 0.5, 0.0, 1, (NIGHT, EVENING, URGENT)),
+    "pH": (7.40, 7.29, 0.01, 2, (EVENING, URGENT)),
+    "PaCO2": (40, 33, 1.0, 0, (EVENING, URGENT)),
+    "BUN": (19, 34, 1.0, 0, (MORNING, NIGHT, EVENING, URGENT)),
+    "Calcium": (8.6, 8.1, 0.1, 1, (MORNING, NIGHT)),
+    "Chloride": (104, 107, 1.0, 0, (MORNING, NIGHT, EVENING)),
+    "Creatinine": (1.0, 2.1, 0.05, 1, (MORNING, NIGHT, EVENING, URGENT)),
+    "Glucose": (128, 176, 8.0, 0, (MORNING, 10, NIGHT, 22, EVENING, URGENT)),
+    "Lactate": (1.3, 4.6, 0.2, 1, (EVENING, URGENT, 38)),
+    "Magnesium": (2.0, 1.9, 0.1, 1, (MORNING, NIGHT)),
+    "Potassium": (4.1, 4.6, 0.1, 1, (MORNING, NIGHT, EVENING, URGENT)),
+    "Bilirubin_total": (0.8, 1.9, 0.1, 1, (MORNING, EVENING)),
+    "Hct": (33, 30, 0.5, 1, (MORNING, NIGHT, EVENING)),
+    "Hgb": (11.1, 10.0, 0.2, 1, (MORNING, NIGHT, EVENING)),
+    "PTT": (31, 42, 1.0, 1, (MORNING, EVENING)),
+    "WBC": (9.4, 19.2, 0.4, 1, (MORNING, NIGHT, EVENING, URGENT)),
+    "Platelets": (214, 128, 5.0, 0, (MORNING, NIGHT, EVENING, URGENT)),
+}
+DEMOGRAPHICS = {"Age": "67", "Gender": "1", "Unit1": "1", "Unit2": "0", "HospAdmTime": "-14.3"}
+
+
+def stay_text() -> str:
+    """The file's content."""
+    chance = random.Random(SEED)
+    lines = ["|".join(NAMES)]
+    for hour in range(1, HOURS + 1):
+        illness = 1 / (1 + math.exp(-(hour - TURNING_POINT) / 2.5))
+        row = dict.fromkeys(NAMES, "NaN") | DEMOGRAPHICS | {"ICULOS": str(hour)}
+        for name, (before, after, noise, digits, hours) in (VITALS | LABS).items():
+            if hour in hours:
+                row[name] = f"{before + (after - before) * illness + chance.gauss(0, noise):.{digits}f}"
+        row["MAP"] = f"{(int(row['SBP']) + 2 * int(row['DBP'])) / 3:.0f}"
+        row["O2Sat"] = str(min(int(row["O2Sat"]), 100))
+        lines.append("|".join(row[name] for name in NAMES))
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    Path(__file__).with_name("stay.psv").write_text(stay_text(), encoding="utf-8")
