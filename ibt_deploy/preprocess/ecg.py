@@ -1,0 +1,243 @@
+"""From a recording to what the ECG models read: 12 leads at 200 Hz in windows of 10 s.
+
+Version 1.0.0, in this order:
+
+1. the 12 standard leads are found by name; a doubled one is refused, others are left out;
+2. an amplitude that no heart makes is refused as a wrong unit or gain;
+3. samples beyond 20 mV count as invalid like those that are NaN; more than 20 % of them is refused;
+4. missing limb leads follow from I and II; missing chest leads become zeros (not all six);
+5. the median of each lead is removed; gaps of up to 0.2 s are bridged linearly, longer ones are zero;
+6. the whole record is resampled to 200 Hz, and only then
+7. band-passed if the model asks for it, cut into windows, divided by one constant and clipped.
+
+Steps 1 to 6 are :func:`standardise`, the same for every model; step 7 is :func:`windows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import BadSampling, BundleError, TooShort
+from ibt_deploy.leads import LEADS
+from ibt_deploy.preprocess.band import band_passed
+from ibt_deploy.preprocess.leads import ordered_leads
+from ibt_deploy.preprocess.resample import resample
+from ibt_deploy.records import Notice, Recording
+
+FloatArray = npt.NDArray[np.float64]
+
+NAME = "ecg"
+VERSION = "1.0.0"
+SAMPLING_RATE = 200
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 50, 10_000
+LIMIT_MV = 20.0
+MAX_INVALID = 0.20
+MIN_SECONDS = 5.0
+GAP_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgPreprocessing:
+    """The constants of a model's preprocessing, as kept in its bundle.
+
+    Attributes
+    ----------
+    scale
+        Millivolts that become 1: the standard deviation over all leads and training records.
+    band
+        Edges in Hz of the zero-phase Butterworth band-pass, or None for no filter.
+    band_order
+        Its order.
+    clip
+        Bound, in units of ``scale``.
+    sampling_rate, length
+        Hz, and samples per window.
+    name, version
+        Which preprocessing this is.
+    """
+
+    scale: float
+    band: tuple[float, float] | None = None
+    band_order: int = 2
+    clip: float = 20.0
+    sampling_rate: int = SAMPLING_RATE
+    length: int = 2000
+    name: str = NAME
+    version: str = VERSION
+
+    def __post_init__(self) -> None:
+        if (self.name, self.version) != (NAME, VERSION):
+            raise BundleError(
+                f"needs preprocessing {self.name} {self.version}; this ibt has {NAME} {VERSION}; update ibt"
+            )
+        if self.sampling_rate != SAMPLING_RATE or self.length <= 0 or not (self.scale > 0 and self.clip > 0):
+            raise BundleError("impossible constants of ECG preprocessing")
+        if self.band is not None and not (
+            0 < self.band[0] < self.band[1] < SAMPLING_RATE / 2 and 1 <= self.band_order <= 10
+        ):
+            raise BundleError(f"impossible band {self.band} of order {self.band_order}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constants as JSON holds them."""
+        constants = asdict(self)
+        constants["band"] = None if self.band is None else list(self.band)
+        return constants
+
+    @classmethod
+    def from_dict(cls, constants: Mapping[str, Any]) -> EcgPreprocessing:
+        """Constants as :meth:`to_dict` wrote them; BundleError where this version cannot honour them."""
+        identity = (constants.get("name"), constants.get("version"))
+        if identity != (NAME, VERSION):
+            raise BundleError(
+                f"needs preprocessing {identity[0]} {identity[1]}; this ibt has {NAME} {VERSION}; update ibt"
+            )
+        try:
+            band = constants["band"]
+            return cls(**{**constants, "band": None if band is None else (float(band[0]), float(band[1]))})
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise BundleError(f"malformed constants of ECG preprocessing: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class StandardEcg:
+    """A recording after :func:`standardise`.
+
+    Attributes
+    ----------
+    signal
+        Millivolts, shape ``(12, samples)`` at 200 Hz, leads in the order of :data:`ibt_deploy.leads.LEADS`.
+    changes
+        What was done to the recording, one phrase each.
+    warnings
+        What a reader of the score should know.
+    missing_leads
+        Leads that are zero throughout because the recording has no valid sample of them.
+    """
+
+    signal: FloatArray
+    changes: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+    missing_leads: tuple[str, ...]
+
+
+def standardise(recording: Recording) -> StandardEcg:
+    """The 12 leads of ``recording`` at 200 Hz (steps 1 to 6 of the module's comment).
+
+    Raises
+    ------
+    InputError
+        MissingLeads, BadUnits, BadSampling or TooShort, each with its code.
+    """
+    rate = _usable_rate(recording.sampling_rate)
+    if recording.duration < MIN_SECONDS:
+        raise TooShort(f"{recording.duration:.1f} s of signal; at least {MIN_SECONDS:.0f} s are needed")
+    changes: list[str] = []
+    warnings: list[Notice] = []
+    if rate < SAMPLING_RATE:
+        warnings.append(
+            Notice(
+                "low_sampling_rate", f"sampled at {rate} Hz: nothing above {rate / 2:g} Hz is in the signal"
+            )
+        )
+    leads = ordered_leads(recording, LIMIT_MV, MAX_INVALID)
+    changes += leads.changes
+    warnings += leads.warnings
+    signal, gaps = _without_gaps(leads.signal, round(GAP_SECONDS * rate), warnings)
+    resampled = resample(signal, rate, SAMPLING_RATE)
+    for lead, start, stop in gaps:
+        first = -(-start * SAMPLING_RATE // rate)
+        resampled[lead, first : -(-stop * SAMPLING_RATE // rate)] = 0.0
+    if rate != SAMPLING_RATE:
+        changes.append(f"resampled from {rate} to {SAMPLING_RATE} Hz")
+    return StandardEcg(resampled, tuple(changes), tuple(warnings), leads.missing)
+
+
+def filtered(signal: FloatArray, constants: EcgPreprocessing) -> FloatArray:
+    """``signal`` of shape ``(leads, n)`` at 200 Hz, band-passed as the model asks for."""
+    if constants.band is None:
+        return signal
+    return band_passed(signal, constants.sampling_rate, constants.band, constants.band_order)
+
+
+def window_spans(n: int, length: int, crop: Literal["all", "centre"] = "all") -> list[tuple[int, int]]:
+    """Spans of the windows of ``length`` samples in a record of ``n``.
+
+    A record of up to one window is one span, its own. Of a longer one, ``centre`` takes the middle; ``all``
+    takes consecutive windows and, for a rest of at least half a window, one more that ends with the record
+    and so overlaps the one before it. A shorter rest is left out.
+    """
+    if n <= length:
+        return [(0, n)]
+    if crop == "centre":
+        start = (n - length) // 2
+        return [(start, start + length)]
+    spans = [(start, start + length) for start in range(0, n - length + 1, length)]
+    if (n % length) * 2 >= length:
+        spans.append((n - length, n))
+    return spans
+
+
+def windows(
+    standard: StandardEcg, constants: EcgPreprocessing, *, crop: Literal["all", "centre"] = "all"
+) -> npt.NDArray[np.float32]:
+    """What the model reads, shape ``(windows, 12, length)``; a short record is followed by zeros."""
+    signal = filtered(standard.signal, constants)
+    spans = window_spans(signal.shape[1], constants.length, crop)
+    out = np.zeros((len(spans), len(LEADS), constants.length), dtype=np.float32)
+    for window, (start, stop) in zip(out, spans, strict=True):
+        window[:, : stop - start] = scaled(signal[:, start:stop], constants)
+    return out
+
+
+def scaled(signal: FloatArray, constants: EcgPreprocessing) -> FloatArray:
+    """``signal`` in units of the training set's standard deviation, clipped."""
+    return np.clip(signal / constants.scale, -constants.clip, constants.clip)
+
+
+def _usable_rate(rate: float) -> int:
+    """The sampling rate as a whole number; BadSampling where it is none, or none for an ECG."""
+    if rate != round(rate):
+        raise BadSampling(
+            f"{rate:g} Hz is no whole number; resample the recording first", code="non_integer_rate"
+        )
+    if not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
+        raise BadSampling(
+            f"{rate:g} Hz is outside {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE} Hz", code="rate_out_of_range"
+        )
+    return round(rate)
+
+
+def _without_gaps(
+    signal: FloatArray, longest: int, warnings: list[Notice]
+) -> tuple[FloatArray, list[tuple[int, int, int]]]:
+    """``signal`` less the median of each lead and without NaN, and its long gaps as (lead, start, stop)."""
+    invalid = np.isnan(signal)
+    if not invalid.any():
+        return signal - np.median(signal, axis=1, keepdims=True), []
+    out = signal.copy()
+    gaps: list[tuple[int, int, int]] = []
+    for lead, (row, bad) in enumerate(zip(out, invalid, strict=True)):
+        if bad.all():
+            row[:] = 0.0
+            continue
+        row -= np.median(row[~bad])
+        if not bad.any():
+            continue
+        edges = np.flatnonzero(np.diff(bad, prepend=False, append=False))
+        spans = [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+        long = [(a, b) for a, b in spans if b - a > longest or a == 0 or b == len(row)]
+        row[bad] = np.interp(np.flatnonzero(bad), np.flatnonzero(~bad), row[~bad])
+        for a, b in long:
+            row[a:b] = 0.0
+            gaps.append((lead, a, b))
+    partly = [LEADS[lead] for lead in dict.fromkeys(lead for lead, _, _ in gaps)]
+    if partly:
+        warnings.append(
+            Notice("gaps", f"stretches without valid samples, set to zero, in {', '.join(partly)}")
+        )
+    return out, gaps

@@ -1,0 +1,90 @@
+"""Read recordings and stays; the format is found in the content, not in the name alone.
+
+A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(path, head)`` (whether the
+file is of this format, from its path and its first bytes) and ``read(path)``. It is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
+from ibt_deploy.records import Recording, Stay
+
+Task = Literal["arrhythmia", "sepsis"]
+
+
+class Reader(Protocol):
+    """What a reader module offers."""
+
+    NAME: str
+    TASK: Task
+
+    def sniff(self, path: Path, head: bytes) -> bool:
+        """Whether the file at ``path``, which starts with ``head``, is for this reader."""
+
+    def read(self, path: Path) -> list[Recording] | list[Stay]:
+        """Everything that the file holds."""
+
+
+READERS: dict[str, tuple[str, ...]] = {
+    "wfdb": (".hea", ".dat", ".mat"),
+    "stays": (".psv", ".csv", ".tsv", ".txt", ".parquet"),
+}
+"""Reader modules and the suffixes for which each is asked first; all are asked in the end."""
+
+HEAD_BYTES = 4096
+
+
+def read(path: str | Path) -> list[Recording] | list[Stay]:
+    """Read the recordings or stays in the file at ``path``.
+
+    Raises
+    ------
+    InputError
+        The file is refused; ``where`` names it.
+    """
+    file = Path(path)
+    try:
+        return _reader(file).read(file)
+    except InputError as error:
+        raise error.at(str(path)) from None
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def task_of(path: str | Path) -> Task:
+    """The task that scores the file at ``path``; raises InputError where no reader knows it."""
+    file = Path(path)
+    try:
+        return _reader(file).TASK
+    except InputError as error:
+        raise error.at(str(path)) from None
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _reader(file: Path) -> Reader:
+    """The reader for ``file``."""
+    if file.is_dir():
+        raise UnsupportedFormat("a folder; give the files in it", code="is_a_folder")
+    with file.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    if not head:
+        raise MalformedFile("the file is empty", code="empty_file")
+    suffix = file.suffix.lower()
+    for name in sorted(READERS, key=lambda name: suffix not in READERS[name]):
+        reader = cast(Reader, import_module(f"ibt_deploy.readers.{name}"))
+        if reader.sniff(file, head):
+            return reader
+    raise UnsupportedFormat("no reader knows this content; a WFDB recording is given as its .hea file")
+
+
+def _unreadable(file: Path, error: OSError) -> MalformedFile:
+    """Refusal for a file that the operating system does not let us read."""
+    code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
+    reason = error.strerror or str(error)
+    place = "" if error.filename in (None, str(file)) else f" ({error.filename})"
+    return MalformedFile(f"cannot be read: {reason}{place}", where=str(file), code=code)

@@ -1,0 +1,77 @@
+"""Every WFDB storage format but 16, through the wfdb package.
+
+wfdb refuses headers that users have (record names with a dot) and fills in what a header leaves out. It is
+therefore given a header of our own making, in a private folder with links to the signal files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import MalformedFile
+from ibt_deploy.readers.wfdb_header import Header
+
+_STREAMINFO_END = 42
+
+
+def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDArray[np.integer]]:
+    """Raw samples of each signal, skew undone, shape ``(frames * samples per frame,)``.
+
+    Raises
+    ------
+    MalformedFile
+        A signal file does not hold what the header says.
+    """
+    import wfdb
+
+    names = {file: f"s{number}{file.suffix}" for number, file in enumerate(dict.fromkeys(files))}
+    with tempfile.TemporaryDirectory(prefix="ibt-wfdb-") as folder:
+        for file, name in names.items():
+            _link(file.absolute(), Path(folder, name))
+        Path(folder, "r.hea").write_text(_header_text(header, [names[file] for file in files], frames))
+        try:
+            record = wfdb.rdrecord(str(Path(folder, "r")), physical=False, smooth_frames=False)
+        except (ValueError, IndexError, KeyError, TypeError, RuntimeError, OverflowError, EOFError) as error:
+            reason = str(error).replace(folder, "").splitlines()
+            raise MalformedFile(
+                f"the signal files do not match the header ({reason[0] if reason else type(error).__name__})"
+            ) from error
+    signals: list[npt.NDArray[np.integer]] = record.e_d_signal
+    if any(len(raw) != frames * line.per_frame for raw, line in zip(signals, header.signals, strict=True)):
+        raise MalformedFile("a signal file is truncated", code="truncated_file")
+    return signals
+
+
+def flac_samples(file: Path, channels: int) -> int:
+    """Samples per channel that the FLAC file claims (STREAMINFO, RFC 9639 section 8.2)."""
+    with file.open("rb") as stream:
+        head = stream.read(_STREAMINFO_END)
+    if len(head) < _STREAMINFO_END or head[:4] != b"fLaC":
+        raise MalformedFile(f"{file.name} is not a FLAC file", code="malformed_file")
+    packed = int.from_bytes(head[18:26], "big")
+    found = (packed >> 41 & 0x7) + 1
+    if found != channels:
+        raise MalformedFile(f"{file.name} holds {found} channels, the header describes {channels}")
+    return packed & 0xFFFFFFFFF
+
+
+def _header_text(header: Header, names: list[str], frames: int) -> str:
+    """The header as wfdb likes it, under the record name ``r``."""
+    lines = [f"r {len(header.signals)} {header.rate:.12g} {frames}"]
+    for number, (signal, name) in enumerate(zip(header.signals, names, strict=True)):
+        storage = f"{signal.format}x{signal.per_frame}:{signal.skew}+{signal.offset}"
+        lines.append(f"{name} {storage} 1(0)/mV 0 0 {signal.first or 0} {signal.checksum or 0} 0 c{number}")
+    return "\n".join(lines) + "\n"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``source`` appear at ``target``; a copy where the system allows no links."""
+    try:
+        target.symlink_to(source)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target)
