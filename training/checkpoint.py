@@ -1,0 +1,89 @@
+"""Checkpoints: written whole or not at all, and everything an exact resume needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ibt_deploy.errors import DataError
+from training.models.encoder import Encoder
+from training.networks import build_network
+from training.recipe import Recipe, recipe_from_dict
+
+SCHEMA = 1
+
+
+def save_atomically(content: dict[str, Any], path: Path) -> None:
+    """Write ``content`` so that ``path`` holds either the old or the new checkpoint, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Content of a checkpoint; DataError if it is missing or not ours."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such checkpoint") from error
+    except Exception as error:
+        raise DataError(f"{path}: not a readable checkpoint ({error})") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise DataError(f"{path}: not a checkpoint of this version")
+    return content
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network as its best epoch left it, with what is needed to feed it."""
+
+    network: Encoder
+    recipe: Recipe
+    preprocessing: dict[str, Any]
+    epoch: int
+    scores: dict[str, float]
+    cache_sha256: str
+    split_sha256: str
+    n_inputs: int
+    samples: int
+
+
+def network_checkpoint(
+    network: Encoder, recipe: Recipe, *, epoch: int, scores: dict[str, float], source: dict[str, Any]
+) -> dict[str, Any]:
+    """Content of ``best.pt``: the network alone, without maps, teacher or optimiser."""
+    return {
+        "schema": SCHEMA,
+        "recipe": recipe.to_dict(),
+        "epoch": epoch,
+        "scores": scores,
+        "network": network.state_dict(),
+        **source,
+    }
+
+
+def load_network(path: Path) -> TrainedNetwork:
+    """The network in a ``best.pt``, in evaluation mode on the CPU."""
+    content = read_checkpoint(path)
+    recipe = recipe_from_dict(content["recipe"])
+    network = build_network(recipe, content["n_inputs"], content["samples"])
+    network.load_state_dict(content["network"])
+    network.eval()
+    return TrainedNetwork(
+        network,
+        recipe,
+        content["preprocessing"],
+        content["epoch"],
+        content["scores"],
+        content["cache_sha256"],
+        content["split_sha256"],
+        content["n_inputs"],
+        content["samples"],
+    )

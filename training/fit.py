@@ -1,0 +1,258 @@
+"""One loop for teachers, baselines and distillation."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ibt_deploy.errors import DataError, IbtError
+from training.batch import Batch
+from training.checkpoint import SCHEMA, network_checkpoint, read_checkpoint, save_atomically
+from training.distributed import Place
+from training.inference import part_logits
+from training.objectives import Objective
+from training.precision import autocast, chosen_dtype
+from training.progress import Reporter, epoch_line
+from training.recipe import Recipe
+from training.schedule import learning_rate, parameter_groups
+from training.sources import Source
+
+T = TypeVar("T")
+LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
+TEACHER_WEIGHTS = ".teacher."
+SHRUNK = 0.1
+
+
+class Diverged(IbtError):
+    """The loss is no longer a number."""
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one prepared in a thread while the current one is worked on."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, items, end)
+        while (item := future.result()) is not end:
+            future = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
+class Fit:
+    """A training run in a folder: ``last.pt`` to go on from, ``best.pt`` to use, ``metrics.jsonl`` to read.
+
+    Everything random in an epoch derives from the recipe's seed and the epoch's number, so that a run that
+    was killed and resumed equals an unbroken one.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Source,
+        objective: Objective,
+        out: Path,
+        device: torch.device,
+        *,
+        place: Place | None = None,
+        teacher_sha256: str | None = None,
+    ) -> None:
+        self.recipe, self.source, self.out, self.device = recipe, source, out, device
+        self.place = place or Place()
+        self.objective = objective
+        self.dtype = chosen_dtype(recipe.fit.precision, device)
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(objective, recipe.fit.weight_decay),
+            lr=recipe.fit.lr,
+            betas=(recipe.fit.beta1, recipe.fit.beta2),
+            eps=recipe.fit.eps,
+        )
+        self.history: list[dict[str, Any]] = []
+        self.identity = {
+            "recipe": recipe.to_dict(),
+            "cache_sha256": source.cache.sha256,
+            "split_sha256": source.split_sha256,
+            "teacher_sha256": teacher_sha256,
+        }
+        self.stepper = self._stepper()
+
+    def _stepper(self) -> nn.Module:
+        stepper: nn.Module = self.objective
+        wanted = self.recipe.fit.compile
+        if wanted == "on" or (wanted == "auto" and self.device.type == "cuda" and self.source.samples > 0):
+            stepper = torch.compile(stepper)  # type: ignore[assignment]
+        if self.place.size > 1:
+            if self.device.type == "cuda":
+                nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
+            stepper = DistributedDataParallel(stepper)
+        return stepper
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """Record of the best epoch so far."""
+        improved = [r for r in self.history if r["improved"]]
+        return improved[-1] if improved else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience has run out."""
+        fit, best = self.recipe.fit, self.best
+        if len(self.history) >= fit.epochs:
+            return True
+        waited = len(self.history) - 1 - best["epoch"] if best else 0
+        return len(self.history) >= fit.min_epochs and waited >= fit.patience
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, going on from ``last.pt`` if there is one; record of the best epoch."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        resumed = self._resume()
+        fit, title = self.recipe.fit, f"{self.recipe.task} {self.recipe.method}"
+        with Reporter(title, shown=self.place.is_first) as reporter:
+            parameters = sum(p.numel() for p in self.objective.network.parameters())
+            reporter.say(
+                f"{title}: {parameters:,} parameters, {len(self.source.items('train')):,} training items, "
+                f"{self.source.steps_per_epoch()} steps an epoch, {self.device}, {self.dtype}"
+                + (f", resumed after epoch {len(self.history)}" if resumed else "")
+            )
+            while not self.finished:
+                record = self._epoch(len(self.history), reporter)
+                reporter.say(epoch_line(record, fit.epochs))
+                self._warn_of_shrinkage(reporter)
+        best = self.best
+        if best is None:
+            raise DataError(f"{self.out}: no epoch was trained; fit.epochs is {fit.epochs}")
+        return best
+
+    def _epoch(self, epoch: int, reporter: Reporter) -> dict[str, Any]:
+        fit, steps = self.recipe.fit, self.source.steps_per_epoch()
+        torch.manual_seed((self.recipe.seed * 10_007 + epoch) * 1_009 + self.place.rank)
+        self.objective.train()
+        reporter.start_epoch(epoch, fit.epochs, steps)
+        started, sums, seen = time.perf_counter(), {}, 0
+        batches = self.source.epoch(self.recipe.seed, epoch, self.place.share)
+        for i, batch in enumerate(one_ahead(batches)):
+            step = epoch * steps + i
+            terms = self._step(batch.to(self.device), step, steps)
+            for name, value in terms.items():
+                sums[name] = sums[name] + value if name in sums else value.clone()
+            seen += 1
+            show = i % 10 == 9
+            reporter.step({k: float(v) / seen for k, v in sums.items()} if show else {})
+        seconds = time.perf_counter() - started
+        train = {k: float(v) / seen for k, v in sums.items()}
+        if not all(map(_is_finite, train.values())):
+            raise Diverged(f"{self.out}: the loss became infinite in epoch {epoch + 1}; lower fit.lr")
+        validation = self._validate()
+        best = self.best
+        record = {
+            "epoch": epoch,
+            "steps": (epoch + 1) * steps,
+            "lr": learning_rate((epoch + 1) * steps - 1, steps, fit),
+            "train": train | self._map_norms(),
+            "validation": validation,
+            "improved": best is None or validation["selection"] > best["validation"]["selection"],
+            "seconds": round(seconds, 2),
+            "items_per_second": round(len(self.source.items("train")) / seconds, 2),
+        }
+        self.history.append(record)
+        if self.place.is_first:
+            self._save(record)
+        return record
+
+    def _step(self, batch: Batch, step: int, steps: int) -> dict[str, torch.Tensor]:
+        fit = self.recipe.fit
+        rate = learning_rate(step, steps, fit)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with autocast(self.device, self.dtype):
+            terms: dict[str, torch.Tensor] = self.stepper(batch, step / max(fit.epochs * steps, 1))
+        self.optimiser.zero_grad(set_to_none=True)
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(
+            (p for p in self.objective.parameters() if p.requires_grad), fit.clip_norm
+        )
+        self.optimiser.step()
+        return {k: v.detach() for k, v in terms.items()}
+
+    def _validate(self) -> dict[str, float]:
+        items = self.source.items("validation")
+        logits = part_logits(self.objective.network, self.source, items, self.device, self.dtype)
+        return self.source.selection_scores("validation", logits)
+
+    def _map_norms(self) -> dict[str, float]:
+        return {
+            f"norm_{i}": float(p.detach().norm()) for i, p in enumerate(self.objective.undecayed()) if p.dim() > 1
+        }
+
+    def _warn_of_shrinkage(self, reporter: Reporter) -> None:
+        """Tell when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
+        warmup = int(min(self.recipe.fit.warmup_epochs, self.recipe.fit.warmup_fraction * self.recipe.fit.epochs))
+        if len(self.history) <= warmup:
+            return
+        reference, latest = self.history[warmup]["train"], self.history[-1]["train"]
+        for name in (n for n in latest if n.startswith("rms")):
+            if latest[name] < SHRUNK * reference[name]:
+                reporter.say(
+                    f"warning: {name} fell from {reference[name]:.3f} to {latest[name]:.3f}; "
+                    'the student shrinks its features: try bbm.l1_norm = "layernorm"'
+                )
+
+    def _save(self, record: dict[str, Any]) -> None:
+        if record["improved"]:
+            source = {
+                "preprocessing": self.source.preprocessing(),
+                "cache_sha256": self.source.cache.sha256,
+                "split_sha256": self.source.split_sha256,
+                "n_inputs": self.source.n_inputs,
+                "samples": self.source.samples,
+            }
+            content = network_checkpoint(
+                self.objective.network,
+                self.recipe,
+                epoch=record["epoch"],
+                scores=record["validation"],
+                source=source,
+            )
+            save_atomically(content, self.out / BEST)
+        state = {k: v for k, v in self.objective.state_dict().items() if TEACHER_WEIGHTS not in f".{k}"}
+        content = {
+            "schema": SCHEMA,
+            "identity": self.identity,
+            "objective": state,
+            "optimiser": self.optimiser.state_dict(),
+            "history": self.history,
+        }
+        save_atomically(content, self.out / LAST)
+        self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        temporary = self.out / f".{METRICS}"
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in self.history), encoding="utf-8")
+        temporary.replace(self.out / METRICS)
+
+    def _resume(self) -> bool:
+        path = self.out / LAST
+        if not path.is_file():
+            return False
+        content = read_checkpoint(path, self.device)
+        if content["identity"] != self.identity:
+            differing = [k for k, v in self.identity.items() if content["identity"].get(k) != v]
+            raise DataError(f"{self.out}: holds a run with another {', '.join(differing)}; choose another folder")
+        missing, unexpected = self.objective.load_state_dict(content["objective"], strict=False)
+        if unexpected or any(TEACHER_WEIGHTS not in f".{k}" for k in missing):
+            raise DataError(f"{path}: does not fit the recipe's networks")
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.history = content["history"]
+        if self.place.is_first:
+            self._write_metrics()
+        return True
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0

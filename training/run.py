@@ -1,0 +1,62 @@
+"""From a recipe and a prepared cache to a trained network."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ibt_deploy.errors import DataError
+from training.assemble import build_objective, load_teacher
+from training.cache import Cache, file_sha256, open_cache
+from training.distributed import process_group
+from training.fit import Fit
+from training.precision import chosen_device
+from training.recipe import Recipe
+from training.sources import Source
+from training.stay_source import StaySource
+
+
+def default_split(cache: Cache) -> Path:
+    """The split beside the cache's arrays, or else the one that travels with the package for this task."""
+    own = cache.folder / "split.csv"
+    if own.is_file():
+        return own
+    packaged = Path(str(files("training").joinpath("splits", f"{cache.task}.csv")))
+    if not packaged.is_file():
+        raise DataError(f"{cache.folder}: no split.csv; make one with `ibt train prepare`")
+    return packaged
+
+
+def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -> Source:
+    """The recipe's view of a cache; DataError if the cache is of the other task."""
+    cache = open_cache(cache_folder)
+    if cache.task != recipe.task:
+        raise DataError(f"{cache_folder}: holds {cache.task} data, the recipe is for {recipe.task}")
+    split = split or default_split(cache)
+    if recipe.task == "sepsis":
+        return StaySource(cache, split, recipe.data, recipe.fit.batch_size, recipe.seed)
+    raise DataError("no source for this task")
+
+
+def train(
+    recipe: Recipe,
+    cache_folder: Path,
+    out: Path,
+    *,
+    split: Path | None = None,
+    teacher: Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train as ``recipe`` says, or go on where ``out`` stopped; record of the best epoch.
+
+    ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM.
+    """
+    with process_group(device) as place:
+        chosen = chosen_device(device, place.local_rank)
+        source = open_source(recipe, cache_folder, split)
+        network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
+        objective = build_objective(recipe, source, network, chosen)
+        teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
+        fit = Fit(recipe, source, objective, out, chosen, place=place, teacher_sha256=teacher_sha256)
+        return fit.run()

@@ -1,0 +1,61 @@
+"""What the training loop asks of a data set, whichever the task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from training.batch import Batch
+from training.cache import Cache
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+Scores = dict[str, float]
+
+
+class Source(ABC):
+    """A split data set that deals out batches in an order given by seed and epoch alone."""
+
+    cache: Cache
+    split_sha256: str
+    n_inputs: int
+    samples: int
+    batch_size: int
+
+    @abstractmethod
+    def items(self, part: Part) -> npt.NDArray[np.int64]:
+        """Indices of the records or stays of a part."""
+
+    @abstractmethod
+    def epoch(self, seed: int, epoch: int, share: slice) -> Iterator[Batch]:
+        """Training batches of one epoch, shuffled, cropped and augmented; of every batch only ``share``."""
+
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Number of batches in :meth:`epoch`."""
+
+    @abstractmethod
+    def plain(self, items: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        """Un-augmented batches over ``items`` in an order that suits speed, each with its items."""
+
+    @abstractmethod
+    def gather(
+        self, items: npt.NDArray[np.int64], outputs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+    ) -> npt.NDArray[np.float32]:
+        """Logits in the order of ``items``: one row for each ECG, or the rows of all stays end to end."""
+
+    @abstractmethod
+    def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
+        """Metrics of a part, the one that selects models under ``"selection"`` (greater is better)."""
+
+    @abstractmethod
+    def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Probabilities from which a network's outputs count as positive, tuned on ``part``; one per output."""
+
+    @abstractmethod
+    def preprocessing(self) -> dict[str, Any]:
+        """Constants of the preprocessing, taken from the training part."""

@@ -1,0 +1,161 @@
+"""Stays from a packed cache, as padded batches of feature rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ibt_deploy.metrics.ranking import auprc, auroc
+from ibt_deploy.metrics.sepsis import utility_sweep
+from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
+from ibt_deploy.preprocess.stay_rows import clean
+from ibt_deploy.variables import INDEX
+from training.batch import Batch
+from training.cache import Cache, file_sha256
+from training.recipe import DataRecipe
+from training.sources import PARTS, Part, Scores, Source
+from training.stratify import read_split
+
+LENGTH_BUCKETS = 24
+EARLIER_ROWS = 6
+"""``h12`` labels turn positive this many rows before the official ones."""
+
+Ints = npt.NDArray[np.int64]
+
+
+def read_rows(cache: Cache) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8], Ints]:
+    """Raw values ``(rows, 40)``, labels ``(rows,)`` and offsets ``(stays + 1,)`` of the whole cache."""
+    values, labels = [], []
+    for name in sorted(n for n in cache.manifest["files"] if n.startswith("rows-")):
+        with np.load(cache.folder / name) as piece:
+            values.append(piece["values"])
+            labels.append(piece["labels"])
+    offsets = np.concatenate(([0], np.cumsum(cache.index["length"].to_numpy())))
+    return np.concatenate(values), np.concatenate(labels), offsets.astype(np.int64)
+
+
+def concatenated_spans(offsets: Ints, items: Ints) -> Ints:
+    """Row numbers of the stays ``items``, end to end."""
+    lengths = offsets[items + 1] - offsets[items]
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(offsets[items] - (ends - lengths), lengths)
+
+
+class StaySource(Source):
+    """All stays of a cache, featurised once with constants fitted on the training part."""
+
+    def __init__(self, cache: Cache, split: Path, recipe: DataRecipe, batch_size: int, seed: int) -> None:
+        self.cache, self.batch_size, self.samples = cache, batch_size, 0
+        values, labels, self.offsets = read_rows(cache)
+        ids = cache.index["patient"].tolist()
+        parts, self.split_sha256 = read_split(split, ids), file_sha256(split)
+        self._items: dict[Part, Ints] = {p: np.flatnonzero(parts == i) for i, p in enumerate(PARTS)}
+        if recipe.train_fraction < 1:
+            train = self._items["train"]
+            chosen = np.random.default_rng(seed).permutation(len(train))
+            self._items["train"] = np.sort(train[chosen[: round(recipe.train_fraction * len(train))]])
+        cleaned, _ = clean(values)
+        for name in recipe.drop_variables:
+            cleaned[:, INDEX[name]] = np.nan
+        train_rows = concatenated_spans(self.offsets, self._items["train"])
+        train_lengths = np.diff(self.offsets)[self._items["train"]]
+        self.constants = StayPreprocessing.fit(
+            cleaned[train_rows], np.concatenate(([0], np.cumsum(train_lengths))), recipe.features
+        )
+        self.n_inputs = self.constants.n_features
+        self.features = torch.from_numpy(featurise(cleaned, self.offsets, self.constants))
+        self.official_labels = labels
+        self.labels = torch.from_numpy(
+            (labels if recipe.label == "official" else self._earlier(labels)).astype(np.float32)
+        )
+
+    def _earlier(self, labels: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        earlier = labels.copy()
+        for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True):
+            if labels[stop - 1]:
+                first = start + int(np.argmax(labels[start:stop]))
+                earlier[max(first - EARLIER_ROWS, start) : first] = 1
+        return earlier
+
+    def items(self, part: Part) -> Ints:
+        """See :meth:`Source.items`."""
+        return self._items[part]
+
+    def steps_per_epoch(self) -> int:
+        """See :meth:`Source.steps_per_epoch`."""
+        return -(-len(self._items["train"]) // self.batch_size)
+
+    def _batch(self, items: Ints) -> Batch:
+        starts = torch.from_numpy(self.offsets[items])
+        lengths = torch.from_numpy(self.offsets[items + 1]) - starts
+        hours = torch.arange(int(lengths.max()))
+        mask = (hours < lengths.unsqueeze(1)).float()
+        rows = (starts.unsqueeze(1) + hours).clamp(max=len(self.features) - 1)
+        inputs = self.features[rows] * mask.unsqueeze(-1)
+        return Batch(inputs, self.labels[rows] * mask, mask, mask)
+
+    def epoch(self, seed: int, epoch: int, share: slice) -> Iterator[Batch]:
+        """Stays of similar length together, in random order; see :meth:`Source.epoch`."""
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(self._items["train"])
+        lengths = np.diff(self.offsets)
+        chunk = self.batch_size * LENGTH_BUCKETS
+        batches: list[Ints] = []
+        for start in range(0, len(order), chunk):
+            part = order[start : start + chunk]
+            part = part[np.argsort(lengths[part], kind="stable")]
+            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+        for i in rng.permutation(len(batches)):
+            yield self._batch(batches[i][share])
+
+    def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
+        """See :meth:`Source.plain`; shortest stays first."""
+        order = items[np.argsort(np.diff(self.offsets)[items], kind="stable")]
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            yield chosen, self._batch(chosen)
+
+    def gather(
+        self, items: Ints, outputs: list[tuple[Ints, npt.NDArray[np.float32]]]
+    ) -> npt.NDArray[np.float32]:
+        """See :meth:`Source.gather`."""
+        by_item = {
+            int(item): row[: self.offsets[item + 1] - self.offsets[item]]
+            for chosen, logits in outputs
+            for item, row in zip(chosen, logits, strict=True)
+        }
+        return np.concatenate([by_item[int(item)] for item in items])
+
+    def part_labels(self, part: Part) -> tuple[npt.NDArray[np.int8], Ints]:
+        """Official labels of the part's rows end to end, and their offsets."""
+        items = self._items[part]
+        lengths = np.diff(self.offsets)[items]
+        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+        return self.official_labels[concatenated_spans(self.offsets, items)], offsets
+
+    def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
+        """Normalised utility at its best single threshold, AUROC and AUPRC over rows."""
+        labels, offsets = self.part_labels(part)
+        risk = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        sweep = utility_sweep(labels, risk, offsets)
+        best = int(np.argmax(sweep.utilities))
+        return {
+            "selection": float(sweep.utilities[best]),
+            "utility": float(sweep.utilities[best]),
+            "threshold": float(sweep.thresholds[best]),
+            "auroc": auroc(labels, risk),
+            "auprc": auprc(labels, risk),
+        }
+
+    def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """See :meth:`Source.decision_thresholds`; the one of best utility."""
+        return np.array([self.selection_scores(part, logits)["threshold"]])
+
+    def preprocessing(self) -> dict[str, Any]:
+        """See :meth:`Source.preprocessing`."""
+        return self.constants.to_dict()
