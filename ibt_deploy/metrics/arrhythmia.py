@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.classes import CLASSES, N_CLASSES, NORMAL_CLASS
-from ibt_deploy.metrics.ranking import Macro, auprc, auroc, macro, per_class
+from ibt_deploy.metrics.ranking import Macro, auprc, auroc, macro, per_class, quotient
 from ibt_deploy.tables import read_table
 
 Floats = npt.NDArray[np.float64]
@@ -103,21 +103,15 @@ class Reward:
     def terms(self, outputs: Array) -> tuple[Floats, Floats]:
         """What each record adds to numerator and denominator of the score, each of shape ``(n,)``.
 
-        The score of any multiset of records is the ratio of the two sums, see :func:`ratio`.
+        The score of any multiset of records is the ratio of the two sums, and 0 where nothing is
+        possible (only normal labels).
         """
         return self.earned(outputs) - self.inactive, self.correct - self.inactive
 
     def score(self, outputs: Array) -> float:
         """Challenge metric of ``outputs``, shape ``(n, classes)``: 1 is perfect, 0 is always normal."""
         gained, possible = self.terms(outputs)
-        return float(ratio(gained.sum(), possible.sum()))
-
-
-def ratio(gained: npt.ArrayLike, possible: npt.ArrayLike) -> Floats:
-    """``gained / possible``, and 0 where nothing is possible (only normal labels), as the official code."""
-    gained, possible = np.asarray(gained, dtype=np.float64), np.asarray(possible, dtype=np.float64)
-    quotient: Floats = np.divide(gained, possible, out=np.zeros(gained.shape), where=possible != 0)
-    return quotient
+        return float(quotient(gained.sum(), possible.sum(), empty=0.0))
 
 
 def challenge_metric(
@@ -153,7 +147,7 @@ def f_measure(labels: Array, outputs: Array, mask: Array | None = None) -> Macro
     right = (positive & given & known).sum(axis=0)
     wrong = ((positive != given) & known).sum(axis=0)
     counted = 2 * right + wrong
-    return macro(np.divide(2 * right, counted, out=np.full(counted.shape, np.nan), where=counted > 0))
+    return macro(quotient(2 * right, counted))
 
 
 def accuracy(labels: Array, outputs: Array, mask: Array | None = None) -> float:

@@ -30,6 +30,13 @@ class Macro(NamedTuple):
     n_classes: int
 
 
+def quotient(above: npt.ArrayLike, below: npt.ArrayLike, empty: float = np.nan) -> Floats:
+    """``above / below``, and ``empty`` where ``below`` is 0; both of one shape."""
+    top, bottom = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    result: Floats = np.divide(top, bottom, out=np.full(bottom.shape, empty), where=bottom != 0)
+    return result
+
+
 def macro(per_class: Array) -> Macro:
     """Mean over the classes that are not NaN."""
     values = np.asarray(per_class, dtype=np.float64)
@@ -94,7 +101,7 @@ def auprc(labels: Array, scores: Array, weights: Array | None = None) -> float:
     positives, examples = cumulative_counts(labels, scores, weights)
     if not len(examples) or positives[-1] <= 0:
         return float("nan")
-    precision = np.divide(positives, examples, out=np.zeros_like(positives), where=examples > 0)
+    precision = quotient(positives, examples, empty=0.0)
     return float(np.sum(np.diff(positives, prepend=0.0) * precision) / positives[-1])
 
 
