@@ -1,0 +1,173 @@
+"""Golden inputs: raw inputs with the features and logits that they must give, on any machine.
+
+``golden.npz`` is a plain numpy archive (no pickle) with, for every case:
+
+=========================  ========================================================================
+``<case>/signal``          raw signal ``(leads, samples)``: float in mV (NaN = invalid), or int16 in
+                           microvolts (-32768 = invalid)
+``<case>/sampling_rate``   Hz, one number
+``<case>/leads``           lead names, unicode ``(leads,)``
+``<case>/values``          of a stay instead of these three: raw rows ``(hours, 40)``, NaN = not measured
+``<case>/features``        what the graph reads: ``(windows, 12, 2000)`` or ``(hours, F)``, float32
+``<case>/logits``          what the float32 graph gives: ``(windows, 26)`` or ``(hours,)``, float32
+=========================  ========================================================================
+
+The exporter writes it with :func:`write_golden`; ``ibt verify`` recomputes it with :func:`recomputed`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.device import Device
+from ibt_deploy.errors import BundleError
+from ibt_deploy.records import Recording, Stay
+from ibt_deploy.scorers.session import OpenGraph
+
+GOLDEN = "golden.npz"
+FEATURE_TOLERANCE = 1e-6
+LOGIT_TOLERANCE = 1e-4
+_INVALID = np.iinfo(np.int16).min
+
+
+@dataclass(frozen=True, eq=False)
+class GoldenCase:
+    """A raw input with its expected features and logits."""
+
+    name: str
+    given: Recording | Stay
+    features: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One recomputation: the largest difference found, and the largest allowed.
+
+    Differences are relative where the expected number is larger than 1 and absolute where it is smaller.
+    """
+
+    case: str
+    what: str
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is allowed (NaN is not)."""
+        return self.difference <= self.tolerance
+
+
+def golden_arrays(cases: Mapping[str, GoldenCase]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a ``golden.npz`` for some cases, as this module's comment describes them."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, case in cases.items():
+        if isinstance(case.given, Recording):
+            arrays[f"{name}/signal"] = case.given.signal
+            arrays[f"{name}/sampling_rate"] = np.array(case.given.sampling_rate)
+            arrays[f"{name}/leads"] = np.array(case.given.leads, dtype=np.str_)
+        else:
+            arrays[f"{name}/values"] = case.given.values
+        arrays[f"{name}/features"] = case.features.astype(np.float32)
+        arrays[f"{name}/logits"] = case.logits.astype(np.float32)
+    return arrays
+
+
+def write_golden(path: Path, cases: Mapping[str, GoldenCase]) -> None:
+    """Write a ``golden.npz``."""
+    np.savez_compressed(path, allow_pickle=False, **golden_arrays(cases))
+
+
+def golden_cases(path: Path) -> Iterator[GoldenCase]:
+    """The cases of a ``golden.npz``, in the order of the file.
+
+    Raises
+    ------
+    BundleError
+        When the file is not as described in this module's comment.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = dict.fromkeys(key.rpartition("/")[0] for key in archive.files)
+            for name in names:
+                given = _given(
+                    {k.rpartition("/")[2]: archive[k] for k in archive.files if k.startswith(f"{name}/")}
+                )
+                yield GoldenCase(name, given, archive[f"{name}/features"], archive[f"{name}/logits"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: not a file of golden inputs ({error})") from error
+
+
+def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
+    """Preprocess and score the golden inputs of a bundle on this machine.
+
+    Yields
+    ------
+    Two checks for each case: features within 1e-6, logits of the float32 graph within 1e-4.
+
+    Raises
+    ------
+    BundleError
+        When the bundle holds no golden inputs or cannot be loaded.
+    DeviceError
+        When the device is not there.
+    """
+    if GOLDEN not in bundle.files:
+        raise BundleError(f"{bundle.path}: no {GOLDEN} in it, so nothing can be recomputed")
+    graph = OpenGraph.of(bundle, device=device, variant="fp32", threads=None)
+    for case in golden_cases(bundle.path / GOLDEN):
+        features, logits = _features_and_logits(bundle, graph, case.given)
+        yield _check(case.name, "features", features, case.features, FEATURE_TOLERANCE)
+        yield _check(case.name, "logits", logits, case.logits, LOGIT_TOLERANCE)
+
+
+def _features_and_logits(
+    bundle: Bundle, graph: OpenGraph, given: Recording | Stay
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    if isinstance(given, Recording) and bundle.task == "arrhythmia":
+        from ibt_deploy.scorers.ecg import EcgScorer
+
+        ecg = EcgScorer(bundle, graph)
+        windows = ecg.prepare(given).windows
+        return windows, ecg.logits(windows, batch_size=8)
+    if isinstance(given, Stay) and bundle.task == "sepsis":
+        from ibt_deploy.scorers.stay import StayScorer
+
+        stays = StayScorer(bundle, graph)
+        rows = stays.prepare(given).features
+        return rows, stays.logits([rows], batch_size=1)[0]
+    raise BundleError(f"{bundle.path / GOLDEN}: holds inputs of another task")
+
+
+def _given(arrays: dict[str, npt.NDArray[Any]]) -> Recording | Stay:
+    if "values" in arrays:
+        return Stay(arrays["values"].astype(np.float64), patient_id="golden", source=GOLDEN, format="golden")
+    signal = arrays["signal"]
+    if signal.dtype == np.int16:
+        signal = np.where(signal == _INVALID, np.nan, signal / 1000.0)
+    return Recording(
+        signal=signal.astype(np.float64),
+        sampling_rate=float(arrays["sampling_rate"]),
+        leads=tuple(str(lead) for lead in arrays["leads"]),
+        record_id="golden",
+        source=GOLDEN,
+        format="golden",
+    )
+
+
+def _check(
+    case: str, what: str, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], tolerance: float
+) -> Check:
+    if found.shape != expected.shape:
+        return Check(case, f"{what} of shape {expected.shape}, found {found.shape},", float("inf"), tolerance)
+    scale = np.maximum(np.abs(expected.astype(np.float64)), 1.0)
+    difference = np.abs(found.astype(np.float64) - expected) / scale
+    return Check(case, what, float(difference.max(initial=0.0)), tolerance)

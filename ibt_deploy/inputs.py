@@ -1,0 +1,33 @@
+"""What a path holds, item by item: recordings, stays, and refusals in place of what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ibt_deploy.errors import InputError
+from ibt_deploy.predictions import Refusal
+from ibt_deploy.readers import read, task_of
+from ibt_deploy.records import Recording, Stay
+
+
+def items_of(path: str | Path) -> Iterator[Recording | Stay | Refusal]:
+    """Everything that a file holds.
+
+    A table of many patients gives one item for each of them, so that one bad patient costs one refusal.
+    """
+    try:
+        if task_of(path) == "arrhythmia":
+            yield from read(path)
+            return
+        from ibt_deploy.readers.stays import read_each
+
+        for answer in read_each(Path(path)):
+            yield refusal(str(path), answer) if isinstance(answer, InputError) else answer
+    except InputError as error:
+        yield refusal(str(path), error.at(str(path)))
+
+
+def refusal(source: str, error: InputError) -> Refusal:
+    """The refusal that stands for an input which raised ``error``; its message is one line."""
+    return Refusal(source, error.code, " ".join(str(error).split()))

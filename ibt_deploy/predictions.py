@@ -1,0 +1,288 @@
+"""What comes out: predictions and refusals.
+
+Their ``to_dict()`` is the contract; tables, CSV and pictures are views of it.
+A number is never NaN here, and a refused input has no number at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.contract import BundleClass
+from ibt_deploy.records import Notice
+from ibt_deploy.variables import NAMES
+
+NOTICE = "Research software, not a medical device."
+DECIMALS = 6
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model answered, and where.
+
+    Attributes
+    ----------
+    name, version, sha256
+        Of the bundle; the hash covers every file of it.
+    variant
+        Precision of the graph, e.g. ``fp32``.
+    operating_point
+        Name of the set of thresholds.
+    device
+        ``cpu`` or ``cuda``: the device really used.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    variant: str
+    operating_point: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One of the 26 classes of one recording.
+
+    ``positive`` is always False for a class that is not evaluable, because training had too few positives.
+    """
+
+    code: str
+    abbreviation: str
+    name: str
+    probability: float
+    threshold: float
+    positive: bool
+    evaluable: bool
+
+    @property
+    def status(self) -> str:
+        """``positive``, ``negative`` or ``not evaluable``."""
+        if not self.evaluable:
+            return "not evaluable"
+        return "positive" if self.positive else "negative"
+
+
+@dataclass(frozen=True, eq=False)
+class ArrhythmiaPrediction:
+    """The findings of one recording.
+
+    Attributes
+    ----------
+    record, source, format
+        As read.
+    sampling_rate, duration, leads
+        Hz, seconds, names as found.
+    changes
+        Everything preprocessing changed, and what the reader noticed; one sentence each.
+    warnings
+        Reasons to trust the answer less.
+    model
+        Which model answered.
+    classes
+        The 26 classes.
+    probabilities, thresholds, positive
+        Per class, shape ``(26,)``; over several windows the mean of their calibrated probabilities.
+    windows
+        Calibrated probabilities of every 10-second window, shape ``(windows, 26)``.
+    window_starts
+        Seconds from the start of the recording, shape ``(windows,)``.
+    """
+
+    record: str
+    source: str
+    format: str
+    sampling_rate: float
+    duration: float
+    leads: tuple[str, ...]
+    changes: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+    model: Model
+    classes: tuple[BundleClass, ...]
+    probabilities: Floats
+    thresholds: Floats
+    positive: Bools
+    windows: Floats
+    window_starts: Floats
+
+    task: ClassVar[str] = "arrhythmia"
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All 26 classes, in the official order."""
+        return tuple(
+            Finding(c.code, c.abbreviation, c.name, float(p), float(t), bool(y), c.evaluable)
+            for c, p, t, y in zip(
+                self.classes, self.probabilities, self.thresholds, self.positive, strict=True
+            )
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as JSON knows it."""
+        windows = [
+            {"start": round(float(start), 3), "probabilities": _rounded(row)}
+            for start, row in zip(self.window_starts, self.windows, strict=True)
+        ]
+        return _head(self.record, self.task, self.model) | {
+            "input": {
+                "source": self.source,
+                "format": self.format,
+                "sampling_rate": self.sampling_rate,
+                "duration": round(self.duration, 3),
+                "leads": list(self.leads),
+                "changes": list(self.changes),
+            },
+            "warnings": _notices(self.warnings),
+            "findings": [
+                {
+                    "code": f.code,
+                    "abbreviation": f.abbreviation,
+                    "name": f.name,
+                    "probability": round(f.probability, DECIMALS),
+                    "threshold": round(f.threshold, DECIMALS),
+                    "positive": f.positive,
+                    "evaluable": f.evaluable,
+                    "status": f.status,
+                }
+                for f in self.findings
+            ],
+            "windows": windows,
+            "notice": NOTICE,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SepsisPrediction:
+    """The hourly risk of one stay: calibrated probability of ``SepsisLabel``, 1 from 6 h before onset on.
+
+    Attributes
+    ----------
+    record, source, format
+        As read.
+    changes, warnings, model
+        As for a recording.
+    hours
+        ICULOS of every row, shape ``(hours,)``.
+    risk, alarms
+        Shape ``(hours,)``; an alarm wherever the risk reaches the threshold.
+    threshold
+        Of the operating point.
+    values
+        What the model saw measured, shape ``(hours, 40)``; NaN where there was nothing plausible.
+    inserted
+        True for hours that are missing from the file, shape ``(hours,)``.
+    """
+
+    record: str
+    source: str
+    format: str
+    changes: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+    model: Model
+    hours: npt.NDArray[np.int64]
+    risk: Floats
+    alarms: Bools
+    threshold: float
+    values: npt.NDArray[np.floating[Any]]
+    inserted: Bools
+
+    task: ClassVar[str] = "sepsis"
+
+    @property
+    def missing(self) -> tuple[tuple[str, ...], ...]:
+        """For every hour the variables that were not measured in it."""
+        return tuple(_names(row) for row in np.isnan(self.values))
+
+    @property
+    def never_measured(self) -> tuple[str, ...]:
+        """Variables that were not measured in any hour."""
+        return _names(np.isnan(self.values).all(axis=0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as JSON knows it."""
+        threshold = round(self.threshold, DECIMALS)
+        rows = zip(self.hours, self.risk, self.alarms, self.inserted, self.missing, strict=True)
+        return _head(self.record, self.task, self.model) | {
+            "input": {
+                "source": self.source,
+                "format": self.format,
+                "hours": len(self.hours),
+                "first_hour": int(self.hours[0]),
+                "last_hour": int(self.hours[-1]),
+                "changes": list(self.changes),
+                "never_measured": list(self.never_measured),
+            },
+            "warnings": _notices(self.warnings),
+            "hours": [
+                {
+                    "hour": int(hour),
+                    "risk": round(float(risk), DECIMALS),
+                    "threshold": threshold,
+                    "alarm": bool(alarm),
+                    "inserted": bool(inserted),
+                    "missing": list(missing),
+                }
+                for hour, risk, alarm, inserted, missing in rows
+            ],
+            "notice": NOTICE,
+        }
+
+
+Prediction = ArrhythmiaPrediction | SepsisPrediction
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An input that got no score.
+
+    Attributes
+    ----------
+    source
+        The path, or the record's id where it did not come from a file.
+    code
+        Machine-readable reason.
+    message
+        One line: where, what, and what to do.
+    """
+
+    source: str
+    code: str
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The refusal as JSON knows it."""
+        return {"source": self.source, "refused": True, "code": self.code, "message": self.message}
+
+
+def _head(record: str, task: str, model: Model) -> dict[str, Any]:
+    return {
+        "record": record,
+        "task": task,
+        "bundle": {
+            "name": model.name,
+            "version": model.version,
+            "sha256": model.sha256,
+            "variant": model.variant,
+        },
+        "operating_point": model.operating_point,
+        "device": model.device,
+    }
+
+
+def _notices(notices: tuple[Notice, ...]) -> list[dict[str, str]]:
+    return [{"code": c.code, "message": c.message} for c in notices]
+
+
+def _names(missing: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(NAMES[i] for i in np.flatnonzero(missing))
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [round(float(v), DECIMALS) for v in values]

@@ -1,0 +1,204 @@
+"""A bundle made ready on a device.
+
+>>> from ibt_deploy import load
+>>> predictor = load("arrhythmia")  # doctest: +SKIP
+>>> predictor.predict("record.hea").findings  # doctest: +SKIP
+
+``predict`` answers or raises; ``predict_many`` answers or refuses every input, in order, and loses none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, overload
+
+from ibt_deploy.bundle import Bundle, load_bundle
+from ibt_deploy.device import Device
+from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.inputs import items_of, refusal
+from ibt_deploy.predictions import Prediction, Refusal
+from ibt_deploy.readers import read
+from ibt_deploy.records import Recording, Stay
+from ibt_deploy.scorers.session import OpenGraph
+
+Input: TypeAlias = str | Path | Recording | Stay
+BATCH_SIZE = 32
+_BATCHES_AT_ONCE = 8
+
+
+class _Prepared(Protocol):
+    @property
+    def size(self) -> int: ...
+
+
+class _Scorer(Protocol):
+    def prepare(self, item: Any, /) -> Any: ...
+
+    def score(self, prepared: Sequence[Any], batch_size: int, /) -> Sequence[Prediction]: ...
+
+
+class Predictor:
+    """Scores recordings or stays; made by :func:`load`.
+
+    Attributes
+    ----------
+    bundle
+        The model and its contract.
+    device
+        ``"cpu"`` or ``"cuda"``: the device really used.
+    variant
+        Precision of the graph.
+    """
+
+    def __init__(self, bundle: Bundle, graph: OpenGraph, operating_point: str | None = None) -> None:
+        self.bundle = bundle
+        self.device = graph.device
+        self.variant = graph.variant
+        self._scorer = _scorer(bundle, graph, operating_point)
+
+    @overload
+    def predict(self, inputs: Input) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, inputs: Sequence[Input]) -> list[Prediction]: ...
+
+    def predict(self, inputs: Input | Sequence[Input]) -> Prediction | list[Prediction]:
+        """Score one input, or a list of them.
+
+        Parameters
+        ----------
+        inputs
+            A path, Recording or Stay, or a list of these. A path in a list may hold several stays; their
+            predictions follow each other.
+
+        Returns
+        -------
+        One prediction for one input, a list in order for a list.
+
+        Raises
+        ------
+        InputError
+            When an input is refused; :meth:`predict_many` goes on after a refusal.
+        """
+        if isinstance(inputs, str | Path | Recording | Stay):
+            items = _read(inputs)
+            if len(items) != 1:
+                raise UnsupportedFormat(
+                    f"holds {len(items)} stays; give [path] or use predict_many",
+                    where=str(inputs),
+                    code="several",
+                )
+            return self._scorer.score([self._prepare(items[0])], BATCH_SIZE)[0]
+        prepared = [self._prepare(item) for given in inputs for item in _read(given)]
+        return list(self._scorer.score(prepared, BATCH_SIZE))
+
+    def predict_many(
+        self, inputs: Iterable[Input | Refusal], batch_size: int = BATCH_SIZE
+    ) -> Iterator[Prediction | Refusal]:
+        """Score any number of inputs, in order, with bounded memory.
+
+        Parameters
+        ----------
+        inputs
+            Paths, Recordings or Stays, taken as the answers are consumed. A Refusal keeps its place, so
+            that the items of :func:`ibt_deploy.inputs.items_of` can be passed on as they come.
+        batch_size
+            Windows of an ECG, or stays, that go through the graph together.
+
+        Yields
+        ------
+        A prediction or a refusal for every recording or stay; one refusal for a file that cannot be read.
+        """
+        pool: list[_Prepared | Refusal] = []
+        work = 0
+        for given in inputs:
+            for prepared in self._prepared_or_refused(given):
+                pool.append(prepared)
+                work += 0 if isinstance(prepared, Refusal) else prepared.size
+                if work >= batch_size * _BATCHES_AT_ONCE or len(pool) >= batch_size * _BATCHES_AT_ONCE:
+                    yield from self._answers(pool, batch_size)
+                    pool, work = [], 0
+        yield from self._answers(pool, batch_size)
+
+    def _prepared_or_refused(self, given: Input | Refusal) -> Iterator[_Prepared | Refusal]:
+        for item in items_of(given) if isinstance(given, str | Path) else (given,):
+            if isinstance(item, Refusal):
+                yield item
+                continue
+            try:
+                yield self._prepare(item)
+            except InputError as error:
+                yield refusal(item.source, error)
+
+    def _answers(self, pool: list[_Prepared | Refusal], batch_size: int) -> Iterator[Prediction | Refusal]:
+        scored = iter(self._scorer.score([p for p in pool if not isinstance(p, Refusal)], batch_size))
+        for entry in pool:
+            yield entry if isinstance(entry, Refusal) else next(scored)
+
+    def _prepare(self, item: Recording | Stay) -> _Prepared:
+        expected, found = (Recording, "an ICU stay") if self.bundle.task == "arrhythmia" else (Stay, "an ECG")
+        if not isinstance(item, expected):
+            raise UnsupportedFormat(
+                f"this is {found}, and the model {self.bundle.name} is for {self.bundle.task}",
+                where=item.source,
+                code="wrong_task",
+            )
+        try:
+            prepared: _Prepared = self._scorer.prepare(item)
+        except InputError as error:
+            raise error.at(_place(item)) from None
+        return prepared
+
+
+def load(
+    task_or_directory: str | Path,
+    *,
+    device: Device = "auto",
+    variant: str | None = None,
+    threads: int | None = None,
+    operating_point: str | None = None,
+) -> Predictor:
+    """Load a bundle and make it ready.
+
+    Parameters
+    ----------
+    task_or_directory
+        ``"arrhythmia"`` or ``"sepsis"`` for the bundle in the package, or a bundle's directory.
+    device
+        ``"auto"`` uses CUDA where it works, ``"cuda"`` fails where it does not.
+    variant
+        Precision, e.g. ``"int8"``; the bundle's default where left out.
+    threads
+        CPU threads of one operator; see :func:`ibt_deploy.device.open_session`.
+    operating_point
+        Name of a set of thresholds; the bundle's default where left out.
+
+    Raises
+    ------
+    BundleError, DeviceError
+    """
+    bundle = load_bundle(task_or_directory)
+    bundle.operating_point(operating_point)
+    graph = OpenGraph.of(bundle, device=device, variant=variant, threads=threads)
+    return Predictor(bundle, graph, operating_point)
+
+
+def _scorer(bundle: Bundle, graph: OpenGraph, operating_point: str | None) -> _Scorer:
+    if bundle.task == "arrhythmia":
+        from ibt_deploy.scorers.ecg import EcgScorer
+
+        return EcgScorer(bundle, graph, operating_point)
+    from ibt_deploy.scorers.stay import StayScorer
+
+    return StayScorer(bundle, graph, operating_point)
+
+
+def _read(given: Input) -> Sequence[Recording | Stay]:
+    return [given] if isinstance(given, Recording | Stay) else read(given)
+
+
+def _place(item: Recording | Stay) -> str:
+    if isinstance(item, Recording) or item.patient_id in item.source:
+        return item.source
+    return f"{item.source}, patient {item.patient_id}"

@@ -1,0 +1,79 @@
+"""An open graph: the session, its name in answers, and a check that it is what the contract says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.device import Device, open_session
+from ibt_deploy.errors import BundleError
+from ibt_deploy.predictions import Model
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_TENSORS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    "arrhythmia": ({"signal": 3}, {"logits": 2}),
+    "sepsis": (
+        {"rows": 3, "position": 2, "past_k": 5, "past_v": 5},
+        {"logit": 2, "present_k": 5, "present_v": 5},
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class OpenGraph:
+    """A graph that is ready to run.
+
+    Attributes
+    ----------
+    session
+        The ONNX Runtime session.
+    variant
+        Precision, e.g. ``fp32``.
+    device
+        The device really used.
+    """
+
+    session: onnxruntime.InferenceSession
+    variant: str
+    device: str
+
+    @classmethod
+    def of(cls, bundle: Bundle, *, device: Device, variant: str | None, threads: int | None) -> OpenGraph:
+        """Open the graph of a bundle; raises BundleError or DeviceError."""
+        session, used = open_session(bundle.graph(variant), device=device, threads=threads)
+        _check_tensors(bundle, session)
+        return cls(session, variant or bundle.default_variant, used)
+
+    def run(self, outputs: list[str], inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run the graph; only the named outputs are computed."""
+        found: list[npt.NDArray[Any]] = self.session.run(outputs, inputs)
+        if not all(np.isfinite(array).all() for array in found):
+            raise BundleError(
+                f"the graph's {', '.join(outputs)} are not finite, so the bundle cannot be used"
+            )
+        return found
+
+    def model(self, bundle: Bundle, operating_point: str) -> Model:
+        """How answers name this model."""
+        return Model(bundle.name, bundle.version, bundle.sha256, self.variant, operating_point, self.device)
+
+
+def _check_tensors(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
+    inputs, outputs = _TENSORS[bundle.task]
+    for expected, nodes, specs, word in (
+        (inputs, session.get_inputs(), bundle.inputs, "inputs"),
+        (outputs, session.get_outputs(), bundle.outputs, "outputs"),
+    ):
+        found = {node.name: len(node.shape) for node in nodes}
+        stated = {spec.name: len(spec.shape) for spec in specs}
+        if found != expected or stated != expected:
+            raise BundleError(
+                f"{bundle.path}: the graph has the {word} {found}, the contract states {stated}, "
+                f"a model for {bundle.task} has {expected} (tensor: number of axes)"
+            )

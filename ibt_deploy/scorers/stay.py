@@ -1,0 +1,109 @@
+"""Hourly sepsis risk of ICU stays.
+
+Every answer is causal: features and graph look back only, and batches are padded on the right, where the
+padding lies in the future of every real hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.predictions import SepsisPrediction
+from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
+from ibt_deploy.preprocess.stay_checks import checked_stay
+from ibt_deploy.preprocess.stay_rows import Float32Array
+from ibt_deploy.records import Notice, Stay
+from ibt_deploy.scorers.session import OpenGraph
+
+_BLOCKS, _HEADS, _HEAD_SIZE = 3, 8, 32
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedStay:
+    """A stay that is ready to be scored: plausible values ``(hours, 40)`` and features ``(hours, F)``."""
+
+    stay: Stay
+    values: Float32Array
+    warnings: tuple[Notice, ...]
+    features: Float32Array
+
+    @property
+    def size(self) -> int:
+        """Work that it makes, in stays."""
+        return 1
+
+
+class StayScorer:
+    """Scores stays with one bundle, graph and operating point."""
+
+    def __init__(self, bundle: Bundle, graph: OpenGraph, operating_point: str | None = None) -> None:
+        if not isinstance(bundle.preprocessing, StayPreprocessing):
+            raise TypeError("a stay scorer needs a sepsis bundle")
+        self._bundle = bundle
+        self._graph = graph
+        self._constants = bundle.preprocessing
+        self._point = bundle.operating_point(operating_point)
+        self._model = graph.model(bundle, self._point.name)
+
+    def prepare(self, stay: Stay) -> PreparedStay:
+        """Clean and featurise one stay; raises InputError where it is refused."""
+        values, warnings = checked_stay(stay)
+        features = featurise(values, np.array([0, len(values)]), self._constants)
+        return PreparedStay(stay, values, warnings, features)
+
+    def logits(self, features: Sequence[Float32Array], batch_size: int) -> list[npt.NDArray[np.float32]]:
+        """Logits ``(hours,)`` of every stay's features ``(hours, F)``, in order.
+
+        Stays of like length share a batch.
+        """
+        found: list[npt.NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(features)
+        by_length = sorted(range(len(features)), key=lambda i: len(features[i]))
+        for start in range(0, len(by_length), batch_size):
+            chosen = by_length[start : start + batch_size]
+            hours = max(len(features[i]) for i in chosen)
+            rows = np.zeros((len(chosen), hours, self._constants.n_features), dtype=np.float32)
+            for k, i in enumerate(chosen):
+                rows[k, : len(features[i])] = features[i]
+            position = np.broadcast_to(np.arange(hours), (len(chosen), hours))
+            nothing = np.zeros((_BLOCKS, len(chosen), _HEADS, 0, _HEAD_SIZE), dtype=np.float32)
+            inputs: dict[str, npt.NDArray[Any]] = {
+                "rows": rows,
+                "position": np.ascontiguousarray(position),
+                "past_k": nothing,
+                "past_v": nothing,
+            }
+            logits = self._graph.run(["logit"], inputs)[0]
+            for k, i in enumerate(chosen):
+                found[i] = logits[k, : len(features[i])]
+        return found
+
+    def score(self, prepared: Sequence[PreparedStay], batch_size: int) -> list[SepsisPrediction]:
+        """Predictions, in order."""
+        logits = self.logits([p.features for p in prepared], batch_size)
+        return [self._prediction(p, z) for p, z in zip(prepared, logits, strict=True)]
+
+    def _prediction(self, prepared: PreparedStay, logits: npt.NDArray[np.float32]) -> SepsisPrediction:
+        stay = prepared.stay
+        risk = self._bundle.calibration.probability(logits)
+        threshold = float(self._point.thresholds[0])
+        inserted = np.zeros(len(risk), dtype=bool) if stay.inserted is None else stay.inserted
+        return SepsisPrediction(
+            record=stay.patient_id,
+            source=stay.source,
+            format=stay.format,
+            changes=stay.notes,
+            warnings=prepared.warnings,
+            model=self._model,
+            hours=stay.hours,
+            risk=risk,
+            alarms=risk >= threshold,
+            threshold=threshold,
+            values=prepared.values,
+            inserted=inserted,
+        )
