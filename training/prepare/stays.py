@@ -34,13 +34,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(eq=False)
 class _Stays:
-    """Stays sorted by patient, one after the other: stay ``i`` is ``offsets[i]:offsets[i + 1]``."""
+    """Stays sorted by patient, one after the other: stay ``i`` is ``offsets[i]:offsets[i + 1]``.
+
+    ``files`` names each for the list of the refused: a file of a tree, or the patient of a table.
+    """
 
     values: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.int64]
     patients: list[str]
     hospitals: list[str]
+    files: list[str]
     refused: list[Refused]
 
 
@@ -74,7 +78,7 @@ def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> 
     kept = [i for i in range(len(stays.patients)) if i not in faults]
     if not kept:
         raise DataError(f"{source}: no usable stay among {len(stays.patients) + len(stays.refused)}")
-    refused = [*stays.refused, *(Refused(stays.patients[i], *fault) for i, fault in faults.items())]
+    refused = [*stays.refused, *(Refused(stays.files[i], *fault) for i, fault in faults.items())]
     refused.sort(key=lambda entry: entry.file)
     with new_cache(out) as folder:
         counts = _written(stays, kept, folder)
@@ -123,7 +127,8 @@ def _parquet(path: Path) -> _Stays:
     else:
         hospitals = [UNKNOWN_HOSPITAL] * len(names)
     labels = table[LABEL].to_numpy()[order].astype(np.float32)
-    return _Stays(values, labels, starts, names[alphabetical].tolist(), hospitals, [])
+    patients: list[str] = names[alphabetical].tolist()
+    return _Stays(values, labels, starts, patients, hospitals, patients, [])
 
 
 def _tree(folder: Path, progress: Progress | None) -> _Stays:
@@ -133,6 +138,7 @@ def _tree(folder: Path, progress: Progress | None) -> _Stays:
     tables: list[npt.NDArray[np.float32]] = []
     patients: list[str] = []
     hospitals: list[str] = []
+    files: list[str] = []
     refused: list[Refused] = []
     for done, path in enumerate(paths, start=1):
         name = str(path.relative_to(folder))
@@ -146,13 +152,14 @@ def _tree(folder: Path, progress: Progress | None) -> _Stays:
             else:
                 patients.append(path.stem)
                 hospitals.append(_hospital(path.relative_to(folder.parent)))
+                files.append(name)
         if progress is not None:
             progress(done, len(paths))
     if not tables:
         raise DataError(f"{folder}: none of {len(paths)} files is usable; the first: {refused[0].message}")
     rows = np.concatenate(tables)
     offsets = np.concatenate([[0], np.cumsum([len(table) for table in tables])]).astype(np.int64)
-    return _Stays(rows[:, :N_VARIABLES], rows[:, N_VARIABLES], offsets, patients, hospitals, refused)
+    return _Stays(rows[:, :N_VARIABLES], rows[:, N_VARIABLES], offsets, patients, hospitals, files, refused)
 
 
 def _rows(path: Path) -> npt.NDArray[np.float32]:
