@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import BadRows, BundleError
-from ibt_deploy.preprocess.stay import FULL_NAMES, FeatureState, StayPreprocessing, featurise, featurise_next
+from ibt_deploy.preprocess.stay import FeatureState, StayPreprocessing, featurise, featurise_next
 from ibt_deploy.preprocess.stay_rows import clean
 from ibt_deploy.variables import INDEX, NAMES, VARIABLES
 
@@ -94,11 +94,11 @@ def test_values40_are_the_normalised_values_of_the_full_set() -> None:
     span = np.array([0, 50])
     full, short = featurise(values, span, FULL), featurise(values, span, VALUES40)
     assert short.shape == (50, 40)
-    columns = [FULL_NAMES.index(name) for name in NAMES if name not in ("Unit1", "Unit2")]
+    columns = [FULL.feature_names.index(name) for name in NAMES if name not in ("Unit1", "Unit2")]
     np.testing.assert_array_equal(
         np.delete(short, [INDEX["Unit1"], INDEX["Unit2"]], axis=1), full[:, columns]
     )
-    np.testing.assert_array_equal(short[:, INDEX["Unit1"]], full[:, FULL_NAMES.index("MICU")])
+    np.testing.assert_array_equal(short[:, INDEX["Unit1"]], full[:, FULL.feature_names.index("MICU")])
 
 
 def test_names_and_counts_of_the_features() -> None:
