@@ -26,7 +26,9 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
     """The trained teacher at ``path``; DataError unless it was trained for this task, on this data and split."""
     trained = load_network(path)
     if trained.recipe.task != recipe.task or trained.recipe.method != "teacher":
-        raise DataError(f"{path}: holds a {trained.recipe.task} {trained.recipe.method}, not a {recipe.task} teacher")
+        raise DataError(
+            f"{path}: holds a {trained.recipe.task} {trained.recipe.method}, not a {recipe.task} teacher"
+        )
     if trained.cache_sha256 != source.cache.sha256 or trained.split_sha256 != source.split_sha256:
         raise DataError(f"{path}: the teacher was trained on other data or another split")
     if trained.preprocessing != source.preprocessing():
@@ -59,9 +61,9 @@ def build_objective(
         assert isinstance(network, EcgDeiT | StayDeiT | StayTwoHeads)
         thresholds = _decision_thresholds(teacher, source, device) if recipe.deit.variant == "hard" else None
         frozen = FrozenTeacher(teacher, (teacher.n_units,), [])
-        return DeiT(
-            network, frozen, recipe.deit, torch.zeros(1) if thresholds is None else thresholds
-        ).to(device)
+        return DeiT(network, frozen, recipe.deit, torch.zeros(1) if thresholds is None else thresholds).to(
+            device
+        )
     pairs = boundaries(recipe, teacher.n_units, network.n_units)
     stops = tuple(t for t, _ in pairs)
     n_rows = STATISTICS_ECGS if recipe.task == "arrhythmia" else recipe.bbm.standardise_rows
@@ -98,9 +100,7 @@ def _feature_shapes(
     """``(time, depth)`` of student and teacher after each pair of units; equal times need no resize."""
     student.eval()
     of_teacher = teacher.boundary_features(x, tuple(t for t, _ in pairs))
-    of_student = [
-        student.matched_tokens(z) for z in student.boundary_features(x, tuple(s for _, s in pairs))
-    ]
+    of_student = [student.matched_tokens(z) for z in student.boundary_features(x, tuple(s for _, s in pairs))]
     student.train()
     return [
         ((f.shape[1], f.shape[2]), (g.shape[1], g.shape[2]))

@@ -45,11 +45,18 @@ class Transformation(nn.Module):
     resize: Tensor | None
 
     def __init__(
-        self, source: tuple[int, int], target: tuple[int, int], *, bias: bool = False, linear_only: bool = False
+        self,
+        source: tuple[int, int],
+        target: tuple[int, int],
+        *,
+        bias: bool = False,
+        linear_only: bool = False,
     ) -> None:
         super().__init__()
         self.shortens = target[0] < source[0]
-        matrix = None if target[0] == source[0] else resize_matrix(source[0], target[0], linear_only=linear_only)
+        matrix = (
+            None if target[0] == source[0] else resize_matrix(source[0], target[0], linear_only=linear_only)
+        )
         self.register_buffer("resize", matrix, persistent=False)
         self.weight = nn.Parameter(torch.empty(source[1], target[1]))
         self.bias = nn.Parameter(torch.zeros(target[1])) if bias else None
@@ -77,7 +84,9 @@ class FrozenTeacher(nn.Module):
     of its own: cuDNN refuses the backward pass of an RNN in evaluation mode.
     """
 
-    def __init__(self, teacher: Encoder, stops: tuple[int, ...], statistics: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(
+        self, teacher: Encoder, stops: tuple[int, ...], statistics: list[tuple[Tensor, Tensor]]
+    ) -> None:
         super().__init__()
         self.teacher = teacher
         self.stops = stops

@@ -174,9 +174,7 @@ class Fit:
             terms: dict[str, torch.Tensor] = self.stepper(batch, step / max(fit.epochs * steps, 1))
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(
-            (p for p in self.objective.parameters() if p.requires_grad), fit.clip_norm
-        )
+        nn.utils.clip_grad_norm_((p for p in self.objective.parameters() if p.requires_grad), fit.clip_norm)
         self.optimiser.step()
         return {k: v.detach() for k, v in terms.items()}
 
@@ -187,12 +185,16 @@ class Fit:
 
     def _map_norms(self) -> dict[str, float]:
         return {
-            f"norm_{i}": float(p.detach().norm()) for i, p in enumerate(self.objective.undecayed()) if p.dim() > 1
+            f"norm_{i}": float(p.detach().norm())
+            for i, p in enumerate(self.objective.undecayed())
+            if p.dim() > 1
         }
 
     def _warn_of_shrinkage(self, reporter: Reporter) -> None:
         """Tell when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
-        warmup = int(min(self.recipe.fit.warmup_epochs, self.recipe.fit.warmup_fraction * self.recipe.fit.epochs))
+        warmup = int(
+            min(self.recipe.fit.warmup_epochs, self.recipe.fit.warmup_fraction * self.recipe.fit.epochs)
+        )
         if len(self.history) <= warmup:
             return
         reference, latest = self.history[warmup]["train"], self.history[-1]["train"]
@@ -243,7 +245,9 @@ class Fit:
         content = read_checkpoint(path, self.device)
         if content["identity"] != self.identity:
             differing = [k for k, v in self.identity.items() if content["identity"].get(k) != v]
-            raise DataError(f"{self.out}: holds a run with another {', '.join(differing)}; choose another folder")
+            raise DataError(
+                f"{self.out}: holds a run with another {', '.join(differing)}; choose another folder"
+            )
         missing, unexpected = self.objective.load_state_dict(content["objective"], strict=False)
         if unexpected or any(TEACHER_WEIGHTS not in f".{k}" for k in missing):
             raise DataError(f"{path}: does not fit the recipe's networks")

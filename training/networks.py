@@ -27,9 +27,7 @@ def build_teacher(recipe: Recipe, n_inputs: int) -> Encoder:
             pad_to=r.pad_to,
         )
     lstm = recipe.lstm
-    return ResidualLSTM(
-        n_features=n_inputs, hidden=lstm.hidden, n_layers=lstm.n_layers, dropout=lstm.dropout
-    )
+    return ResidualLSTM(n_features=n_inputs, hidden=lstm.hidden, n_layers=lstm.n_layers, dropout=lstm.dropout)
 
 
 def build_student(recipe: Recipe, n_inputs: int, samples: int) -> Encoder:
@@ -73,5 +71,7 @@ def boundaries(recipe: Recipe, n_teacher: int, n_student: int) -> tuple[tuple[in
     """Pairs (teacher unit, student unit) after which features are matched, as even as the units divide."""
     n = recipe.bbm.groups or (4 if recipe.task == "arrhythmia" else 3)
     if n_teacher % n or n_student % n:
-        raise ValueError(f"{n} groups divide neither {n_teacher} teacher nor {n_student} student units evenly")
+        raise ValueError(
+            f"{n} groups divide neither {n_teacher} teacher nor {n_student} student units evenly"
+        )
     return tuple((n_teacher // n * i, n_student // n * i) for i in range(1, n + 1))

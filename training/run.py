@@ -10,6 +10,7 @@ from ibt_deploy.errors import DataError
 from training.assemble import build_objective, load_teacher
 from training.cache import Cache, file_sha256, open_cache
 from training.distributed import process_group
+from training.ecg_source import EcgSource
 from training.fit import Fit
 from training.precision import chosen_device
 from training.recipe import Recipe
@@ -36,7 +37,7 @@ def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -
     split = split or default_split(cache)
     if recipe.task == "sepsis":
         return StaySource(cache, split, recipe.data, recipe.fit.batch_size, recipe.seed)
-    raise DataError("no source for this task")
+    return EcgSource(cache, split, recipe.data, recipe.augment, recipe.fit.batch_size, recipe.seed)
 
 
 def train(

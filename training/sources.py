@@ -44,7 +44,9 @@ class Source(ABC):
 
     @abstractmethod
     def gather(
-        self, items: npt.NDArray[np.int64], outputs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+        self,
+        items: npt.NDArray[np.int64],
+        outputs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]],
     ) -> npt.NDArray[np.float32]:
         """Logits in the order of ``items``: one row for each ECG, or the rows of all stays end to end."""
 

@@ -16,6 +16,19 @@ MASKED = -1e9
 """Added to the score of a pair that must not be attended; finite, so that no row can become NaN."""
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """``softmax(q k' / sqrt(width) + mask) v``, each ``(batch, heads, time, width)``.
+
+    On CUDA the fused kernel computes it; on CPUs the plain formula is faster for a hundred tokens in bf16.
+    """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.to(q.dtype))
+    scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
+    if mask is not None:
+        scores = scores + mask
+    return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
@@ -40,18 +53,15 @@ class Attention(nn.Module):
         merged: Tensor = self.dropout(self.out(y.transpose(1, 2).reshape(batch, time, heads * width)))
         return merged
 
-    def forward(self, z: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-        """Attend within ``z``; ``mask`` is added to the scores, ``causal`` hides later positions."""
-        q, k, v = self.project(z)
-        return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal))
+    def forward(self, z: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend within ``z``; ``mask`` is added to the scores."""
+        return self.merge(attend(*self.project(z), mask))
 
-    def weights(self, z: Tensor, *, causal: bool) -> Tensor:
+    def weights(self, z: Tensor, mask: Tensor | None) -> Tensor:
         """The softmax matrix ``(batch, heads, time, time)`` that :meth:`forward` uses, for analysis."""
         q, k, _ = self.project(z)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        if causal:
-            scores = scores + causal_mask(z.shape[1], z.shape[1], z.device)
-        return scores.softmax(dim=-1)
+        scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
+        return (scores if mask is None else scores + mask).softmax(dim=-1)
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -74,9 +84,9 @@ class Block(nn.Module):
             nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim), nn.Dropout(dropout)
         )
 
-    def forward(self, z: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    def forward(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, time, dim)`` to the same shape."""
-        z = z + self.attention(self.norm1(z), mask, causal=causal)
+        z = z + self.attention(self.norm1(z), mask)
         z = z + self.mlp(self.norm2(z))
         return z
 
@@ -84,8 +94,7 @@ class Block(nn.Module):
         """As :meth:`forward`, after ``past`` keys and values ``(batch, heads, past, width)``."""
         q, k, v = self.attention.project(self.norm1(z))
         k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + mask
-        z = z + self.attention.merge(scores.softmax(dim=-1) @ v)
+        z = z + self.attention.merge(attend(q, k, v, mask))
         return z + self.mlp(self.norm2(z)), (k, v)
 
 
@@ -224,8 +233,9 @@ class StayTransformer(Encoder):
         """See :meth:`Encoder.segment`; embedding and positions belong to unit 0, the final norm to the last."""
         if start == 0:
             z = self.embed(z)
+        mask = causal_mask(z.shape[1], z.shape[1], z.device)
         for block in self.blocks[start:stop]:
-            z = block(z, causal=True)
+            z = block(z, mask)
         normed: Tensor = self.norm(z) if stop == self.n_units else z
         return normed
 

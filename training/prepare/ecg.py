@@ -139,7 +139,9 @@ def prepare_recordings(
         for done, entry in enumerate(entries, start=1):
             if progress is not None:
                 progress(done, len(entries))
-            if entry.source in exclude_sources or (only_sources is not None and entry.source not in only_sources):
+            if entry.source in exclude_sources or (
+                only_sources is not None and entry.source not in only_sources
+            ):
                 counts["excluded_source"] += 1
                 continue
             try:
@@ -160,7 +162,11 @@ def prepare_recordings(
                 label[LOW_VOLTAGE] = UNKNOWN
             labels.append(label)
             fingerprint = hashlib.sha256(signal[:2].tobytes()).hexdigest()
-            group = f"{entry.source}:patient:{entry.patient}" if entry.patient else f"{entry.source}:{entry.record}"
+            group = (
+                f"{entry.source}:patient:{entry.patient}"
+                if entry.patient
+                else f"{entry.source}:{entry.record}"
+            )
             ties.setdefault(fingerprint, []).append(group)
             rows.append(_row(entry, recording, group, pieces.add(signal)))
         pieces.flush()

@@ -1,0 +1,164 @@
+"""ECGs from a packed cache, as batches of normalised ten-second windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ibt_deploy.metrics.arrhythmia import challenge_metric
+from ibt_deploy.metrics.ranking import auprc, auroc, per_class
+from ibt_deploy.preprocess.ecg import EcgPreprocessing, filtered, scaled, window_spans
+from ibt_deploy.thresholds import challenge_thresholds, f_optimal_thresholds, positive_classes
+from training.augment import rand_augment
+from training.batch import Batch
+from training.cache import Cache, file_sha256
+from training.recipe import AugmentRecipe, DataRecipe
+from training.sources import PARTS, Part, Scores, Source
+from training.stratify import read_split
+
+MICROVOLTS = 1000.0
+
+Ints = npt.NDArray[np.int64]
+
+
+class EcgSource(Source):
+    """All ECGs of a cache, filtered once, cropped and augmented as they are asked for.
+
+    The scale constant is the standard deviation over all leads of the training records after filtering.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        split: Path,
+        recipe: DataRecipe,
+        augment: AugmentRecipe,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.cache, self.batch_size, self.augment = cache, batch_size, augment
+        parts, self.split_sha256 = read_split(split, cache.index["record"].tolist()), file_sha256(split)
+        self._items: dict[Part, Ints] = {p: np.flatnonzero(parts == i) for i, p in enumerate(PARTS)}
+        if recipe.train_fraction < 1:
+            train = self._items["train"]
+            chosen = np.random.default_rng(seed).permutation(len(train))
+            self._items["train"] = np.sort(train[chosen[: round(recipe.train_fraction * len(train))]])
+        self.labels = np.load(cache.folder / "labels.npy")
+        band = (recipe.band[0], recipe.band[1]) if recipe.band else None
+        constants = EcgPreprocessing(scale=1.0, band=band)
+        self.signals = read_signals(cache, constants)
+        self.constants = replace(constants, scale=self._training_deviation())
+        self.n_inputs, self.samples = self.signals[0].shape[0], constants.length
+
+    def _training_deviation(self) -> float:
+        count, total, square = 0, 0.0, 0.0
+        for item in self._items["train"]:
+            signal = self.signals[item].astype(np.float64) / MICROVOLTS
+            count += signal.size
+            total += float(signal.sum())
+            square += float(np.square(signal).sum())
+        return float(np.sqrt(square / count - (total / count) ** 2))
+
+    def items(self, part: Part) -> Ints:
+        """See :meth:`Source.items`."""
+        return self._items[part]
+
+    def steps_per_epoch(self) -> int:
+        """See :meth:`Source.steps_per_epoch`."""
+        return -(-len(self._items["train"]) // self.batch_size)
+
+    def _window(self, item: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+        window = np.zeros((self.n_inputs, self.samples), dtype=np.float32)
+        signal = self.signals[item][:, start:stop] / MICROVOLTS
+        window[:, : stop - start] = scaled(signal, self.constants)
+        return window
+
+    def _random_window(self, item: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        length = self.signals[item].shape[1]
+        start = int(rng.integers(0, max(length - self.samples, 0) + 1))
+        window = self._window(item, start, min(start + self.samples, length))
+        return rand_augment(window, self.augment.n_ops, self.augment.magnitude, rng)
+
+    def _batch(self, items: Ints, windows: list[npt.NDArray[np.float32]]) -> Batch:
+        labels = self.labels[items]
+        return Batch(
+            torch.from_numpy(np.stack(windows)),
+            torch.from_numpy((labels == 1).astype(np.float32)),
+            torch.from_numpy((labels >= 0).astype(np.float32)),
+            None,
+        )
+
+    def epoch(self, seed: int, epoch: int, share: slice) -> Iterator[Batch]:
+        """Every record has a random stream of its own; see :meth:`Source.epoch`."""
+        order = np.random.default_rng((seed, epoch)).permutation(self._items["train"])
+        for start in range(0, len(order), self.batch_size):
+            items = order[start : start + self.batch_size][share]
+            streams = (np.random.default_rng((seed, epoch, int(item))) for item in items)
+            yield self._batch(
+                items, [self._random_window(int(i), r) for i, r in zip(items, streams, strict=True)]
+            )
+
+    def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
+        """See :meth:`Source.plain`; the centre of longer records."""
+        for start in range(0, len(items), self.batch_size):
+            chosen = items[start : start + self.batch_size]
+            spans = [window_spans(self.signals[i].shape[1], self.samples, "centre")[0] for i in chosen]
+            windows = [self._window(int(i), *span) for i, span in zip(chosen, spans, strict=True)]
+            yield chosen, self._batch(chosen, windows)
+
+    def gather(
+        self, items: Ints, outputs: list[tuple[Ints, npt.NDArray[np.float32]]]
+    ) -> npt.NDArray[np.float32]:
+        """See :meth:`Source.gather`."""
+        by_item = {int(i): row for chosen, logits in outputs for i, row in zip(chosen, logits, strict=True)}
+        return np.stack([by_item[int(i)] for i in items])
+
+    def part_labels(self, part: Part) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Labels of a part, and which of them are known, each ``(records, 26)``."""
+        labels = self.labels[self._items[part]]
+        return labels == 1, labels >= 0
+
+    def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
+        """Challenge metric at tuned thresholds, macro AUROC and AUPRC."""
+        labels, known = self.part_labels(part)
+        probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        outputs = positive_classes(probabilities, challenge_thresholds(labels, probabilities))
+        score = challenge_metric(labels, outputs)
+        return {
+            "selection": score,
+            "challenge": score,
+            "auroc": per_class(auroc, labels, probabilities, known).mean,
+            "auprc": per_class(auprc, labels, probabilities, known).mean,
+        }
+
+    def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """See :meth:`Source.decision_thresholds`; the F-optimal one of each class."""
+        labels, known = self.part_labels(part)
+        return f_optimal_thresholds(labels, 1 / (1 + np.exp(-logits.astype(np.float64))), known)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """See :meth:`Source.preprocessing`."""
+        return self.constants.to_dict()
+
+
+def read_signals(cache: Cache, constants: EcgPreprocessing) -> list[npt.NDArray[np.int16]]:
+    """Every record of the cache, ``(leads, samples)`` in microvolts at 200 Hz, filtered as ``constants`` say."""
+    pieces = {
+        int(name[7:10]): np.load(cache.folder / name, mmap_mode="r")
+        for name in cache.manifest["files"]
+        if name.startswith("signal-")
+    }
+    signals = []
+    for piece, start, length in cache.index[["piece", "start", "length"]].itertuples(index=False):
+        signal = np.asarray(pieces[piece][:, start : start + length])
+        if constants.band is not None:
+            millivolts = filtered(signal / MICROVOLTS, constants)
+            signal = np.rint(millivolts * MICROVOLTS).clip(-32767, 32767).astype(np.int16)
+        signals.append(signal)
+    return signals
