@@ -97,7 +97,7 @@ def featurise(values: AnyFloatArray, offsets: Offsets, constants: StayPreprocess
         beyond = int(np.searchsorted(spans, spans[stay] + ROWS_AT_ONCE, side="right")) - 1
         beyond = max(beyond, stay + 1)
         begin, end = spans[stay], spans[beyond]
-        rows = _usable(values[begin:end])
+        rows = _usable(values[begin:end], constants)
         first = np.repeat(spans[stay:beyond] - begin, np.diff(spans[stay : beyond + 1]))
         last, since = _carried(rows, first)
         features[begin:end] = _features(rows, last, since, constants)
@@ -127,7 +127,7 @@ def featurise_next(
         A row without a usable ICULOS.
     """
     state = state or FeatureState.empty()
-    known = np.concatenate([state.last[None], _usable(rows)])
+    known = np.concatenate([state.last[None], _usable(rows, constants)])
     last, since = _carried(known, np.zeros(len(known), dtype=np.int64))
     since[last == 0] += np.broadcast_to(state.since, last.shape)[last == 0]
     columns = np.arange(N_VARIABLES)
@@ -136,13 +136,14 @@ def featurise_next(
     return _features(known, last, since, constants)[1:], after
 
 
-def _usable(values: AnyFloatArray) -> Float32Array:
-    """Cleaned rows, each of which has its hour."""
+def _usable(values: AnyFloatArray, constants: StayPreprocessing) -> Float32Array:
+    """Cleaned rows, each of which had its hour, without what the model must not see."""
     rows, _ = clean(values)
     without = np.isnan(rows[:, HOUR])
     if without.any():
         hour = values[int(np.argmax(without)), HOUR]
         raise BadRows(f"ICULOS must be a whole hour from 1 to {MAX_HOURS}, found {hour:g}", code="bad_hour")
+    rows[:, [INDEX[name] for name in constants.hidden]] = np.nan
     return rows
 
 

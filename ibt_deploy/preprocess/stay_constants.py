@@ -41,6 +41,9 @@ class StayPreprocessing:
         Median HospAdmTime in training, hours.
     features
         ``"full"`` (109 features) or ``"values40"`` (the 40 normalised values only).
+    hidden
+        Variables that the model must not see (an ablation): they count as never measured, in training and
+        in scoring alike; a hidden ICULOS has the feature 0.
     """
 
     medians: tuple[float, ...]
@@ -49,6 +52,7 @@ class StayPreprocessing:
     age: float
     admission_time: float
     features: Features = "full"
+    hidden: tuple[str, ...] = ()
 
     name: ClassVar[str] = "stay"
     version: ClassVar[str] = "1.0.0"
@@ -64,6 +68,8 @@ class StayPreprocessing:
             raise BundleError("stay preprocessing needs a finite age and admission_time")
         if self.features not in get_args(Features):
             raise BundleError(f"stay preprocessing knows no features {self.features!r}")
+        if unknown := set(self.hidden) - set(NAMES):
+            raise BundleError(f"stay preprocessing hides variables that do not exist: {sorted(unknown)}")
 
     @property
     def n_features(self) -> int:
@@ -87,6 +93,7 @@ class StayPreprocessing:
             "deviations": list(self.deviations),
             "age": self.age,
             "admission_time": self.admission_time,
+            "hidden": list(self.hidden),
         }
 
     @classmethod
@@ -110,14 +117,18 @@ class StayPreprocessing:
                 tuple(float(c) for c in stored[field]) for field in ("medians", "means", "deviations")
             )
             age, admission_time = float(stored["age"]), float(stored["admission_time"])
-            features = stored["features"]
+            features, hidden = stored["features"], tuple(stored.get("hidden", ()))
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle's stay preprocessing is incomplete or damaged: {error}") from error
-        return cls(medians, means, deviations, age, admission_time, features)
+        return cls(medians, means, deviations, age, admission_time, features, hidden)
 
     @classmethod
     def fit(
-        cls, values: AnyFloatArray, offsets: Offsets | None = None, features: Features = "full"
+        cls,
+        values: AnyFloatArray,
+        offsets: Offsets | None = None,
+        features: Features = "full",
+        hidden: tuple[str, ...] = (),
     ) -> StayPreprocessing:
         """Constants from training stays.
 
@@ -130,6 +141,8 @@ class StayPreprocessing:
             and the last are used. None uses all rows.
         features
             Which features the model reads.
+        hidden
+            Variables that it must not see.
         """
         if offsets is not None:
             values = values[int(offsets[0]) : int(offsets[-1])]
@@ -151,6 +164,7 @@ class StayPreprocessing:
             float(np.median(ages)) if len(ages) else 0.0,
             float(np.median(admissions)) if len(admissions) else 0.0,
             features,
+            hidden,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,6 +194,19 @@ def test_a_variable_that_training_never_saw_is_ignored() -> None:
     assert (features[:, 68 + column] == 1).all()
 
 
+def test_hidden_variables_change_nothing_and_the_others_stay_as_they_are() -> None:
+    hidden = ("HR", "Age", "Unit1", "Unit2", "HospAdmTime", "ICULOS")
+    ablated = replace(FULL, hidden=hidden)
+    values, span = random_rows(0, 20), np.array([0, 20])
+    without = values.copy()
+    without[:, [INDEX[name] for name in hidden[:-1]]] = np.nan
+    without[:, INDEX["ICULOS"]] = np.arange(100, 120)
+    features = featurise(values, span, ablated)
+    assert features.tobytes() == featurise(without, span, ablated).tobytes()
+    assert (features[:, -1] == 0).all()
+    np.testing.assert_array_equal(features[:, 1:34], featurise(values, span, FULL)[:, 1:34])
+
+
 def test_fit_uses_observed_plausible_transformed_values_only() -> None:
     values = np.concatenate([random_rows(seed, 30) for seed in range(4)])
     fitted = StayPreprocessing.fit(values)
@@ -216,7 +230,7 @@ def test_fit_reads_nothing_outside_the_stays_it_is_given() -> None:
 
 
 def test_constants_survive_json() -> None:
-    for fitted in (FULL, VALUES40):
+    for fitted in (FULL, VALUES40, replace(FULL, hidden=("Age", "ICULOS"))):
         assert StayPreprocessing.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
 
 
@@ -233,6 +247,7 @@ def test_constants_survive_json() -> None:
         ({"age": None}, "incomplete or damaged"),
         ({"age": math.inf}, "finite age"),
         ({"features": "all"}, "no features 'all'"),
+        ({"hidden": ["Pulse"]}, r"do not exist: \['Pulse'\]"),
     ],
 )
 def test_constants_that_are_not_understood_are_refused(change, message) -> None:
