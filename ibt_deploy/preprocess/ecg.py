@@ -3,8 +3,8 @@
 Version 1.0.0, in this order:
 
 1. the 12 standard leads are found by name; a doubled one is refused, others are left out;
-2. an amplitude that no heart makes is refused as a wrong unit or gain;
-3. samples beyond 20 mV count as invalid like those that are NaN; more than 20 % of them is refused;
+2. samples beyond 20 mV count as invalid like those that are NaN; more than 20 % of them is refused;
+3. an amplitude that no heart makes is refused as a wrong unit or gain;
 4. missing limb leads follow from I and II; missing chest leads become zeros (not all six);
 5. the median of each lead is removed; gaps of up to 0.2 s are bridged linearly, longer ones are zero;
 6. the whole record is resampled to 200 Hz, and only then
@@ -15,6 +15,7 @@ Steps 1 to 6 are :func:`standardise`, the same for every model; step 7 is :func:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -35,8 +36,6 @@ NAME = "ecg"
 VERSION = "1.0.0"
 SAMPLING_RATE = 200
 MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 50, 10_000
-LIMIT_MV = 20.0
-MAX_INVALID = 0.20
 MIN_SECONDS = 5.0
 GAP_SECONDS = 0.2
 
@@ -139,12 +138,9 @@ def standardise(recording: Recording) -> StandardEcg:
     changes: list[str] = []
     warnings: list[Notice] = []
     if rate < SAMPLING_RATE:
-        warnings.append(
-            Notice(
-                "low_sampling_rate", f"sampled at {rate} Hz: nothing above {rate / 2:g} Hz is in the signal"
-            )
-        )
-    leads = ordered_leads(recording, LIMIT_MV, MAX_INVALID)
+        sentence = f"sampled at {rate} Hz: nothing above {rate / 2:g} Hz is in the signal"
+        warnings.append(Notice("low_sampling_rate", sentence))
+    leads = ordered_leads(recording)
     changes += leads.changes
     warnings += leads.warnings
     signal, gaps = _without_gaps(leads.signal, round(GAP_SECONDS * rate), warnings)
@@ -201,7 +197,7 @@ def scaled(signal: FloatArray, constants: EcgPreprocessing) -> FloatArray:
 
 def _usable_rate(rate: float) -> int:
     """The sampling rate as a whole number; BadSampling where it is none, or none for an ECG."""
-    if rate != round(rate):
+    if not math.isfinite(rate) or rate != round(rate):
         raise BadSampling(
             f"{rate:g} Hz is no whole number; resample the recording first", code="non_integer_rate"
         )

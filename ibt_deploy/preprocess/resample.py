@@ -1,10 +1,10 @@
 """Resampling by a rational factor with a polyphase FIR filter, in numpy alone.
 
-The filter is that of ``scipy.signal.resample_poly`` with its defaults: ``20 max(up, down) + 1`` taps, a sinc of
-cut-off ``1 / max(up, down)`` under a Kaiser window (beta 5), gain 1 at 0 Hz, zeros beyond both ends.
+The filter is that of ``scipy.signal.resample_poly`` with its defaults: ``20 max(up, down) + 1`` taps, a sinc
+of cut-off ``1 / max(up, down)`` under a Kaiser window (beta 5), gain 1 at 0 Hz, zeros beyond both ends.
 
-The filter's response repeats every ``up`` outputs, that is every ``down`` inputs. A block of outputs is therefore
-one matrix product of a stretch of the input with a fixed band matrix.
+The filter's response repeats every ``up`` outputs, that is every ``down`` inputs. A block of outputs is
+therefore one matrix product of a stretch of the input with a fixed band matrix.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read recordings and stays; the format is found in the content, not in the name alone.
 
-A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(path, head)`` (whether the
-file is of this format, from its path and its first bytes) and ``read(path)``. It is imported when it is needed.
+A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(path, head)`` (whether
+the file is of this format, from its path and its first bytes) and ``read(path)``. It is imported when needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every WFDB storage format but 16, through the wfdb package.
+"""The rarer WFDB storage formats, skewed signals and several rates in one record, through the wfdb package.
 
 wfdb refuses headers that users have (record names with a dot) and fills in what a header leaves out. It is
 therefore given a header of our own making, in a private folder with links to the signal files.
@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.readers.wfdb_header import Header
-
-_STREAMINFO_END = 42
 
 
 def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDArray[np.integer]]:
@@ -45,19 +43,6 @@ def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDAr
     if any(len(raw) != frames * line.per_frame for raw, line in zip(signals, header.signals, strict=True)):
         raise MalformedFile("a signal file is truncated", code="truncated_file")
     return signals
-
-
-def flac_samples(file: Path, channels: int) -> int:
-    """Samples per channel that the FLAC file claims (STREAMINFO, RFC 9639 section 8.2)."""
-    with file.open("rb") as stream:
-        head = stream.read(_STREAMINFO_END)
-    if len(head) < _STREAMINFO_END or head[:4] != b"fLaC":
-        raise MalformedFile(f"{file.name} is not a FLAC file", code="malformed_file")
-    packed = int.from_bytes(head[18:26], "big")
-    found = (packed >> 41 & 0x7) + 1
-    if found != channels:
-        raise MalformedFile(f"{file.name} holds {found} channels, the header describes {channels}")
-    return packed & 0xFFFFFFFFF
 
 
 def _header_text(header: Header, names: list[str], frames: int) -> str:

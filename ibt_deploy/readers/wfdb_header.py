@@ -97,11 +97,14 @@ class Header:
 
 
 def looks_like_header(head: bytes) -> bool:
-    """Whether ``head``, the first bytes of a file, can be the start of a WFDB header."""
+    """Whether ``head``, the first bytes of a file, is the start of a WFDB header with a signal."""
     if b"\0" in head:
         return False
     lines = [line for line in _lines(head.decode("latin-1")) if not line.startswith("#")]
-    return bool(lines) and _RECORD.match(lines[0]) is not None
+    if len(lines) < 2 or _RECORD.match(lines[0]) is None:
+        return False
+    fields = lines[1].split()
+    return len(fields) > 2 and _FORMAT.match(fields[1]) is not None and _GAIN.match(fields[2]) is not None
 
 
 def parse_header(text: str) -> Header:

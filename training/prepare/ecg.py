@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,49 +21,23 @@ import numpy.typing as npt
 from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.preprocess import ecg
-from ibt_deploy.readers.wfdb import read
+from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb_header import parse_header
 from ibt_deploy.records import Recording
 from training.prepare.cache import CacheSummary, Refused, new_cache, sealed
-from training.prepare.ecg_sources import INCART, corrected_gain, source_of
+from training.prepare.ecg_entries import APPROXIMATE, Entry, entries, index_of
+from training.prepare.ecg_sources import INCART, corrected_gain
 
 PREPROCESSING = {"name": ecg.NAME, "version": ecg.VERSION}
 MAX_SECONDS = 600.0
 PIECE_SAMPLES = (60 << 20) // (12 * 2) - 1024
 """Samples per piece: 60 MiB of int16, less room for the header."""
 
-APPROXIMATE = "approximate"
 UNKNOWN = -1
 LOW_VOLTAGE = next(i for i, c in enumerate(CLASSES) if c.abbreviation == "LQRSV")
 
+Signal = npt.NDArray[np.int16]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One recording to prepare, with what an index says about it.
-
-    Attributes
-    ----------
-    file
-        Its header.
-    record, source
-        Identifier, and the data set it belongs to.
-    dx
-        SNOMED CT codes; None: those of the header.
-    patient, fold, amplitude, age, sex
-        Empty where unknown.
-    """
-
-    file: Path
-    record: str
-    source: str
-    dx: tuple[str, ...] | None = None
-    patient: str = ""
-    fold: str = ""
-    amplitude: str = "mV"
-    age: str = ""
-    sex: str = ""
 
 
 @dataclass(eq=False)
@@ -72,13 +47,13 @@ class _Pieces:
     folder: Path
     piece: int = 0
     filled: int = 0
-    waiting: list[npt.NDArray[np.int16]] = field(default_factory=list)
+    waiting: list[Signal] = field(default_factory=list)
 
-    def add(self, signal: npt.NDArray[np.int16]) -> tuple[int, int, int]:
-        """Take ``signal`` in; returns its piece, start and length."""
+    def add(self, signal: Signal) -> dict[str, object]:
+        """Take ``signal`` in; returns its place."""
         if self.filled + signal.shape[1] > PIECE_SAMPLES:
             self.flush()
-        place = (self.piece, self.filled, signal.shape[1])
+        place: dict[str, object] = {"piece": self.piece, "start": self.filled, "length": signal.shape[1]}
         self.waiting.append(signal)
         self.filled += signal.shape[1]
         return place
@@ -102,9 +77,9 @@ def prepare_recordings(
     """Write the recordings below ``root`` as a cache to ``out`` (replacing a cache that is there).
 
     Left out and counted: recordings of excluded sources, without a scored label, or longer than ten minutes
-    (one label set for 30 minutes says little about a window of 10 s). Recordings that preprocessing
-    refuses are listed with the reason. A recording whose amplitude is approximate has an unknown label
-    (-1) for low QRS voltage.
+    (one label set for 30 minutes says little about a window of 10 s). Recordings that reader or
+    preprocessing refuse are listed with the reason. Where the amplitude is approximate the label of low QRS
+    voltage is unknown (-1).
 
     Parameters
     ----------
@@ -113,7 +88,8 @@ def prepare_recordings(
     out
         Folder of the cache: ``cache.json``, ``index.csv`` (record, source, group, sampling_rate, amplitude,
         age, sex, fold, piece, start, length), ``labels.npy`` int8 ``(n, 26)`` and ``signal-NNN.npy``
-        int16 microvolts ``(12, samples)``.
+        int16 microvolts ``(12, samples)``. ``group`` is the patient where known, else the record; groups
+        with recordings whose leads I and II are the same are one.
     index_csv
         Index to believe; by default ``root/index.csv`` where it exists.
     exclude_sources, only_sources
@@ -126,162 +102,120 @@ def prepare_recordings(
     DataError
         Nothing usable there, a malformed index, or ``out`` is a folder that is not a cache.
     """
-    entries = list(_entries(root, index_csv or index_of(root)))
-    if not entries:
-        raise DataError(f"{root}: no .hea file below it")
+    listed = entries(root, index_csv or index_of(root))
     counts: Counter[str] = Counter()
     refused: list[Refused] = []
     rows: list[dict[str, object]] = []
     labels: list[npt.NDArray[np.int8]] = []
-    ties: dict[str, list[str]] = {}
+    same: dict[str, list[str]] = {}
     with new_cache(out) as folder:
         pieces = _Pieces(folder)
-        for done, entry in enumerate(entries, start=1):
+        for done, entry in enumerate(listed, start=1):
             if progress is not None:
-                progress(done, len(entries))
-            if entry.source in exclude_sources or (
-                only_sources is not None and entry.source not in only_sources
-            ):
+                progress(done, len(listed))
+            if entry.source in exclude_sources or entry.source not in (only_sources or (entry.source,)):
                 counts["excluded_source"] += 1
                 continue
             try:
-                recording = _recording(entry, counts)
-                wanted = label_vector(entry.dx if entry.dx is not None else recording.dx or ())
-                if not wanted.any():
-                    counts["no_scored_label"] += 1
-                    continue
-                if recording.duration > MAX_SECONDS:
-                    counts["too_long"] += 1
-                    continue
-                signal = _microvolts(ecg.standardise(recording))
+                prepared = _prepared(entry, counts)
             except InputError as error:
                 refused.append(Refused(entry.file.relative_to(root).as_posix(), error.code, error.message))
                 continue
-            label = wanted.astype(np.int8)
-            if entry.amplitude == APPROXIMATE:
-                label[LOW_VOLTAGE] = UNKNOWN
+            if prepared is None:
+                continue
+            recording, label, signal = prepared
             labels.append(label)
-            fingerprint = hashlib.sha256(signal[:2].tobytes()).hexdigest()
-            group = (
-                f"{entry.source}:patient:{entry.patient}"
-                if entry.patient
-                else f"{entry.source}:{entry.record}"
-            )
-            ties.setdefault(fingerprint, []).append(group)
-            rows.append(_row(entry, recording, group, pieces.add(signal)))
+            same.setdefault(_fingerprint(entry, signal), []).append(entry.group)
+            rows.append(_described(entry, recording) | pieces.add(signal))
         pieces.flush()
         if not rows:
-            raise DataError(f"{root}: no usable recording among {len(entries)}")
-        counts["duplicate_signals"] = sum(len(tied) - 1 for tied in ties.values())
-        joined = _joined(ties.values())
+            raise DataError(f"{root}: no usable recording among {len(listed)}")
+        counts["duplicate_signals"] = sum(len(groups) - 1 for groups in same.values())
+        joined = _joined(same.values())
         for row in rows:
             row["group"] = joined[str(row["group"])]
         _write_index(folder / "index.csv", rows)
         np.save(folder / "labels.npy", np.stack(labels))
         sha256 = sealed(
-            folder, task="arrhythmia", source=root, preprocessing=PREPROCESSING, records=len(rows),
-            refused=refused, counts=counts,
-        )  # fmt: skip
+            folder,
+            task="arrhythmia",
+            source=root,
+            preprocessing=PREPROCESSING,
+            records=len(rows),
+            refused=refused,
+            counts=counts,
+        )
     return CacheSummary(out, len(rows), dict(counts), tuple(refused), sha256)
 
 
-def index_of(root: Path) -> Path | None:
-    """``index.csv`` in ``root``, if it is one of recordings."""
-    path = root / "index.csv"
-    if not path.is_file():
+def _prepared(entry: Entry, counts: Counter[str]) -> tuple[Recording, npt.NDArray[np.int8], Signal] | None:
+    """Recording, label ``(26,)`` and signal ``(12, samples)`` of ``entry``; None, counted, if left out."""
+    recording = _recording(entry, counts)
+    codes = recording.dx or () if entry.dx is None else entry.dx
+    label = label_vector(codes).astype(np.int8)
+    if not label.any():
+        counts["no_scored_label"] += 1
         return None
-    with path.open(encoding="utf-8", newline="") as stream:
-        names = set(next(csv.reader(stream), []))
-    return path if {"record", "source", "file"} <= names else None
-
-
-def _entries(root: Path, index_csv: Path | None) -> Iterator[Entry]:
-    """The recordings to prepare, sorted by source and record."""
-    if index_csv is None:
-        files = sorted(root.rglob("*.hea"))
-        found = [Entry(file, file.stem, source_of(file.relative_to(root), root)) for file in files]
-    else:
-        with index_csv.open(encoding="utf-8", newline="") as stream:
-            table = list(csv.DictReader(stream))
-        if not table or not {"record", "source", "file"} <= table[0].keys():
-            raise DataError(f"{index_csv}: needs the columns record, source and file")
-        found = [_indexed(root, row) for row in table]
-    found.sort(key=lambda entry: (entry.source, entry.record))
-    names = Counter(entry.record for entry in found)
-    twice = [name for name, times in names.items() if times > 1]
-    if twice:
-        raise DataError(f"{root}: {len(twice)} record names are there more than once, e.g. {twice[0]}")
-    yield from found
-
-
-def _indexed(root: Path, row: dict[str, str]) -> Entry:
-    """One line of an index as an Entry."""
-    codes = row.get("dx")
-    return Entry(
-        file=root / row["file"],
-        record=row["record"],
-        source=row["source"],
-        dx=None if codes is None else tuple(codes.split()),
-        patient=row.get("patient") or "",
-        fold=row.get("fold") or "",
-        amplitude=row.get("amplitude") or "mV",
-        age=row.get("age") or "",
-        sex=row.get("sex") or "",
-    )
+    if recording.duration > MAX_SECONDS:
+        counts["too_long"] += 1
+        return None
+    if entry.amplitude == APPROXIMATE:
+        label[LOW_VOLTAGE] = UNKNOWN
+    return recording, label, _microvolts(ecg.standardise(recording))
 
 
 def _recording(entry: Entry, counts: Counter[str]) -> Recording:
     """The recording of ``entry``, its gain put right where the release is known to be wrong."""
-    try:
-        recording = read(entry.file)[0]
-        header = parse_header(entry.file.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise DataError(f"{entry.file}: cannot be read: {error.strerror}") from error
-    factor = corrected_gain(entry.source, header)
+    recording = cast(Recording, read(entry.file)[0])
+    factor = corrected_gain(
+        entry.source, parse_header(entry.file.read_text(encoding="utf-8", errors="replace"))
+    )
     if factor == 1.0:
         return recording
     counts["gain_corrected"] += 1
     return replace(recording, signal=recording.signal * factor)
 
 
-def _microvolts(standard: ecg.StandardEcg) -> npt.NDArray[np.int16]:
+def _microvolts(standard: ecg.StandardEcg) -> Signal:
     """The standard signal in whole microvolts, shape ``(12, samples)``."""
     limit = np.iinfo(np.int16).max
     return np.clip(np.rint(standard.signal * 1000.0), -limit, limit).astype(np.int16)
 
 
-def _row(entry: Entry, recording: Recording, group: str, place: tuple[int, int, int]) -> dict[str, object]:
-    """One line of the cache's index."""
-    age = entry.age or ("" if recording.age is None else f"{recording.age:g}")
+def _fingerprint(entry: Entry, signal: Signal) -> str:
+    """The same for recordings with the same leads I and II; flat ones are like no other."""
+    limb = signal[:2]
+    return hashlib.sha256(limb.tobytes()).hexdigest() if limb.any() else entry.record
+
+
+def _described(entry: Entry, recording: Recording) -> dict[str, object]:
+    """What the cache's index says about a recording, but for its place."""
     return {
         "record": entry.record,
         "source": entry.source,
-        "group": group,
+        "group": entry.group,
         "sampling_rate": f"{recording.sampling_rate:g}",
         "amplitude": entry.amplitude,
-        "age": age,
+        "age": entry.age or ("" if recording.age is None else f"{recording.age:g}"),
         "sex": entry.sex or recording.sex or "",
         "fold": entry.fold,
-        "piece": place[0],
-        "start": place[1],
-        "length": place[2],
     }
 
 
-def _joined(ties: Collection[list[str]]) -> dict[str, str]:
-    """The group that each group belongs to once those that share a signal are one."""
+def _joined(same: Iterable[list[str]]) -> dict[str, str]:
+    """The name of each group once those that share a signal are one: the first of them by name."""
     parent: dict[str, str] = {}
 
-    def root_of(group: str) -> str:
+    def top(group: str) -> str:
         while parent.setdefault(group, group) != group:
             group = parent[group]
         return group
 
-    for tied in ties:
-        first, *others = sorted({root_of(group) for group in tied})
+    for groups in same:
+        first, *others = sorted({top(group) for group in groups})
         for other in others:
             parent[other] = first
-    return {group: root_of(group) for group in list(parent)}
+    return {group: top(group) for group in list(parent)}
 
 
 def _write_index(path: Path, rows: list[dict[str, object]]) -> None:
