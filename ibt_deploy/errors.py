@@ -16,7 +16,8 @@
     ├── DeviceError            the device asked for is not there
     ├── MissingExtra           an optional part of the package is not installed
     ├── RecipeError            a training recipe holds an unknown key or an impossible value
-    └── DataError              a prepared data set, split or checkpoint is unusable
+    ├── DataError              a prepared data set, split or checkpoint is unusable
+    └── ExportError            a trained network cannot become a bundle, or its graph proves unequal to it
 """
 
 from __future__ import annotations
@@ -125,3 +126,7 @@ class RecipeError(IbtError):
 
 class DataError(IbtError):
     """A prepared data set, split or checkpoint that is missing, damaged or contradicts itself."""
+
+
+class ExportError(IbtError):
+    """A trained network that cannot become a bundle, or whose graph does not compute what it computes."""
