@@ -1,1 +1,1 @@
-"""Train teachers, baselines and students: Hannun's CNN, residual LSTM, transformers, DeiT and block-by-block matching."""
+"""Train teachers (CNN, residual LSTM), baselines, and students distilled by block-by-block matching."""

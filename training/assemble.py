@@ -23,7 +23,7 @@ STATISTICS_ECGS = 2048
 
 
 def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
-    """The trained teacher at ``path``; DataError unless it was trained for this task, on this data and split."""
+    """The trained teacher at ``path``; DataError if its task, data, split or preprocessing are others."""
     trained = load_network(path)
     if trained.recipe.task != recipe.task or trained.recipe.method != "teacher":
         raise DataError(
@@ -31,7 +31,7 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
         )
     if trained.cache_sha256 != source.cache.sha256 or trained.split_sha256 != source.split_sha256:
         raise DataError(f"{path}: the teacher was trained on other data or another split")
-    if trained.preprocessing != source.preprocessing():
+    if not source.prepares_as(trained.preprocessing):
         raise DataError(f"{path}: the teacher was trained with other preprocessing")
     return trained.network
 

@@ -1,8 +1,8 @@
 """RandAugment for ECG (Cubuk et al. 2020) with the six operations the paper names.
 
-Every operation takes a normalised signal ``(leads, samples)`` at 200 Hz (unit: the global deviation, about
-0.2 mV), a strength ``m`` in [0, 1] and a generator, and returns a new signal of the same shape. Magnitudes are
-ours; the sources they lean on are listed in the documentation.
+Every operation takes a normalised signal ``(leads, samples)`` at 200 Hz (unit: the global
+deviation, about 0.2 mV), a strength ``m`` in [0, 1] and a generator, and returns a new signal of the same
+shape. The magnitudes are ours; the sources they lean on are listed in the documentation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def gaussian_smoothing(signal: Signal, m: float, rng: np.random.Generator) -> Si
     kernel = (kernel / kernel.sum()).astype(np.float32)
     padded = np.pad(signal, ((0, 0), (radius, radius)), mode="edge")
     length = signal.shape[1]
-    smoothed = kernel[0] * padded[:, :length]
+    smoothed: Signal = kernel[0] * padded[:, :length]
     for i in range(1, len(kernel)):
         smoothed += kernel[i] * padded[:, i : i + length]
     return smoothed
@@ -63,11 +63,12 @@ def time_resampling(signal: Signal, m: float, rng: np.random.Generator) -> Signa
 def gaussian_noise(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
     """Independent noise of deviation uniform in ``[0, 0.2 m]``."""
     deviation = np.float32(rng.uniform(0, 0.2 * m))
-    return signal + deviation * rng.standard_normal(signal.shape, dtype=np.float32)
+    noisy: Signal = signal + deviation * rng.standard_normal(signal.shape, dtype=np.float32)
+    return noisy
 
 
 def baseline_wander(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
-    """Three sinusoids of 0.05 to 0.5 Hz, in phase over the leads as respiration is, with a gain for each lead."""
+    """Three sinusoids of 0.05 to 0.5 Hz, in phase over the leads as respiration is, each lead with a gain."""
     t = np.arange(signal.shape[1], dtype=np.float32) / SAMPLING_RATE
     wander = np.zeros_like(t)
     for _ in range(3):
@@ -77,7 +78,8 @@ def baseline_wander(signal: Signal, m: float, rng: np.random.Generator) -> Signa
         )
     leads = signal.shape[0]
     gain = rng.uniform(0.5, 1.5, leads) * rng.choice([-1.0, 1.0], leads)
-    return signal + gain.astype(np.float32)[:, None] * wander
+    wandering: Signal = signal + gain.astype(np.float32)[:, None] * wander
+    return wandering
 
 
 def time_mask(signal: Signal, m: float, rng: np.random.Generator) -> Signal:

@@ -40,7 +40,7 @@ def resize_matrix(source: int, target: int, *, linear_only: bool = False) -> Ten
 
 
 class Transformation(nn.Module):
-    """Eq. 1, ``h(z) = I(z) W``: resize ``(batch, source, d)`` in time and project to ``(batch, target, d')``."""
+    """Eq. 1, ``h(z) = I(z) W``: resize time, project depth; ``(batch, t, d)`` to ``(batch, t', d')``."""
 
     resize: Tensor | None
 
@@ -113,7 +113,7 @@ class FrozenTeacher(nn.Module):
         return mean, deviation
 
     def group(self, n: int, z: Tensor) -> Tensor:
-        """Standardised features of group ``n`` (from 0) for standardised input ``z``; the raw input for group 0."""
+        """Standardised features of group ``n`` (from 0) for its standardised input (group 0: the raw one)."""
         if n:
             mean, deviation = self._statistics(n - 1)
             z = z * deviation + mean
@@ -165,7 +165,7 @@ def channel_statistics(
 
 @dataclass(frozen=True)
 class MatchingTerms:
-    """The terms of one step: ``l1``, ``l2``, ``l3`` per group, the student's and the teacher's features and logits."""
+    """The three terms of each group, and the features and logits that one step has computed on the way."""
 
     l1: list[Tensor]
     l2: list[Tensor]

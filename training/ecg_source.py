@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, filtered, scaled, window_spans
-from ibt_deploy.thresholds import challenge_thresholds, f_optimal_thresholds, positive_classes
+from ibt_deploy.thresholds import challenge_thresholds, f_thresholds
 from training.augment import rand_augment
 from training.batch import Batch
 from training.cache import Cache, file_sha256
@@ -100,9 +99,8 @@ class EcgSource(Source):
         for start in range(0, len(order), self.batch_size):
             items = order[start : start + self.batch_size][share]
             streams = (np.random.default_rng((seed, epoch, int(item))) for item in items)
-            yield self._batch(
-                items, [self._random_window(int(i), r) for i, r in zip(items, streams, strict=True)]
-            )
+            windows = [self._random_window(int(i), r) for i, r in zip(items, streams, strict=True)]
+            yield self._batch(items, windows)
 
     def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
         """See :meth:`Source.plain`; the centre of longer records."""
@@ -128,8 +126,7 @@ class EcgSource(Source):
         """Challenge metric at tuned thresholds, macro AUROC and AUPRC."""
         labels, known = self.part_labels(part)
         probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        outputs = positive_classes(probabilities, challenge_thresholds(labels, probabilities))
-        score = challenge_metric(labels, outputs)
+        score = challenge_thresholds(labels, probabilities, known, orders=1).score
         return {
             "selection": score,
             "challenge": score,
@@ -140,15 +137,19 @@ class EcgSource(Source):
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See :meth:`Source.decision_thresholds`; the F-optimal one of each class."""
         labels, known = self.part_labels(part)
-        return f_optimal_thresholds(labels, 1 / (1 + np.exp(-logits.astype(np.float64))), known)
+        return f_thresholds(labels, 1 / (1 + np.exp(-logits.astype(np.float64))), known)
 
     def preprocessing(self) -> dict[str, Any]:
         """See :meth:`Source.preprocessing`."""
         return self.constants.to_dict()
 
+    def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
+        """See :meth:`Source.prepares_as`."""
+        return EcgPreprocessing.from_dict(preprocessing) == self.constants
+
 
 def read_signals(cache: Cache, constants: EcgPreprocessing) -> list[npt.NDArray[np.int16]]:
-    """Every record of the cache, ``(leads, samples)`` in microvolts at 200 Hz, filtered as ``constants`` say."""
+    """Every record, ``(leads, samples)`` in microvolts at 200 Hz, filtered as ``constants`` say."""
     pieces = {
         int(name[7:10]): np.load(cache.folder / name, mmap_mode="r")
         for name in cache.manifest["files"]

@@ -31,7 +31,7 @@ TEACHER_WEIGHTS = ".teacher."
 SHRUNK = 0.1
 
 
-class Diverged(IbtError):
+class DivergedError(IbtError):
     """The loss is no longer a number."""
 
 
@@ -89,7 +89,7 @@ class Fit:
             stepper = torch.compile(stepper)  # type: ignore[assignment]
         if self.place.size > 1:
             if self.device.type == "cuda":
-                nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
+                nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)  # type: ignore[no-untyped-call]
             stepper = DistributedDataParallel(stepper)
         return stepper
 
@@ -134,7 +134,8 @@ class Fit:
         torch.manual_seed((self.recipe.seed * 10_007 + epoch) * 1_009 + self.place.rank)
         self.objective.train()
         reporter.start_epoch(epoch, fit.epochs, steps)
-        started, sums, seen = time.perf_counter(), {}, 0
+        started, seen = time.perf_counter(), 0
+        sums: dict[str, torch.Tensor] = {}
         batches = self.source.epoch(self.recipe.seed, epoch, self.place.share)
         for i, batch in enumerate(one_ahead(batches)):
             step = epoch * steps + i
@@ -147,7 +148,7 @@ class Fit:
         seconds = time.perf_counter() - started
         train = {k: float(v) / seen for k, v in sums.items()}
         if not all(map(_is_finite, train.values())):
-            raise Diverged(f"{self.out}: the loss became infinite in epoch {epoch + 1}; lower fit.lr")
+            raise DivergedError(f"{self.out}: the loss became infinite in epoch {epoch + 1}; lower fit.lr")
         validation = self._validate()
         best = self.best
         record = {

@@ -70,9 +70,9 @@ def response_distillation(
 ) -> Tensor:
     """Multi-label response distillation.
 
-    Soft: ``tau^2 * mean BCE(s / tau, sigma(t / tau))``. Hard: cross-entropy against the teacher's decisions at
-    its validation-tuned ``thresholds`` (probabilities, one per class), never at 0.5, where a rare event would
-    hardly ever be positive.
+    Soft: ``tau^2 * mean BCE(s / tau, sigma(t / tau))``. Hard: cross-entropy against the teacher's decisions
+    at its validation-tuned ``thresholds`` (probabilities, one per class), never at 0.5, where a rare event
+    would hardly ever be positive.
     """
     teacher_logits = teacher_logits.float()
     if recipe.variant == "hard":
@@ -107,7 +107,7 @@ class DeiT(Objective):
         del progress
         with torch.no_grad():
             teacher_logits = self.teacher.teacher(batch.inputs)
-        class_logits, distilled_logits = self.model.heads(batch.inputs)
+        class_logits, distilled_logits = self.model.both_logits(batch.inputs)
         task = bce(class_logits, batch.labels, batch.known)
         everywhere = torch.ones_like(batch.known) if batch.rows is None else batch.known
         distillation = response_distillation(

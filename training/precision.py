@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -32,7 +33,7 @@ def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def _cpu_flags() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="ascii") as file:
+        with Path("/proc/cpuinfo").open(encoding="ascii") as file:
             return next((line for line in file if line.startswith("flags")), "")
     except OSError:
         return ""

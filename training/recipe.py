@@ -22,8 +22,8 @@ from ibt_deploy.errors import RecipeError
 class DataRecipe:
     """What the networks see.
 
-    ``features``: rows of stays, ``full`` (109) or ``values40``. ``label``: ``official`` or ``h12`` (1 from six
-    rows earlier, for training only). ``band``: zero-phase pass band of ECGs in Hz, empty for none.
+    ``features``: rows of stays, ``full`` (109) or ``values40``. ``label``: ``official`` or ``h12`` (1 from
+    six rows earlier, for training only). ``band``: zero-phase pass band of ECGs in Hz, empty for none.
     ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training groups
     used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
     """
@@ -224,7 +224,7 @@ def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
 
 
 def override(recipe: Recipe, assignments: Mapping[str, str]) -> Recipe:
-    """Recipe with dotted keys replaced, values written as in TOML (``{"fit.lr": "3e-4"}``); bare words are strings."""
+    """Recipe with dotted keys replaced by values written as in TOML; bare words are strings."""
     table = recipe.to_dict()
     for dotted, text in assignments.items():
         try:

@@ -11,7 +11,7 @@ from training.recipe import FitRecipe
 
 
 def learning_rate(step: int, steps_per_epoch: int, recipe: FitRecipe) -> float:
-    """Rate of optimiser step ``step`` (from 0): linear from 0 to the peak, then cosine to ``final_lr`` of it."""
+    """Rate of step ``step`` (from 0): linear from 0 to the peak, then cosine to ``final_lr`` of it."""
     total = max(recipe.epochs * steps_per_epoch, 1)
     warmup = min(recipe.warmup_epochs * steps_per_epoch, recipe.warmup_fraction * total)
     done = step + 1

@@ -56,7 +56,11 @@ class Source(ABC):
 
     @abstractmethod
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Probabilities from which a network's outputs count as positive, tuned on ``part``; one per output."""
+        """Probabilities from which outputs count as positive, tuned on ``part``; one for each output."""
+
+    @abstractmethod
+    def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
+        """Whether stored constants of a preprocessing are this source's own."""
 
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:

@@ -7,8 +7,6 @@ group. Such groups are too large and too few to be dealt out one by one, so they
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -91,7 +89,7 @@ def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int 
         Shape ``(n, m)``: what the parts are to be alike in; the first ``n_classes`` columns are the classes,
         each of which should have five positives in every part.
     """
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    group = np.unique(np.asarray(groups), return_inverse=True)[1]
     sizes = np.bincount(group)
     large = np.flatnonzero(sizes > max(LARGE * len(group), 1))
     is_large = np.isin(group, large)
@@ -110,8 +108,9 @@ def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int 
 def _placed(units: Floats, base: Floats, classes: slice, rng: np.random.Generator) -> Ints:
     """Part of each unit, by steepest descent from random starts.
 
-    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. Minimised
-    is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks in a part.
+    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. What is
+    minimised is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks
+    in a part.
     """
     total = base.sum(axis=0) + units.sum(axis=0)
     wanted = np.outer(FRACTIONS, total)

@@ -13,8 +13,6 @@ import torch
 from ibt_deploy.metrics.ranking import auprc, auroc
 from ibt_deploy.metrics.sepsis import utility_sweep
 from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
-from ibt_deploy.preprocess.stay_rows import clean
-from ibt_deploy.variables import INDEX
 from training.batch import Batch
 from training.cache import Cache, file_sha256
 from training.recipe import DataRecipe
@@ -43,7 +41,9 @@ def concatenated_spans(offsets: Ints, items: Ints) -> Ints:
     """Row numbers of the stays ``items``, end to end."""
     lengths = offsets[items + 1] - offsets[items]
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(offsets[items] - (ends - lengths), lengths)
+    rows: Ints = np.arange(ends[-1] if len(ends) else 0)
+    rows += np.repeat(offsets[items] - (ends - lengths), lengths)
+    return rows
 
 
 class StaySource(Source):
@@ -59,20 +59,18 @@ class StaySource(Source):
             train = self._items["train"]
             chosen = np.random.default_rng(seed).permutation(len(train))
             self._items["train"] = np.sort(train[chosen[: round(recipe.train_fraction * len(train))]])
-        cleaned, _ = clean(values)
-        for name in recipe.drop_variables:
-            cleaned[:, INDEX[name]] = np.nan
         train_rows = concatenated_spans(self.offsets, self._items["train"])
         train_lengths = np.diff(self.offsets)[self._items["train"]]
         self.constants = StayPreprocessing.fit(
-            cleaned[train_rows], np.concatenate(([0], np.cumsum(train_lengths))), recipe.features
+            values[train_rows],
+            np.concatenate(([0], np.cumsum(train_lengths))),
+            recipe.features,
+            hidden=recipe.drop_variables,
         )
         self.n_inputs = self.constants.n_features
-        self.features = torch.from_numpy(featurise(cleaned, self.offsets, self.constants))
+        self.features = featurise(values, self.offsets, self.constants)
         self.official_labels = labels
-        self.labels = torch.from_numpy(
-            (labels if recipe.label == "official" else self._earlier(labels)).astype(np.float32)
-        )
+        self.labels = labels if recipe.label == "official" else self._earlier(labels)
 
     def _earlier(self, labels: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         earlier = labels.copy()
@@ -91,13 +89,17 @@ class StaySource(Source):
         return -(-len(self._items["train"]) // self.batch_size)
 
     def _batch(self, items: Ints) -> Batch:
-        starts = torch.from_numpy(self.offsets[items])
-        lengths = torch.from_numpy(self.offsets[items + 1]) - starts
-        hours = torch.arange(int(lengths.max()))
-        mask = (hours < lengths.unsqueeze(1)).float()
-        rows = (starts.unsqueeze(1) + hours).clamp(max=len(self.features) - 1)
-        inputs = self.features[rows] * mask.unsqueeze(-1)
-        return Batch(inputs, self.labels[rows] * mask, mask, mask)
+        # numpy throughout: torch operations in the thread that prepares batches would start a second team
+        # of OpenMP threads, which fights with the one that trains.
+        starts = self.offsets[items]
+        lengths = self.offsets[items + 1] - starts
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        rows = np.minimum(starts[:, None] + np.arange(lengths.max()), len(self.features) - 1)
+        inputs = self.features[rows]
+        inputs[~mask] = 0
+        known = torch.from_numpy(mask.astype(np.float32))
+        labels = (self.labels[rows] * mask).astype(np.float32)
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), known, known)
 
     def epoch(self, seed: int, epoch: int, share: slice) -> Iterator[Batch]:
         """Stays of similar length together, in random order; see :meth:`Source.epoch`."""
@@ -159,3 +161,7 @@ class StaySource(Source):
     def preprocessing(self) -> dict[str, Any]:
         """See :meth:`Source.preprocessing`."""
         return self.constants.to_dict()
+
+    def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
+        """See :meth:`Source.prepares_as`."""
+        return StayPreprocessing.from_dict(preprocessing) == self.constants

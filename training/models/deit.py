@@ -1,6 +1,6 @@
 """DeiT students: distillation tokens with a head of their own (Touvron et al. 2021), multi-label and causal.
 
-In training :meth:`heads` gives both heads' logits; at inference they are averaged, as in the authors'
+In training :meth:`both_logits` gives both heads' logits; at inference they are averaged, as in the authors'
 repository.
 """
 
@@ -32,14 +32,15 @@ class EcgDeiT(EcgTransformer):
         token = (self.distillation_token + self.distillation_position).expand(z.shape[0], -1, -1)
         return torch.cat((token, z), dim=1)
 
-    def heads(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def both_logits(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the class head and of the distillation head, each ``(batch, classes)``."""
         z = self.segment(signal, 0, self.n_units)
         return super().head(z), self.distillation_head(z[:, 0])
 
     def head(self, z: Tensor) -> Tensor:
         """Average of both heads' logits."""
-        return (super().head(z) + self.distillation_head(z[:, 0])) / 2
+        averaged: Tensor = (super().head(z) + self.distillation_head(z[:, 0])) / 2
+        return averaged
 
 
 class StayDeiT(StayTransformer):
@@ -74,7 +75,7 @@ class StayDeiT(StayTransformer):
         normed: Tensor = self.norm(z) if stop == self.n_units else z
         return normed
 
-    def heads(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def both_logits(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the class head and of the distillation head, each ``(batch, hours)``."""
         z_rows, z_queries = self.segment(rows, 0, self.n_units).chunk(2, dim=1)
         return super().head(z_rows), self.distillation_head(z_queries).squeeze(-1)
@@ -82,7 +83,8 @@ class StayDeiT(StayTransformer):
     def head(self, z: Tensor) -> Tensor:
         """Average of both heads' logits."""
         z_rows, z_queries = z.chunk(2, dim=1)
-        return (super().head(z_rows) + self.distillation_head(z_queries).squeeze(-1)) / 2
+        averaged: Tensor = (super().head(z_rows) + self.distillation_head(z_queries).squeeze(-1)) / 2
+        return averaged
 
 
 class StayTwoHeads(StayTransformer):
@@ -94,14 +96,15 @@ class StayTwoHeads(StayTransformer):
         nn.init.trunc_normal_(self.distillation_head.weight, std=0.02)
         nn.init.zeros_(self.distillation_head.bias)
 
-    def heads(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def both_logits(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the class head and of the distillation head, each ``(batch, hours)``."""
         z = self.segment(rows, 0, self.n_units)
         return super().head(z), self.distillation_head(z).squeeze(-1)
 
     def head(self, z: Tensor) -> Tensor:
         """Average of both heads' logits."""
-        return (super().head(z) + self.distillation_head(z).squeeze(-1)) / 2
+        averaged: Tensor = (super().head(z) + self.distillation_head(z).squeeze(-1)) / 2
+        return averaged
 
 
 def query_mask(hours: int, device: torch.device) -> Tensor:

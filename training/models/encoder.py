@@ -28,7 +28,7 @@ class Encoder(nn.Module, ABC):
         """Logits from the features of the last unit."""
 
     def matched_tokens(self, z: Tensor) -> Tensor:
-        """The part of ``z`` that is matched and analysed: all tokens that stand for a stretch of the input."""
+        """The part of ``z`` that is matched and analysed: tokens that stand for a stretch of the input."""
         return z
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from training.models.encoder import Encoder
@@ -26,14 +25,7 @@ class ResidualLSTM(Encoder):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden, 1)
         for layer in self.layers:
-            assert isinstance(layer, nn.LSTM)
-            nn.init.xavier_uniform_(layer.weight_ih_l0)
-            for gate in layer.weight_hh_l0.chunk(4):
-                nn.init.orthogonal_(gate)
-            with torch.no_grad():
-                layer.bias_ih_l0.zero_()
-                layer.bias_hh_l0.zero_()
-                layer.bias_ih_l0[hidden : 2 * hidden] = 1.0
+            _initialise(layer)
 
     def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
         """See :meth:`Encoder.segment`."""
@@ -47,3 +39,18 @@ class ResidualLSTM(Encoder):
         """One logit per hour."""
         logits: Tensor = self.classifier(self.dropout(z)).squeeze(-1)
         return logits
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Xavier input weights, orthogonal recurrent ones gate by gate, forget-gate bias 1."""
+    for name, parameter in layer.named_parameters():
+        if name.startswith("weight_ih"):
+            nn.init.xavier_uniform_(parameter)
+        elif name.startswith("weight_hh"):
+            for gate in parameter.data.chunk(4):
+                nn.init.orthogonal_(gate)
+        else:
+            nn.init.zeros_(parameter)
+            if name.startswith("bias_ih"):
+                hidden = len(parameter) // 4
+                parameter.data[hidden : 2 * hidden] = 1.0

@@ -40,12 +40,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, c_in, length)`` to ``(batch, c_out, ceil(length / stride))``."""
-        shortcut = x if self.stride == 1 else F.max_pool1d(x, self.stride, ceil_mode=True)
+        shortcut: Tensor = x if self.stride == 1 else F.max_pool1d(x, self.stride, ceil_mode=True)
         if self.widen:
             shortcut = F.pad(shortcut, (0, 0, 0, self.widen))
         y = x if self.norm1 is None else F.relu(self.norm1(x))
         y = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
-        return shortcut + y
+        summed: Tensor = shortcut + y
+        return summed
 
 
 class HannunResNet(Encoder):
@@ -113,7 +114,7 @@ class HannunResNet(Encoder):
 
 
 def calibrate_batch_norm(network: nn.Module, batches: list[Tensor]) -> None:
-    """Set batch-norm statistics from data while all weights stay as they are (control with an untrained teacher)."""
+    """Set batch-norm statistics from data, weights untouched (for the control with an untrained teacher)."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:

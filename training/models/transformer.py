@@ -87,8 +87,8 @@ class Block(nn.Module):
     def forward(self, z: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, time, dim)`` to the same shape."""
         z = z + self.attention(self.norm1(z), mask)
-        z = z + self.mlp(self.norm2(z))
-        return z
+        out: Tensor = z + self.mlp(self.norm2(z))
+        return out
 
     def forward_cached(self, z: Tensor, past: KeyValue, mask: Tensor) -> tuple[Tensor, KeyValue]:
         """As :meth:`forward`, after ``past`` keys and values ``(batch, heads, past, width)``."""
@@ -186,7 +186,7 @@ class EcgTransformer(Encoder):
 
 
 def sinusoidal_positions(length: int, dim: int) -> Tensor:
-    """Fixed positions ``(length, dim)``, sine in even and cosine in odd columns (Vaswani et al. 2017, 3.5)."""
+    """Fixed positions ``(length, dim)``: sine in even, cosine in odd columns (Vaswani et al. 2017, 3.5)."""
     position = torch.arange(length, dtype=torch.float64).unsqueeze(1)
     rate = torch.exp(torch.arange(0, dim, 2, dtype=torch.float64) * (-math.log(10000.0) / dim))
     table = torch.zeros(length, dim, dtype=torch.float64)
@@ -216,7 +216,7 @@ class StayTransformer(Encoder):
         max_hours: int = 336,
     ) -> None:
         super().__init__()
-        self.n_units, self.dim, self.heads, self.max_hours = depth, dim, heads, max_hours
+        self.n_units, self.dim, self.n_heads, self.max_hours = depth, dim, heads, max_hours
         self.embedding = nn.Linear(n_features, dim)
         self.register_buffer("positions", sinusoidal_positions(max_hours, dim), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout) for _ in range(depth))
@@ -230,7 +230,7 @@ class StayTransformer(Encoder):
         return embedded
 
     def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
-        """See :meth:`Encoder.segment`; embedding and positions belong to unit 0, the final norm to the last."""
+        """See :meth:`Encoder.segment`; the embedding belongs to unit 0, the final norm to the last."""
         if start == 0:
             z = self.embed(z)
         mask = causal_mask(z.shape[1], z.shape[1], z.device)

@@ -1,0 +1,221 @@
+"""From a data set on disk to a cache with its split: what ``ibt train prepare`` does."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.classes import CLASSES
+from ibt_deploy.errors import DataError
+from training.cache import Cache, open_cache
+from training.prepare.cache import CacheSummary
+from training.split import ecg_parts, stay_parts
+from training.stratify import PARTS, part_counts, read_split, write_split
+
+Task = Literal["arrhythmia", "sepsis"]
+Ints = npt.NDArray[np.int64]
+
+SPLIT = "split.csv"
+
+
+def data_set_task(source: Path) -> Task:
+    """What ``source`` holds: recordings (``.hea``) or stays (``.parquet`` or ``.psv``).
+
+    Raises
+    ------
+    DataError
+        Nothing of either, or both.
+    """
+    if source.is_file():
+        if source.suffix.lower() == ".parquet":
+            return "sepsis"
+        raise DataError(f"{source}: is no data set; give a .parquet of stays, or a folder")
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
+    recordings = next(source.rglob("*.hea"), None)
+    stays = next(source.rglob("*.psv"), None)
+    if recordings and stays:
+        raise DataError(f"{source}: holds recordings (.hea) and stays (.psv); give the folder of one of them")
+    if not recordings and not stays:
+        raise DataError(f"{source}: holds neither .hea nor .psv files; a table of stays must be named itself")
+    return "arrhythmia" if recordings else "sepsis"
+
+
+def prepare_cache(
+    source: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    exclude: Collection[str] = (),
+    only: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> CacheSummary:
+    """Write the cache of ``source`` to ``out``.
+
+    Parameters
+    ----------
+    labels
+        ``index.csv`` to take labels, sources and patients of recordings from.
+    exclude, only
+        Sources of recordings to leave out (beside INCART, always left out), and the only ones to take.
+    progress
+        Called with the number of recordings or files done, and of all.
+    """
+    if data_set_task(source) == "arrhythmia":
+        from training.prepare.ecg import prepare_recordings
+        from training.prepare.ecg_sources import INCART
+
+        return prepare_recordings(
+            source,
+            out,
+            index_csv=labels,
+            exclude_sources={INCART, *exclude},
+            only_sources=set(only) or None,
+            progress=progress,
+        )
+    if labels or exclude or only:
+        raise DataError(f"{source}: holds stays; labels and sources can be chosen for recordings only")
+    from training.prepare.stays import prepare_stays
+
+    return prepare_stays(source, out, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A split that has been written beside a cache.
+
+    Attributes
+    ----------
+    path
+        Where.
+    sha256
+        Hash of the file.
+    parts
+        Part of each item of the cache, indices into :data:`PARTS`.
+    origin
+        Where it comes from, as a phrase.
+    """
+
+    path: Path
+    sha256: str
+    parts: Ints
+    origin: str
+
+
+def packaged_split(task: str) -> Path | None:
+    """The split that travels with the package for the data its models were trained on."""
+    path = Path(str(files("training").joinpath("splits", f"{task}.csv")))
+    return path if path.is_file() else None
+
+
+def item_ids(cache: Cache) -> list[str]:
+    """Identifiers of the recordings or stays, in the order of the cache."""
+    ids: list[str] = cache.index["record" if cache.task == "arrhythmia" else "patient"].tolist()
+    return ids
+
+
+def write_cache_split(cache: Cache, given: Path | None = None, seed: int | None = None) -> Split:
+    """Write ``split.csv`` into the folder of the cache.
+
+    A ``given`` split is copied; with a ``seed`` a new one is drawn; with neither, the packaged split serves if
+    its ids are exactly the cache's, and otherwise one is drawn with seed 0.
+
+    Raises
+    ------
+    DataError
+        The given split is damaged or of other ids.
+    """
+    from training.cache import file_sha256
+
+    path, ids = cache.folder / SPLIT, item_ids(cache)
+    origin = None
+    if given is not None:
+        parts, origin = read_split(given, ids), f"copied from {given}"
+    elif seed is None and (given := packaged_split(cache.task)) is not None:
+        try:
+            parts, origin = read_split(given, ids), "the packaged one: its ids are exactly these"
+        except DataError:
+            given = None
+    if given is not None and origin is not None:
+        if not (path.exists() and path.samefile(given)):
+            shutil.copyfile(given, path)
+        return Split(path, file_sha256(path), parts, origin)
+    parts = drawn_parts(cache, seed or 0)
+    return Split(path, write_split(path, ids, parts), parts, f"drawn with seed {seed or 0}")
+
+
+def drawn_parts(cache: Cache, seed: int) -> Ints:
+    """A new split of the cache's items."""
+    if cache.task == "arrhythmia":
+        return ecg_parts(cache.index, np.load(cache.folder / "labels.npy"), seed)
+    return stay_parts(cache.index, seed)
+
+
+def cache_lines(summary: CacheSummary) -> list[str]:
+    """What entered the cache and what did not."""
+    lines = [f"{summary.records:,} records in {summary.folder}"]
+    lines += [f"  {name.replace('_', ' ')}: {count:,}" for name, count in summary.counts.items()]
+    codes = Counter(entry.code for entry in summary.refused)
+    if codes:
+        reasons = ", ".join(f"{code} {n:,}" for code, n in codes.most_common())
+        lines.append(f"  refused: {len(summary.refused):,} ({reasons}); each with its reason in cache.json")
+    return lines
+
+
+def split_lines(cache: Cache, split: Split) -> list[str]:
+    """Counts of every part and, for recordings, of every class with those that cannot be evaluated."""
+    head = f"{'':12s}" + "".join(f"{part:>12s}" for part in PARTS)
+    lines = [f"split: {split.origin}; SHA-256 {split.sha256}", head]
+
+    def line(name: str, counts: npt.NDArray[np.int64], note: str = "") -> str:
+        return (f"{name:12s}" + "".join(f"{n:12,}" for n in counts) + note).rstrip()
+
+    if cache.task == "sepsis":
+        septic = cache.index[["septic"]].to_numpy()
+        counts = part_counts(septic, split.parts)
+        rows = np.bincount(split.parts, cache.index["length"], len(PARTS)).astype(np.int64)
+        return [
+            *lines,
+            line("stays", counts.records),
+            line("septic", counts.positives[:, 0]),
+            line("rows", rows),
+        ]
+    counts = part_counts(np.load(cache.folder / "labels.npy"), split.parts)
+    names = [c.abbreviation for c in CLASSES]
+    lines.append(line("recordings", counts.records))
+    for i, name in enumerate(names):
+        lines.append(line(name, counts.positives[:, i], "" if counts.evaluable[i] else "   not evaluable"))
+    if missing := counts.not_evaluable(names):
+        lines.append(
+            f"not evaluable, with fewer than 5 positives in some part: {', '.join(missing)} "
+            f"({len(missing)} of {len(names)})"
+        )
+    return lines
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    exclude: Collection[str] = (),
+    only: Collection[str] = (),
+    split: Path | None = None,
+    seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Cache and split of ``source`` in ``out``; a report, line by line.
+
+    Parameters as for :func:`prepare_cache` and :func:`write_cache_split`.
+    """
+    summary = prepare_cache(source, out, labels=labels, exclude=exclude, only=only, progress=progress)
+    cache = open_cache(out)
+    return [*cache_lines(summary), *split_lines(cache, write_cache_split(cache, split, seed))]
