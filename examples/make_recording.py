@@ -1,8 +1,8 @@
 """Make ``recording.hea`` and ``recording.dat`` from the 12-lead recording that pydicom carries for its tests.
 
 Run ``python examples/make_recording.py`` from the root of the repository; it needs pydicom (extra
-``formats``). Nothing is filtered, resampled or rounded: the int16 samples of the DICOM file are stored as they
-are, and its 1.25 microvolts per unit become a gain of 800 units per millivolt.
+``formats``). Nothing is filtered, resampled or rounded: the int16 samples of the DICOM file are stored as
+they are, and its 1.25 microvolts per unit become a gain of 800 units per millivolt.
 """
 
 from __future__ import annotations

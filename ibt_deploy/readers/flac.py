@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
 
-FORMATS = (508, 516, 524)
-
 _STREAMINFO_END = 42
 _UNUSED_BITS = {"PCM_S8": ("int16", 8), "PCM_16": ("int16", 0), "PCM_24": ("int32", 8)}
 _CHUNK = 1 << 20

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, UnsupportedFormat
 from ibt_deploy.leads import canonical_lead
-from ibt_deploy.readers.wfdb_files import INVALID, RawSignals, available_frames, raw_signals, signal_files
+from ibt_deploy.readers.wfdb_files import RawSignals, available_frames, raw_signals, signal_files
 from ibt_deploy.readers.wfdb_header import Header, SignalLine, looks_like_header, parse_header
+from ibt_deploy.readers.wfdb_storage import INVALID
 from ibt_deploy.records import Recording
 
 NAME = "WFDB"

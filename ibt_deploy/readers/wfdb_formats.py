@@ -1,13 +1,15 @@
 """The rarer WFDB storage formats, skewed signals and several rates in one record, through the wfdb package.
 
 wfdb refuses headers that users have (record names with a dot) and fills in what a header leaves out. It is
-therefore given a header of our own making, in a private folder with links to the signal files.
+therefore given a header of our own making, in a private folder with links to the signal files. With its gain
+of 1 and baseline of 0 wfdb's physical values are the raw ones (asked for raw ones it fails on format 80).
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.readers.wfdb_header import Header
+from ibt_deploy.readers.wfdb_storage import INVALID
 
 
 def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDArray[np.integer]]:
@@ -25,7 +28,9 @@ def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDAr
     MalformedFile
         A signal file does not hold what the header says.
     """
-    import wfdb
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3.1 about how wfdb uses it
+        import wfdb
 
     names = {file: f"s{number}{file.suffix}" for number, file in enumerate(dict.fromkeys(files))}
     with tempfile.TemporaryDirectory(prefix="ibt-wfdb-") as folder:
@@ -33,15 +38,17 @@ def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDAr
             _link(file.absolute(), Path(folder, name))
         Path(folder, "r.hea").write_text(_header_text(header, [names[file] for file in files], frames))
         try:
-            record = wfdb.rdrecord(str(Path(folder, "r")), physical=False, smooth_frames=False)
+            record = wfdb.rdrecord(str(Path(folder, "r")), smooth_frames=False)
         except (ValueError, IndexError, KeyError, TypeError, RuntimeError, OverflowError, EOFError) as error:
             reason = str(error).replace(folder, "").splitlines()
             raise MalformedFile(
                 f"the signal files do not match the header ({reason[0] if reason else type(error).__name__})"
             ) from error
-    signals: list[npt.NDArray[np.integer]] = record.e_d_signal
-    if any(len(raw) != frames * line.per_frame for raw, line in zip(signals, header.signals, strict=True)):
-        raise MalformedFile("a signal file is truncated", code="truncated_file")
+    signals: list[npt.NDArray[np.integer]] = []
+    for raw, line in zip(record.e_p_signal, header.signals, strict=True):
+        if len(raw) != frames * line.per_frame:
+            raise MalformedFile("a signal file is truncated", code="truncated_file")
+        signals.append(np.where(np.isnan(raw), INVALID[line.format], raw).astype(np.int64))
     return signals
 
 
