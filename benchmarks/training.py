@@ -1,0 +1,95 @@
+"""Training throughput of each method, full-size networks, on synthetic batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from benchmarks.machine import markdown, seconds_per_call
+from training.batch import Batch
+from training.bbm import BlockMatching, FrozenTeacher, channel_statistics
+from training.models.deit import EcgDeiT, StayDeiT
+from training.models.encoder import Encoder
+from training.networks import boundaries, build_network, build_teacher
+from training.objectives import BBM, DeiT, Objective, Supervised
+from training.precision import autocast, chosen_device, chosen_dtype
+from training.recipe import Recipe, recipe_from_dict
+
+METHODS = ("teacher", "transformer", "deit", "bbm")
+ECGS, STAYS, HOURS = 32, 64, 40
+
+
+def training_table(least: float) -> str:
+    """One row for each method: ECGs and stays of 40 hours that one second trains on."""
+    rows = []
+    for method in METHODS:
+        cells = [method]
+        for task in ("arrhythmia", "sepsis"):
+            for precision in ("fp32", "bf16"):
+                recipe = recipe_from_dict({"task": task, "method": method, "fit": {"precision": precision}})
+                cells.append(f"{_items_per_second(recipe, least):.1f}")
+        rows.append(cells)
+    header = [
+        "training",
+        "ECGs/s fp32",
+        "ECGs/s bf16",
+        f"stays/s fp32 ({HOURS} h)",
+        f"stays/s bf16 ({HOURS} h)",
+    ]
+    return markdown(header, rows)
+
+
+def _items_per_second(recipe: Recipe, least: float) -> float:
+    device = chosen_device("auto")
+    dtype = chosen_dtype(recipe.fit.precision, device)
+    batch = _batch(recipe).to(device)
+    objective = _objective(recipe, batch).to(device).train()
+    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-4)
+
+    def step() -> None:
+        with autocast(device, dtype):
+            loss = objective(batch, 0.0)["loss"]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return len(batch.inputs) / seconds_per_call(step, least)
+
+
+def _batch(recipe: Recipe) -> Batch:
+    generator = np.random.default_rng(0)
+    if recipe.task == "arrhythmia":
+        inputs = torch.from_numpy(generator.standard_normal((ECGS, 12, 2000), dtype=np.float32))
+        labels = torch.from_numpy((generator.random((ECGS, 26)) < 0.1).astype(np.float32))
+        return Batch(inputs, labels, torch.ones_like(labels), None)
+    inputs = torch.from_numpy(generator.standard_normal((STAYS, HOURS, 109), dtype=np.float32))
+    labels = torch.from_numpy((generator.random((STAYS, HOURS)) < 0.02).astype(np.float32))
+    return Batch(inputs, labels, torch.ones_like(labels), torch.ones_like(labels))
+
+
+def _objective(recipe: Recipe, batch: Batch) -> Objective:
+    n_inputs = batch.inputs.shape[1] if recipe.task == "arrhythmia" else batch.inputs.shape[2]
+    network = build_network(recipe, n_inputs, batch.inputs.shape[-1])
+    if recipe.method in ("teacher", "transformer"):
+        return Supervised(network)
+    teacher = build_teacher(recipe, n_inputs)
+    if recipe.method == "deit":
+        assert isinstance(network, EcgDeiT | StayDeiT)
+        return DeiT(network, FrozenTeacher(teacher, (teacher.n_units,), []), recipe.deit, torch.zeros(1))
+    pairs = boundaries(recipe, teacher.n_units, network.n_units)
+    stops = tuple(t for t, _ in pairs)
+    x = batch.inputs[:2].cpu()
+    frozen = FrozenTeacher(teacher, stops, channel_statistics(teacher, stops, [(x, None)]))
+    shapes = _shapes(network, teacher, pairs, x)
+    return BBM(BlockMatching(network, frozen, pairs, shapes, recipe.bbm), recipe.bbm)
+
+
+@torch.no_grad()
+def _shapes(
+    network: Encoder, teacher: Encoder, pairs: tuple[tuple[int, int], ...], x: torch.Tensor
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    f = network.boundary_features(x, tuple(s for _, s in pairs))
+    g = teacher.boundary_features(x, tuple(t for t, _ in pairs))
+    return [((a.shape[1], a.shape[2]), (b.shape[1], b.shape[2])) for a, b in zip(f, g, strict=True)]
