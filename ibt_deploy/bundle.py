@@ -31,7 +31,7 @@ from ibt_deploy.errors import BundleError
 
 if TYPE_CHECKING:
     from ibt_deploy.preprocess.ecg import EcgPreprocessing
-    from ibt_deploy.preprocess.stay import StayPreprocessing
+    from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 
 Task = Literal["arrhythmia", "sepsis"]
 TASKS: tuple[Task, ...] = ("arrhythmia", "sepsis")
@@ -247,7 +247,7 @@ def _preprocessing(task: Task, constants: dict[str, Any]) -> EcgPreprocessing | 
         from ibt_deploy.preprocess.ecg import EcgPreprocessing
 
         return EcgPreprocessing.from_dict(constants)
-    from ibt_deploy.preprocess.stay import StayPreprocessing
+    from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 
     return StayPreprocessing.from_dict(constants)
 

@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError, UnsupportedFormat
@@ -23,8 +26,10 @@ from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.session import OpenGraph
 
 Input: TypeAlias = str | Path | Recording | Stay
+Item: TypeAlias = Recording | Stay | Refusal
 BATCH_SIZE = 32
-_BATCHES_AT_ONCE = 8
+_BATCHES_AT_ONCE = {"arrhythmia": 1, "sepsis": 8}
+"""Stays are gathered to put those of like length together; recordings are answered as soon as may be."""
 
 
 class _Prepared(Protocol):
@@ -49,13 +54,21 @@ class Predictor:
         ``"cpu"`` or ``"cuda"``: the device really used.
     variant
         Precision of the graph.
+    model
+        How answers name the model.
     """
 
     def __init__(self, bundle: Bundle, graph: OpenGraph, operating_point: str | None = None) -> None:
         self.bundle = bundle
         self.device = graph.device
         self.variant = graph.variant
+        self.model = graph.model(bundle, bundle.operating_point(operating_point).name)
         self._scorer = _scorer(bundle, graph, operating_point)
+
+    @property
+    def thresholds(self) -> npt.NDArray[np.float64]:
+        """Thresholds of the operating point on calibrated probabilities, shape ``(outputs,)``."""
+        return self.bundle.operating_point(self.model.operating_point).thresholds
 
     @overload
     def predict(self, inputs: Input) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -110,31 +123,39 @@ class Predictor:
         ------
         A prediction or a refusal for every recording or stay; one refusal for a file that cannot be read.
         """
-        pool: list[_Prepared | Refusal] = []
+        return (answer for _, answer in self.predict_pairs(inputs, batch_size))
+
+    def predict_pairs(
+        self, inputs: Iterable[Input | Refusal], batch_size: int = BATCH_SIZE
+    ) -> Iterator[tuple[Item, Prediction | Refusal]]:
+        """As :meth:`predict_many`, with each answer beside the recording or stay that it is for."""
+        enough = batch_size * _BATCHES_AT_ONCE[self.bundle.task]
+        pool: list[tuple[Item, _Prepared | Refusal]] = []
         work = 0
         for given in inputs:
-            for prepared in self._prepared_or_refused(given):
-                pool.append(prepared)
+            for item in items_of(given) if isinstance(given, str | Path) else (given,):
+                prepared = self._prepared_or_refused(item)
+                pool.append((item, prepared))
                 work += 0 if isinstance(prepared, Refusal) else prepared.size
-                if work >= batch_size * _BATCHES_AT_ONCE or len(pool) >= batch_size * _BATCHES_AT_ONCE:
+                if work >= enough or len(pool) >= enough:
                     yield from self._answers(pool, batch_size)
                     pool, work = [], 0
         yield from self._answers(pool, batch_size)
 
-    def _prepared_or_refused(self, given: Input | Refusal) -> Iterator[_Prepared | Refusal]:
-        for item in items_of(given) if isinstance(given, str | Path) else (given,):
-            if isinstance(item, Refusal):
-                yield item
-                continue
-            try:
-                yield self._prepare(item)
-            except InputError as error:
-                yield refusal(item.source, error)
+    def _prepared_or_refused(self, item: Item) -> _Prepared | Refusal:
+        if isinstance(item, Refusal):
+            return item
+        try:
+            return self._prepare(item)
+        except InputError as error:
+            return refusal(item.source, error)
 
-    def _answers(self, pool: list[_Prepared | Refusal], batch_size: int) -> Iterator[Prediction | Refusal]:
-        scored = iter(self._scorer.score([p for p in pool if not isinstance(p, Refusal)], batch_size))
-        for entry in pool:
-            yield entry if isinstance(entry, Refusal) else next(scored)
+    def _answers(
+        self, pool: list[tuple[Item, _Prepared | Refusal]], batch_size: int
+    ) -> Iterator[tuple[Item, Prediction | Refusal]]:
+        scored = iter(self._scorer.score([p for _, p in pool if not isinstance(p, Refusal)], batch_size))
+        for item, entry in pool:
+            yield item, entry if isinstance(entry, Refusal) else next(scored)
 
     def _prepare(self, item: Recording | Stay) -> _Prepared:
         expected, found = (Recording, "an ICU stay") if self.bundle.task == "arrhythmia" else (Stay, "an ECG")

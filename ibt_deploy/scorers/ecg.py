@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.predictions import ArrhythmiaPrediction, Bools, Floats
+from ibt_deploy.predictions import ArrhythmiaPrediction, Floats
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, standardise, window_spans, windows
 from ibt_deploy.records import Recording
 from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.thresholds import decisions
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,29 +93,10 @@ class EcgScorer:
             classes=self._bundle.classes,
             probabilities=probabilities,
             thresholds=self._point.thresholds,
-            positive=positive_classes(probabilities, self._point.thresholds, self._evaluable),
+            positive=decisions(probabilities[None], self._point.thresholds, self._evaluable)[0],
             windows=per_window,
             window_starts=starts,
         )
-
-
-def positive_classes(probabilities: Floats, thresholds: Floats, evaluable: Bools) -> Bools:
-    """Which classes are put out: all evaluable ones that reach their threshold, and never none.
-
-    Parameters
-    ----------
-    probabilities, thresholds, evaluable
-        Shape ``(classes,)``.
-
-    Notes
-    -----
-    An empty answer earns nothing in the Challenge 2021 and says nothing to a reader; where no class reaches
-    its threshold, the evaluable one that comes nearest, by ``probability / threshold``, is put out.
-    """
-    positive: Bools = (probabilities >= thresholds) & evaluable
-    if not positive.any():
-        positive[np.argmax(np.where(evaluable, probabilities / thresholds, -1.0))] = True
-    return positive
 
 
 def window_changes(

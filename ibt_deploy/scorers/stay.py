@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.predictions import SepsisPrediction
-from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
+from ibt_deploy.preprocess.stay import featurise
 from ibt_deploy.preprocess.stay_checks import checked_stay
+from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 from ibt_deploy.preprocess.stay_rows import Float32Array
 from ibt_deploy.records import Notice, Stay
 from ibt_deploy.scorers.session import OpenGraph

@@ -1,0 +1,26 @@
+"""The command line: a thin skin over what a notebook can also call."""
+
+from __future__ import annotations
+
+import click
+
+from ibt_deploy import __version__
+from ibt_deploy.cli.group import CommandGroup
+
+
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 all scored, 1 some inputs refused, 2 the command could not run as asked.",
+)
+@click.version_option(__version__, prog_name="ibt")
+def main() -> None:
+    """Score 12-lead ECGs for 26 arrhythmia classes and ICU stays for hourly sepsis risk.
+
+    Research software, not a medical device.
+
+    \b
+    ibt predict record.hea            findings of one ECG
+    ibt predict p000001.psv --json    hourly risk of one stay, as JSON
+    ibt evaluate my_hospital/         the official metrics on your own patients
+    """

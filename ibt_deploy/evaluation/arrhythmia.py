@@ -1,0 +1,209 @@
+"""Score labelled recordings: challenge metric 2021, macro F, macro AUROC and AUPRC, and every class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.calibration import calibration_line
+from ibt_deploy.classes import CLASSES, label_vector
+from ibt_deploy.errors import DataError
+from ibt_deploy.evaluation.labels import Label, LabelTable
+from ibt_deploy.evaluation.result import Evaluation, Group, Measure, index_of_each
+from ibt_deploy.metrics import arrhythmia as metrics
+from ibt_deploy.metrics import bootstrap
+from ibt_deploy.metrics.ranking import quotient
+from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal
+from ibt_deploy.predictor import Predictor
+from ibt_deploy.records import Recording
+
+TITLES = {
+    "challenge_metric": "challenge metric 2021",
+    "f_measure": "macro F",
+    "auroc": "macro AUROC",
+    "auprc": "macro AUPRC",
+}
+COLUMNS = (
+    ("positives", "n"),
+    ("outputs", "output"),
+    ("f", "F"),
+    ("sensitivity", "sens."),
+    ("specificity", "spec."),
+    ("ppv", "PPV"),
+    ("auroc", "AUROC"),
+    ("auprc", "AUPRC"),
+    ("calibration_slope", "cal. slope"),
+    ("calibration_intercept", "cal. intercept"),
+)
+SOURCE_COLUMNS = (
+    ("recordings", "recordings"),
+    ("challenge_metric", "challenge metric"),
+    ("f", "macro F"),
+    ("auroc", "macro AUROC"),
+    ("auprc", "macro AUPRC"),
+    ("classes", "classes with positives"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRecordings:
+    """Labels and answers of ``n`` recordings.
+
+    Attributes
+    ----------
+    records, patients
+        Name of each recording, and index of its patient.
+    labels, probabilities, outputs
+        Shape ``(n, 26)``.
+    sources
+        Where each recording is from; empty where the table of labels does not say.
+    refusals
+        Recordings without a score or without a label.
+    without_patient
+        Recordings that stand for a patient of their own, because no patient is named.
+    """
+
+    records: tuple[str, ...]
+    patients: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.bool_]
+    probabilities: npt.NDArray[np.float64]
+    outputs: npt.NDArray[np.bool_]
+    sources: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+    without_patient: int
+
+
+def scored_recordings(
+    predictor: Predictor, files: Iterable[Path], table: LabelTable | None
+) -> ScoredRecordings:
+    """Score the files and find their labels: in the table where there is one, else in the headers.
+
+    A recording without any stated diagnosis is refused (``no_label``). Stated diagnoses of which none is
+    among the 26 classes are a label, the empty one.
+
+    Raises
+    ------
+    DataError
+        When no recording is left.
+    """
+    refusals: list[Refusal] = []
+    kept: list[tuple[ArrhythmiaPrediction, Label]] = []
+    for item, answer in predictor.predict_pairs(files):
+        if isinstance(answer, Refusal):
+            refusals.append(answer)
+        elif isinstance(item, Recording) and isinstance(answer, ArrhythmiaPrediction):
+            label = table.of(item) if table else Label(item.dx) if item.dx is not None else None
+            if label is None:
+                where = "the table of labels" if table else "the header"
+                message = f"{item.source}: {where} states no diagnosis"
+                refusals.append(Refusal(item.source, "no_label", message))
+            else:
+                kept.append((answer, label))
+    if not kept:
+        raise DataError(f"no recording has both an answer and a label ({len(refusals)} refused)")
+    names = [label.patient or f"\0{answer.source}" for answer, label in kept]
+    return ScoredRecordings(
+        records=tuple(answer.record for answer, _ in kept),
+        patients=np.array(index_of_each(names)),
+        labels=np.array([label_vector(label.codes) for _, label in kept]),
+        probabilities=np.array([answer.probabilities for answer, _ in kept]),
+        outputs=np.array([answer.positive for answer, _ in kept]),
+        sources=tuple(label.source for _, label in kept),
+        refusals=tuple(refusals),
+        without_patient=sum(label.patient is None for _, label in kept),
+    )
+
+
+def evaluated(
+    predictor: Predictor, scored: ScoredRecordings, source: str, draws: int = bootstrap.DRAWS
+) -> Evaluation:
+    """Every measure of scored recordings, with intervals over patients."""
+    labels, probabilities, outputs = scored.labels, scored.probabilities, scored.outputs
+    n_patients = int(scored.patients.max()) + 1
+    statistics = bootstrap.arrhythmia_statistics(labels, probabilities, outputs, scored.patients)
+    found = bootstrap.intervals(statistics, n_patients, draws=draws)
+    scores = metrics.scores(labels, probabilities, outputs)
+    entered = {"f_measure": scores.f_measure, "auroc": scores.auroc, "auprc": scores.auprc}
+    measures = [
+        Measure.of(
+            name, f"{title} ({entered[name].n_classes} classes)" if name in entered else title, found[name]
+        )
+        for name, title in TITLES.items()
+    ]
+    measures.append(Measure("accuracy", "all 26 classes right", scores.accuracy))
+    notes = list(scores.notes)
+    if scored.without_patient:
+        notes.append(f"{scored.without_patient} recordings name no patient; each counts as one of its own")
+    evaluable = np.array([c.evaluable for c in predictor.bundle.classes])
+    if not evaluable.all():
+        never = ", ".join(CLASSES[i].abbreviation for i in np.flatnonzero(~evaluable))
+        notes.append(f"never put out, because training had too few positives: {never}")
+    return Evaluation(
+        task="arrhythmia",
+        source=source,
+        model=predictor.model,
+        counts={
+            "recordings": len(scored.records),
+            "patients": n_patients,
+            "refused": len(scored.refusals),
+        },
+        measures=tuple(measures),
+        groups=(_per_class(scored, scores, evaluable), *_per_source(scored)),
+        refusals=scored.refusals,
+        notes=tuple(notes),
+        draws=draws,
+    )
+
+
+def _per_source(scored: ScoredRecordings) -> Iterator[Group]:
+    """The same by source, where the table names more than one: labels and sources are often entangled."""
+    names = sorted(set(scored.sources))
+    if len(names) < 2:
+        return
+    rows = []
+    for name in names:
+        chosen = np.array(scored.sources) == name
+        scores = metrics.scores(scored.labels[chosen], scored.probabilities[chosen], scored.outputs[chosen])
+        numbers = {
+            "recordings": scores.n_records,
+            "challenge_metric": scores.challenge_metric,
+            "f": scores.f_measure.mean,
+            "auroc": scores.auroc.mean,
+            "auprc": scores.auprc.mean,
+            "classes": scores.auroc.n_classes,
+        }
+        rows.append((name or "not stated", numbers))
+    yield Group("sources", "source", SOURCE_COLUMNS, tuple(rows))
+
+
+def _per_class(
+    scored: ScoredRecordings, scores: metrics.ArrhythmiaScores, evaluable: npt.NDArray[np.bool_]
+) -> Group:
+    labels, outputs = scored.labels, scored.outputs
+    both, neither = (labels & outputs).sum(axis=0), (~labels & ~outputs).sum(axis=0)
+    sensitivity = quotient(both, labels.sum(axis=0))
+    specificity = quotient(neither, (~labels).sum(axis=0))
+    ppv = quotient(both, outputs.sum(axis=0))
+    rows = []
+    for i, c in enumerate(CLASSES):
+        line = calibration_line(labels[:, i], scored.probabilities[:, i])
+        numbers: dict[str, Any] = {
+            "positives": int(labels[:, i].sum()),
+            "outputs": int(outputs[:, i].sum()),
+            "f": float(scores.f_measure.per_class[i]),
+            "sensitivity": float(sensitivity[i]),
+            "specificity": float(specificity[i]),
+            "ppv": float(ppv[i]),
+            "auroc": float(scores.auroc.per_class[i]),
+            "auprc": float(scores.auprc.per_class[i]),
+            "calibration_slope": line.slope,
+            "calibration_intercept": line.intercept,
+            "evaluable": bool(evaluable[i]),
+        }
+        rows.append((c.abbreviation, numbers))
+    return Group("classes", "class", COLUMNS, tuple(rows))

@@ -1,0 +1,160 @@
+"""A 12-lead ECG on its usual paper: 25 mm/s, 10 mm/mV, true to scale at the resolution of the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ibt_deploy.leads import LEADS
+from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding
+from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, standardise
+from ibt_deploy.records import Recording
+from ibt_deploy.render.text import sorted_findings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MM_PER_SECOND, MM_PER_MV = 25.0, 10.0
+MM_PER_INCH = 25.4
+SECONDS = 10.0
+COLUMNS = (LEADS[0:3], LEADS[3:6], LEADS[6:9], LEADS[9:12])
+RHYTHM = "II"
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 12.0, 6.0, 17.0, 5.0
+_ROW_MM, _HEAD_ROOM_MM, _PULSE_MM, _TABLE_MM = 32.0, 7.0, 10.0, 58.0
+_FINE, _COARSE, _INK = "#f6d5d5", "#e59a9a", "#101010"
+_SHOWN_NEGATIVE = 4
+
+
+def ecg_figure(recording: Recording, prediction: ArrhythmiaPrediction) -> Figure:
+    """The first 10 s of a recording on ECG paper, with its findings below.
+
+    Four columns of 2.5 s and three rows of leads, lead II throughout in a fourth row; a calibration pulse of
+    1 mV and 0.2 s before each row. The signal is shown as preprocessing leaves it before any filter: medians
+    removed, at 200 Hz. A lead without any valid sample is marked, not drawn.
+    """
+    from matplotlib.figure import Figure
+
+    standard = standardise(recording)
+    width = _LEFT + _PULSE_MM + SECONDS * MM_PER_SECOND + _RIGHT
+    paper = 4 * _ROW_MM + _HEAD_ROOM_MM
+    height = _TOP + paper + _TABLE_MM + _BOTTOM
+    figure = Figure(figsize=(width / MM_PER_INCH, height / MM_PER_INCH), facecolor="white")
+    left, bottom = _LEFT / width, (_BOTTOM + _TABLE_MM) / height
+    axes = figure.add_axes((left, bottom, (_PULSE_MM + SECONDS * MM_PER_SECOND) / width, paper / height))
+    _draw_grid(axes, _PULSE_MM + SECONDS * MM_PER_SECOND, paper)
+    for row in range(4):
+        _draw_pulse(axes, _baseline(row))
+    for column, leads in enumerate(COLUMNS):
+        for row, lead in enumerate(leads):
+            _draw_lead(axes, standard, lead, row, column * SECONDS / 4, SECONDS / 4)
+    _draw_lead(axes, standard, RHYTHM, 3, 0.0, SECONDS)
+    _write_head(figure, recording, prediction, left, height)
+    _write_findings(figure, prediction, left, width, height)
+    return figure
+
+
+def _draw_grid(axes: Axes, width: float, height: float) -> None:
+    axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color(_COARSE)
+    for step, colour, thickness in ((1.0, _FINE, 0.35), (5.0, _COARSE, 0.6)):
+        axes.vlines(np.arange(0, width + 0.1, step), 0, height, colors=colour, linewidth=thickness, zorder=0)
+        axes.hlines(np.arange(0, height + 0.1, step), 0, width, colors=colour, linewidth=thickness, zorder=0)
+
+
+def _baseline(row: int) -> float:
+    """Millimetres from the lower edge of the paper to the baseline of a row, counted from the top."""
+    return (4 - row - 0.5) * _ROW_MM
+
+
+def _draw_pulse(axes: Axes, baseline: float) -> None:
+    x = np.array([2.0, 3.0, 3.0, 8.0, 8.0, 9.0])
+    y = baseline + np.array([0.0, 0.0, MM_PER_MV, MM_PER_MV, 0.0, 0.0])
+    axes.plot(x, y, color=_INK, linewidth=0.8)
+
+
+def _draw_lead(axes: Axes, standard: StandardEcg, lead: str, row: int, start: float, seconds: float) -> None:
+    baseline = _baseline(row)
+    x0 = _PULSE_MM + start * MM_PER_SECOND
+    first, last = round(start * SAMPLING_RATE), round((start + seconds) * SAMPLING_RATE)
+    part = standard.signal[LEADS.index(lead), first : last + 1]
+    absent = lead in standard.missing_leads
+    if len(part) and not absent:
+        x = x0 + np.arange(len(part)) / SAMPLING_RATE * MM_PER_SECOND
+        axes.plot(x, part * MM_PER_MV + baseline, color=_INK, linewidth=0.8, solid_joinstyle="round")
+    if start:
+        axes.vlines(x0, baseline - 3, baseline + 3, colors=_INK, linewidth=0.8)
+    axes.text(
+        x0 + 1.5,
+        baseline + 11.0,
+        f"{lead} (missing)" if absent else lead,
+        fontsize=9,
+        fontweight="bold",
+        color=_INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
+    )
+
+
+def _write_head(
+    figure: Figure, recording: Recording, prediction: ArrhythmiaPrediction, left: float, height: float
+) -> None:
+    figure.text(left, 1 - 6.5 / height, prediction.record, fontsize=13, fontweight="bold", color=_INK)
+    cut = f", the first {SECONDS:g} s shown" if recording.duration > SECONDS else ""
+    details = [f"{prediction.sampling_rate:g} Hz", f"{recording.duration:.1f} s{cut}"]
+    if recording.age is not None:
+        details.append(f"{recording.age:g} years")
+    if recording.sex:
+        details.append(recording.sex)
+    details.append(f"{MM_PER_SECOND:g} mm/s, {MM_PER_MV:g} mm/mV")
+    figure.text(left, 1 - 12.5 / height, "   ".join(details), fontsize=9, color="#444444")
+
+
+def _write_findings(
+    figure: Figure, prediction: ArrhythmiaPrediction, left: float, width: float, height: float
+) -> None:
+    evaluable, others = sorted_findings(prediction)
+    positive = [f for f in evaluable if f.positive]
+    negative = [f for f in evaluable if not f.positive][:_SHOWN_NEGATIVE]
+    axes = figure.add_axes((left, _BOTTOM / height, 1 - left - _RIGHT / width, (_TABLE_MM - 5.0) / height))
+    axes.set(xlim=(0, width - _LEFT - _RIGHT), ylim=(_TABLE_MM - 5.0, 0))
+    axes.axis("off")
+    _write_column(axes, 0.0, "Positive", positive, "#b34700", bold=True)
+    _write_column(axes, 135.0, "Highest below threshold", negative, "#555555", bold=False)
+    foot = []
+    if others:
+        foot.append(
+            f"Not evaluable, too few positives in training: {', '.join(f.abbreviation for f in others)}."
+        )
+    foot += [f"Warning: {w.message.rstrip('.')}." for w in prediction.warnings[:3]]
+    m = prediction.model
+    foot.append(f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}")
+    axes.text(
+        0, _TABLE_MM - 6.0, "\n".join(foot), fontsize=7.5, color="#444444", va="bottom", linespacing=1.4
+    )
+
+
+def _write_column(
+    axes: Axes, x: float, title: str, findings: list[Finding], colour: str, *, bold: bool
+) -> None:
+    """Findings with a bar each: length is the probability, the tick is the threshold."""
+    axes.text(x, 2.0, title, fontsize=9.5, fontweight="bold", color=colour, va="center")
+    length, bar = 30.0, x + 88.0
+    axes.text(bar, 2.0, "probability (tick: threshold)", fontsize=7, color="#777777", va="center")
+    room = 6
+    for i, finding in enumerate(findings[:room]):
+        y = 7.5 + 5.2 * i
+        name = finding.name if len(finding.name) <= 40 else f"{finding.name[:38].rstrip()}..."
+        weight = "bold" if bold else "normal"
+        axes.text(x, y, finding.abbreviation, fontsize=8.5, fontweight=weight, color=_INK, va="center")
+        axes.text(x + 24.0, y, name, fontsize=8, color="#333333", va="center")
+        axes.barh(y, length, left=bar, height=2.4, color="#eeeeee")
+        axes.barh(y, length * finding.probability, left=bar, height=2.4, color=colour)
+        tick = bar + length * finding.threshold
+        axes.vlines(tick, y - 1.9, y + 1.9, colors=_INK, linewidth=1.0)
+        axes.text(bar + length + 2, y, f"{finding.probability:.2f}", fontsize=8.5, color=_INK, va="center")
+    if len(findings) > room:
+        rest = ", ".join(f.abbreviation for f in findings[room:])
+        axes.text(x, 7.5 + 5.2 * room, f"and {rest}", fontsize=8, color="#333333", va="center")

@@ -1,0 +1,126 @@
+"""A report: lines and tables with a meaning, shown in colour on a terminal and as plain text elsewhere.
+
+rich is imported only when a terminal is there to show it, because ``ibt predict`` must start fast in scripts.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+Meaning = Literal["plain", "heading", "positive", "warning", "muted"]
+STYLES: dict[Meaning, str] = {
+    "plain": "",
+    "heading": "bold",
+    "positive": "bold yellow",
+    "warning": "magenta",
+    "muted": "dim",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of text, with a label in front of it where ``label`` is not empty."""
+
+    text: str
+    meaning: Meaning = "plain"
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table."""
+
+    cells: tuple[str, ...]
+    meaning: Meaning = "plain"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under titles; a title that ends with ``>`` heads a column of numbers, which goes to the right."""
+
+    titles: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The titles without their marks."""
+        return tuple(title.removesuffix(">") for title in self.titles)
+
+
+Report = Sequence[Line | Table]
+
+
+def plain_text(report: Report) -> str:
+    """The report without colour, columns aligned with spaces."""
+    width = max((len(b.label) for b in report if isinstance(b, Line)), default=0)
+    lines: list[str] = []
+    for block in report:
+        if isinstance(block, Table):
+            lines += ["", *_plain_table(block), ""]
+        elif block.meaning == "heading":
+            lines.append(block.text)
+        else:
+            lines.append(f"  {block.label:<{width}}  {block.text}" if block.label else f"  {block.text}")
+    return "\n".join(lines)
+
+
+def show(report: Report, stream: TextIO | None = None) -> None:
+    """Write the report: in colour to a terminal (unless NO_COLOR is set), as plain text elsewhere."""
+    out = stream or sys.stdout
+    if not out.isatty():
+        out.write(plain_text(report) + "\n")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(file=out, highlight=False)
+    for block in report:
+        if isinstance(block, Line):
+            indent = "" if block.meaning == "heading" else "  "
+            label = f"{block.label:<9}" if block.label else ""
+            console.print(
+                Text.assemble(indent, (label, STYLES["muted"]), (block.text, STYLES[block.meaning]))
+            )
+            continue
+        table = RichTable(box=box.SIMPLE, header_style=STYLES["muted"], pad_edge=False)
+        for title, head in zip(block.titles, block.heads, strict=True):
+            table.add_column(head, justify="right" if title != head else "left")
+        for row in block.rows:
+            table.add_row(*(Text(cell) for cell in row.cells), style=STYLES[row.meaning])
+        console.print(table)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for people; a dash where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Rising whole numbers as spans: ``1-3, 7``."""
+    parts: list[tuple[int, int]] = []
+    for n in numbers:
+        if parts and n == parts[-1][1] + 1:
+            parts[-1] = (parts[-1][0], n)
+        else:
+            parts.append((n, n))
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _plain_table(table: Table) -> list[str]:
+    cells = [table.heads, *(row.cells for row in table.rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.titles))]
+    right = [title.endswith(">") for title in table.titles]
+    return [
+        "  "
+        + "  ".join(
+            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]

@@ -1,0 +1,117 @@
+"""Predictions as reports for people: what is positive comes first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ibt_deploy.predictions import (
+    NOTICE,
+    ArrhythmiaPrediction,
+    Finding,
+    Model,
+    Prediction,
+    SepsisPrediction,
+)
+from ibt_deploy.render.report import Line, Report, Row, Table, spans
+from ibt_deploy.variables import N_TIME_VARYING
+
+
+def prediction_report(prediction: Prediction) -> Report:
+    """Everything about one recording or stay."""
+    if isinstance(prediction, ArrhythmiaPrediction):
+        return _arrhythmia(prediction)
+    return _sepsis(prediction)
+
+
+def sorted_findings(prediction: ArrhythmiaPrediction) -> tuple[list[Finding], list[Finding]]:
+    """Evaluable findings, the positive first and then by falling probability; and those not evaluable."""
+    findings = prediction.findings
+    evaluable = sorted((f for f in findings if f.evaluable), key=lambda f: (not f.positive, -f.probability))
+    return evaluable, [f for f in findings if not f.evaluable]
+
+
+def alarm_summary(prediction: SepsisPrediction) -> str:
+    """One sentence about the risk over the stay."""
+    highest = int(np.argmax(prediction.risk))
+    hours = prediction.hours
+    latest, most = prediction.risk[-1], prediction.risk[highest]
+    text = (
+        f"latest {latest:.3f} (hour {hours[-1]}), highest {most:.3f} (hour {hours[highest]}), "
+        f"threshold {prediction.threshold:.3f}"
+    )
+    alarms = [int(hour) for hour in hours[prediction.alarms]]
+    if not alarms:
+        return f"{text}; no alarm"
+    return f"{text}; alarm in {len(alarms)} of {len(hours)} hours: {spans(alarms)}"
+
+
+def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
+    evaluable, others = sorted_findings(prediction)
+    rows = tuple(
+        Row(
+            (
+                "positive" if f.positive else "",
+                f.abbreviation,
+                f.name,
+                f"{f.probability:.3f}",
+                f"{f.threshold:.3f}",
+            ),
+            "positive" if f.positive else "plain",
+        )
+        for f in evaluable
+    )
+    found = (
+        f"{prediction.format}, {prediction.sampling_rate:g} Hz, {prediction.duration:.1f} s, "
+        f"{len(prediction.leads)} leads"
+    )
+    report: list[Line | Table] = [
+        Line(f"{prediction.record}: arrhythmia findings", "heading"),
+        Line(found, label="input"),
+        *_context(prediction),
+        Table(("", "finding", "name", "probability>", "threshold>"), rows),
+    ]
+    if others:
+        names = ", ".join(f.abbreviation for f in others)
+        report.append(Line(f"not evaluable, too few positives in training: {names}", "muted"))
+    return [*report, Line(NOTICE, "muted")]
+
+
+def _sepsis(prediction: SepsisPrediction) -> Report:
+    measured = (~np.isnan(prediction.values[:, :N_TIME_VARYING])).sum(axis=1)
+    rows = tuple(
+        Row(
+            (
+                str(hour),
+                f"{risk:.3f}",
+                "alarm" if alarm else "",
+                f"{n} of {N_TIME_VARYING}" if not inserted else "hour missing",
+            ),
+            "positive" if alarm else "plain",
+        )
+        for hour, risk, alarm, n, inserted in zip(
+            prediction.hours, prediction.risk, prediction.alarms, measured, prediction.inserted, strict=True
+        )
+    )
+    hours = f"{len(prediction.hours)} hours ({prediction.hours[0]} to {prediction.hours[-1]})"
+    report: list[Line | Table] = [
+        Line(f"{prediction.record}: hourly sepsis risk", "heading"),
+        Line(f"{prediction.format}, {hours}", label="input"),
+        *_context(prediction),
+        Line(alarm_summary(prediction), "positive" if prediction.alarms.any() else "plain", label="risk"),
+    ]
+    if prediction.never_measured:
+        report.append(Line(", ".join(prediction.never_measured), "muted", label="never measured"))
+    return [*report, Table(("hour>", "risk>", "", "measured>"), rows), Line(NOTICE, "muted")]
+
+
+def _context(prediction: Prediction) -> list[Line]:
+    lines = [Line(change.rstrip("."), label="changed") for change in prediction.changes]
+    lines += [Line(w.message.rstrip("."), "warning", label="warning") for w in prediction.warnings]
+    return [*lines, Line(_model(prediction.model), "muted", label="model")]
+
+
+def _model(model: Model) -> str:
+    return (
+        f"{model.name} {model.version} (sha256 {model.sha256[:12]}), {model.variant} on {model.device}, "
+        f"operating point '{model.operating_point}'"
+    )
