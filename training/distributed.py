@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,28 @@ class Place:
     def is_first(self) -> bool:
         """Whether this process writes files and talks."""
         return self.rank == 0
+
+    def mean(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each term averaged over the processes."""
+        if self.size == 1:
+            return dict(terms)
+        stacked = torch.stack([terms[name] for name in sorted(terms)])
+        dist.all_reduce(stacked)
+        averaged = (stacked / self.size).unbind()
+        of = dict(zip(sorted(terms), averaged, strict=True))
+        return {name: of[name] for name in terms}
+
+    def from_first(self, result: Callable[[], T]) -> T:
+        """What ``result`` gives in the first process, in all of them.
+
+        Processes must not decide on numbers of their own: without synchronised batch norms these differ.
+        """
+        if self.size == 1:
+            return result()
+        shared: list[T | None] = [result() if self.is_first else None]
+        dist.broadcast_object_list(shared)
+        value: T = shared[0]  # type: ignore[assignment]
+        return value
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ibt_deploy.errors import DataError, IbtError
+from ibt_deploy.errors import DataError, IbtError, RecipeError
 from training.batch import Batch
 from training.checkpoint import SCHEMA, network_checkpoint, read_checkpoint, save_atomically
 from training.distributed import Place
@@ -21,13 +21,14 @@ from training.inference import part_logits
 from training.objectives import Objective
 from training.precision import autocast, chosen_dtype
 from training.progress import Reporter, epoch_line
-from training.recipe import Recipe
+from training.recipe import Recipe, recipe_from_dict
 from training.schedule import learning_rate, parameter_groups
 from training.sources import Source
 
 T = TypeVar("T")
 LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
-TEACHER_WEIGHTS = ".teacher."
+TEACHER_WEIGHTS, STATISTICS = ".teacher.teacher.", ".teacher."
+"""What ``last.pt`` leaves out (the teacher has its own file), and what one made before may lack."""
 SHRUNK = 0.1
 
 
@@ -66,6 +67,7 @@ class Fit:
         self.recipe, self.source, self.out, self.device = recipe, source, out, device
         self.place = place or Place()
         self.objective = objective
+        self._refuse_empty_shares()
         self.dtype = chosen_dtype(recipe.fit.precision, device)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(objective, recipe.fit.weight_decay),
@@ -81,6 +83,17 @@ class Fit:
             "teacher_sha256": teacher_sha256,
         }
         self.stepper = self._stepper()
+
+    def _refuse_empty_shares(self) -> None:
+        items, size = len(self.source.items("train")), self.source.batch_size
+        if not items:
+            raise DataError("the training part of the split is empty")
+        smallest = items % size or size
+        if smallest < self.place.size:
+            raise RecipeError(
+                f"fit.batch_size: {items} items in batches of {size} leave one of {smallest}, fewer than the "
+                f"{self.place.size} processes; choose another size"
+            )
 
     def _stepper(self) -> nn.Module:
         stepper: nn.Module = self.objective
@@ -146,10 +159,10 @@ class Fit:
             show = i % 10 == 9
             reporter.step({k: float(v) / seen for k, v in sums.items()} if show else {})
         seconds = time.perf_counter() - started
-        train = {k: float(v) / seen for k, v in sums.items()}
+        train = {k: float(v) / seen for k, v in self.place.mean(sums).items()}
         if not all(map(_is_finite, train.values())):
             raise DivergedError(f"{self.out}: the loss became infinite in epoch {epoch + 1}; lower fit.lr")
-        validation = self._validate()
+        validation = self.place.from_first(self._validate)
         best = self.best
         record = {
             "epoch": epoch,
@@ -244,13 +257,15 @@ class Fit:
         if not path.is_file():
             return False
         content = read_checkpoint(path, self.device)
-        if content["identity"] != self.identity:
-            differing = [k for k, v in self.identity.items() if content["identity"].get(k) != v]
+        # A run begun before a key existed has the key's default, which is what it was trained with.
+        begun = {**content["identity"], "recipe": recipe_from_dict(content["identity"]["recipe"]).to_dict()}
+        differing = [k for k, v in self.identity.items() if begun.get(k) != v]
+        if differing:
             raise DataError(
                 f"{self.out}: holds a run with another {', '.join(differing)}; choose another folder"
             )
         missing, unexpected = self.objective.load_state_dict(content["objective"], strict=False)
-        if unexpected or any(TEACHER_WEIGHTS not in f".{k}" for k in missing):
+        if unexpected or any(STATISTICS not in f".{k}" for k in missing):
             raise DataError(f"{path}: does not fit the recipe's networks")
         self.optimiser.load_state_dict(content["optimiser"])
         self.history = content["history"]
