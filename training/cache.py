@@ -12,6 +12,8 @@ import pandas as pd
 
 from ibt_deploy.errors import DataError
 
+SCHEMA = 1
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -43,10 +45,16 @@ def open_cache(folder: Path) -> Cache:
     path = folder / "cache.json"
     if not path.is_file():
         raise DataError(f"{folder}: no cache.json here; make a cache with `ibt train prepare`")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    for name, entry in manifest["files"].items():
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        schema, files = manifest["schema"], {n: e["sha256"] for n, e in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: is not the summary of a cache; make the cache anew") from error
+    if schema != SCHEMA:
+        raise DataError(f"{path}: is of schema {schema}, this ibt reads {SCHEMA}; make the cache anew")
+    for name, sha256 in files.items():
         file = folder / name
-        if not file.is_file() or file_sha256(file) != entry["sha256"]:
+        if not file.is_file() or file_sha256(file) != sha256:
             raise DataError(f"{file}: missing or altered since the cache was made")
     index = pd.read_csv(folder / "index.csv", dtype={"record": str, "patient": str, "group": str})
     return Cache(folder, manifest, index)

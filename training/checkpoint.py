@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ SCHEMA = 1
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """Write ``content`` so that ``path`` holds either the old or the new checkpoint, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("wb") as file:
         torch.save(content, file)
         file.flush()
@@ -33,8 +34,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such checkpoint") from error
-    except Exception as error:
-        raise DataError(f"{path}: not a readable checkpoint ({error})") from error
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise DataError(f"{path}: not a checkpoint of this version")
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ibt_deploy.classes import N_CLASSES
+from ibt_deploy.errors import RecipeError
 from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads
 from training.models.encoder import Encoder
 from training.models.lstm import ResidualLSTM
@@ -71,7 +72,7 @@ def boundaries(recipe: Recipe, n_teacher: int, n_student: int) -> tuple[tuple[in
     """Pairs (teacher unit, student unit) after which features are matched, as even as the units divide."""
     n = recipe.bbm.groups or (4 if recipe.task == "arrhythmia" else 3)
     if n_teacher % n or n_student % n:
-        raise ValueError(
-            f"{n} groups divide neither {n_teacher} teacher nor {n_student} student units evenly"
+        raise RecipeError(
+            f"bbm.groups: {n} groups divide neither {n_teacher} teacher nor {n_student} student units evenly"
         )
     return tuple((n_teacher // n * i, n_student // n * i) for i in range(1, n + 1))

@@ -11,11 +11,12 @@ import json
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ibt_deploy.errors import RecipeError
+from training.recipe_checks import refuse_impossible
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class DataRecipe:
 
     ``features``: rows of stays, ``full`` (109) or ``values40``. ``label``: ``official`` or ``h12`` (1 from
     six rows earlier, for training only). ``band``: zero-phase pass band of ECGs in Hz, empty for none.
-    ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training groups
+    ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training part
     used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
     """
 
@@ -216,10 +217,7 @@ def _from_mapping(table: Mapping[str, Any], cls: type[Any], path: str) -> Any:
 def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
     """Recipe from plain data; raises RecipeError for anything unknown or impossible."""
     recipe: Recipe = _from_mapping(table, Recipe, "")
-    if not 0 < recipe.data.train_fraction <= 1:
-        raise RecipeError(f"data.train_fraction: {recipe.data.train_fraction} is not in (0, 1]")
-    if len(recipe.data.band) not in (0, 2):
-        raise RecipeError("data.band: give the two corner frequencies in Hz, or nothing")
+    refuse_impossible(recipe.to_dict())
     return recipe
 
 
@@ -247,11 +245,8 @@ def load_recipe(path: Path, assignments: Mapping[str, str] | None = None) -> Rec
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     return override(recipe_from_dict(table), assignments or {})
-
-
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """The same recipe under another seed."""
-    return replace(recipe, seed=seed)

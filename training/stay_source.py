@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.errors import RecipeError
 from ibt_deploy.metrics.ranking import auprc, auroc
 from ibt_deploy.metrics.sepsis import utility_sweep
 from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
@@ -52,6 +53,9 @@ class StaySource(Source):
     def __init__(self, cache: Cache, split: Path, recipe: DataRecipe, batch_size: int, seed: int) -> None:
         self.cache, self.batch_size, self.samples = cache, batch_size, 0
         values, labels, self.offsets = read_rows(cache)
+        longest = int(np.diff(self.offsets).max())
+        if longest > recipe.max_hours:
+            raise RecipeError(f"data.max_hours: {recipe.max_hours}, but there are stays of {longest} hours")
         ids = cache.index["patient"].tolist()
         parts, self.split_sha256 = read_split(split, ids), file_sha256(split)
         self._items: dict[Part, Ints] = {p: np.flatnonzero(parts == i) for i, p in enumerate(PARTS)}
@@ -84,10 +88,6 @@ class StaySource(Source):
         """See :meth:`Source.items`."""
         return self._items[part]
 
-    def steps_per_epoch(self) -> int:
-        """See :meth:`Source.steps_per_epoch`."""
-        return -(-len(self._items["train"]) // self.batch_size)
-
     def _batch(self, items: Ints) -> Batch:
         # numpy throughout: torch operations in the thread that prepares batches would start a second team
         # of OpenMP threads, which fights with the one that trains.
@@ -101,19 +101,31 @@ class StaySource(Source):
         labels = (self.labels[rows] * mask).astype(np.float32)
         return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), known, known)
 
-    def epoch(self, seed: int, epoch: int, share: slice) -> Iterator[Batch]:
-        """Stays of similar length together, in random order; see :meth:`Source.epoch`."""
+    def plan(self, seed: int, epoch: int) -> list[Ints]:
+        """Stays of similar length together, about as many rows in every batch; see :meth:`Source.plan`.
+
+        The loss is a mean over the rows of a batch. Were every batch to hold as many stays, rows of short stays
+        would weigh ten times as much as rows of long ones.
+        """
         rng = np.random.default_rng((seed, epoch))
         order = rng.permutation(self._items["train"])
         lengths = np.diff(self.offsets)
+        budget = self.batch_size * lengths[order].mean()
         chunk = self.batch_size * LENGTH_BUCKETS
         batches: list[Ints] = []
         for start in range(0, len(order), chunk):
             part = order[start : start + chunk]
             part = part[np.argsort(lengths[part], kind="stable")]
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        for i in rng.permutation(len(batches)):
-            yield self._batch(batches[i][share])
+            rows = np.cumsum(lengths[part])
+            parts = max(round(rows[-1] / budget), 1)
+            cuts = np.searchsorted(rows, rows[-1] * np.arange(1, parts) / parts)
+            batches += [batch for batch in np.split(part, cuts) if len(batch)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def training_batch(self, seed: int, epoch: int, items: Ints) -> Batch:
+        """See :meth:`Source.training_batch`; nothing is drawn for stays."""
+        del seed, epoch
+        return self._batch(items)
 
     def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
         """See :meth:`Source.plain`; shortest stays first."""
