@@ -222,10 +222,11 @@ class BlockMatching(nn.Module):
         return self.student.segment(z, self.stops[n - 1] if n else 0, self.stops[n])
 
     def _error(self, a: Tensor, b: Tensor, mask: Tensor | None) -> Tensor:
-        error = masked_mean((a.float() - b.float()).square(), mask)
+        squares = (a.float() - b.float()).square()
         if self.recipe.reduction == "mean":
-            return error
-        return error * (a[0].numel() if mask is None else a.shape[-1] * float(mask.sum()) / mask.shape[0])
+            return masked_mean(squares, mask)
+        valid = squares if mask is None else squares * mask.unsqueeze(-1)
+        return masked_mean(valid.sum(dim=(1, 2)), None)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, teacher_x: Tensor | None = None
@@ -250,6 +251,8 @@ class BlockMatching(nn.Module):
                 l2_n = self._error(self.to_teacher[n](on_teacher_input), z_g[n], mask)
             l2.append(l2_n)
             output = z_f[n]
+            if n and self.recipe.detach_block_inputs:
+                output = self.student.matched_tokens(self._student_group(n, raw[n - 1].detach()))
             if self.recipe.l1_norm == "layernorm":
                 output = F.layer_norm(output, output.shape[-1:])
             l1.append(self._error(output, self.to_student[n](seen_by_teacher), mask))

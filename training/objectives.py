@@ -147,8 +147,11 @@ class BBM(Objective):
 
     def forward(self, batch: Batch, progress: float) -> Terms:
         """See :meth:`Objective.forward`."""
-        teacher_inputs = batch.inputs.roll(1, dims=0) if self.recipe.pairing == "shuffled" else None
-        terms = self.matching(batch.inputs, batch.rows, teacher_inputs)
+        teacher_inputs, rows = None, batch.rows
+        if self.recipe.pairing == "shuffled":
+            teacher_inputs = batch.inputs.roll(1, dims=0)
+            rows = None if rows is None else rows * rows.roll(1, dims=0)
+        terms = self.matching(batch.inputs, rows, teacher_inputs)
         task = bce(terms.student_logits, batch.labels, batch.known)
         matching = terms.total(self.recipe)
         w_task, w_matching = self.weights(progress)
