@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.models.transformer import MASKED, EcgTransformer, StayTransformer
+from training.models.transformer import MASKED, Block, EcgTransformer, StayTransformer, causal_mask
 
 
 class EcgDeiT(EcgTransformer):
@@ -85,6 +85,25 @@ class StayDeiT(StayTransformer):
         z_rows, z_queries = z.chunk(2, dim=1)
         averaged: Tensor = (super().head(z_rows) + self.distillation_head(z_queries).squeeze(-1)) / 2
         return averaged
+
+    def forward_cached(
+        self, rows: Tensor, position: Tensor, past_k: Tensor, past_v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`StayTransformer.forward_cached`; rows alone are cached: no later token sees a query."""
+        hours, where = rows.shape[1], self.positions[position]
+        z, queries = self.embedding(rows) + where, self.distillation_query + where
+        causal = causal_mask(hours, past_k.shape[3] + hours, rows.device)
+        others = (1 - torch.eye(hours, device=rows.device)) * MASKED
+        seen_by_queries = torch.cat((causal, others), dim=1)
+        keys, values = [], []
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            z, (k, v) = block.forward_cached(z, (past_k[i], past_v[i]), causal)
+            queries, _ = block.forward_cached(queries, (k, v), seen_by_queries)
+            keys.append(k)
+            values.append(v)
+        logits = self.head(self.norm(torch.cat((z, queries), dim=1)))
+        return logits, torch.stack(keys), torch.stack(values)
 
 
 class StayTwoHeads(StayTransformer):
