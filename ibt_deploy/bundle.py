@@ -6,13 +6,14 @@
     ├── bundle.json        the contract, see below
     ├── model.onnx         the graph in float32, and any proven variant, e.g. model.int8.onnx
     ├── golden.npz         raw inputs with expected features and logits (layout: ibt_deploy.golden)
+    ├── curves.svg         the picture in the card, drawn from bundle.json
     └── card.md            the model card, generated from bundle.json
 
 ``bundle.json`` (schema 1) names the task, version, tensors, preprocessing with its constants, classes,
 calibration, thresholds of every operating point, held-out metrics, training data, licences, intended use and
 the SHA-256 of every other file. The SHA-256 of ``bundle.json`` itself is the hash of the bundle, and so
-covers all of it. Only ONNX, JSON, Markdown and pickle-free numpy archives are allowed: nothing in a bundle
-can execute code when it is loaded.
+covers all of it. Only ONNX, JSON, Markdown, SVG and pickle-free numpy archives are allowed: nothing in a
+bundle can execute code when it is loaded (the picture is for people; nothing here ever opens it).
 
 A bundle is refused when a file is altered, missing or unexpected, when a name leads out of the directory,
 when the contract contradicts itself, and when it asks for preprocessing that this version does not implement.
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 Task = Literal["arrhythmia", "sepsis"]
 TASKS: tuple[Task, ...] = ("arrhythmia", "sepsis")
 CONTRACT = "bundle.json"
-SUFFIXES = (".onnx", ".json", ".npz", ".md")
+SUFFIXES = (".onnx", ".json", ".npz", ".md", ".svg")
 _MAX_CONTRACT_BYTES = 4 * 2**20
 _PACKAGED = Path(__file__).parent / "bundles"
 
