@@ -95,7 +95,10 @@ def _pulses(
 
 
 def stay_cache(folder: Path, n: int = 60, *, longest: int = 40, seed: int = 0) -> Path:
-    """A cache of ``n`` stays of 8 to ``longest`` hours with split; every third is septic, with a rising heart rate."""
+    """A cache of ``n`` stays of 8 to ``longest`` hours with split; every third is septic.
+
+    The heart rate rises from six hours before onset.
+    """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     rows, values, labels, start = [], [], [], 0
