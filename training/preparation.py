@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.errors import DataError
-from training.cache import Cache, open_cache
+from training.cache import Cache, file_sha256, open_cache
 from training.prepare.cache import CacheSummary
 from training.split import ecg_parts, stay_parts
 from training.stratify import PARTS, part_counts, read_split, write_split
@@ -125,31 +124,32 @@ def item_ids(cache: Cache) -> list[str]:
 def write_cache_split(cache: Cache, given: Path | None = None, seed: int | None = None) -> Split:
     """Write ``split.csv`` into the folder of the cache.
 
-    A ``given`` split is copied; with a ``seed`` a new one is drawn; with neither, the packaged split serves if
-    its ids are exactly the cache's, and otherwise one is drawn with seed 0.
+    A ``given`` split is copied; with a ``seed`` a new one is drawn; with neither, the packaged split serves
+    if its ids are exactly the cache's, and otherwise one is drawn with seed 0.
 
     Raises
     ------
     DataError
         The given split is damaged or of other ids.
     """
-    from training.cache import file_sha256
-
     path, ids = cache.folder / SPLIT, item_ids(cache)
-    origin = None
     if given is not None:
-        parts, origin = read_split(given, ids), f"copied from {given}"
-    elif seed is None and (given := packaged_split(cache.task)) is not None:
+        return _copied(given, path, read_split(given, ids), f"copied from {given}")
+    packaged = packaged_split(cache.task) if seed is None else None
+    if packaged is not None:
         try:
-            parts, origin = read_split(given, ids), "the packaged one: its ids are exactly these"
+            return _copied(
+                packaged, path, read_split(packaged, ids), "the packaged one, made for exactly these"
+            )
         except DataError:
-            given = None
-    if given is not None and origin is not None:
-        if not (path.exists() and path.samefile(given)):
-            shutil.copyfile(given, path)
-        return Split(path, file_sha256(path), parts, origin)
+            pass
     parts = drawn_parts(cache, seed or 0)
     return Split(path, write_split(path, ids, parts), parts, f"drawn with seed {seed or 0}")
+
+
+def _copied(given: Path, path: Path, parts: Ints, origin: str) -> Split:
+    path.write_bytes(given.read_bytes())
+    return Split(path, file_sha256(path), parts, origin)
 
 
 def drawn_parts(cache: Cache, seed: int) -> Ints:
@@ -216,6 +216,11 @@ def prepare(
 
     Parameters as for :func:`prepare_cache` and :func:`write_cache_split`.
     """
+    if split is not None:
+        if not split.is_file():
+            raise DataError(f"{split}: no such split")
+        if split.resolve().parent == out.resolve():
+            raise DataError(f"{split}: lies in the cache that is replaced; move it elsewhere first")
     summary = prepare_cache(source, out, labels=labels, exclude=exclude, only=only, progress=progress)
     cache = open_cache(out)
     return [*cache_lines(summary), *split_lines(cache, write_cache_split(cache, split, seed))]

@@ -108,9 +108,8 @@ def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int 
 def _placed(units: Floats, base: Floats, classes: slice, rng: np.random.Generator) -> Ints:
     """Part of each unit, by steepest descent from random starts.
 
-    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. What is
-    minimised is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks
-    in a part.
+    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. Least
+    is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks in a part.
     """
     total = base.sum(axis=0) + units.sum(axis=0)
     wanted = np.outer(FRACTIONS, total)
