@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on what else the machine is doing.
+settings.register_profile("ibt", deadline=None)
+settings.load_profile("ibt")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -68,10 +68,6 @@ class EcgSource(Source):
         """See :meth:`Source.items`."""
         return self._items[part]
 
-    def steps_per_epoch(self) -> int:
-        """See :meth:`Source.steps_per_epoch`."""
-        return -(-len(self._items["train"]) // self.batch_size)
-
     def _window(self, item: int, start: int, stop: int) -> npt.NDArray[np.float32]:
         window = np.zeros((self.n_inputs, self.samples), dtype=np.float32)
         signal = self.signals[item][:, start:stop] / MICROVOLTS
@@ -93,14 +89,16 @@ class EcgSource(Source):
             None,
         )
 
-    def epoch(self, seed: int, epoch: int, share: slice) -> Iterator[Batch]:
-        """Every record has a random stream of its own; see :meth:`Source.epoch`."""
+    def plan(self, seed: int, epoch: int) -> list[Ints]:
+        """See :meth:`Source.plan`."""
         order = np.random.default_rng((seed, epoch)).permutation(self._items["train"])
-        for start in range(0, len(order), self.batch_size):
-            items = order[start : start + self.batch_size][share]
-            streams = (np.random.default_rng((seed, epoch, int(item))) for item in items)
-            windows = [self._random_window(int(i), r) for i, r in zip(items, streams, strict=True)]
-            yield self._batch(items, windows)
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+
+    def training_batch(self, seed: int, epoch: int, items: Ints) -> Batch:
+        """Every record has a random stream of its own; see :meth:`Source.training_batch`."""
+        streams = (np.random.default_rng((seed, epoch, int(item))) for item in items)
+        windows = [self._random_window(int(i), r) for i, r in zip(items, streams, strict=True)]
+        return self._batch(items, windows)
 
     def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
         """See :meth:`Source.plain`; the centre of longer records."""

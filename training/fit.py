@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -67,7 +69,6 @@ class Fit:
         self.recipe, self.source, self.out, self.device = recipe, source, out, device
         self.place = place or Place()
         self.objective = objective
-        self._refuse_empty_shares()
         self.dtype = chosen_dtype(recipe.fit.precision, device)
         self.optimiser = torch.optim.AdamW(
             parameter_groups(objective, recipe.fit.weight_decay),
@@ -84,15 +85,13 @@ class Fit:
         }
         self.stepper = self._stepper()
 
-    def _refuse_empty_shares(self) -> None:
-        items, size = len(self.source.items("train")), self.source.batch_size
-        if not items:
+    def _refuse_empty_shares(self, plan: list[npt.NDArray[np.int64]]) -> None:
+        if not plan:
             raise DataError("the training part of the split is empty")
-        smallest = items % size or size
+        smallest = min(map(len, plan))
         if smallest < self.place.size:
             raise RecipeError(
-                f"fit.batch_size: {items} items in batches of {size} leave one of {smallest}, fewer than the "
-                f"{self.place.size} processes; choose another size"
+                f"fit.batch_size: a batch of {smallest} is too small for {self.place.size} processes"
             )
 
     def _stepper(self) -> nn.Module:
@@ -130,7 +129,7 @@ class Fit:
             parameters = sum(p.numel() for p in self.objective.network.parameters())
             reporter.say(
                 f"{title}: {parameters:,} parameters, {len(self.source.items('train')):,} training items, "
-                f"{self.source.steps_per_epoch()} steps an epoch, {self.device}, {self.dtype}"
+                f"{self.device}, {self.dtype}"
                 + (f", resumed after epoch {len(self.history)}" if resumed else "")
             )
             while not self.finished:
@@ -143,16 +142,17 @@ class Fit:
         return best
 
     def _epoch(self, epoch: int, reporter: Reporter) -> dict[str, Any]:
-        fit, steps = self.recipe.fit, self.source.steps_per_epoch()
+        fit, source, seed = self.recipe.fit, self.source, self.recipe.seed
+        plan = source.plan(seed, epoch)
+        self._refuse_empty_shares(plan)
         torch.manual_seed((self.recipe.seed * 10_007 + epoch) * 1_009 + self.place.rank)
         self.objective.train()
-        reporter.start_epoch(epoch, fit.epochs, steps)
+        reporter.start_epoch(epoch, fit.epochs, len(plan))
         started, seen = time.perf_counter(), 0
         sums: dict[str, torch.Tensor] = {}
-        batches = self.source.epoch(self.recipe.seed, epoch, self.place.share)
+        batches = (source.training_batch(seed, epoch, items[self.place.share]) for items in plan)
         for i, batch in enumerate(one_ahead(batches)):
-            step = epoch * steps + i
-            terms = self._step(batch.to(self.device), step, steps)
+            terms = self._step(batch.to(self.device), epoch + i / len(plan), epoch + (i + 1) / len(plan))
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value.clone()
             seen += 1
@@ -166,8 +166,8 @@ class Fit:
         best = self.best
         record = {
             "epoch": epoch,
-            "steps": (epoch + 1) * steps,
-            "lr": learning_rate((epoch + 1) * steps - 1, steps, fit),
+            "steps": len(plan),
+            "lr": learning_rate(epoch + 1, fit),
             "train": train | self._map_norms(),
             "validation": validation,
             "improved": best is None or validation["selection"] > best["validation"]["selection"],
@@ -179,13 +179,13 @@ class Fit:
             self._save(record)
         return record
 
-    def _step(self, batch: Batch, step: int, steps: int) -> dict[str, torch.Tensor]:
+    def _step(self, batch: Batch, begun: float, done: float) -> dict[str, torch.Tensor]:
         fit = self.recipe.fit
-        rate = learning_rate(step, steps, fit)
+        rate = learning_rate(done, fit)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with autocast(self.device, self.dtype):
-            terms: dict[str, torch.Tensor] = self.stepper(batch, step / max(fit.epochs * steps, 1))
+            terms: dict[str, torch.Tensor] = self.stepper(batch, begun / fit.epochs)
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_((p for p in self.objective.parameters() if p.requires_grad), fit.clip_norm)

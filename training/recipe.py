@@ -23,13 +23,15 @@ from training.recipe_checks import refuse_impossible
 class DataRecipe:
     """What the networks see.
 
-    ``features``: rows of stays, ``full`` (109) or ``values40``. ``label``: ``official`` or ``h12`` (1 from
+    ``features``: rows of stays, ``full`` (109) or ``values40``. ``scale``: every feature standardised over
+    the training rows, or left in the units of the specification. ``label``: ``official`` or ``h12`` (1 from
     six rows earlier, for training only). ``band``: zero-phase pass band of ECGs in Hz, empty for none.
     ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training part
     used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
     """
 
     features: Literal["full", "values40"] = "full"
+    scale: Literal["standard", "specified"] = "standard"
     label: Literal["official", "h12"] = "official"
     band: tuple[float, ...] = ()
     max_hours: int = 336

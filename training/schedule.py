@@ -10,14 +10,12 @@ from training.objectives import Objective
 from training.recipe import FitRecipe
 
 
-def learning_rate(step: int, steps_per_epoch: int, recipe: FitRecipe) -> float:
-    """Rate of step ``step`` (from 0): linear from 0 to the peak, then cosine to ``final_lr`` of it."""
-    total = max(recipe.epochs * steps_per_epoch, 1)
-    warmup = min(recipe.warmup_epochs * steps_per_epoch, recipe.warmup_fraction * total)
-    done = step + 1
+def learning_rate(done: float, recipe: FitRecipe) -> float:
+    """Rate of the step that completes ``done`` epochs: linear from 0 to the peak, then cosine to its end."""
+    warmup = min(recipe.warmup_epochs, recipe.warmup_fraction * recipe.epochs)
     if done <= warmup:
         return recipe.lr * done / warmup
-    share = min((done - warmup) / max(total - warmup, 1), 1.0)
+    share = min((done - warmup) / (recipe.epochs - warmup), 1.0)
     cosine = 0.5 * (1 + math.cos(math.pi * share))
     return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * cosine)
 

@@ -31,12 +31,12 @@ class Source(ABC):
         """Indices of the records or stays of a part."""
 
     @abstractmethod
-    def epoch(self, seed: int, epoch: int, share: slice) -> Iterator[Batch]:
-        """Training batches of one epoch, shuffled, cropped and augmented; of every batch only ``share``."""
+    def plan(self, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """Items of each batch of an epoch; together every item of the training part exactly once."""
 
     @abstractmethod
-    def steps_per_epoch(self) -> int:
-        """Number of batches in :meth:`epoch`."""
+    def training_batch(self, seed: int, epoch: int, items: npt.NDArray[np.int64]) -> Batch:
+        """The batch of ``items`` as that epoch sees them, cropped and augmented."""
 
     @abstractmethod
     def plain(self, items: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:

@@ -73,6 +73,9 @@ class StaySource(Source):
         )
         self.n_inputs = self.constants.n_features
         self.features = featurise(values, self.offsets, self.constants)
+        if recipe.scale == "standard":
+            self.constants = self.constants.standardising(self.features[train_rows])
+            self.features = self.constants.standardised(self.features)
         self.official_labels = labels
         self.labels = labels if recipe.label == "official" else self._earlier(labels)
 
@@ -104,8 +107,8 @@ class StaySource(Source):
     def plan(self, seed: int, epoch: int) -> list[Ints]:
         """Stays of similar length together, about as many rows in every batch; see :meth:`Source.plan`.
 
-        The loss is a mean over the rows of a batch. Were every batch to hold as many stays, rows of short stays
-        would weigh ten times as much as rows of long ones.
+        The loss is a mean over the rows of a batch. Were every batch to hold as many stays, rows of short
+        stays would weigh ten times as much as rows of long ones.
         """
         rng = np.random.default_rng((seed, epoch))
         order = rng.permutation(self._items["train"])
@@ -162,6 +165,7 @@ class StaySource(Source):
             "selection": float(sweep.utilities[best]),
             "utility": float(sweep.utilities[best]),
             "threshold": float(sweep.thresholds[best]),
+            "bce": float(np.mean(np.logaddexp(0, logits) - labels * logits)),
             "auroc": auroc(labels, risk),
             "auprc": auprc(labels, risk),
         }

@@ -100,7 +100,7 @@ def featurise(values: AnyFloatArray, offsets: Offsets, constants: StayPreprocess
         rows = _usable(values[begin:end], constants)
         first = np.repeat(spans[stay:beyond] - begin, np.diff(spans[stay : beyond + 1]))
         last, since = _carried(rows, first)
-        features[begin:end] = _features(rows, last, since, constants)
+        features[begin:end] = constants.standardised(_features(rows, last, since, constants))
         stay = beyond
     return features
 
@@ -133,7 +133,7 @@ def featurise_next(
     columns = np.arange(N_VARIABLES)
     now = known[np.maximum(last[-1], 0), columns]
     after = FeatureState(now, since[-1].astype(np.int64), state.rows + len(rows))
-    return _features(known, last, since, constants)[1:], after
+    return constants.standardised(_features(known, last, since, constants)[1:]), after
 
 
 def _usable(values: AnyFloatArray, constants: StayPreprocessing) -> Float32Array:

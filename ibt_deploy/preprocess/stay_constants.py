@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -17,6 +17,9 @@ Features = Literal["full", "values40"]
 Offsets = npt.NDArray[np.integer[Any]]
 
 LOGARITHMIC = np.array([v.transform == "log1p" for v in VARIABLES[:N_TIME_VARYING]])
+FEATURE_CLIP = 8.0
+LEAST_SPREAD = 1e-3
+"""A feature that varies less in training is left in its own units."""
 FULL_NAMES: tuple[str, ...] = (
     *NAMES[:N_TIME_VARYING],
     *(f"{name} observed" for name in NAMES[:N_TIME_VARYING]),
@@ -44,6 +47,10 @@ class StayPreprocessing:
     hidden
         Variables that the model must not see (an ablation): they count as never measured, in training and
         in scoring alike; a hidden ICULOS has the feature 0.
+    centres, spreads
+        Mean and deviation of every feature over the training rows, by which features are standardised at
+        the end; empty leaves them as they are. Without this the times and flags, all between 0 and 1, move
+        a network far less than the values do.
     """
 
     medians: tuple[float, ...]
@@ -53,6 +60,8 @@ class StayPreprocessing:
     admission_time: float
     features: Features = "full"
     hidden: tuple[str, ...] = ()
+    centres: tuple[float, ...] = ()
+    spreads: tuple[float, ...] = ()
 
     name: ClassVar[str] = "stay"
     version: ClassVar[str] = "1.0.0"
@@ -68,6 +77,11 @@ class StayPreprocessing:
             raise BundleError("stay preprocessing needs a finite age and admission_time")
         if self.features not in get_args(Features):
             raise BundleError(f"stay preprocessing knows no features {self.features!r}")
+        scales = (*self.centres, *self.spreads)
+        if (len(self.centres), len(self.spreads)) not in ((0, 0), (self.n_features, self.n_features)):
+            raise BundleError(f"stay preprocessing needs {self.n_features} centres and spreads, or none")
+        if not all(math.isfinite(c) for c in scales) or min(self.spreads, default=1.0) <= 0:
+            raise BundleError("stay preprocessing needs finite centres and positive spreads")
         if unknown := set(self.hidden) - set(NAMES):
             raise BundleError(f"stay preprocessing hides variables that do not exist: {sorted(unknown)}")
 
@@ -80,6 +94,21 @@ class StayPreprocessing:
     def feature_names(self) -> tuple[str, ...]:
         """Name of every feature, in order."""
         return FULL_NAMES if self.features == "full" else NAMES
+
+    def standardised(self, features: Float32Array) -> Float32Array:
+        """``features`` ``(rows, n_features)`` in units of their spread, clipped; changed in place."""
+        if self.centres:
+            features -= np.array(self.centres, dtype=np.float32)
+            features /= np.array(self.spreads, dtype=np.float32)
+            np.clip(features, -FEATURE_CLIP, FEATURE_CLIP, out=features)
+        return features
+
+    def standardising(self, features: Float32Array) -> StayPreprocessing:
+        """These constants with the centres and spreads of training ``features`` ``(rows, n_features)``."""
+        centres = features.mean(axis=0, dtype=np.float64)
+        spreads = features.std(axis=0, dtype=np.float64)
+        spreads[spreads < LEAST_SPREAD] = 1.0
+        return replace(self, centres=tuple(centres.tolist()), spreads=tuple(spreads.tolist()))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that a bundle has to keep, as JSON knows it."""
@@ -94,6 +123,8 @@ class StayPreprocessing:
             "age": self.age,
             "admission_time": self.admission_time,
             "hidden": list(self.hidden),
+            "centres": list(self.centres),
+            "spreads": list(self.spreads),
         }
 
     @classmethod
@@ -117,10 +148,11 @@ class StayPreprocessing:
                 tuple(float(c) for c in stored[field]) for field in ("medians", "means", "deviations")
             )
             age, admission_time = float(stored["age"]), float(stored["admission_time"])
-            features, hidden = stored["features"], tuple(stored.get("hidden", ()))
+            features, hidden = stored["features"], tuple(stored["hidden"])
+            centres, spreads = (tuple(float(c) for c in stored[field]) for field in ("centres", "spreads"))
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the bundle's stay preprocessing is incomplete or damaged: {error}") from error
-        return cls(medians, means, deviations, age, admission_time, features, hidden)
+        return cls(medians, means, deviations, age, admission_time, features, hidden, centres, spreads)
 
     @classmethod
     def fit(
