@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, TooLong, UnsupportedFormat
 from ibt_deploy.readers.wfdb_header import Header, SignalLine
-from ibt_deploy.readers.wfdb_storage import BYTES_PER_SAMPLE, FLAC_BITS
+from ibt_deploy.readers.wfdb_storage import FLAC_BITS, SAMPLES_IN_BYTES
 
 MAX_VALUES = 50_000_000
 """Samples times signals read at most (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
@@ -66,10 +66,11 @@ def available_frames(header: Header, files: list[Path]) -> int:
         storage = signals[0].format
         if len({(signal.format, signal.offset) for signal in signals}) > 1:
             raise MalformedFile(f"{file.name}: signals differ in format or offset", code="bad_header")
-        if storage in BYTES_PER_SAMPLE:
+        if storage in SAMPLES_IN_BYTES:
             size = max(file.stat().st_size - signals[0].offset, 0)
             per_frame = sum(signal.per_frame for signal in signals)
-            frames = int(size // (BYTES_PER_SAMPLE[storage] * per_frame))
+            samples, in_bytes = SAMPLES_IN_BYTES[storage]
+            frames = size * samples // (in_bytes * per_frame)
         elif storage in FLAC_BITS:
             from ibt_deploy.readers.flac import flac_samples
 

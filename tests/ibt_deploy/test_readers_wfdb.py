@@ -353,3 +353,13 @@ def test_every_public_recording_reads_as_wfdb_reads_it(shared: Path) -> None:
         assert recording.notes == ()
         if path.parent.name != "georgia":
             np.testing.assert_array_equal(recording.signal, expected(path))
+
+
+def test_where_the_system_allows_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    raw = np.clip(raw_ecg(), -2000, 2000)
+    path = written_by_wfdb(tmp_path, raw, "212")
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    np.testing.assert_array_equal(read(path)[0].signal, raw / 1000)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError
@@ -15,7 +14,6 @@ from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.readers.wfdb import read
 from tests.helpers.wfdb_records import raw_ecg, write_record
 from training.prepare import ecg
-from training.prepare.command import prepare
 from training.prepare.ecg import prepare_recordings
 
 LOW_VOLTAGE = [c.abbreviation for c in CLASSES].index("LQRSV")
@@ -67,6 +65,7 @@ def test_a_tree(tree: Path, tmp_path: Path) -> None:
     assert summary.records == 3
     assert summary.counts["excluded_source"] == 1
     assert summary.counts["no_scored_label"] == 1
+    assert summary.counts["labels_from_headers"] == 3
     (refused,) = summary.refused
     assert (refused.file, refused.code) == ("training/ptb-xl/g1/HR2.hea", "too_short")
     labels = np.load(tmp_path / "out" / "labels.npy")
@@ -130,6 +129,7 @@ def test_an_index_is_believed(tmp_path: Path) -> None:
     assert labels[:, LOW_VOLTAGE].tolist() == [-1, 1]
     assert np.flatnonzero(labels[0] == 1).tolist() == np.flatnonzero(label_vector([SINUS])).tolist()
     assert summary.counts["excluded_source"] == 1
+    assert summary.counts["labels_from_index"] == 2
     alone = prepare_recordings(root, tmp_path / "only", only_sources=("ludb",))
     assert alone.records == 1
 
@@ -196,31 +196,6 @@ def test_unusable_data_sets(tmp_path: Path) -> None:
 def test_an_index_of_something_else_is_not_believed(tree: Path, tmp_path: Path) -> None:
     (tree / "index.csv").write_text("name,value\na,1\n")
     assert prepare_recordings(tree, tmp_path / "out").records == 3
-
-
-def test_command(tree: Path, tmp_path: Path) -> None:
-    run = CliRunner().invoke(prepare, [str(tree), str(tmp_path / "out"), "--exclude-source", "georgia"])
-    assert run.exit_code == 0, run.output
-    assert "labels, sources and patients from the headers" in run.output
-    assert "2 records" in run.output
-    assert "refused training/ptb-xl/g1/HR2.hea" in run.output
-    run = CliRunner().invoke(prepare, [str(tree), str(tmp_path / "two"), "--with-incart"])
-    assert "4 records" in run.output
-    (tmp_path / "empty").mkdir()
-    run = CliRunner().invoke(prepare, [str(tmp_path / "empty"), str(tmp_path / "three")])
-    assert run.exit_code == 1
-    assert "no .hea file" in run.output
-
-
-def test_command_finds_stays(root: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "training_setA"
-    folder.mkdir()
-    text = (root / "examples" / "stay.psv").read_text().splitlines()
-    labelled = [text[0] + "|SepsisLabel", *(line + "|0" for line in text[1:])]
-    (folder / "p000001.psv").write_text("\n".join(labelled) + "\n")
-    run = CliRunner().invoke(prepare, [str(folder), str(tmp_path / "out")])
-    assert run.exit_code == 0, run.output
-    assert json.loads((tmp_path / "out" / "cache.json").read_text())["task"] == "sepsis"
 
 
 def test_the_shared_recordings(shared: Path, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def prepare_recordings(
     DataError
         Nothing usable there, a malformed index, or ``out`` is a folder that is not a cache.
     """
-    listed = entries(root, index_csv or index_of(root))
+    index_csv = index_csv or index_of(root)
+    listed = entries(root, index_csv)
     counts: Counter[str] = Counter()
     refused: list[Refused] = []
     rows: list[dict[str, object]] = []
@@ -130,6 +131,7 @@ def prepare_recordings(
         pieces.flush()
         if not rows:
             raise DataError(f"{root}: no usable recording among {len(listed)}")
+        counts["labels_from_headers" if index_csv is None else "labels_from_index"] = len(rows)
         counts["duplicate_signals"] = sum(len(groups) - 1 for groups in same.values())
         joined = _joined(same.values())
         for row in rows:
