@@ -83,6 +83,14 @@ def open_session(
     return _session(graph, options, [_CPU]), "cpu"
 
 
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: a dozen classes without a common base but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = [e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception)]
+    return (*found, RuntimeError, ValueError)
+
+
 def _session(
     graph: bytes, options: onnxruntime.SessionOptions, providers: list[str | tuple[str, dict[str, str]]]
 ) -> onnxruntime.InferenceSession:
@@ -90,8 +98,7 @@ def _session(
 
     try:
         return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
-    except (RuntimeError, ValueError) as error:
-        # ONNX Runtime's own errors are RuntimeErrors in every release, with many names
+    except runtime_errors() as error:
         line = " ".join(str(error).split())
         raise BundleError(f"ONNX Runtime cannot load the graph: {line}") from error
 

@@ -60,12 +60,12 @@ def plain_text(report: Report) -> str:
     lines: list[str] = []
     for block in report:
         if isinstance(block, Table):
-            lines += ["", *_plain_table(block), ""]
+            lines += [*([] if lines[-1:] == [""] else [""]), *_plain_table(block), ""]
         elif block.meaning == "heading":
             lines.append(block.text)
         else:
             lines.append(f"  {block.label:<{width}}  {block.text}" if block.label else f"  {block.text}")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip("\n")
 
 
 def show(report: Report, stream: TextIO | None = None) -> None:

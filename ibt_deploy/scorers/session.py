@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.device import Device, open_session
-from ibt_deploy.errors import BundleError
+from ibt_deploy.device import Device, open_session, runtime_errors
+from ibt_deploy.errors import BundleError, DeviceError
 from ibt_deploy.predictions import Model
 
 if TYPE_CHECKING:
@@ -51,13 +51,33 @@ class OpenGraph:
         return cls(session, variant or bundle.default_variant, used)
 
     def run(self, outputs: list[str], inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Run the graph; only the named outputs are computed."""
-        found: list[npt.NDArray[Any]] = self.session.run(outputs, inputs)
+        """Run the graph; only the named outputs are computed.
+
+        Raises
+        ------
+        DeviceError
+            When ONNX Runtime fails, for want of memory above all.
+        BundleError
+            When an output is not finite.
+        """
+        try:
+            found: list[npt.NDArray[Any]] = self.session.run(outputs, inputs)
+        except runtime_errors() as error:
+            raise DeviceError(
+                f"ONNX Runtime failed on {self.device}: {' '.join(str(error).split())}"
+            ) from error
         if not all(np.isfinite(array).all() for array in found):
             raise BundleError(
                 f"the graph's {', '.join(outputs)} are not finite, so the bundle cannot be used"
             )
         return found
+
+    def empty_cache(self, batch: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Keys and values before the first hour, shape ``(blocks, batch, heads, 0, size)`` each."""
+        shapes = {node.name: node.shape for node in self.session.get_inputs()}
+        blocks, _, heads, _, size = shapes["past_k"]
+        nothing = np.zeros((blocks, batch, heads, 0, size), dtype=np.float32)
+        return nothing, nothing
 
     def model(self, bundle: Bundle, operating_point: str) -> Model:
         """How answers name this model."""

@@ -22,8 +22,6 @@ from ibt_deploy.preprocess.stay_rows import Float32Array
 from ibt_deploy.records import Notice, Stay
 from ibt_deploy.scorers.session import OpenGraph
 
-_BLOCKS, _HEADS, _HEAD_SIZE = 3, 8, 32
-
 
 @dataclass(frozen=True, eq=False)
 class PreparedStay:
@@ -72,12 +70,12 @@ class StayScorer:
             for k, i in enumerate(chosen):
                 rows[k, : len(features[i])] = features[i]
             position = np.broadcast_to(np.arange(hours), (len(chosen), hours))
-            nothing = np.zeros((_BLOCKS, len(chosen), _HEADS, 0, _HEAD_SIZE), dtype=np.float32)
+            past_k, past_v = self._graph.empty_cache(len(chosen))
             inputs: dict[str, npt.NDArray[Any]] = {
                 "rows": rows,
                 "position": np.ascontiguousarray(position),
-                "past_k": nothing,
-                "past_v": nothing,
+                "past_k": past_k,
+                "past_v": past_v,
             }
             logits = self._graph.run(["logit"], inputs)[0]
             for k, i in enumerate(chosen):

@@ -32,7 +32,9 @@ def recording(
     """A synthetic recording: limb leads that obey Einthoven's law, spikes at 75 a minute, some noise."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
-    beat = np.exp(-(((time % 0.8) - 0.3) ** 2) / (2 * 0.012**2)) + 0.2 * np.exp(-(((time % 0.8) - 0.5) ** 2) / 0.003)
+    beat = np.exp(-(((time % 0.8) - 0.3) ** 2) / (2 * 0.012**2)) + 0.2 * np.exp(
+        -(((time % 0.8) - 0.5) ** 2) / 0.003
+    )
     one, two = (gain * beat + rng.normal(0, 0.02, len(time)) for gain in (0.7, 1.1))
     chest = [gain * beat + rng.normal(0, 0.02, len(time)) for gain in (-0.6, -0.2, 0.4, 0.9, 1.2, 1.0)]
     limb = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
@@ -74,9 +76,10 @@ def write_header(folder: Path, given: Recording, dx: str = "426783006") -> Path:
     """Write a recording as WFDB format 16, 1000 units a mV; returns the header's path."""
     raw = np.nan_to_num(given.signal * 1000, nan=-32768).round().astype("<i2")
     (folder / f"{given.record_id}.dat").write_bytes(raw.T.tobytes())
+    sums = raw.astype(np.int64).sum(axis=1) & 0xFFFF
     rows = [
-        f"{given.record_id}.dat 16 1000(0)/mV 16 0 {row[0]} {int(row.astype(np.int64).sum()) & 0xFFFF} 0 {lead}"
-        for lead, row in zip(given.leads, raw, strict=True)
+        f"{given.record_id}.dat 16 1000(0)/mV 16 0 {row[0]} {checksum} 0 {lead}"
+        for lead, row, checksum in zip(given.leads, raw, sums, strict=True)
     ]
     head = f"{given.record_id} {len(rows)} {given.sampling_rate:g} {raw.shape[1]}"
     path = folder / f"{given.record_id}.hea"
@@ -172,12 +175,11 @@ def write_stay_bundle(folder: Path, edit: Edit | None = None) -> Path:
     return _sealed(folder, contract, edit)
 
 
-def stay_logits(session: Any, rows: np.ndarray, past: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+def stay_logits(session: Any, rows: np.ndarray) -> np.ndarray:
     """Logits of features ``(b, t, F)`` straight from a session, without any cache."""
     nothing = np.zeros((3, len(rows), 8, 0, 32), dtype=np.float32)
-    past_k, past_v = past or (nothing, nothing)
     position = np.tile(np.arange(rows.shape[1]), (len(rows), 1))
-    inputs = {"rows": rows, "position": position, "past_k": past_k, "past_v": past_v}
+    inputs = {"rows": rows, "position": position, "past_k": nothing, "past_v": nothing}
     found: np.ndarray = session.run(["logit"], inputs)[0]
     return found
 

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from helpers.bundles import recording, stay, write_header, write_psv
+
+from ibt_deploy import bundle as bundles
+from ibt_deploy.cli import main
+from ibt_deploy.predictions import NOTICE
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, args)])
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ecg_bundle: Path, stay_bundle: Path) -> None:
+    """Both tiny bundles in the place of the packaged ones."""
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    (folder / "arrhythmia").symlink_to(ecg_bundle)
+    (folder / "sepsis").symlink_to(stay_bundle)
+    monkeypatch.setattr(bundles, "_PACKAGED", folder)
+
+
+@pytest.fixture
+def ecg_file(tmp_path: Path) -> Path:
+    return write_header(tmp_path, recording(seed=4))
+
+
+@pytest.fixture
+def stay_file(tmp_path: Path) -> Path:
+    return write_psv(tmp_path, stay(12, seed=4))
+
+
+def test_the_task_is_found_from_the_content(installed: None, ecg_file: Path, stay_file: Path) -> None:
+    odd = stay_file.rename(stay_file.with_name("stay.txt"))
+    result = run(ecg_file, odd, "--json")
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["task"] for line in result.stdout.splitlines()] == ["arrhythmia", "sepsis"]
+
+
+def test_text_shows_positive_findings_first_and_what_it_is_not(installed: None, ecg_file: Path) -> None:
+    result = run(ecg_file)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "r4: arrhythmia findings"
+    marks = [line.startswith("  positive") for line in lines if line.startswith(("  positive", "      "))]
+    assert any(marks)
+    assert marks[1:] == sorted(marks[1:], reverse=True)
+    assert "not evaluable, too few positives in training: BBB, PRWP" in result.stdout
+    assert NOTICE in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_text_shows_every_hour(installed: None, stay_file: Path) -> None:
+    result = run(stay_file)
+    hours = [line.split()[0] for line in result.stdout.splitlines() if " of 34" in line]
+    assert hours == [str(h) for h in range(1, 13)]
+    assert "latest" in result.stdout
+    assert NOTICE in result.stdout
+
+
+def test_refused_inputs_are_named_and_the_others_scored(
+    installed: None, tmp_path: Path, ecg_file: Path, stay_file: Path
+) -> None:
+    short = write_header(tmp_path, recording(3.0, seed=5))
+    empty = tmp_path / "empty.hea"
+    empty.write_bytes(b"")
+    result = run(short, ecg_file, tmp_path / "absent.psv", stay_file, empty, tmp_path, "--json")
+    assert result.exit_code == 1
+    assert [json.loads(line)["record"] for line in result.stdout.splitlines()] == ["r4", "p4"]
+    errors = result.stderr.splitlines()
+    assert [e.rpartition("[")[2] for e in errors] == [
+        "too_short]",
+        "no_such_file]",
+        "empty_file]",
+        "is_a_folder]",
+    ]
+    assert all(e.startswith("ibt: refused: ") for e in errors)
+
+
+def test_csv_has_a_line_for_every_class_or_hour(installed: None, ecg_file: Path, stay_file: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(run(ecg_file, ecg_file, "--csv").stdout)))
+    assert len(rows) == 52
+    assert {row["record"] for row in rows} == {"r4"}
+    answers = json.loads(run(ecg_file, "--json").stdout)["findings"]
+    assert [float(r["probability"]) for r in rows[:26]] == [f["probability"] for f in answers]
+    rows = list(csv.DictReader(io.StringIO(run(stay_file, "--csv").stdout)))
+    hours = json.loads(run(stay_file, "--json").stdout)["hours"]
+    assert [float(r["risk"]) for r in rows] == [h["risk"] for h in hours]
+    assert [r["missing"].split() for r in rows] == [h["missing"] for h in hours]
+
+
+def test_csv_holds_one_task(installed: None, ecg_file: Path, stay_file: Path) -> None:
+    result = run(ecg_file, stay_file, "--csv")
+    assert result.exit_code == 2
+    assert "one task at a time" in result.stderr
+
+
+def test_a_bundle_refuses_inputs_of_the_other_task(ecg_file: Path, stay_file: Path, ecg_bundle: Path) -> None:
+    result = run("--bundle", ecg_bundle, stay_file, ecg_file, "--json")
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 1
+    assert "[wrong_task]" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--precision", "fp8"), "no variant 'fp8'; there is fp32, int8"),
+        (("--operating-point", "none"), "no operating point 'none'; there is challenge, strict"),
+    ],
+)
+def test_what_the_bundle_does_not_have_is_an_error(
+    ecg_file: Path, ecg_bundle: Path, options: tuple[str, str], message: str
+) -> None:
+    result = run("--bundle", ecg_bundle, ecg_file, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_precision_and_operating_point_are_in_the_answer(ecg_file: Path, ecg_bundle: Path) -> None:
+    result = run(
+        "--bundle", ecg_bundle, ecg_file, "--precision", "int8", "--operating-point", "strict", "--json"
+    )
+    found = json.loads(result.stdout)
+    assert (found["bundle"]["variant"], found["operating_point"]) == ("int8", "strict")
+
+
+def test_no_bundle_and_no_file_are_errors_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ecg_file: Path
+) -> None:
+    monkeypatch.setattr(bundles, "_PACKAGED", tmp_path)
+    result = run(ecg_file)
+    assert result.exit_code == 2
+    assert "no arrhythmia bundle is installed" in result.stderr
+    assert run().exit_code == 2
+
+
+def test_plots_of_several_answers_are_numbered(
+    installed: None, tmp_path: Path, ecg_file: Path, stay_file: Path
+) -> None:
+    result = run(ecg_file, tmp_path / "absent.hea", stay_file, "--plot", tmp_path / "out.png")
+    assert result.exit_code == 1
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["out-1.png", "out-2.png"]
+    assert run(ecg_file, "--plot", tmp_path / "one.png").exit_code == 0
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_without_matplotlib_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, installed: None, tmp_path: Path, ecg_file: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run(ecg_file, "--plot", tmp_path / "out.png")
+    assert result.exit_code == 2
+    assert "pip install 'ibt[plot]'" in result.stderr
+    assert result.stdout == ""
+
+
+def test_scoring_a_wfdb_record_loads_nothing_heavy(ecg_file: Path, ecg_bundle: Path) -> None:
+    code = (
+        "import sys\nfrom ibt_deploy.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as end: assert end.code == 0\n"
+        "heavy = ('wfdb', 'pandas', 'scipy', 'rich', 'matplotlib', 'pyarrow', 'torch', 'onnx')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "predict", "--bundle", str(ecg_bundle), str(ecg_file), "--json"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.bundles import recording, stay
+from matplotlib.figure import Figure
+
+from ibt_deploy.leads import LEADS
+from ibt_deploy.predictions import NOTICE
+from ibt_deploy.predictor import Predictor
+from ibt_deploy.preprocess.ecg import standardise
+from ibt_deploy.render.paper import ecg_figure
+from ibt_deploy.render.plot import DPI, NumberedPictures, figure_of
+from ibt_deploy.variables import INDEX
+
+MM = 25.4
+
+
+def texts(figure: Figure) -> list[str]:
+    return [t.get_text() for t in [*figure.texts, *(t for a in figure.axes for t in a.texts)]]
+
+
+@pytest.fixture
+def ecg_picture(ecg: Predictor) -> Figure:
+    given = recording(12.0)
+    return figure_of(given, ecg.predict(given))
+
+
+def test_paper_is_true_to_scale(ecg_picture: Figure) -> None:
+    paper = ecg_picture.axes[0]
+    width, height = ecg_picture.get_size_inches()
+    box = paper.get_position()
+    left, right = paper.get_xlim()
+    bottom, top = paper.get_ylim()
+    # one unit of the axes is one millimetre of the picture
+    assert box.width * width * MM == pytest.approx(right - left)
+    assert box.height * height * MM == pytest.approx(top - bottom)
+    buffer = io.BytesIO()
+    ecg_picture.savefig(buffer, dpi=DPI)
+    pixels = struct.unpack(">II", buffer.getvalue()[16:24])
+    assert pixels == pytest.approx((width * DPI, height * DPI), abs=1)
+    assert b"pHYs" in buffer.getvalue()
+
+
+def test_curves_run_at_25_mm_a_second_and_10_mm_a_millivolt(ecg_picture: Figure) -> None:
+    signal = standardise(recording(12.0)).signal
+    rhythm = max(ecg_picture.axes[0].lines, key=lambda line: len(line.get_xdata()))  # type: ignore[arg-type]
+    x, y = np.asarray(rhythm.get_xdata()), np.asarray(rhythm.get_ydata())
+    assert x[-1] - x[0] == pytest.approx(10.0 * 25)
+    lead = signal[LEADS.index("II"), : len(x)]
+    np.testing.assert_allclose(y - y.mean(), 10 * (lead - lead.mean()), atol=1e-9)
+
+
+def test_the_calibration_pulse_is_one_millivolt_and_a_fifth_of_a_second(ecg_picture: Figure) -> None:
+    pulses = [line for line in ecg_picture.axes[0].lines if len(line.get_xdata()) == 6]  # type: ignore[arg-type]
+    assert len(pulses) == 4
+    for pulse in pulses:
+        x, y = np.asarray(pulse.get_xdata()), np.asarray(pulse.get_ydata())
+        assert y.max() - y.min() == 10
+        assert x[4] - x[1] == 5
+
+
+def test_every_lead_and_every_positive_finding_is_named(ecg: Predictor) -> None:
+    given = recording(12.0)
+    prediction = ecg.predict(given)
+    shown = texts(ecg_figure(given, prediction))  # type: ignore[arg-type]
+    assert set(LEADS) <= set(shown)
+    everything = " ".join(shown)
+    for finding in prediction.findings:  # type: ignore[union-attr]
+        if finding.positive:
+            assert finding.abbreviation in everything
+    assert "BBB, PRWP" in everything
+    assert NOTICE in everything
+    assert "the first 10 s shown" in everything
+
+
+def test_a_missing_lead_is_marked(ecg: Predictor) -> None:
+    given = recording(leads=LEADS[:11])
+    assert "V6 (missing)" in texts(figure_of(given, ecg.predict(given)))
+
+
+def test_a_short_recording_is_drawn_as_far_as_it_goes(ecg: Predictor) -> None:
+    given = recording(6.0)
+    rhythm = max(figure_of(given, ecg.predict(given)).axes[0].lines, key=lambda a: len(a.get_xdata()))  # type: ignore[arg-type]
+    x = np.asarray(rhythm.get_xdata())
+    assert x[-1] - x[0] == pytest.approx(6 * 25, abs=0.2)
+
+
+@pytest.mark.parametrize("hours", [1, 40, 336])
+def test_a_stay_shows_risk_threshold_alarms_and_vital_signs(stays: Predictor, hours: int) -> None:
+    given = stay(hours)
+    prediction = stays.predict(given)
+    figure = figure_of(given, prediction)
+    risk = figure.axes[0].lines[0]
+    np.testing.assert_array_equal(risk.get_ydata(), prediction.risk)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(risk.get_xdata(), given.hours)
+    assert set(np.asarray(figure.axes[0].lines[1].get_ydata())) == {prediction.threshold}  # type: ignore[union-attr]
+    labels = " ".join(axes.get_ylabel() for axes in figure.axes)
+    for name in ("risk", "HR", "SBP, MAP", "Resp", "O2Sat", "Temp"):
+        assert name in labels
+    heart_rate = np.asarray(figure.axes[1].lines[0].get_ydata())
+    np.testing.assert_allclose(heart_rate, given.values[:, INDEX["HR"]])
+    spans = [patch.get_extents() for patch in figure.axes[0].patches]
+    assert bool(spans) == bool(prediction.alarms.any())  # type: ignore[union-attr]
+    assert any(NOTICE in text for text in texts(figure))
+    figure.canvas.draw()
+
+
+def test_a_vital_sign_that_was_never_measured_is_said_to_be(stays: Predictor) -> None:
+    values = stay(9).values.copy()
+    values[:, INDEX["Resp"]] = np.nan
+    given = stay(9, values=values)
+    assert "not measured" in texts(figure_of(given, stays.predict(given)))
+
+
+def test_the_first_picture_is_renamed_when_a_second_one_comes(ecg: Predictor, tmp_path: Path) -> None:
+    given = recording()
+    prediction = ecg.predict(given)
+    pictures = NumberedPictures(tmp_path / "a.svg")
+    assert pictures.draw(given, prediction) == tmp_path / "a.svg"
+    assert pictures.draw(given, prediction) == tmp_path / "a-2.svg"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a-1.svg", "a-2.svg"]
+
+
+def test_item_and_answer_must_belong_together(ecg: Predictor) -> None:
+    with pytest.raises(TypeError, match="a Stay has no ArrhythmiaPrediction"):
+        figure_of(stay(), ecg.predict(recording()))

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from helpers.bundles import NOT_EVALUABLE, recording, stay
+
+from ibt_deploy.classes import CLASSES
+from ibt_deploy.predictions import NOTICE, Refusal, SepsisPrediction
+from ibt_deploy.predictor import Predictor
+from ibt_deploy.variables import INDEX, NAMES
+
+
+def test_findings_as_json_are_complete(ecg: Predictor) -> None:
+    prediction = ecg.predict(recording(23.0))
+    found = json.loads(json.dumps(prediction.to_dict(), allow_nan=False))
+    assert found["record"] == "r0"
+    assert found["task"] == "arrhythmia"
+    assert found["bundle"] == {
+        "name": "tiny-arrhythmia",
+        "version": "0.0.1",
+        "sha256": ecg.bundle.sha256,
+        "variant": "fp32",
+    }
+    assert (found["device"], found["operating_point"]) == ("cpu", "challenge")
+    assert found["input"]["sampling_rate"] == 500
+    assert found["input"]["duration"] == 23
+    assert "resampled from 500 to 200 Hz" in found["input"]["changes"]
+    assert [f["code"] for f in found["findings"]] == [c.code for c in CLASSES]
+    for finding in found["findings"]:
+        assert 0 <= finding["probability"] <= 1
+        assert 0 < finding["threshold"] <= 1
+        assert finding["evaluable"] == (finding["abbreviation"] not in NOT_EVALUABLE)
+        reaches = finding["probability"] >= finding["threshold"] and finding["evaluable"]
+        assert finding["positive"] == reaches
+    means = np.mean([w["probabilities"] for w in found["windows"]], axis=0)
+    np.testing.assert_allclose(means, [f["probability"] for f in found["findings"]], atol=2e-6)
+    assert found["notice"] == NOTICE
+
+
+def test_risk_as_json_is_complete(stays: Predictor) -> None:
+    inserted = np.zeros(12, dtype=bool)
+    inserted[5] = True
+    given = stay(12)
+    values = given.values.copy()
+    values[:, INDEX["Lactate"]] = np.nan
+    values[5, : INDEX["ICULOS"]] = np.nan
+    values[:, INDEX["ICULOS"]] += 4
+    prediction = stays.predict(stay(12, values=values, inserted=inserted))
+    found = json.loads(json.dumps(prediction.to_dict(), allow_nan=False))
+    assert isinstance(prediction, SepsisPrediction)
+    assert [h["hour"] for h in found["hours"]] == list(range(5, 17))
+    assert found["input"]["first_hour"] == 5
+    never = [n for n, v in zip(NAMES, np.isnan(values).all(axis=0), strict=True) if v]
+    assert "Lactate" in never
+    assert found["input"]["never_measured"] == never
+    assert [h["inserted"] for h in found["hours"]] == inserted.tolist()
+    assert found["hours"][5]["missing"] == [n for n in NAMES if n != "ICULOS"]
+    for row, hour in zip(values, found["hours"], strict=True):
+        assert hour["alarm"] == (hour["risk"] >= hour["threshold"])
+        assert set(hour["missing"]) >= {n for n, v in zip(NAMES, row, strict=True) if np.isnan(v)}
+    assert [w["code"] for w in found["warnings"]].count("hours_inserted") == 1
+    assert found["notice"] == NOTICE
+
+
+def test_implausible_values_count_as_missing(stays: Predictor) -> None:
+    values = stay(12).values.copy()
+    values[3, INDEX["HR"]] = 900.0
+    found = stays.predict(stay(12, values=values)).to_dict()
+    assert "HR" in found["hours"][3]["missing"]
+    assert any(w["code"] == "values_out_of_range" for w in found["warnings"])
+
+
+def test_a_refusal_has_a_reason_for_machines_and_people() -> None:
+    found = Refusal("a.hea", "too_short", "a.hea: 3.0 s of signal").to_dict()
+    assert found == {
+        "source": "a.hea",
+        "refused": True,
+        "code": "too_short",
+        "message": "a.hea: 3.0 s of signal",
+    }
+
+
+@pytest.mark.parametrize("hours", [1, 336])
+def test_shortest_and_longest_stay(stays: Predictor, hours: int) -> None:
+    assert len(stays.predict(stay(hours)).to_dict()["hours"]) == hours

@@ -1,0 +1,118 @@
+"""Who may import whom, read off the source; and what importing the product costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("ibt_deploy", "training", "export", "serving")
+FORBIDDEN: dict[str, set[str]] = {
+    "ibt_deploy": {
+        "training",
+        "export",
+        "serving",
+        "torch",
+        "bentoml",
+        "onnx",
+        "onnxscript",
+        "scipy",
+        "sklearn",
+        "ray",
+    },
+    "training": {"export", "serving", "bentoml"},
+    "export": {"serving", "bentoml"},
+    "serving": {"training", "export", "torch"},
+}
+LONGEST = 400
+
+
+def modules(root: Path, package: str) -> Iterator[Path]:
+    yield from sorted((root / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything that a module imports anywhere, lazily or for type checking too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(root: Path, package: str) -> None:
+    wrong = {
+        f"{path.relative_to(root)}: {', '.join(sorted(names))}"
+        for path in modules(root, package)
+        if (names := imported(path) & FORBIDDEN[package])
+    }
+    assert not wrong
+
+
+def test_only_pictures_need_matplotlib(root: Path) -> None:
+    users = {
+        p.relative_to(root).as_posix() for p in modules(root, "ibt_deploy") if "matplotlib" in imported(p)
+    }
+    assert all(user.startswith("ibt_deploy/render/") for user in users)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_is_two_concepts_long(root: Path, package: str) -> None:
+    long = [
+        path.relative_to(root).as_posix()
+        for path in modules(root, package)
+        if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST
+    ]
+    assert not long
+
+
+HEAVY = (
+    "torch",
+    "bentoml",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "wfdb",
+    "rich",
+    "pyarrow",
+    "onnx",
+    "ray",
+    "sklearn",
+)
+
+
+def loaded_after(code: str) -> tuple[set[str], float]:
+    """Heavy packages that are loaded after running ``code`` in a new interpreter, and its CPU seconds."""
+    report = (
+        "import sys, time; start = time.process_time()\n"
+        f"{code}\n"
+        "used = time.process_time() - start\n"
+        f"print(' '.join(name for name in {HEAVY!r} if name in sys.modules)); print(used)"
+    )
+    out = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True).stdout
+    names, used = out.splitlines()[-2:]
+    return set(names.split()), float(used)
+
+
+def test_importing_the_product_loads_nothing_heavy_and_is_quick() -> None:
+    loaded, seconds = loaded_after("import ibt_deploy")
+    assert not loaded
+    assert seconds < 0.3
+
+
+def test_the_command_line_loads_nothing_heavy_before_it_is_needed() -> None:
+    loaded, _ = loaded_after("import ibt_deploy.cli, ibt_deploy.cli.predict, ibt_deploy.predictor")
+    assert not loaded
+
+
+def test_the_names_the_package_offers_exist() -> None:
+    loaded, _ = loaded_after("import ibt_deploy\nfor name in ibt_deploy.__all__: getattr(ibt_deploy, name)")
+    assert not loaded
