@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 60
 
 
 def epoch_line(record: dict[str, Any], epochs: int) -> str:
@@ -26,7 +29,8 @@ class Reporter:
 
     def __init__(self, title: str, *, shown: bool) -> None:
         self.console = Console(stderr=True, quiet=not shown, soft_wrap=True, highlight=False)
-        live = shown and sys.stderr.isatty()
+        self.live = shown and sys.stderr.isatty()
+        self.spoke = time.monotonic()
         self.progress = Progress(
             TextColumn(f"[bold]{title}"),
             TextColumn("epoch {task.fields[epoch]}"),
@@ -35,7 +39,7 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[terms]}"),
             console=self.console,
-            disable=not live,
+            disable=not self.live,
         )
 
     def __enter__(self) -> Reporter:
@@ -61,5 +65,13 @@ class Reporter:
         if terms:
             text = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if not k.startswith("rms"))
             self.progress.update(self.task, advance=1, terms=text)
+            self._say_now_and_then(text)
         else:
             self.progress.update(self.task, advance=1)
+
+    def _say_now_and_then(self, text: str) -> None:
+        """In a log, where no bar moves, a line a minute tells that the run is alive."""
+        if not self.live and time.monotonic() - self.spoke > QUIET_SECONDS:
+            self.spoke = time.monotonic()
+            bar = self.progress.tasks[self.task]
+            self.say(f"  step {bar.completed:.0f}/{bar.total:.0f}  {text}")
