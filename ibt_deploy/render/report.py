@@ -56,7 +56,7 @@ Report = Sequence[Line | Table]
 
 def plain_text(report: Report) -> str:
     """The report without colour, columns aligned with spaces."""
-    width = max((len(b.label) for b in report if isinstance(b, Line)), default=0)
+    width = _label_width(report)
     lines: list[str] = []
     for block in report:
         if isinstance(block, Table):
@@ -79,11 +79,11 @@ def show(report: Report, stream: TextIO | None = None) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(file=out, highlight=False)
+    console, width = Console(file=out, highlight=False), _label_width(report)
     for block in report:
         if isinstance(block, Line):
             indent = "" if block.meaning == "heading" else "  "
-            label = f"{block.label:<9}" if block.label else ""
+            label = f"{block.label:<{width}}  " if block.label else ""
             console.print(
                 Text.assemble(indent, (label, STYLES["muted"]), (block.text, STYLES[block.meaning]))
             )
@@ -110,6 +110,10 @@ def spans(numbers: Sequence[int]) -> str:
         else:
             parts.append((n, n))
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _label_width(report: Report) -> int:
+    return max((len(block.label) for block in report if isinstance(block, Line)), default=0)
 
 
 def _plain_table(table: Table) -> list[str]:
