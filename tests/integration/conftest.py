@@ -1,0 +1,21 @@
+"""The surfaces as a user meets them: the installed command, the packaged bundles, real files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command import Run
+
+
+@pytest.fixture(scope="session")
+def ibt(root: Path) -> Run:
+    """Run ``ibt`` in a process of its own, in the root of the repository."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("ibt")), *map(str, arguments)]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+
+    return run

@@ -1,0 +1,89 @@
+"""Every public record is answered or refused with a reason, and company never changes an answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.command import Run
+
+import ibt_deploy
+from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
+from ibt_deploy.records import Stay
+
+TOLERANCE = 1e-5
+
+
+@pytest.mark.slow
+def test_every_public_record_is_answered_or_refused(shared: Path) -> None:
+    paths = sorted((shared / "data" / "ecg").rglob("*.hea"))
+    answers = list(ibt_deploy.load("arrhythmia").predict_many(paths))
+    assert len(answers) == len(paths)
+    refused = [a for a in answers if isinstance(a, Refusal)]
+    assert all(r.code and r.message for r in refused)
+    assert len(refused) < 0.01 * len(paths), [r.message for r in refused][:5]
+    for answer in answers:
+        if isinstance(answer, ArrhythmiaPrediction):
+            assert np.isfinite(answer.probabilities).all()
+            assert answer.positive.any()
+
+
+def test_same_answer_alone_in_a_list_and_in_any_order(shared: Path) -> None:
+    paths = sorted((shared / "data" / "ecg").rglob("*.hea"))[::90]
+    predictor = ibt_deploy.load("arrhythmia")
+    listed = [a for a in predictor.predict_many(paths) if isinstance(a, ArrhythmiaPrediction)]
+    turned = [a for a in predictor.predict_many(paths[::-1]) if isinstance(a, ArrhythmiaPrediction)]
+    assert len(listed) == len(paths)
+    for path, one, other in zip(paths, listed, turned[::-1], strict=True):
+        alone = predictor.predict(path)
+        assert isinstance(alone, ArrhythmiaPrediction)
+        assert np.abs(alone.probabilities - one.probabilities).max() < TOLERANCE
+        assert np.abs(alone.probabilities - other.probabilities).max() < TOLERANCE
+
+
+def test_georgia_headers_that_wfdb_refuses_are_read(shared: Path, ibt: Run) -> None:
+    files = sorted((shared / "data" / "ecg" / "georgia").glob("*.hea"))[:3]
+    done = ibt("predict", "--json", *files)
+    assert done.returncode == 0
+    assert [json.loads(line)["record"] for line in done.stdout.splitlines()] == [f.stem for f in files]
+
+
+@pytest.fixture(scope="module")
+def stays(shared: Path) -> list[Stay]:
+    """Forty real stays."""
+    pandas = pytest.importorskip("pandas")
+    rows = pandas.read_parquet(
+        shared / "data" / "p19" / "p19.parquet", filters=[("patient_id", "<", "p000060")]
+    )
+    found = []
+    for patient, stay in rows.groupby("patient_id"):
+        values = stay.iloc[:, 3:43].to_numpy(dtype=np.float64)
+        found.append(Stay(values, str(patient), "p19.parquet", "test"))
+    return found[:40]
+
+
+def test_later_hours_never_change_earlier_risks(stays: list[Stay]) -> None:
+    predictor = ibt_deploy.load("sepsis")
+    generator = np.random.default_rng(0)
+    for stay in stays:
+        before = predictor.predict(stay)
+        assert isinstance(before, SepsisPrediction)
+        hour = int(generator.integers(1, len(stay.values)))
+        values = stay.values.copy()
+        values[hour:, :34] = np.where(generator.random((len(values) - hour, 34)) < 0.3, 80.0, np.nan)
+        values[hour:, 8:34] = np.nan
+        after = predictor.predict(Stay(values, stay.patient_id, stay.source, stay.format))
+        assert isinstance(after, SepsisPrediction)
+        assert before.risk[:hour].tobytes() == after.risk[:hour].tobytes()
+
+
+def test_same_risk_alone_and_in_company(stays: list[Stay]) -> None:
+    predictor = ibt_deploy.load("sepsis")
+    together = predictor.predict(stays)
+    for stay, answer in zip(stays, together, strict=True):
+        alone = predictor.predict(stay)
+        assert isinstance(alone, SepsisPrediction)
+        assert isinstance(answer, SepsisPrediction)
+        assert np.abs(alone.risk - answer.risk).max() < TOLERANCE
