@@ -1,0 +1,149 @@
+"""``ibt export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ibt_deploy import __version__
+from ibt_deploy.errors import IbtError
+
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ibt export runs/sepsis-bbm/best.pt --cache cache/sepsis --teacher runs/sepsis-teacher/best.pt \\
+      --out ibt_deploy/bundles/sepsis
+  ibt export runs/arrhythmia-bbm/best.pt --cache cache/arrhythmia --external ludb=cache/ludb \\
+      --teacher runs/arrhythmia-teacher/best.pt --out ibt_deploy/bundles/arrhythmia
+  ibt export --cards"""
+)
+@click.argument("student", required=False, type=FILE, metavar="[STUDENT.pt]")
+@click.option("--cache", type=FOLDER, metavar="DIR", help="The prepared data set the student was trained on.")
+@click.option(
+    "--split", type=FILE, metavar="FILE", help="Its split; default: the cache's own, else the packaged one."
+)
+@click.option(
+    "--teacher", type=FILE, metavar="BEST.pt", help="The student's teacher, for comparison on the test part."
+)
+@click.option(
+    "--external",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="A prepared data set that nothing was trained or tuned on; may be given several times.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of the bundle; replaced."
+)
+@click.option("--name", metavar="NAME", help="Name of the bundle; default: method and task.")
+@click.option("--bundle-version", metavar="X.Y.Z", help="Version of the bundle; default: that of ibt.")
+@click.option("--opset", default=18, show_default=True, help="ONNX operator set.")
+@click.option("--draws", default=1000, show_default=True, type=click.IntRange(min=1), help="Bootstrap draws.")
+@click.option("--examples", type=FOLDER, metavar="DIR", help="Folder with recording.hea and stay.psv.")
+@click.option(
+    "--cards", is_flag=True, help="Only rewrite the cards of the packaged bundles from their contracts."
+)
+def export(
+    student: Path | None,
+    cache: Path | None,
+    split: Path | None,
+    teacher: Path | None,
+    external: tuple[str, ...],
+    out: Path | None,
+    name: str | None,
+    bundle_version: str | None,
+    opset: int,
+    draws: int,
+    examples: Path | None,
+    cards: bool,
+) -> None:
+    """Turn a trained student into a bundle: graph, proof, calibration, thresholds, figures, model card.
+
+    Calibration and thresholds come from the validation part, the published figures from the test part, scored
+    by the bundle itself. Nothing is written unless the graph proves to be the network.
+    """
+    if cards:
+        _rewrite_cards()
+        return
+    if student is None or cache is None or out is None:
+        raise click.UsageError("give STUDENT.pt, --cache and --out (or --cards)")
+    externals = [_named_folder(text) for text in external]
+
+    # torch takes a second to import, so that usage errors and --help come first
+    from export.build import EXAMPLES, Settings, build_bundle
+    from export.data import open_data, open_external
+    from export.facts import Run
+
+    _say("reading the checkpoint and the data set")
+    run = Run.of(student)
+    data = open_data(cache, split)
+    contract = build_bundle(
+        run,
+        data,
+        out,
+        Settings(
+            name=name,
+            version=bundle_version or __version__,
+            examples=examples or EXAMPLES,
+            command=_command(student, cache, split, teacher, externals, out),
+            draws=draws,
+            opset=opset,
+            say=_say,
+        ),
+        teacher=None if teacher is None else Run.of(teacher),
+        externals=[open_external(label, folder, data) for label, folder in externals],
+    )
+    for entry in contract["metrics"]["headline"]:
+        low, high = entry["interval"]
+        click.echo(f"{entry['set']}: {entry['name']} {entry['value']:.3f} ({low:.3f} to {high:.3f})")
+    if reasons := contract["metrics"].get("int8", {}).get("reasons"):
+        _say(f"int8 is not shipped: {'; '.join(reasons)}")
+    click.echo(f"{out}: {contract['name']} {contract['version']}; try it with: ibt verify {out}")
+
+
+def _rewrite_cards() -> None:
+    from export.card import write_card
+    from ibt_deploy.bundle import packaged_bundles
+
+    found = packaged_bundles()
+    if not found:
+        raise IbtError("no bundle is in the package yet")
+    for task, folder in found.items():
+        changed = write_card(folder)
+        click.echo(f"{task}: {'rewritten' if changed else 'up to date'}")
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and Path(folder).is_dir()):
+        raise click.UsageError(f"--external {text}: expected NAME=DIR with an existing folder")
+    return name, Path(folder)
+
+
+def _command(
+    student: Path,
+    cache: Path,
+    split: Path | None,
+    teacher: Path | None,
+    externals: list[tuple[str, Path]],
+    out: Path,
+) -> str:
+    """The command as the card shows it, without the places of this machine."""
+
+    def checkpoint(path: Path) -> str:
+        path = path.resolve()
+        return f"runs/{path.parent.name}/{path.name}"
+
+    words = ["ibt export", checkpoint(student), f"--cache cache/{cache.resolve().name}"]
+    words += [f"--split {split.name}"] if split else []
+    words += [f"--teacher {checkpoint(teacher)}"] if teacher else []
+    words += [f"--external {name}=cache/{folder.resolve().name}" for name, folder in externals]
+    return " ".join([*words, f"--out ibt_deploy/bundles/{out.resolve().name}"])
+
+
+def _say(line: str) -> None:
+    click.echo(f"ibt: {line}", err=True)

@@ -1,0 +1,177 @@
+"""Everything that turns logits into decisions, chosen on the validation part alone.
+
+Calibration first, thresholds on the calibrated probabilities after it. Of the test part nothing is used but
+how many positives each class has there: with fewer than five in any part a class cannot be evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.data import Data, EcgPart, StayPart
+from export.scored import Float32s, over_windows
+from ibt_deploy.calibration import FittedCalibration, calibration_entry, fitted_calibration
+from ibt_deploy.errors import ExportError
+from ibt_deploy.thresholds import (
+    alarm_rate_threshold,
+    challenge_thresholds,
+    f_thresholds,
+    sensitivity_threshold,
+    utility_threshold,
+)
+from training.sources import PARTS, Part
+from training.stratify import FEWEST_POSITIVES
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+SENSITIVITY = 0.80
+ALARMS_PER_PATIENT_DAY = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Thresholds of an operating point, and where they come from."""
+
+    thresholds: Floats
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """From logits to decisions.
+
+    Attributes
+    ----------
+    calibration
+        Fitted on validation.
+    points
+        Operating points by name, the default one first.
+    """
+
+    calibration: FittedCalibration
+    points: dict[str, Point]
+
+    @property
+    def default(self) -> str:
+        """Name of the default operating point."""
+        return next(iter(self.points))
+
+    @property
+    def thresholds(self) -> dict[str, Floats]:
+        """Thresholds of every operating point."""
+        return {name: point.thresholds for name, point in self.points.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of a bundle's contract."""
+        return {
+            "calibration": calibration_entry(self.calibration),
+            "operating_points": {
+                name: {"thresholds": point.thresholds.tolist(), "description": point.description}
+                for name, point in self.points.items()
+            },
+            "default_operating_point": self.default,
+        }
+
+
+def class_positives(data: Data) -> dict[Part, Ints]:
+    """Recordings of each part that have each class, shape ``(26,)``."""
+    counts: dict[Part, Ints] = {}
+    for name in PARTS:
+        part = data.parts[name]
+        assert isinstance(part, EcgPart)
+        counts[name] = (part.labels & part.known).sum(axis=0)
+    return counts
+
+
+def evaluable_classes(positives: Mapping[Part, Ints]) -> Bools:
+    """Classes with at least five positives in every part; ExportError when there is none."""
+    evaluable = np.asarray((np.stack(list(positives.values())) >= FEWEST_POSITIVES).all(axis=0))
+    if not evaluable.any():
+        raise ExportError(
+            f"no class has {FEWEST_POSITIVES} positives in each part of the split: nothing to publish"
+        )
+    return evaluable
+
+
+def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, evaluable: Bools) -> Decisions:
+    """Calibration and the operating points ``challenge`` and ``f1``.
+
+    Parameters
+    ----------
+    logits
+        Of every window of every validation recording, shape ``(windows, 26)``.
+    n_windows
+        Windows of each recording.
+    validation
+        The recordings.
+    evaluable
+        Classes that may be put out, shape ``(26,)``.
+
+    Notes
+    -----
+    Calibrated is the middle window of each recording, so that every recording counts once; thresholds are
+    tuned on what scoring gives, the mean probability over all windows.
+    """
+    counts = np.array(n_windows)
+    middle = np.cumsum(counts) - counts + counts // 2
+    labels, known = validation.labels, validation.known
+    fitted = fitted_calibration(logits[middle], labels, known)
+    probabilities = over_windows(fitted.calibration.probability(logits), n_windows)
+    tuned = challenge_thresholds(labels, probabilities, known, evaluable)
+    return Decisions(
+        fitted,
+        {
+            "challenge": Point(
+                tuned.thresholds,
+                f"highest challenge metric 2021 on validation ({tuned.score:.3f} there); classes with fewer "
+                "than 20 validation positives drawn half-way to the best common threshold",
+            ),
+            "f1": Point(
+                f_thresholds(labels, probabilities, known), "highest F measure of each class on validation"
+            ),
+        },
+    )
+
+
+def stay_decisions(logits: Float32s, validation: StayPart) -> Decisions:
+    """Calibration and the operating points ``utility``, ``sensitivity80`` and ``alarms_per_10_patient_days``.
+
+    Parameters
+    ----------
+    logits
+        Of every row of the validation stays end to end.
+    validation
+        The stays.
+    """
+    labels, offsets = validation.labels, validation.offsets
+    fitted = fitted_calibration(logits, labels)
+    risk = fitted.calibration.probability(logits)
+    utility = utility_threshold(labels, risk, offsets)
+    sensitive = sensitivity_threshold(labels, risk, offsets, SENSITIVITY)
+    sparing = alarm_rate_threshold(labels, risk, offsets, ALARMS_PER_PATIENT_DAY)
+    return Decisions(
+        fitted,
+        {
+            "utility": Point(
+                np.array([utility.threshold]),
+                f"highest utility 2019 on validation ({utility.reached:.3f} there)",
+            ),
+            "sensitivity80": Point(
+                np.array([sensitive.threshold]),
+                "highest threshold that alarms in time (from 12 h before to 3 h after onset) in 80 % of "
+                f"septic validation stays ({sensitive.reached:.1%} there)",
+            ),
+            "alarms_per_10_patient_days": Point(
+                np.array([sparing.threshold]),
+                "lowest threshold with at most 1 alarm in 10 patient-days on validation "
+                f"({10 * sparing.reached:.2f} there; 6 h of silence after an alarm)",
+            ),
+        },
+    )

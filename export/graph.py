@@ -1,0 +1,193 @@
+"""A trained network as an ONNX graph.
+
+============ =============================================================== ==========================
+network      inputs                                                          outputs
+============ =============================================================== ==========================
+ECG          ``signal (batch, leads, samples)``                              ``logits (batch, classes)``
+stay         ``rows (batch, hours, features)``, ``position (batch, hours)``, ``logit (batch, hours)``,
+             ``past_k``, ``past_v (blocks, batch, heads, past, width)``      ``present_k``, ``present_v``
+============ =============================================================== ==========================
+
+``batch``, ``hours`` and ``past`` are dynamic, ``past`` may be 0. Sigmoid, calibration and thresholds are data
+of the bundle and stay outside; the maps of block-by-block matching exist in training only.
+
+The graph is traced with every dynamic axis at 2 or more, because an axis of 0 or 1 would be frozen. It says
+nothing about the machine it was made on: stack traces and source paths are removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from onnx import version_converter
+from torch import Tensor, nn
+
+from ibt_deploy.errors import ExportError
+from training.models.encoder import Encoder
+from training.models.resnet import HannunResNet
+from training.models.transformer import EcgTransformer, StayTransformer
+
+OPSET = 18
+OLDEST_TRACED_OPSET = 18
+"""The exporter writes no older one; graphs without newer operators can be converted down from it."""
+
+# Said about every network and of no consequence: torchvision's operators are not needed, the spelling of a
+# check inside torch, and that axes which are equal get one name.
+_HARMLESS_WARNINGS = (
+    (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (UserWarning, r"# The axis name: \w+ will not be used, since it shares the same shape constraints"),
+)
+_HARMLESS_LOGGER = "torch.onnx._internal.exporter._registration"
+
+
+class _CachedScoring(nn.Module):
+    """A stay network seen as its step with keys and values."""
+
+    def __init__(self, network: StayTransformer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rows: Tensor, position: Tensor, past_k: Tensor, past_v: Tensor) -> Any:
+        return self.network.forward_cached(rows, position, past_k, past_v)
+
+
+def graph_of(
+    network: Encoder, n_inputs: int, samples: int, metadata: Mapping[str, str], opset: int = OPSET
+) -> onnx.ModelProto:
+    """The network as a checked ONNX model with all weights inside.
+
+    Parameters
+    ----------
+    network
+        An ECG network, or a stay transformer that can score with cached keys and values.
+    n_inputs, samples
+        Leads and samples of an ECG window; features of a row, and anything.
+    metadata
+        Kept in the model's ``metadata_props``.
+    opset
+        Version of ONNX's operators.
+
+    Raises
+    ------
+    ExportError
+        For a network that has no such graph, or an operator set that cannot express it.
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        if isinstance(network, StayTransformer):
+            model = _stay_graph(network, n_inputs, max(opset, OLDEST_TRACED_OPSET))
+        elif isinstance(network, EcgTransformer | HannunResNet):
+            model = _ecg_graph(network, n_inputs, samples, max(opset, OLDEST_TRACED_OPSET))
+        else:
+            raise ExportError(f"a {type(network).__name__} cannot be exported")
+    finally:
+        network.train(was_training)
+    if opset < OLDEST_TRACED_OPSET:
+        model = converted_down(model, opset)
+    _check_opset(model, opset)
+    _forget_the_machine(model)
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _ecg_graph(network: Encoder, leads: int, samples: int, opset: int) -> onnx.ModelProto:
+    example = torch.zeros(2, leads, samples)
+    return _traced(network, (example,), ["signal"], ["logits"], ({0: "batch"},), opset)
+
+
+def _stay_graph(network: StayTransformer, features: int, opset: int) -> onnx.ModelProto:
+    batch, hours, past = 2, 3, 5
+    width = network.dim // network.n_heads
+    cache = torch.zeros(network.n_units, batch, network.n_heads, past, width)
+    example = (
+        torch.zeros(batch, hours, features),
+        torch.arange(past, past + hours).repeat(batch, 1),
+        cache,
+        cache.clone(),
+    )
+    axes = (
+        {0: "batch", 1: "hours"},
+        {0: "batch", 1: "hours"},
+        {1: "batch", 3: "past"},
+        {1: "batch", 3: "past"},
+    )
+    inputs, outputs = ["rows", "position", "past_k", "past_v"], ["logit", "present_k", "present_v"]
+    return _traced(_CachedScoring(network).eval(), example, inputs, outputs, axes, opset)
+
+
+def _traced(
+    network: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    axes: tuple[dict[int, str], ...],
+    opset: int,
+) -> onnx.ModelProto:
+    with _without_chatter():
+        program = torch.onnx.export(
+            network,
+            example,
+            dynamo=True,
+            opset_version=opset,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=axes,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch gave no ONNX program")
+    return program.model_proto
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    logger = logging.getLogger(_HARMLESS_LOGGER)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category, message in _HARMLESS_WARNINGS:
+                warnings.filterwarnings("ignore", message=message, category=category)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The graph with the operators of an older set; ExportError where they cannot express it."""
+    try:
+        older = version_converter.convert_version(model, opset)
+    except RuntimeError as error:
+        raise ExportError(f"this network cannot be written in opset {opset}; use {OPSET}") from error
+    for node in older.graph.node:
+        # the converter moves the axes into an attribute and forgets to drop this one, which came with them
+        for attribute in [a for a in node.attribute if a.name == "noop_with_empty_axes" and not a.i]:
+            node.attribute.remove(attribute)
+    return older
+
+
+def _check_opset(model: onnx.ModelProto, opset: int) -> None:
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    if found.get("") != opset or set(found) - {""}:
+        raise ExportError(f"asked for opset {opset}, the exporter wrote {found}")
+
+
+def _forget_the_machine(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about source files, so that equal networks give equal bytes anywhere."""
+    graph = model.graph
+    model.doc_string = graph.doc_string = ""
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    for entries in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for entry in entries:
+            entry.doc_string = ""
+            del entry.metadata_props[:]

@@ -1,0 +1,238 @@
+"""The whole way from a checkpoint to a bundle, and that the test part chooses nothing on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.exports import SETTINGS, untrained
+
+from export.build import build_bundle
+from export.data import Data, EcgPart, External, StayPart, open_data, open_external
+from export.facts import Run
+from ibt_deploy.bundle import load_bundle
+from ibt_deploy.errors import DataError, ExportError
+from ibt_deploy.golden import golden_cases, recomputed
+from ibt_deploy.metrics import arrhythmia, sepsis
+from ibt_deploy.predictor import load
+from training.stratify import PARTS, write_split
+
+
+def contract_of(bundle: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((bundle / "bundle.json").read_text())
+    return found
+
+
+@pytest.fixture(params=["ecg_bundle", "stay_bundle"])
+def bundle(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+def test_a_bundle_loads_and_its_golden_inputs_come_out_alike(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    checks = list(recomputed(loaded))
+    assert len(checks) >= 10
+    assert all(check.passed for check in checks)
+    assert {"model.onnx", "golden.npz", "card.md", "curves.svg"} <= set(loaded.files)
+    assert (loaded.name, loaded.version) == (f"bbm-{loaded.task}", "9.9.9")
+
+
+def test_nothing_of_this_machine_is_in_a_bundle(bundle: Path) -> None:
+    for path in bundle.iterdir():
+        content = path.read_bytes()
+        assert str(Path(__file__).parents[2]).encode() not in content
+        assert b"site-packages" not in content
+
+
+def test_golden_recordings_are_kept_as_devices_sample_them(ecg_bundle: Path) -> None:
+    with np.load(ecg_bundle / "golden.npz") as archive:
+        signals = [name for name in archive.files if name.endswith("/signal")]
+        assert {archive[name].dtype for name in signals} == {np.dtype(np.int16)}
+        rates = {int(archive[name.replace("/signal", "/sampling_rate")]) for name in signals}
+    assert rates == {257, 500, 1000}
+    assert {len(case.features) for case in golden_cases(ecg_bundle / "golden.npz")} == {1, 3}
+
+
+def test_published_ecg_figures_are_those_of_the_shipped_model(ecg_bundle: Path, ecg_data: Data) -> None:
+    test = ecg_data.parts["test"]
+    assert isinstance(test, EcgPart)
+    answers = load(ecg_bundle).predict(list(test.items()))
+    outputs = np.array([a.positive for a in answers])  # type: ignore[union-attr]
+    found = contract_of(ecg_bundle)["metrics"]["test"]
+    expected = arrhythmia.challenge_metric(test.labels, outputs, mask=test.known)
+    assert found["thresholds"]["challenge"]["challenge_metric"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert found["recordings"] == len(test)
+    assert found["refused"] == {}
+
+
+def test_published_stay_figures_are_those_of_the_shipped_model(stay_bundle: Path, stay_data: Data) -> None:
+    test = stay_data.parts["test"]
+    assert isinstance(test, StayPart)
+    answers = load(stay_bundle).predict(list(test.items()))
+    alarms = np.concatenate([a.alarms for a in answers])  # type: ignore[union-attr]
+    found = contract_of(stay_bundle)["metrics"]["test"]
+    expected = sepsis.utility(test.labels, alarms, test.offsets)
+    assert found["thresholds"]["utility"]["utility"]["value"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_classes_with_too_few_positives_are_marked_and_never_put_out(
+    ecg_bundle: Path, ecg_data: Data
+) -> None:
+    evaluable = {c.abbreviation: c.evaluable for c in load_bundle(ecg_bundle).classes}
+    assert {name for name, yes in evaluable.items() if yes} == {"NSR", "STach", "TInv"}
+    counts = {c["abbreviation"]: c["positives"] for c in contract_of(ecg_bundle)["classes"]}
+    assert min(counts["STach"].values()) >= 5
+    assert counts["AF"] == {"train": 0, "validation": 0, "test": 0}
+    test = contract_of(ecg_bundle)["metrics"]["test"]["classes"]
+    assert "auroc" in test["STach"]
+    assert set(test["AF"]) == {"n", "positives"}
+
+
+def test_int8_of_stays_is_measured_and_refused_for_causality(stay_bundle: Path) -> None:
+    contract = contract_of(stay_bundle)
+    report = contract["metrics"]["int8"]
+    assert set(contract["variants"]) == {"fp32"}
+    assert not report["shipped"]
+    assert report["earlier_risk_change"] > 1e-4
+    assert report["batch_risk_change"] > 1e-4
+    assert "causality" in report["reasons"][0]
+    assert contract["metrics"]["parity"]["earlier"] == 0
+
+
+def test_the_teacher_and_the_external_set_are_reported(ecg_bundle: Path, stay_bundle: Path) -> None:
+    metrics = contract_of(ecg_bundle)["metrics"]
+    assert metrics["external"]["elsewhere"]["recordings"] == 20
+    assert {entry["set"] for entry in metrics["headline"]} == {"test", "elsewhere (external)"}
+    for contract in (contract_of(ecg_bundle), contract_of(stay_bundle)):
+        comparison = contract["metrics"]["comparison"]
+        assert set(comparison["teacher"]) == set(comparison["student_minus_teacher"])
+        assert contract["training"]["teacher"]["method"] == "teacher"
+        assert len(contract["training"]["student"]["curve"]) == 3
+
+
+def test_the_student_against_itself_makes_no_difference(
+    stay_student: Run, stay_data: Data, stays: Path, tmp_path: Path
+) -> None:
+    path = untrained("sepsis", "teacher", stays, tmp_path / "teacher")
+    teacher = replace(
+        Run.of(path), trained=replace(Run.of(path).trained, network=stay_student.trained.network)
+    )
+    contract = build_bundle(stay_student, stay_data, tmp_path / "out", SETTINGS, teacher=teacher)
+    test = contract["metrics"]["test"]
+    comparison = contract["metrics"]["comparison"]
+    assert comparison["teacher"]["utility"] == test["thresholds"]["utility"]["utility"]
+    assert comparison["student_minus_teacher"]["utility"] == {
+        "value": 0.0,
+        "interval": [0.0, 0.0],
+        "resolved": False,
+    }
+
+
+def poisoned(data: Data) -> Data:
+    """The same data with the labels of the test part dealt out anew among its patients."""
+    rng = np.random.default_rng(0)
+    test = data.parts["test"]
+    if isinstance(test, EcgPart):
+        order = rng.permutation(len(test))
+        bad: Any = replace(test, labels=test.labels[order], known=test.known[order])
+    else:
+        assert isinstance(test, StayPart)
+        bad = replace(test, labels=(rng.random(len(test.labels)) < 0.3).astype(np.int8))
+    return replace(data, parts={**data.parts, "test": bad})
+
+
+@pytest.mark.parametrize("task", ["ecg", "stay"])
+def test_poisoned_test_labels_change_nothing_but_the_metrics(
+    task: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    student, data, teacher, clean = (
+        request.getfixturevalue(f"{task}_{what}") for what in ("student", "data", "teacher", "bundle")
+    )
+    externals = [request.getfixturevalue("foreign_ecgs")] if task == "ecg" else []
+    out = tmp_path / "poisoned"
+    build_bundle(student, poisoned(data), out, SETTINGS, teacher=teacher, externals=externals)
+    before, after = contract_of(clean), contract_of(out)
+    for contract in (before, after):
+        metrics = contract.pop("metrics")
+        contract["chosen on validation"] = {
+            name: metrics[name] for name in ("parity", "int8") if name in metrics
+        }
+        contract["test"] = metrics["test"]
+        # counts of the test part are data about it, like its figures
+        contract["training"]["data"]["parts"].pop("test")
+        for name in ("card.md", "curves.svg"):
+            contract["files"].pop(name)
+    assert before.pop("test") != after.pop("test")
+    assert before == after
+
+
+def test_a_network_of_other_data_or_another_split_is_refused(
+    ecg_student: Run, ecg_data: Data, stay_data: Data, ecgs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="is for arrhythmia"):
+        build_bundle(ecg_student, stay_data, tmp_path / "out", SETTINGS)
+    ids = [i for name in PARTS for i in ecg_data.parts[name].ids]  # type: ignore[index]
+    split = tmp_path / "split.csv"
+    write_split(split, ids, np.arange(len(ids)) % 3)
+    with pytest.raises(DataError, match="another split"):
+        build_bundle(ecg_student, open_data(ecgs, split), tmp_path / "out", SETTINGS)
+    with pytest.raises(DataError, match="another cache"):
+        build_bundle(ecg_student, replace(ecg_data, cache_sha256="0" * 64), tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_student_cannot_stand_for_the_teacher(ecg_student: Run, ecg_data: Data, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds a bbm, not a teacher"):
+        build_bundle(ecg_student, ecg_data, tmp_path / "out", SETTINGS, teacher=ecg_student)
+
+
+def test_an_external_set_shares_no_record_with_the_training_cache(ecgs: Path, ecg_data: Data) -> None:
+    with pytest.raises(DataError, match="also in the training cache"):
+        open_external("same", ecgs, ecg_data)
+
+
+def test_an_external_set_is_of_the_same_task(stays: Path, ecg_data: Data) -> None:
+    with pytest.raises(DataError, match="holds sepsis data"):
+        open_external("stays", stays, ecg_data)
+
+
+def test_a_failed_build_leaves_the_old_bundle_alone(
+    stay_student: Run, stay_data: Data, stay_bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "sepsis"
+    out.mkdir()
+    (out / "bundle.json").write_text("old")
+    settings = replace(SETTINGS, examples=tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"recording\.hea|stay\.psv"):
+        build_bundle(stay_student, stay_data, out, settings)
+    assert (out / "bundle.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["sepsis"]
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(
+    stay_student: Run, stay_data: Data, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="is not a bundle"):
+        build_bundle(stay_student, stay_data, tmp_path, SETTINGS)
+
+
+def test_a_data_set_without_an_evaluable_class_is_refused(
+    ecg_student: Run, ecg_data: Data, tmp_path: Path
+) -> None:
+    test = ecg_data.parts["test"]
+    assert isinstance(test, EcgPart)
+    empty = replace(test, labels=np.zeros_like(test.labels))
+    data = replace(ecg_data, parts={**ecg_data.parts, "test": empty})
+    with pytest.raises(ExportError, match="no class has 5 positives"):
+        build_bundle(ecg_student, data, tmp_path / "out", SETTINGS)
+
+
+def test_the_external_set_keeps_its_patients(foreign_ecgs: External) -> None:
+    assert isinstance(foreign_ecgs.part, EcgPart)
+    assert len(np.unique(foreign_ecgs.part.patients)) == 10

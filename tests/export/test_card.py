@@ -1,0 +1,123 @@
+"""The card says what the contract says, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.card import card_text, write_card
+from export.contract import seal
+from export.curves import curves_svg, ticks
+from export.markdown import ranged, table
+from ibt_deploy.bundle import load_bundle
+from ibt_deploy.errors import BundleError
+
+
+def contract_of(bundle: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((bundle / "bundle.json").read_text())
+    return found
+
+
+@pytest.fixture(params=["ecg_bundle", "stay_bundle"])
+def bundle(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+def test_card_and_picture_come_from_the_contract_alone(bundle: Path) -> None:
+    contract = contract_of(bundle)
+    assert (bundle / "card.md").read_text() == card_text(contract)
+    assert (bundle / "curves.svg").read_text() == curves_svg(contract)
+    assert not write_card(bundle)
+
+
+def test_card_says_what_must_be_said(bundle: Path) -> None:
+    text = (bundle / "card.md").read_text()
+    assert "Research software, not a medical device." in text
+    for title in (
+        "Intended use",
+        "Data",
+        "Figures on the test part",
+        "Training",
+        "Proof of the graph",
+        "Limits",
+    ):
+        assert f"## {title}" in text
+    assert "95 % interval" in text
+    assert "ibt export ..." in text
+    assert "CC BY 4.0" in text or "not stated" in text
+    assert "None" not in text
+    assert "nan" not in text.lower().split()
+
+
+def test_every_table_is_whole(bundle: Path) -> None:
+    lines = (bundle / "card.md").read_text().splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith("|") and before.startswith("|"):
+            assert line.count(" | ") == before.count(" | ")
+
+
+def test_ecg_card_marks_classes_that_are_not_evaluable(ecg_bundle: Path) -> None:
+    text = (ecg_bundle / "card.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| AF | 0/0/0"))
+    assert "not evaluable" in row
+    assert "elsewhere (external test set)" in text
+
+
+def test_stay_card_tells_what_alarms_mean(stay_bundle: Path) -> None:
+    text = (stay_bundle / "card.md").read_text()
+    assert "alarms per 100 patient-days" in text
+    assert "`alarms_per_10_patient_days`" in text
+    assert "breaks causality" in text
+
+
+def test_picture_is_xml_without_script(bundle: Path) -> None:
+    root = ET.fromstring((bundle / "curves.svg").read_text())
+    names = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert names <= {"svg", "g", "rect", "line", "polyline", "circle", "text"}
+    assert len((bundle / "curves.svg").read_bytes()) < 50_000
+
+
+def test_a_changed_contract_gets_a_new_card_and_new_hashes(stay_bundle: Path, tmp_path: Path) -> None:
+    for path in stay_bundle.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    contract = contract_of(tmp_path) | {"intended_use": "something else"}
+    seal(tmp_path, contract)
+    assert write_card(tmp_path)
+    assert "something else" in load_bundle(tmp_path).card
+
+
+def test_a_contract_without_figures_gets_no_card(stay_bundle: Path, tmp_path: Path) -> None:
+    contract = contract_of(stay_bundle)
+    del contract["metrics"]["test"]
+    (tmp_path / "bundle.json").write_text(json.dumps(contract))
+    with pytest.raises(BundleError, match="a card needs the entry 'test'"):
+        write_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (0.031, 0.0312), (-3.7, 12.9), (1.0, 1.0), (0.0, 1e-5), (17.0, 90210.0)]
+)
+def test_ticks_are_few_even_and_around_the_data(low: float, high: float) -> None:
+    marks = ticks(low, high)
+    assert marks[0] <= low
+    assert marks[-1] >= high
+    assert 2 <= len(marks) <= 8
+    steps = [b - a for a, b in pairwise(marks)]
+    assert max(steps) == pytest.approx(min(steps))
+
+
+def test_figures_as_readers_want_them() -> None:
+    assert ranged({"value": 0.81249, "interval": [0.79, 0.8331]}) == "0.812 (0.790-0.833)"
+    assert ranged({"value": -0.1, "interval": [-0.2, 0.1]}, 1) == "-0.1 (-0.2 to 0.1)"
+    assert ranged({"value": 0.5, "interval": None}) == "0.500"
+    assert ranged({"value": None, "interval": None}) == ranged(None) == "-"
+    lines = table(["a", "b>"], [["x", "1"]])
+    assert [line for line in lines if line] == ["| a | b |", "| --- | ---: |", "| x | 1 |"]
+    assert re.match(r"\| -", lines[2])

@@ -1,0 +1,223 @@
+"""Published figures against the metric modules and scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from export.data import EcgPart, StayPart, age_bands
+from export.decide import Decisions, Point, ecg_decisions, evaluable_classes, stay_decisions
+from export.evaluate_ecg import FIXED, ecg_evaluation, macro_auroc
+from export.evaluate_stay import alarm_rates, stay_evaluation
+from export.figures import number
+from export.scored import Answers, over_windows
+from ibt_deploy.calibration import FittedCalibration
+from ibt_deploy.classes import CLASSES
+from ibt_deploy.contract import Calibration
+from ibt_deploy.metrics import arrhythmia
+from ibt_deploy.metrics.alarms import alarm_statistics, policy_alarms
+from ibt_deploy.metrics.sepsis import utility
+from ibt_deploy.thresholds import decisions as decisions_of
+
+N = 120
+
+
+def ecg_part(seed: int = 0) -> EcgPart:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((N, 26), dtype=bool)
+    labels[:, :4] = rng.random((N, 4)) < (0.3, 0.2, 0.1, 0.02)
+    known = np.ones((N, 26), dtype=bool)
+    known[::7, 1] = False
+    return EcgPart(
+        [f"r{i}" for i in range(N)],
+        [np.zeros((12, 2000), dtype=np.int16)] * N,
+        labels,
+        known,
+        np.arange(N) // 2,
+        {"source": np.where(np.arange(N) < 10, "small", "large")},
+    )
+
+
+def decisions(n: int, thresholds: dict[str, float]) -> Decisions:
+    calibration = FittedCalibration(Calibration(np.ones(n), np.zeros(n)), ("platt",) * n)
+    return Decisions(calibration, {k: Point(np.full(n, t), k) for k, t in thresholds.items()})
+
+
+@pytest.fixture(scope="module")
+def ecg_found() -> tuple[dict[str, Any], EcgPart, np.ndarray, np.ndarray]:
+    part = ecg_part()
+    p = np.clip(0.3 * part.labels + np.random.default_rng(1).random((N, 26)) * 0.7, 0, 1)
+    evaluable = np.arange(26) < 3
+    tuned = decisions(26, {"challenge": 0.4, "f1": 0.6})
+    answers = Answers(part, p, decisions_of(p, np.full(26, 0.4), evaluable), {"too_short": 2})
+    return ecg_evaluation(answers, tuned, evaluable, draws=50), part, p, evaluable
+
+
+def test_ecg_figures_are_those_of_the_metric_modules(ecg_found: Any) -> None:
+    found, part, p, evaluable = ecg_found
+    for name, threshold in ((FIXED, 0.5), ("challenge", 0.4), ("f1", 0.6)):
+        outputs = decisions_of(p, np.full(26, threshold), evaluable)
+        row = found["thresholds"][name]
+        expected = arrhythmia.challenge_metric(part.labels, outputs, mask=part.known)
+        assert row["challenge_metric"]["value"] == pytest.approx(expected, abs=1e-6)
+        f = arrhythmia.f_measure(part.labels, outputs, part.known)
+        assert row["f_measure"]["value"] == pytest.approx(f.mean, abs=1e-6)
+        assert row["n_f_classes"] == f.n_classes
+        low, high = row["challenge_metric"]["interval"]
+        assert low < row["challenge_metric"]["value"] < high
+
+
+def test_ranking_is_averaged_over_evaluable_classes_alone(ecg_found: Any) -> None:
+    found, part, p, evaluable = ecg_found
+    expected = [roc_auc_score(part.labels[part.known[:, c], c], p[part.known[:, c], c]) for c in range(3)]
+    assert found["threshold_free"]["auroc"]["value"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert found["threshold_free"]["n_classes"] == 3
+    assert macro_auroc(part, p, evaluable) == pytest.approx(np.mean(expected))
+    by_class = found["classes"]
+    assert by_class[CLASSES[1].abbreviation]["auroc"]["value"] == pytest.approx(expected[1], abs=1e-6)
+    assert "auroc" not in by_class[CLASSES[3].abbreviation]
+
+
+def test_decisions_of_a_class_are_counted(ecg_found: Any) -> None:
+    found, part, p, evaluable = ecg_found
+    known = part.known[:, 1]
+    labels, given = part.labels[known, 1], decisions_of(p, np.full(26, 0.4), evaluable)[known, 1]
+    entry = found["classes"][CLASSES[1].abbreviation]
+    right = labels & given
+    assert (entry["n"], entry["positives"]) == (known.sum(), labels.sum())
+    assert entry["sensitivity"]["value"] == pytest.approx(right.sum() / labels.sum(), abs=1e-6)
+    assert entry["specificity"]["value"] == pytest.approx(
+        (~labels & ~given).sum() / (~labels).sum(), abs=1e-6
+    )
+    assert entry["ppv"]["value"] == pytest.approx(right.sum() / given.sum(), abs=1e-6)
+
+
+def test_refusals_unknown_labels_and_small_groups_are_told(ecg_found: Any) -> None:
+    found, part, _, _ = ecg_found
+    assert found["refused"] == {"too_short": 2}
+    assert found["unknown_labels"] == (~part.known).sum()
+    assert found["patients"] == N // 2
+    small, large = found["groups"]["source"]["small"], found["groups"]["source"]["large"]
+    assert small == {"recordings": 10, "patients": 5, "n_classes": 0}
+    assert large["recordings"] == N - 10
+    assert large["challenge_metric"]["interval"] is not None
+
+
+def stay_part(n: int = 200, seed: int = 0) -> tuple[StayPart, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(8, 60, n)
+    labels, risk = [], []
+    for i, length in enumerate(lengths):
+        onset = rng.integers(0, length) if i % 4 == 0 else length
+        labels.append((np.arange(length) >= onset).astype(np.int8))
+        risk.append(rng.random(length) * 0.5 + 0.4 * labels[-1])
+    part = StayPart(
+        [f"p{i}" for i in range(n)],
+        [np.zeros((length, 40), dtype=np.float32) for length in lengths],
+        np.concatenate(labels),
+        {"hospital": np.where(np.arange(n) < 120, "A", "B"), "sex": np.where(np.arange(n) < 8, "x", "y")},
+    )
+    return part, np.concatenate(risk)
+
+
+def test_alarm_rates_are_those_of_the_alarm_statistics() -> None:
+    part, risk = stay_part()
+    for threshold in (0.3, 0.6, 0.95):
+        given = policy_alarms(risk, part.offsets, threshold)
+        expected = alarm_statistics(part.labels, given, part.offsets)
+        everybody = np.ones((1, len(part)))
+        for name, statistic in alarm_rates(part, given).items():
+            np.testing.assert_allclose(statistic(everybody)[0], getattr(expected, name), rtol=1e-12)
+
+
+def test_stay_figures() -> None:
+    part, risk = stay_part()
+    answers = Answers(part, risk, risk >= 0.5, {})
+    tuned = decisions(1, {"utility": 0.5, "sparing": 0.8})
+    found = stay_evaluation(answers, tuned, draws=50)
+    expected = utility(part.labels, risk >= 0.8, part.offsets)
+    assert found["thresholds"]["sparing"]["utility"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert found["threshold_free"]["auroc"]["value"] == pytest.approx(
+        roc_auc_score(part.labels, risk), abs=1e-6
+    )
+    assert set(found["alarms"]) == {"utility", "sparing"}
+    assert found["septic"] == 50
+    assert sum(b["n"] for b in found["calibration"]["bins"]) == len(part.labels)
+    assert found["groups"]["hospital"]["A"]["utility"]["interval"] is not None
+    assert found["groups"]["sex"]["x"] == {"stays": 8, "septic": 2}
+
+
+def test_decisions_of_stays_are_tuned_after_calibration() -> None:
+    part, risk = stay_part()
+    logits = (5 * risk - 2).astype(np.float32)
+    found = stay_decisions(logits, part)
+    assert list(found.points) == ["utility", "sensitivity80", "alarms_per_10_patient_days"]
+    assert found.default == "utility"
+    calibrated = found.calibration.calibration.probability(logits)
+    assert calibrated.mean() == pytest.approx(part.labels.mean(), rel=0.02)
+    best = utility(part.labels, calibrated >= found.points["utility"].thresholds[0], part.offsets)
+    for threshold in np.quantile(calibrated, [0.1, 0.5, 0.9]):
+        assert best >= utility(part.labels, calibrated >= threshold, part.offsets)
+    entry = found.to_dict()
+    assert entry["default_operating_point"] == "utility"
+    assert len(entry["calibration"]["slope"]) == 1
+
+
+def test_every_recording_counts_once_in_calibration() -> None:
+    part = ecg_part()
+    rng = np.random.default_rng(2)
+    single = rng.normal(0, 1, (N, 26)).astype(np.float32)
+    counts = [3 if i == 5 else 1 for i in range(N)]
+    several = np.insert(single, [5, 6], 50.0, axis=0)
+    evaluable = np.arange(26) < 3
+    alone, windows = (ecg_decisions(z, c, part, evaluable) for z, c in ((single, [1] * N), (several, counts)))
+    np.testing.assert_array_equal(alone.calibration.calibration.slope, windows.calibration.calibration.slope)
+
+
+def test_windows_are_averaged_as_scoring_does() -> None:
+    p = np.array([[0.2], [0.4], [0.9], [0.1]])
+    np.testing.assert_allclose(over_windows(p, [1, 2, 1]), [[0.2], [0.65], [0.1]])
+
+
+def test_evaluable_needs_five_positives_in_each_part() -> None:
+    five, four = np.full(26, 5), np.where(np.arange(26) == 3, 4, 9)
+    evaluable = evaluable_classes({"train": five, "validation": five, "test": four})
+    assert np.flatnonzero(~evaluable).tolist() == [3]
+
+
+def test_parts_without_some_items_stay_aligned() -> None:
+    stays, _ = stay_part(20)
+    chosen = np.arange(20) % 3 != 0
+    kept = stays.select(chosen)
+    assert len(kept.labels) == kept.offsets[-1]
+    expected = [stays.labels[a:b] for a, b in zip(stays.offsets[:-1], stays.offsets[1:], strict=True)]
+    np.testing.assert_array_equal(
+        kept.labels, np.concatenate([e for e, c in zip(expected, chosen, strict=True) if c])
+    )
+    ecgs = ecg_part()
+    few = replace(ecgs, patients=np.arange(N) // 2 + 7).select(np.arange(N) >= 100)
+    assert few.patients.tolist() == (np.arange(20) // 2).tolist()
+
+
+def test_age_bands() -> None:
+    ages = np.array([0, 39.9, 40, 64, 65, 79, 80, 120, np.nan, -1])
+    assert age_bands(ages).tolist() == [
+        "under 40",
+        "under 40",
+        "40-64",
+        "40-64",
+        "65-79",
+        "65-79",
+        "80 and over",
+        "80 and over",
+        "unknown",
+        "unknown",
+    ]
+
+
+def test_undefined_numbers_are_null() -> None:
+    assert [number(v) for v in (0.12345678, float("nan"), float("inf"))] == [0.123457, None, None]
