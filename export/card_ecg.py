@@ -19,7 +19,14 @@ EXPLAINED = (
 def ecg_sections(contract: dict[str, Any]) -> Sections:
     """Data and figures of an arrhythmia model."""
     test = contract["metrics"]["test"]
-    figures = ["## Figures on the test part", "", _about(test), "", EXPLAINED, *_all_figures(contract, test)]
+    figures = [
+        "## Figures on the test part",
+        "",
+        _about(test),
+        "",
+        EXPLAINED,
+        *_all_figures(contract, test, every=True),
+    ]
     for name, found in contract["metrics"]["external"].items():
         figures += [
             f"## Figures on {name} (external test set)",
@@ -29,7 +36,7 @@ def ecg_sections(contract: dict[str, Any]) -> Sections:
             "counts as false.",
             "",
             _about(found),
-            *_all_figures(contract, found),
+            *_all_figures(contract, found, every=False),
         ]
     return Sections(_data(contract), figures)
 
@@ -85,8 +92,13 @@ def _about(found: dict[str, Any]) -> str:
     return f"{text} Refused by scoring: {counted(found['refused'])}."
 
 
-def _all_figures(contract: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    return [*_thresholds(contract, found), *_classes(contract, found), *_calibration(found), *_groups(found)]
+def _all_figures(contract: dict[str, Any], found: dict[str, Any], *, every: bool) -> list[str]:
+    return [
+        *_thresholds(contract, found),
+        *_classes(contract, found, every=every),
+        *_calibration(found),
+        *_groups(found),
+    ]
 
 
 def _thresholds(contract: dict[str, Any], found: dict[str, Any]) -> list[str]:
@@ -103,35 +115,21 @@ def _thresholds(contract: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return table(header, rows)
 
 
-def _classes(contract: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def _classes(contract: dict[str, Any], found: dict[str, Any], *, every: bool) -> list[str]:
+    """The classes with figures; with ``every`` the others too, and else in one line below."""
     default = contract["default_operating_point"]
     thresholds = contract["operating_points"][default]["thresholds"]
-    rows = []
+    rows, without = [], []
     for entry, threshold in zip(contract["classes"], thresholds, strict=True):
         c = found["classes"][entry["abbreviation"]]
         trained = "/".join(str(entry["positives"][part]) for part in PARTS)
-        head = [f"{entry['abbreviation']}", trained, f"{c['positives']} of {count(c['n'])}"]
-        if not entry["evaluable"]:
-            rows.append([*head, "not evaluable", *[""] * 9])
-        elif "auroc" not in c:
-            rows.append([*head, "too few here", *[""] * 9])
-        else:
-            line = c["calibration"]
-            rows.append(
-                [
-                    *head,
-                    ranged(c["auroc"], 2),
-                    ranged(c["auprc"], 2),
-                    decimal(threshold, 3),
-                    ranged(c["sensitivity"], 2),
-                    ranged(c["specificity"], 2),
-                    ranged(c["ppv"], 2),
-                    ranged(c["f_measure"], 2),
-                    decimal(line["slope"], 2),
-                    decimal(line["intercept"], 2),
-                    decimal(line["brier"]),
-                ]
-            )
+        head = [entry["abbreviation"], trained, f"{c['positives']} of {count(c['n'])}"]
+        if "auroc" in c:
+            rows.append([*head, *_class_figures(c, threshold)])
+        elif every:
+            rows.append([*head, "too few here" if entry["evaluable"] else "not evaluable", *[""] * 9])
+        elif c["positives"]:
+            without.append(f"{entry['abbreviation']} {c['positives']}")
     header = [
         "class",
         "positives train/validation/test",
@@ -147,7 +145,29 @@ def _classes(contract: dict[str, Any], found: dict[str, Any]) -> list[str]:
         "cal. intercept>",
         "Brier>",
     ]
-    return [f"### By class, at the operating point `{default}`", *table(header, rows)]
+    lines = [f"### By class, at the operating point `{default}`", *table(header, rows)]
+    if without:
+        lines += [
+            f"Without figures, because not evaluable or fewer than five here: {', '.join(without)}.",
+            "",
+        ]
+    return lines
+
+
+def _class_figures(c: dict[str, Any], threshold: float) -> list[str]:
+    line = c["calibration"]
+    return [
+        ranged(c["auroc"], 2),
+        ranged(c["auprc"], 2),
+        decimal(threshold, 3),
+        ranged(c["sensitivity"], 2),
+        ranged(c["specificity"], 2),
+        ranged(c["ppv"], 2),
+        ranged(c["f_measure"], 2),
+        decimal(line["slope"], 2),
+        decimal(line["intercept"], 2),
+        decimal(line["brier"]),
+    ]
 
 
 def _calibration(found: dict[str, Any]) -> list[str]:
@@ -174,7 +194,7 @@ def _groups(found: dict[str, Any]) -> list[str]:
                     count(g["recordings"]),
                     ranged(g.get("challenge_metric")),
                     ranged(g.get("f_measure")),
-                    f"{ranged(g.get('auroc'))}, {g['n_classes']} classes",
+                    f"{ranged(g['auroc'])}, {g['n_classes']} classes" if "auroc" in g else "-",
                     decimal(calibration.get("slope"), 2),
                     decimal(calibration.get("intercept"), 2),
                 ]

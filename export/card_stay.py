@@ -32,6 +32,7 @@ def _data(contract: dict[str, Any]) -> list[str]:
             name,
             count(parts[name]["stays"]),
             count(parts[name]["septic"]),
+            count(parts[name]["septic_from_first_hour"]),
             count(parts[name]["hours"]),
             count(parts[name]["positive_hours"]),
             counted({h: e["stays"] for h, e in parts[name]["groups"]["hospital"].items()}),
@@ -44,7 +45,18 @@ def _data(contract: dict[str, Any]) -> list[str]:
         "",
         "Patients are divided once, stratified by hospital, sepsis and length of stay; one patient is in one "
         "part.",
-        *table(["part", "stays>", "septic>", "hours>", "positive hours>", "hospitals"], rows),
+        *table(
+            [
+                "part",
+                "stays>",
+                "septic>",
+                "septic from the first hour>",
+                "hours>",
+                "positive hours>",
+                "hospitals",
+            ],
+            rows,
+        ),
         f"Refused in preparation: {counted(preparation['refused'])}. Outcome: `SepsisLabel`, 1 from six "
         "hours before onset (Sepsis-3) on. Hours in which nothing was measured are part of the data; before "
         "a variable is first measured the training median stands for it, afterwards its last value.",

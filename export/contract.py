@@ -136,6 +136,7 @@ def part_entry(part: AnyPart) -> dict[str, Any]:
             "septic": int(septic.sum()),
             "hours": len(part.labels),
             "positive_hours": int(part.labels.sum()),
+            "septic_from_first_hour": int(part.labels[part.offsets[:-1]].sum()),
             "groups": {
                 name: {
                     value: {

@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from export.figures import number
 from ibt_deploy.bundle import file_sha256
 from ibt_deploy.errors import DataError
@@ -129,4 +127,4 @@ def software() -> dict[str, str]:
             found[name] = version(name)
         except ModuleNotFoundError:
             continue
-    return found | {"torch threads": str(torch.get_num_threads())}
+    return found

@@ -12,7 +12,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A table; columns whose title ends in ``>`` are aligned to the right."""
     titles = [title.removesuffix(">") for title in header]
     rule = ["---:" if title.endswith(">") else "---" for title in header]
-    return ["", *(f"| {' | '.join(row)} |" for row in (titles, rule, *rows)), ""]
+    lines = ([cell.replace("|", "\\|") for cell in row] for row in (titles, rule, *rows))
+    return ["", *(f"| {' | '.join(line)} |" for line in lines), ""]
 
 
 def decimal(value: float | None, digits: int = 3) -> str:

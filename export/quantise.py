@@ -95,6 +95,8 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     prepared.CopyFrom(model)
     # the exporter has folded constants and inferred shapes, which is all that the preparation would do
     add_pre_process_metadata(prepared)
+    # a Gemm's weight is transposed under its old name, and would then contradict the shape noted for it
+    del prepared.graph.value_info[:]
     with tempfile.TemporaryDirectory(prefix="ibt-int8-") as folder:
         out = Path(folder) / "model.onnx"
         quantize_dynamic(

@@ -70,8 +70,8 @@ LIMITS = {
         "suspicion. Such habits belong to a hospital. Challenge entries that scored 0.43 on hospitals A and "
         "B fell to about -0.1 on a third one.",
         "Length of stay (ICULOS), time before admission and the unit are inputs and strong shortcuts.",
-        "SepsisLabel turns 1 six hours before onset by definition; about a fifth of septic stays are "
-        "positive from their first row, where there is nothing to warn of.",
+        "SepsisLabel turns 1 six hours before onset by definition. Stays that are positive from their first "
+        "hour (their number is above) leave nothing to warn of, and their true onset may have been earlier.",
         "Most alarms are false: 0.1 to 0.3 of alarms being right is what published models of this kind "
         "reach.",
         "Published external validations of a widely used commercial model found AUROC 0.63 (Wong et al. "

@@ -61,6 +61,7 @@ def test_every_table_is_whole(bundle: Path) -> None:
     for before, line in pairwise(lines):
         if line.startswith("|") and before.startswith("|"):
             assert line.count(" | ") == before.count(" | ")
+            assert len(re.findall(r"(?<!\\)\|", line)) == line.count(" | ") + 2
 
 
 def test_ecg_card_marks_classes_that_are_not_evaluable(ecg_bundle: Path) -> None:
