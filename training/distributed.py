@@ -56,6 +56,11 @@ class Place:
         return value
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process or the first that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def process_group(device: str) -> Iterator[Place]:
     """Join the group that ``torchrun`` describes in the environment; without it, be alone."""

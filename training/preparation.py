@@ -16,6 +16,7 @@ from ibt_deploy.classes import CLASSES
 from ibt_deploy.errors import DataError
 from training.cache import Cache, file_sha256, open_cache
 from training.prepare.cache import CacheSummary
+from training.prepare.ecg_entries import index_of
 from training.split import ecg_parts, stay_parts
 from training.stratify import PARTS, part_counts, read_split, write_split
 
@@ -159,9 +160,11 @@ def drawn_parts(cache: Cache, seed: int) -> Ints:
     return stay_parts(cache.index, seed)
 
 
-def cache_lines(summary: CacheSummary) -> list[str]:
-    """What entered the cache and what did not."""
-    lines = [f"{summary.records:,} records in {summary.folder}"]
+def cache_lines(summary: CacheSummary, labels: Path | None) -> list[str]:
+    """What entered the cache and what did not; ``labels`` is the index that was believed, if any."""
+    lines = [f"{summary.records:,} records in {summary.folder}, SHA-256 {summary.sha256}"]
+    if labels is not None:
+        lines.append(f"  labels, sources and patients from {labels}")
     lines += [f"  {name.replace('_', ' ')}: {count:,}" for name, count in summary.counts.items()]
     codes = Counter(entry.code for entry in summary.refused)
     if codes:
@@ -223,4 +226,6 @@ def prepare(
             raise DataError(f"{split}: lies in the cache that is replaced; move it elsewhere first")
     summary = prepare_cache(source, out, labels=labels, exclude=exclude, only=only, progress=progress)
     cache = open_cache(out)
-    return [*cache_lines(summary), *split_lines(cache, write_cache_split(cache, split, seed))]
+    if cache.task == "arrhythmia":
+        labels = labels or index_of(source)
+    return [*cache_lines(summary, labels), *split_lines(cache, write_cache_split(cache, split, seed))]
