@@ -82,8 +82,9 @@ class StayDeiT(StayTransformer):
 
     def head(self, z: Tensor) -> Tensor:
         """Average of both heads' logits."""
-        z_rows, z_queries = z.chunk(2, dim=1)
-        averaged: Tensor = (super().head(z_rows) + self.distillation_head(z_queries).squeeze(-1)) / 2
+        # sliced, because the ONNX exporter cannot fold a chunk of unknown length
+        hours = z.shape[1] // 2
+        averaged: Tensor = (super().head(z[:, :hours]) + self.distillation_head(z[:, hours:]).squeeze(-1)) / 2
         return averaged
 
     def forward_cached(
