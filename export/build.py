@@ -213,13 +213,15 @@ class _Making:
         answers = build.answers(predictor, test)
         self.say(f"computing figures ({self.settings.draws:,} draws)")
         figures: dict[str, Any] = {"test": build.evaluation(answers), "external": {}}
-        headline = _headline("test", build.headline(figures["test"]))
+        headline = _headline("test", len(answers.part), build.headline(figures["test"]))
         for external in externals:
             self.say(f"scoring the external set {external.name} ({len(external.part):,})")
-            evaluation = build.evaluation(build.answers(predictor, external.part))
+            outside = build.answers(predictor, external.part)
+            evaluation = build.evaluation(outside)
             about = {"cache_sha256": external.cache_sha256, "data": part_entry(external.part)}
             figures["external"][external.name] = about | evaluation
-            headline += _headline(f"{external.name} (external)", build.headline(evaluation))
+            where = f"{external.name} (external)"
+            headline += _headline(where, len(outside.part), build.headline(evaluation))
         if teacher is not None:
             self.say("scoring the teacher for comparison")
             figures["comparison"] = build.comparison(answers, teacher.trained.network)
@@ -246,9 +248,9 @@ class _Making:
         return bundle.contract
 
 
-def _headline(where: str, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _headline(where: str, n: int, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"name": title, "set": where, **figure}
+        {"name": title, "set": where, "n": n, **figure}
         for title, figure in found.items()
         if figure["value"] is not None and figure["interval"] is not None
     ]

@@ -93,15 +93,22 @@ def _what_it_is(contract: dict[str, Any]) -> str:
 
 
 def _in_short(contract: dict[str, Any]) -> list[str]:
+    unit = "recordings" if contract["task"] == "arrhythmia" else "stays"
     rows = [
-        [entry["set"], entry["name"], decimal(entry["value"]), " to ".join(map(decimal, entry["interval"]))]
+        [
+            entry["set"],
+            f"{count(entry['n'])} {unit}",
+            entry["name"],
+            decimal(entry["value"]),
+            " to ".join(map(decimal, entry["interval"])),
+        ]
         for entry in contract["metrics"]["headline"]
     ]
     draws = contract["metrics"]["bootstrap"]["draws"]
     return [
         "",
         "## In short",
-        *table(["set", "measure", "value>", "95 % interval>"], rows),
+        *table(["set", "size", "measure", "value>", "95 % interval>"], rows),
         f"At the operating point `{contract['default_operating_point']}`. Scored by this bundle itself, on "
         "patients that neither trained nor tuned it. Intervals: percentile bootstrap over patients, "
         f"{count(draws)} draws.",

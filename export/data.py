@@ -169,6 +169,9 @@ def open_data(folder: Path, split: Path | None = None) -> Data:
     cache = open_cache(folder)
     split = split or default_split(cache)
     parts = read_split(split, _ids(cache))
+    for i, name in enumerate(PARTS):
+        if not (parts == i).any():
+            raise DataError(f"{split}: nothing is in the {name} part")
     everything = _everything(cache)
     return Data(
         task=cache.task,

@@ -132,19 +132,23 @@ def _traced(
     axes: tuple[dict[int, str], ...],
     opset: int,
 ) -> onnx.ModelProto:
-    with _without_chatter():
-        program = torch.onnx.export(
-            network,
-            example,
-            dynamo=True,
-            opset_version=opset,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_shapes=axes,
-            verbose=False,
-        )
+    try:
+        with _without_chatter():
+            program = torch.onnx.export(
+                network,
+                example,
+                dynamo=True,
+                opset_version=opset,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=axes,
+                verbose=False,
+            )
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"torch cannot write this network as ONNX: {reason}") from error
     if program is None:
-        raise ExportError("torch gave no ONNX program")
+        raise ExportError("torch cannot write this network as ONNX, and does not say why")
     return program.model_proto
 
 
