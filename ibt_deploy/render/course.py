@@ -29,6 +29,9 @@ PANELS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("Temp", BLACK, "o"),),
 )
 
+ROOM_FOR_LEGEND = 0.4
+"""Share of the axis kept free above the curves, so that the legend hides none of them."""
+
 
 def stay_figure(prediction: SepsisPrediction) -> Figure:
     """Risk, threshold and alarms over the hours, and below them on the same axis the main vital signs.
@@ -86,7 +89,7 @@ def _draw_risk(axes: Axes, prediction: SepsisPrediction) -> None:
             hours[alarms], risk[alarms], linestyle="none", marker="D", markersize=1.7 * dot, color=VERMILION,
             label="alarm", zorder=4,
         )  # fmt: skip
-    axes.set_ylim(0, max(1.15 * float(risk.max()), 2.0 * prediction.threshold))
+    axes.set_ylim(0, max(1.25 * float(risk.max()), 2.0 * prediction.threshold))
     axes.set_ylabel("risk", fontsize=10)
     axes.legend(loc="upper left", fontsize=8.5, framealpha=0.9, ncols=3)
 
@@ -114,6 +117,8 @@ def _draw_vitals(axes: Axes, prediction: SepsisPrediction, series: tuple[tuple[s
         axes.set_yticks([])
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=_GREY)
     elif len(series) > 1:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + ROOM_FOR_LEGEND * (high - low))
         axes.legend(loc="upper left", fontsize=7.5, framealpha=0.9, ncols=len(series))
 
 
