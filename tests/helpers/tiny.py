@@ -44,14 +44,14 @@ def tiny_recipe(task: str, method: str, **sections: Mapping[str, Any]) -> Recipe
 def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0) -> Path:
     """A cache of ``n`` recordings with split: pulses, fast in one class and inverted in another.
 
-    Every seventh is longer than a window, every eleventh shorter; every fifth has an approximate amplitude.
+    Every seventh is longer than a window, every eleventh shorter; every fourth has an approximate amplitude.
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     labels = np.zeros((n, N_CLASSES), dtype=np.int8)
     labels[:, FAST], labels[:, INVERTED] = rng.random((2, n)) < 0.4
     labels[:, NORMAL_CLASS] = ~labels[:, [FAST, INVERTED]].any(axis=1)
-    labels[::5, LOW_VOLTAGE] = -1
+    labels[::4, LOW_VOLTAGE] = -1
     rows, signals, start = [], [], 0
     for i in range(n):
         length = 2600 if i % 7 == 3 else 1500 if i % 11 == 5 else SAMPLES
@@ -62,7 +62,7 @@ def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0) -
                 "source": "one" if i % 3 else "two",
                 "group": f"g{i // 2}",
                 "sampling_rate": 500,
-                "amplitude": "approximate" if i % 5 == 0 else "mV",
+                "amplitude": "approximate" if i % 4 == 0 else "mV",
                 "age": 60,
                 "sex": "Female" if i % 2 else "Male",
                 "fold": "",

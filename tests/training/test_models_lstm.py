@@ -1,4 +1,4 @@
-"""The EHR teacher: residuals, initial values, causality, and torch's fused LSTM as an independent reference."""
+"""The EHR teacher: residuals, initial values, causality; gate order against torch itself."""
 
 from __future__ import annotations
 

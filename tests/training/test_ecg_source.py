@@ -1,0 +1,183 @@
+"""Batches of ECGs: every record once an epoch, the split's parts apart, windows as scoring makes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import LOW_VOLTAGE, ids_of, tiny_recipe
+
+from ibt_deploy.preprocess.ecg import StandardEcg, windows
+from training.augment import rand_augment
+from training.ecg_source import EcgSource
+from training.recipe import AugmentRecipe, DataRecipe
+from training.run import open_source
+
+CALM = {"n_ops": 0}
+
+
+def source(cache: Path, **sections: dict[str, object]) -> EcgSource:
+    opened = open_source(tiny_recipe("arrhythmia", "teacher", **sections), cache)
+    assert isinstance(opened, EcgSource)
+    return opened
+
+
+def test_parts_are_the_splits(ecgs: Path) -> None:
+    data = source(ecgs)
+    names = data.cache.index["record"].to_numpy()
+    seen = [set(names[data.items(part)]) for part in ("train", "validation", "test")]
+    assert seen == [ids_of(ecgs, part) for part in ("train", "validation", "test")]
+    assert not seen[0] & seen[1]
+    assert not seen[0] & seen[2]
+
+
+def test_an_epoch_deals_out_every_training_record_once(ecgs: Path) -> None:
+    data = source(ecgs, fit={"batch_size": 16})
+    plans = [data.plan(0, epoch) for epoch in (0, 1, 0)]
+    for plan in plans:
+        assert [len(items) for items in plan] == [16, 16, 4]
+        assert sorted(np.concatenate(plan)) == sorted(data.items("train"))
+    assert all(np.array_equal(a, b) for a, b in zip(plans[0], plans[2], strict=True))
+    assert not np.array_equal(plans[0][0], plans[1][0])
+
+
+def test_the_scale_is_the_deviation_of_all_training_samples(ecgs: Path) -> None:
+    data = source(ecgs)
+    index = data.cache.index
+    signal = np.load(ecgs / "signal-000.npy")
+    training = [
+        signal[:, r.start : r.start + r.length].ravel() for r in index.iloc[data.items("train")].itertuples()
+    ]
+    assert data.constants.scale == pytest.approx(np.concatenate(training).astype(float).std() / 1000)
+    assert data.n_inputs == 3
+    assert data.samples == 2000
+    assert data.prepares_as(data.preprocessing())
+    assert not data.prepares_as({**data.preprocessing(), "scale": 0.1})
+
+
+def test_nothing_of_validation_or_test_reaches_the_constants(ecgs: Path, tmp_path: Path) -> None:
+    """The same training part beside other recordings gives the same scale."""
+    data = source(ecgs)
+    train = set(data.items("train").tolist())
+    for item in range(60):
+        if item not in train:
+            data.signals[item] = np.full_like(data.signals[item], 30_000)
+    assert data._training_deviation() == data.constants.scale
+
+
+def test_plain_windows_are_those_of_scoring(ecgs: Path) -> None:
+    data = source(ecgs)
+    items = np.arange(60)
+    for chosen, batch in data.plain(items):
+        for item, window in zip(chosen, batch.inputs, strict=True):
+            signal = data.signals[item] / 1000.0
+            standard = StandardEcg(np.vstack([signal] * 4), (), (), ())
+            expected = windows(standard, data.constants, crop="centre")[0, :3]
+            np.testing.assert_allclose(window.numpy(), expected, atol=1e-6)
+            if signal.shape[1] < 2000:
+                assert not window[:, signal.shape[1] :].any()
+
+
+def test_without_augmentation_long_records_are_cropped_at_random(ecgs: Path) -> None:
+    data = source(ecgs, augment=CALM)
+    long = next(i for i in data.items("train") if data.signals[i].shape[1] > 2000)
+    crops = [data.training_batch(0, epoch, np.array([long])).inputs[0].numpy() for epoch in range(8)]
+    whole = np.clip(data.signals[long] / 1000.0 / data.constants.scale, -20, 20).astype(np.float32)
+    starts = set()
+    for crop in crops:
+        fitting = [s for s in range(whole.shape[1] - 1999) if np.array_equal(whole[:, s : s + 2000], crop)]
+        assert fitting
+        starts.add(fitting[0])
+    assert len(starts) > 3
+
+
+def test_a_record_looks_the_same_whatever_batch_it_is_in(ecgs: Path) -> None:
+    data = source(ecgs, augment={"n_ops": 2, "magnitude": 8})
+    items = data.items("train")[:6]
+    whole = data.training_batch(3, 5, items)
+    for share in (slice(0, None, 2), slice(1, None, 2), slice(5, 6)):
+        part = data.training_batch(3, 5, items[share])
+        assert torch.equal(part.inputs, whole.inputs[share])
+        assert torch.equal(part.labels, whole.labels[share])
+    other = data.training_batch(3, 6, items)
+    assert not torch.equal(other.inputs, whole.inputs)
+
+
+def test_augmentation_is_the_recipes(ecgs: Path) -> None:
+    calm, wild = source(ecgs, augment=CALM), source(ecgs, augment={"n_ops": 2, "magnitude": 8})
+    item = next(i for i in calm.items("train") if calm.signals[i].shape[1] == 2000)
+    plain = calm.training_batch(0, 0, np.array([item])).inputs[0].numpy()
+    rng = np.random.default_rng((0, 0, int(item)))
+    rng.integers(0, 1)
+    expected = rand_augment(plain, 2, 8, rng)
+    np.testing.assert_array_equal(wild.training_batch(0, 0, np.array([item])).inputs[0].numpy(), expected)
+
+
+def test_unknown_labels_are_neither_positive_nor_known(ecgs: Path) -> None:
+    data = source(ecgs)
+    batch = data.training_batch(0, 0, np.arange(60))
+    stored = np.load(ecgs / "labels.npy")
+    np.testing.assert_array_equal(batch.labels.numpy(), stored == 1)
+    np.testing.assert_array_equal(batch.known.numpy(), stored >= 0)
+    assert not batch.known[::4, LOW_VOLTAGE].any()
+    assert batch.rows is None
+
+
+def test_band_is_applied_before_the_scale_is_taken(ecgs: Path) -> None:
+    plain, filtered = source(ecgs), source(ecgs, data={"band": [5.0, 40.0]})
+    assert filtered.constants.band == (5.0, 40.0)
+    assert filtered.constants.scale < plain.constants.scale
+    spectrum = np.abs(np.fft.rfft(filtered.signals[0].astype(float), axis=1)) ** 2
+    low = np.fft.rfftfreq(filtered.signals[0].shape[1], 1 / 200) < 1
+    assert spectrum[:, low].sum() < 0.01 * spectrum.sum()
+
+
+def test_a_fraction_of_the_training_part(ecgs: Path) -> None:
+    whole, half = source(ecgs), source(ecgs, data={"train_fraction": 0.5})
+    assert len(half.items("train")) == 18
+    assert set(half.items("train")) < set(whole.items("train"))
+    for part in ("validation", "test"):
+        np.testing.assert_array_equal(half.items(part), whole.items(part))  # type: ignore[arg-type]
+
+
+def test_gathered_logits_follow_the_items(ecgs: Path) -> None:
+    data = source(ecgs)
+    items = np.array([7, 3, 50])
+    outputs = [
+        (np.array([50, 7]), np.array([[50.0], [7.0]], np.float32)),
+        (np.array([3]), np.array([[3.0]], np.float32)),
+    ]
+    np.testing.assert_array_equal(data.gather(items, outputs)[:, 0], items)
+
+
+def test_scores_of_perfect_and_useless_logits(ecgs: Path) -> None:
+    data = source(ecgs)
+    labels, known = data.part_labels("validation")
+    assert not known.all()
+    perfect = data.selection_scores("validation", np.where(labels, 9.0, -9.0).astype(np.float32))
+    assert perfect["selection"] == perfect["challenge"] == pytest.approx(1)
+    assert perfect["auroc"] == perfect["auprc"] == pytest.approx(1)
+    thresholds = data.decision_thresholds("validation", np.where(labels, 9.0, -9.0).astype(np.float32))
+    assert thresholds.shape == (26,)
+    assert ((thresholds > 0) & (thresholds < 1)).all()
+
+
+def test_test_labels_touch_nothing_that_is_selected(ecgs: Path) -> None:
+    data, poisoned = source(ecgs), source(ecgs)
+    poisoned.labels = poisoned.labels.copy()
+    poisoned.labels[poisoned.items("test")] = 1 - poisoned.labels[poisoned.items("test")]
+    logits = np.random.default_rng(0).normal(0, 1, (len(data.items("validation")), 26)).astype(np.float32)
+    assert data.selection_scores("validation", logits) == poisoned.selection_scores("validation", logits)
+    np.testing.assert_array_equal(
+        data.decision_thresholds("validation", logits), poisoned.decision_thresholds("validation", logits)
+    )
+    batch, other = (s.training_batch(0, 0, s.items("train")) for s in (data, poisoned))
+    assert torch.equal(batch.labels, other.labels)
+
+
+def test_recipes_defaults_are_the_specifications() -> None:
+    assert replace(AugmentRecipe()) == AugmentRecipe(n_ops=2, magnitude=3.0)
+    assert DataRecipe().band == ()
