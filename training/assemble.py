@@ -27,7 +27,8 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
     trained = load_network(path)
     if trained.recipe.task != recipe.task or trained.recipe.method != "teacher":
         raise DataError(
-            f"{path}: holds a {trained.recipe.task} {trained.recipe.method}, not a {recipe.task} teacher"
+            f"{path}: holds the method {trained.recipe.method} of the task {trained.recipe.task}, "
+            f"not a teacher for {recipe.task}"
         )
     if trained.cache_sha256 != source.cache.sha256 or trained.split_sha256 != source.split_sha256:
         raise DataError(f"{path}: the teacher was trained on other data or another split")

@@ -115,31 +115,31 @@ def _placed(units: Floats, base: Floats, classes: slice, rng: np.random.Generato
     wanted = np.outer(FRACTIONS, total)
     possible = total[classes] >= FEWEST_POSITIVES * len(PARTS)
 
-    def cost(part: Ints) -> float:
-        held = base.copy()
-        np.add.at(held, part, units)
-        distance = ((held - wanted) ** 2 / np.maximum(wanted, 1)).sum()
-        lacking = np.maximum(FEWEST_POSITIVES - held[:, classes][:, possible], 0).sum()
-        return float(distance + 10 * lacking)
+    def costs(parts: Ints) -> Floats:
+        held = base + np.einsum("kup,uc->kpc", np.eye(len(PARTS))[parts], units)
+        distance = ((held - wanted) ** 2 / np.maximum(wanted, 1)).sum(axis=(1, 2))
+        lacking = np.maximum(FEWEST_POSITIVES - held[:, :, classes][:, :, possible], 0).sum(axis=(1, 2))
+        summed: Floats = distance + 10 * lacking
+        return summed
 
     best, lowest = np.zeros(len(units), dtype=np.int64), np.inf
     for _ in range(RESTARTS):
         part = rng.choice(len(PARTS), len(units), p=FRACTIONS).astype(np.int64)
-        here = cost(part)
+        here = float(costs(part[None])[0])
         while True:
             neighbours = _neighbours(part)
-            costs = [cost(n) for n in neighbours]
-            least = int(np.argmin(costs))
-            if costs[least] >= here - 1e-9:
+            tried = costs(neighbours)
+            least = int(np.argmin(tried))
+            if tried[least] >= here - 1e-9:
                 break
-            part, here = neighbours[least], costs[least]
+            part, here = neighbours[least], float(tried[least])
         if here < lowest - 1e-9:
             best, lowest = part, here
     return best
 
 
-def _neighbours(part: Ints) -> list[Ints]:
-    """Every placement that moves one unit or swaps two."""
+def _neighbours(part: Ints) -> Ints:
+    """Every placement that moves one unit or swaps two, shape ``(placements, units)``."""
     neighbours = []
     for i in range(len(part)):
         for p in range(len(PARTS)):
@@ -152,4 +152,4 @@ def _neighbours(part: Ints) -> list[Ints]:
                 swapped = part.copy()
                 swapped[i], swapped[j] = part[j], part[i]
                 neighbours.append(swapped)
-    return neighbours
+    return np.stack(neighbours)
