@@ -17,7 +17,7 @@ from ibt_deploy.errors import DataError
 from training.cache import Cache, file_sha256, open_cache
 from training.prepare.cache import CacheSummary
 from training.prepare.ecg_entries import index_of
-from training.split import ecg_parts, stay_parts
+from training.split import ecg_parts, stay_parts, unknown_patients
 from training.stratify import PARTS, part_counts, read_split, write_split
 
 Task = Literal["arrhythmia", "sepsis"]
@@ -191,6 +191,10 @@ def split_lines(cache: Cache, split: Split) -> list[str]:
             line("septic", counts.positives[:, 0]),
             line("rows", rows),
         ]
+    if unknown := unknown_patients(cache.index).sum():
+        lines.insert(
+            1, f"{unknown:,} recordings of sources with several a patient, who is not named: all in training"
+        )
     counts = part_counts(np.load(cache.folder / "labels.npy"), split.parts)
     names = [c.abbreviation for c in CLASSES]
     lines.append(line("recordings", counts.records))

@@ -2,7 +2,8 @@
 
 No patient may be in two parts. Where a source names the patient of some recordings only but gives folds that
 keep patients together (PTB-XL), any two recordings of one fold and sex may be of one patient: they form one
-group. Such groups are too large and too few to be dealt out one by one, so they are placed by a search.
+group. Such groups are too large and too few to be dealt out one by one, so they are placed by a search. Where
+a source is known to hold several recordings of a patient and tells neither, it trains and is not evaluated on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ LARGE = 0.01
 """A group with more than this share of the recordings is placed by search."""
 RESTARTS = 50
 NAMED_PATIENT = ":patient:"
+REPEATED_PATIENTS = ("ptb", "ptb-xl", "st_petersburg_incart")
+"""Sources with several recordings of some patients, of whom the Challenge's headers say nothing."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -39,8 +42,17 @@ def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) 
     strata = np.hstack(
         [labels > 0, one_hot(index["source"].to_numpy()), one_hot(index["sex"].fillna("").to_numpy())]
     )
-    n_classes = labels.shape[1]
-    return group_parts(patient_groups(index), strata, n_classes, seed)
+    groups = patient_groups(index)
+    free = ~np.isin(groups, groups[unknown_patients(index)])
+    parts = np.full(len(index), PARTS.index("train"), dtype=np.int64)
+    parts[free] = group_parts(groups[free], strata[free], labels.shape[1], seed)
+    return parts
+
+
+def unknown_patients(index: pd.DataFrame) -> Bools:
+    """Recordings that may be of the patient of any other of their source. Shape ``(n,)``."""
+    named = index["group"].str.contains(NAMED_PATIENT, regex=False)
+    return np.asarray(index["source"].isin(REPEATED_PATIENTS) & index["fold"].isna() & ~named, dtype=bool)
 
 
 def stay_parts(index: pd.DataFrame, seed: int = 0) -> Ints:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.cache import file_sha256
-from training.split import ecg_parts, group_parts, patient_groups, stay_parts
+from training.split import ecg_parts, group_parts, patient_groups, stay_parts, unknown_patients
 from training.stratify import part_counts, read_split
 
 
@@ -70,6 +70,25 @@ def test_duplicates_tie_groups_of_folds() -> None:
         ]
     )
     assert together(table) == [[0, 1, 2, 3]]
+
+
+def test_sources_with_several_recordings_of_unnamed_patients_train() -> None:
+    rng = np.random.default_rng(0)
+    rows: list[tuple[str, str, str | None, str | None]] = [
+        ("cpsc_2018", "cpsc_2018:A", None, "Male"),
+        ("ptb", "ptb:patient:3", None, "Male"),
+        *[("ptb", f"ptb:S{i}", None, "Male") for i in range(40)],
+        *[("georgia", f"georgia:E{i}", None, "Female") for i in range(200)],
+        ("georgia", "ptb:S7", None, "Male"),
+    ]
+    table = index(rows)
+    unknown = unknown_patients(table)
+    assert unknown.sum() == 40
+    parts = ecg_parts(table, (rng.random((len(table), 3)) < 0.3).astype(np.int8))
+    assert not parts[unknown].any()
+    assert parts[-1] == 0
+    share = np.bincount(parts[(table["source"] == "georgia").to_numpy()], minlength=3) / 201
+    np.testing.assert_allclose(share, [0.70, 0.15, 0.15], atol=0.03)
 
 
 def folded_cohort(seed: int, n: int = 900) -> tuple[pd.DataFrame, np.ndarray]:
