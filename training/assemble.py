@@ -14,6 +14,7 @@ from training.checkpoint import load_network
 from training.inference import part_logits
 from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads
 from training.models.encoder import Encoder
+from training.models.resnet import calibrate_batch_norm
 from training.networks import boundaries, build_network, build_teacher
 from training.objectives import BBM, DeiT, Objective, Supervised
 from training.recipe import Recipe
@@ -39,8 +40,6 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
 
 def untrained_teacher(recipe: Recipe, source: Source) -> Encoder:
     """A teacher with random weights (control); its batch norms take their statistics from training data."""
-    from training.models.resnet import calibrate_batch_norm
-
     teacher = build_teacher(recipe, source.n_inputs)
     if recipe.task == "arrhythmia":
         calibrate_batch_norm(teacher, [x for x, _ in _plain_inputs(source, STATISTICS_ECGS)])
@@ -55,6 +54,8 @@ def build_objective(
     network = build_network(recipe, source.n_inputs, source.samples).to(device)
     if recipe.method in ("teacher", "transformer"):
         return Supervised(network).to(device)
+    if recipe.method == "bbm" and recipe.bbm.teacher == "untrained":
+        teacher = untrained_teacher(recipe, source)
     if teacher is None:
         raise DataError(f"method {recipe.method!r} needs a trained teacher: give its checkpoint")
     teacher = teacher.to(device)

@@ -49,11 +49,21 @@ class EcgSource(Source):
             chosen = np.random.default_rng(seed).permutation(len(train))
             self._items["train"] = np.sort(train[chosen[: round(recipe.train_fraction * len(train))]])
         self.labels = np.load(cache.folder / "labels.npy")
+        self.asked = self._asked() if recipe.label_mask == "source" else np.ones_like(self.labels, dtype=bool)
         band = (recipe.band[0], recipe.band[1]) if recipe.band else None
         constants = EcgPreprocessing(scale=1.0, band=band)
         self.signals = read_signals(cache, constants)
         self.constants = replace(constants, scale=self._training_deviation())
         self.n_inputs, self.samples = self.signals[0].shape[0], constants.length
+
+    def _asked(self) -> npt.NDArray[np.bool_]:
+        """Classes that the source of each record has in the training part, shape ``(records, 26)``."""
+        source = np.unique(self.cache.index["source"].to_numpy(), return_inverse=True)[1]
+        train = self._items["train"]
+        found = np.zeros((source.max() + 1, self.labels.shape[1]), dtype=bool)
+        np.logical_or.at(found, source[train], self.labels[train] == 1)
+        asked: npt.NDArray[np.bool_] = found[source]
+        return asked
 
     def _training_deviation(self) -> float:
         count, total, square = 0, 0.0, 0.0
@@ -85,7 +95,7 @@ class EcgSource(Source):
         return Batch(
             torch.from_numpy(np.stack(windows)),
             torch.from_numpy((labels == 1).astype(np.float32)),
-            torch.from_numpy((labels >= 0).astype(np.float32)),
+            torch.from_numpy(((labels >= 0) & self.asked[items]).astype(np.float32)),
             None,
         )
 

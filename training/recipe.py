@@ -28,6 +28,8 @@ class DataRecipe:
     six rows earlier, for training only). ``band``: zero-phase pass band of ECGs in Hz, empty for none.
     ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training part
     used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
+    ``label_mask``: ``none`` takes an absent label as negative, as the official metric does; ``source``
+    leaves out of the loss the classes that a source of ECGs never has in the training part.
     """
 
     features: Literal["full", "values40"] = "full"
@@ -37,6 +39,7 @@ class DataRecipe:
     max_hours: int = 336
     train_fraction: float = 1.0
     drop_variables: tuple[str, ...] = ()
+    label_mask: Literal["none", "source"] = "none"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class BBMRecipe:
     ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``group_weights``: one per group, empty for all 1.
     ``schedule``: ``joint``, ``two_stage`` (matching alone for the first half, then the task alone) or
     ``cosine_to_zero``. ``alpha_kd``: weight of an added response distillation.
-    ``pairing``: ``shuffled`` shows the teacher another record of the batch (control).
+    ``pairing``: ``shuffled`` shows the teacher another record of the batch (control). ``teacher``:
+    ``untrained`` matches a teacher with random weights, to tell architecture from what was learnt (control).
     """
 
     groups: int = 0
@@ -112,6 +116,7 @@ class BBMRecipe:
     schedule: Literal["joint", "two_stage", "cosine_to_zero"] = "joint"
     alpha_kd: float = 0.0
     pairing: Literal["same", "shuffled"] = "same"
+    teacher: Literal["trained", "untrained"] = "trained"
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class Recipe:
     @property
     def needs_teacher(self) -> bool:
         """Whether training asks for a teacher's checkpoint."""
-        return self.method in ("deit", "bbm")
+        return self.method == "deit" or (self.method == "bbm" and self.bbm.teacher == "trained")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON and checkpoints."""
