@@ -3,7 +3,7 @@
 No patient may be in two parts. Where a source names the patient of some recordings only but gives folds that
 keep patients together (PTB-XL), any two recordings of one fold and sex may be of one patient: they form one
 group. Such groups are too large and too few to be dealt out one by one, so they are placed by a search. Where
-a source is known to hold several recordings of a patient and tells neither, it trains and is not evaluated on.
+a source has several recordings of some patients and tells neither, it trains and is not evaluated on.
 """
 
 from __future__ import annotations
