@@ -3,6 +3,10 @@
 onnxruntime-gpu falls back to the CPU by itself, prints to both streams when the CUDA libraries are missing,
 and starts one thread per core of the machine, whatever the container may use. None of that may reach a user:
 the device is checked after the session is open, the noise is silenced, the threads are counted here.
+
+Its official builds also report models and machine to their maker and keep an identifier of the device in the
+user's cache. Nothing about a patient or a hospital leaves the machine through this package: reporting is
+switched off before ONNX Runtime is imported (on Windows, where that is ignored, right after).
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _MOST_THREADS = 8
 _FATAL = 4
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
 
 
 def usable_cpus() -> int:
@@ -74,6 +80,7 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     ort.set_default_logger_severity(_FATAL)
+    ort.disable_telemetry_events()
     if device == "cuda" or (device == "auto" and _driver_is_there()):
         session = _cuda_session(graph, options)
         if session is not None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,3 +99,17 @@ def test_threads_are_those_the_process_may_use(monkeypatch: pytest.MonkeyPatch, 
     assert session.get_session_options().intra_op_num_threads <= 8
     session, _ = open_session(graph, device="cpu", threads=3)
     assert session.get_session_options().intra_op_num_threads == 3
+
+
+def test_scoring_reports_nothing_to_anybody_and_leaves_no_identifier(ecg_bundle: Path, tmp_path: Path) -> None:
+    unwanted = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS", "TF_BUILD")
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+    found = subprocess.run(
+        [sys.executable, "-c", f"import ibt_deploy; ibt_deploy.load({str(ecg_bundle)!r}, device='cpu')"],
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stderr == ""
+    assert list(tmp_path.iterdir()) == []
