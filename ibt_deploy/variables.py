@@ -1,4 +1,4 @@
-"""The 40 variables of the Challenge 2019, in the official order, with their true units and plausible ranges."""
+"""The 40 variables of the Challenge 2019 in official order, with true units and plausible ranges."""
 
 from __future__ import annotations
 
