@@ -72,7 +72,7 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
     try:
         standard = standardise(recording)
     except InputError as error:
-        return found | _outcome((), (), error)
+        return found | _outcome((), recording.warnings, error)
     changes = standard.changes
     if constants is not None:
         samples = standard.signal.shape[1]

@@ -51,6 +51,8 @@ class Recording:
         As stated by the file, otherwise None.
     notes
         What the reader noticed, one sentence each.
+    warnings
+        What the reader noticed that makes the signal doubtful.
     """
 
     signal: FloatArray
@@ -63,11 +65,12 @@ class Recording:
     age: float | None = None
     sex: str | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
     @property
     def duration(self) -> float:
         """Length in seconds."""
-        return self.signal.shape[1] / self.sampling_rate
+        return float(self.signal.shape[1] / self.sampling_rate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,7 +136,7 @@ def standardise(recording: Recording) -> StandardEcg:
     if recording.duration < MIN_SECONDS:
         raise TooShort(f"{recording.duration:.1f} s of signal; at least {MIN_SECONDS:.0f} s are needed")
     changes: list[str] = []
-    warnings: list[Notice] = []
+    warnings = list(recording.warnings)
     if rate < SAMPLING_RATE:
         sentence = f"sampled at {rate} Hz: nothing above {rate / 2:g} Hz is in the signal"
         warnings.append(Notice("low_sampling_rate", sentence))

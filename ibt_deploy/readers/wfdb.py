@@ -12,7 +12,7 @@ from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.wfdb_files import RawSignals, available_frames, raw_signals, signal_files
 from ibt_deploy.readers.wfdb_header import Header, SignalLine, looks_like_header, parse_header
 from ibt_deploy.readers.wfdb_storage import INVALID
-from ibt_deploy.records import Recording
+from ibt_deploy.records import Notice, Recording
 
 NAME = "WFDB"
 TASK = "arrhythmia"
@@ -31,7 +31,8 @@ def read(path: Path) -> list[Recording]:
     """Read the recording whose header, or one of whose signal files, is ``path``.
 
     Signals that are neither a standard lead nor a voltage are left out. A header that names no unit means
-    mV, as the format defines; this is noted, as are converted units and a checksum that does not fit.
+    mV, as the format defines; this is noted, as are converted units. A checksum that does not fit is warned
+    of, as is a negative gain.
 
     Raises
     ------
@@ -51,14 +52,15 @@ def read(path: Path) -> list[Recording]:
     if len(rates) > 1:
         raise UnsupportedFormat("leads are sampled at different rates", code="mixed_rates")
 
-    files = signal_files(header, header_path.parent)
+    files = signal_files(header, header_path)
     held = available_frames(header, files)
     frames = header.frames or held
     if held > frames:
         notes.append(f"the header claims {frames} samples, the file holds {held}; the claimed ones were read")
     raw = raw_signals(header, files, frames)
+    warnings = _upside_down([header.signals[i] for i in scales])
     if header.frames is not None:
-        _note_checksums(header, raw, notes)
+        warnings += _wrong_checksums(header, raw)
     signal = np.empty((len(scales), len(raw[next(iter(scales))])))
     for row, (i, scale) in zip(signal, scales.items(), strict=True):
         _fill_millivolts(row, raw[i], header.signals[i], scale)
@@ -76,6 +78,7 @@ def read(path: Path) -> list[Recording]:
             age=header.age,
             sex=header.sex,
             notes=tuple(notes),
+            warnings=tuple(warnings),
         )
     ]
 
@@ -128,20 +131,31 @@ def _millivolts_per_unit(header: Header, notes: list[str]) -> dict[int, float]:
     return scales
 
 
-def _note_checksums(header: Header, raw: RawSignals, notes: list[str]) -> None:
-    """Note the signals whose sum of samples modulo 65,536 is not what the header says.
+def _upside_down(signals: list[SignalLine]) -> list[Notice]:
+    """A warning of leads with a negative gain: seldom meant, and it changes the sign of all that is read."""
+    inverted = [signal.name for signal in signals if signal.gain < 0]
+    if not inverted:
+        return []
+    sentence = f"the header states a negative gain, which turns these leads over: {', '.join(inverted)[:200]}"
+    return [Notice("negative_gain", sentence)]
+
+
+def _wrong_checksums(header: Header, raw: RawSignals) -> list[Notice]:
+    """A warning of signals whose sum of samples modulo 65,536 is not what the header says.
 
     Headers write it signed or unsigned; 0 is taken for 'not stated'. Undoing a skew changes the sum.
     """
     if any(signal.skew for signal in header.signals):
-        return
+        return []
     wrong = [
         line.name
         for line, samples in zip(header.signals, raw, strict=True)
         if line.checksum and (int(samples.sum(dtype=np.int64)) - line.checksum) % 65536
     ]
-    if wrong:
-        notes.append(f"checksum differs from the header's, the file may be damaged: {', '.join(wrong)[:200]}")
+    if not wrong:
+        return []
+    sentence = f"not the header's checksum, the file is damaged or misread: {', '.join(wrong)[:200]}"
+    return [Notice("checksum_differs", sentence)]
 
 
 def _fill_millivolts(

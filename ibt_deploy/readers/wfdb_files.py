@@ -23,29 +23,40 @@ MAX_VALUES = 50_000_000
 RawSignals = list[npt.NDArray[np.integer]]
 
 
-def signal_files(header: Header, folder: Path) -> list[Path]:
-    """Path of each signal's file.
+def signal_files(header: Header, path: Path) -> list[Path]:
+    """Path of each signal's file, beside the header at ``path``.
+
+    Where the header is itself a link, the signal files may lie, or be links to files, beside its target: many
+    keep a selection of records as a folder of links.
 
     Raises
     ------
     MalformedFile
-        A name leads out of ``folder``, or there is no such file.
+        A name or a link leads out of the header's folder, or there is no such file.
     UnsupportedFormat
         A name that stands for no file.
     """
     found: dict[str, Path] = {}
+    homes = (path.parent.resolve(), path.resolve().parent)
     for name in dict.fromkeys(signal.file for signal in header.signals):
         if name in ("-", "~"):
-            raise UnsupportedFormat(f"the header names {name!r} for a signal file", code="no_signal_file")
+            raise UnsupportedFormat(
+                f"the header names {name[:80]!r} for a signal file", code="no_signal_file"
+            )
         windows = PureWindowsPath(name)
         if name[0] in "/\\" or windows.drive or ".." in windows.parts:
             raise MalformedFile(
-                f"the signal file {name!r} is outside the header's folder", code="unsafe_path"
+                f"the signal file {name[:80]!r} is outside the header's folder", code="unsafe_path"
             )
-        found[name] = folder / name
+        found[name] = path.parent / name
         if not found[name].is_file():
             raise MalformedFile(
-                f"the signal file {name!r} is not beside the header", code="missing_signal_file"
+                f"the signal file {name[:80]!r} is not beside the header", code="missing_signal_file"
+            )
+        if not any(found[name].resolve().is_relative_to(place) for place in homes):
+            raise MalformedFile(
+                f"the signal file {name[:80]!r} is a link out of the header's folder; put a copy there",
+                code="unsafe_path",
             )
     return [found[signal.file] for signal in header.signals]
 
@@ -96,8 +107,10 @@ def raw_signals(header: Header, files: list[Path], frames: int) -> RawSignals:
     TooLong
         More than :data:`MAX_VALUES` samples.
     MalformedFile
-        A file is damaged.
+        A file is damaged, or a signal is said to be late by more than the record.
     """
+    if any(signal.skew > frames for signal in header.signals):
+        raise MalformedFile("the header claims a skew longer than the record", code="bad_header")
     values = frames * sum(signal.per_frame for signal in header.signals)
     if values > MAX_VALUES:
         hours = frames / header.rate / 3600

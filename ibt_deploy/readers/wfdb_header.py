@@ -21,6 +21,7 @@ from ibt_deploy.errors import (
 )
 
 MAX_SIGNALS = 1000
+MAX_RATE = 1e7
 
 _NAME = r"[^\s/]+"
 _NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
@@ -150,12 +151,14 @@ def _rate_and_frames(fields: list[str]) -> tuple[float, int | None]:
         )
     match = _RATE.match(fields[0])
     rate = float(match["rate"]) if match else 0.0
-    if not 0 < rate < 1e7:
-        raise BadSampling(f"{fields[0]!r} is no sampling rate in Hz", code="missing_rate")
+    if not rate > 0:
+        raise BadSampling(f"{fields[0][:80]!r} is no sampling rate in Hz", code="missing_rate")
+    if rate >= MAX_RATE:
+        raise BadSampling(f"{fields[0][:80]!r} Hz is not the rate of an ECG", code="rate_out_of_range")
     if len(fields) < 2:
         return rate, None
     if not re.fullmatch(r"\d{1,18}", fields[1]):
-        raise MalformedFile(f"{fields[1]!r} is no number of samples", code="bad_header")
+        raise MalformedFile(f"{fields[1][:80]!r} is no number of samples", code="bad_header")
     return rate, int(fields[1]) or None
 
 
@@ -168,9 +171,12 @@ def _signal(number: int, line: str) -> SignalLine:
         raise MalformedFile(
             f"{where}: no storage format after the file name in {line[:80]!r}", code="bad_header"
         )
+    per_frame = int(storage["per_frame"] or 1)
+    if per_frame == 0:
+        raise MalformedFile(f"{where}: no samples in a frame ({fields[1]})", code="bad_header")
     gain = _GAIN.match(fields[2]) if len(fields) > 2 else None
     if gain is None or not 0 < abs(float(gain["gain"])) < float("inf"):
-        stated = f"{fields[2]!r} is no gain" if len(fields) > 2 else "no gain is stated"
+        stated = f"{fields[2][:80]!r} is no gain" if len(fields) > 2 else "no gain is stated"
         raise BadUnits(f"{where}: {stated}; write units per mV, e.g. 1000/mV", code="missing_gain")
     numbers = fields[3:8]
     if not all(_INTEGER.match(field) for field in numbers):
@@ -184,7 +190,7 @@ def _signal(number: int, line: str) -> SignalLine:
     return SignalLine(
         file=fields[0],
         format=int(storage["format"]),
-        per_frame=int(storage["per_frame"] or 1),
+        per_frame=per_frame,
         skew=int(storage["skew"] or 0),
         offset=int(storage["offset"] or 0),
         gain=float(gain["gain"]),

@@ -169,6 +169,29 @@ def test_signal_file_outside_the_folder(tmp_path: Path, name: str) -> None:
     assert code_of(path, MalformedFile) == "unsafe_path"
 
 
+def test_links_out_of_the_folder(tmp_path: Path) -> None:
+    """A link may lead anywhere; only where the header's own link leads as well is it the user's own doing."""
+    data, chosen = tmp_path / "data", tmp_path / "chosen"
+    data.mkdir()
+    chosen.mkdir()
+    header = write_record(data)
+    (chosen / "r1.dat").symlink_to(data / "r1.dat")
+    (chosen / "r1.hea").symlink_to(header)
+    assert len(read(chosen / "r1.hea")[0].leads) == 12
+    (chosen / "r1.hea").unlink()
+    (chosen / "r1.hea").write_text(header.read_text())
+    assert code_of(chosen / "r1.hea", MalformedFile) == "unsafe_path"
+    (chosen / "r1.dat").unlink()
+    (chosen / "sub").symlink_to(data)
+    (chosen / "r1.hea").write_text(header.read_text().replace("r1.dat", "sub/r1.dat"))
+    assert code_of(chosen / "r1.hea", MalformedFile) == "unsafe_path"
+
+
+def test_skew_longer_than_the_record(tmp_path: Path) -> None:
+    path = write_record(tmp_path, storage="16:999999999")
+    assert code_of(path, MalformedFile) == "bad_header"
+
+
 def test_signal_file_missing(tmp_path: Path) -> None:
     path = write_record(tmp_path)
     (tmp_path / "r1.dat").unlink()
@@ -255,12 +278,21 @@ def test_checksum(tmp_path: Path, unsigned: bool) -> None:
             fields[6] = str((int(fields[6]) + 32768) % 65536 - 32768)
             lines[i] = " ".join(fields)
         path.write_text("\n".join(lines))
-    assert read(path)[0].notes == ()
+    assert read(path)[0].warnings == ()
     raw[4, 17] += 1
     (tmp_path / "r1.dat").write_bytes(raw.T.astype("<i2").tobytes())
-    (note,) = read(path)[0].notes
-    assert note.startswith("checksum")
-    assert note.endswith(": aVL")
+    (warning,) = read(path)[0].warnings
+    assert warning.code == "checksum_differs"
+    assert warning.message.endswith(": aVL")
+
+
+def test_a_lead_that_is_turned_over_is_warned_of(tmp_path: Path) -> None:
+    path = write_record(
+        tmp_path, replace=[(f"1000(0)/mV 16 0 {raw_ecg()[1, 0]} ", f"-1000(0)/mV 16 0 {raw_ecg()[1, 0]} ")]
+    )
+    (recording,) = read(path)
+    np.testing.assert_array_equal(recording.signal[1], -raw_ecg()[1] / 1000)
+    assert [(w.code, w.message[-4:]) for w in recording.warnings] == [("negative_gain", ": II")]
 
 
 def test_signals_of_one_file_apart_or_different(tmp_path: Path) -> None:
