@@ -101,7 +101,9 @@ def test_threads_are_those_the_process_may_use(monkeypatch: pytest.MonkeyPatch, 
     assert session.get_session_options().intra_op_num_threads == 3
 
 
-def test_scoring_reports_nothing_to_anybody_and_leaves_no_identifier(ecg_bundle: Path, tmp_path: Path) -> None:
+def test_scoring_reports_nothing_to_anybody_and_leaves_no_identifier(
+    ecg_bundle: Path, tmp_path: Path
+) -> None:
     unwanted = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS", "TF_BUILD")
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     found = subprocess.run(
