@@ -113,6 +113,8 @@ def _in_short(contract: dict[str, Any]) -> list[str]:
         "patients that neither trained nor tuned it. Intervals: percentile bootstrap over patients, "
         f"{count(draws)} draws.",
         "",
+        "Operating points:",
+        *bullets(f"`{name}`: {point['description']}" for name, point in contract["operating_points"].items()),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.markdown import count, counted, decimal, ranged, table
+from export.markdown import count, counted, decimal, in_order, ranged, table
 from export.sections import Sections
 
 PARTS = ("train", "validation", "test")
@@ -186,7 +186,7 @@ def _calibration(found: dict[str, Any]) -> list[str]:
 def _groups(found: dict[str, Any]) -> list[str]:
     rows = []
     for name, title in TITLES.items():
-        for value, g in found["groups"].get(name, {}).items():
+        for value, g in in_order(found["groups"].get(name, {})):
             calibration = g.get("calibration", {})
             rows.append(
                 [

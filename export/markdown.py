@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from export.data import AGE_BANDS, UNKNOWN
+
+T = TypeVar("T")
 NOTHING = "-"
+YOUNGEST = AGE_BANDS[0][1]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -17,8 +21,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash."""
-    return NOTHING if value is None else f"{value:.{digits}f}"
+    """A number, or a dash; never minus zero."""
+    if value is None:
+        return NOTHING
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def ranged(figure: dict[str, Any] | None, digits: int = 3) -> str:
@@ -41,6 +48,11 @@ def count(value: int) -> str:
 def bullets(lines: Iterable[str]) -> list[str]:
     """One line each."""
     return ["", *(f"- {line}" for line in lines), ""]
+
+
+def in_order(groups: dict[str, T]) -> list[tuple[str, T]]:
+    """Sub-groups in the order a reader expects: the youngest first, what is unknown last."""
+    return sorted(groups.items(), key=lambda entry: (entry[0] == UNKNOWN, entry[0] != YOUNGEST, entry[0]))
 
 
 def counted(counts: dict[str, int]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 import torch
 from helpers.exports import SETTINGS, reseal, untrained
@@ -13,6 +15,8 @@ from helpers.tiny import ecg_cache, stay_cache
 from export.build import build_bundle
 from export.data import Data, External, open_data, open_external
 from export.facts import Run
+from export.graph import graph_of
+from training.models.encoder import Encoder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,6 +25,23 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_export_of_each_student() -> Iterator[None]:
+    """Exporting takes longer than all the rest of a small build, and equal networks give equal graphs."""
+    done: dict[tuple[Any, ...], onnx.ModelProto] = {}
+
+    def remembered(network: Encoder, *rest: Any) -> onnx.ModelProto:
+        *sizes, metadata, opset = rest
+        key = (*sizes, opset, *metadata.values())
+        if key not in done:
+            done[key] = graph_of(network, *rest)
+        return done[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.build.graph_of", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

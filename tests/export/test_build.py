@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.exports import SETTINGS, untrained
+from helpers.exports import SETTINGS
 
 from export.build import build_bundle
 from export.data import Data, EcgPart, External, StayPart, open_data, open_external
 from export.facts import Run
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.errors import DataError, ExportError
+from ibt_deploy.errors import DataError
 from ibt_deploy.golden import golden_cases, recomputed
 from ibt_deploy.metrics import arrhythmia, sepsis
 from ibt_deploy.predictor import load
@@ -115,24 +115,6 @@ def test_the_teacher_and_the_external_set_are_reported(ecg_bundle: Path, stay_bu
         assert len(contract["training"]["student"]["curve"]) == 3
 
 
-def test_the_student_against_itself_makes_no_difference(
-    stay_student: Run, stay_data: Data, stays: Path, tmp_path: Path
-) -> None:
-    path = untrained("sepsis", "teacher", stays, tmp_path / "teacher")
-    teacher = replace(
-        Run.of(path), trained=replace(Run.of(path).trained, network=stay_student.trained.network)
-    )
-    contract = build_bundle(stay_student, stay_data, tmp_path / "out", SETTINGS, teacher=teacher)
-    test = contract["metrics"]["test"]
-    comparison = contract["metrics"]["comparison"]
-    assert comparison["teacher"]["utility"] == test["thresholds"]["utility"]["utility"]
-    assert comparison["student_minus_teacher"]["utility"] == {
-        "value": 0.0,
-        "interval": [0.0, 0.0],
-        "resolved": False,
-    }
-
-
 def poisoned(data: Data) -> Data:
     """The same data with the labels of the test part dealt out anew among its patients."""
     rng = np.random.default_rng(0)
@@ -220,17 +202,6 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match="is not a bundle"):
         build_bundle(stay_student, stay_data, tmp_path, SETTINGS)
-
-
-def test_a_data_set_without_an_evaluable_class_is_refused(
-    ecg_student: Run, ecg_data: Data, tmp_path: Path
-) -> None:
-    test = ecg_data.parts["test"]
-    assert isinstance(test, EcgPart)
-    empty = replace(test, labels=np.zeros_like(test.labels))
-    data = replace(ecg_data, parts={**ecg_data.parts, "test": empty})
-    with pytest.raises(ExportError, match="no class has 5 positives"):
-        build_bundle(ecg_student, data, tmp_path / "out", SETTINGS)
 
 
 def test_the_external_set_keeps_its_patients(foreign_ecgs: External) -> None:

@@ -14,8 +14,8 @@ import pytest
 from export.card import card_text, write_card
 from export.contract import seal
 from export.curves import curves_svg, ticks
-from export.markdown import ranged, table
-from ibt_deploy.bundle import load_bundle
+from export.markdown import decimal, in_order, ranged, table
+from ibt_deploy.bundle import TASKS, Task, load_bundle, packaged_bundles
 from ibt_deploy.errors import BundleError
 
 
@@ -114,7 +114,24 @@ def test_ticks_are_few_even_and_around_the_data(low: float, high: float) -> None
     assert max(steps) == pytest.approx(min(steps))
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_packaged_cards_are_up_to_date(task: Task) -> None:
+    packaged = packaged_bundles()
+    if task not in packaged:
+        pytest.skip(f"no {task} bundle is in the package")
+    contract = contract_of(packaged[task])
+    assert (packaged[task] / "card.md").read_text() == card_text(contract)
+    assert (packaged[task] / "curves.svg").read_text() == curves_svg(contract)
+
+
+def test_sub_groups_stand_in_the_order_of_age() -> None:
+    names = ["40-64", "80 and over", "unknown", "under 40"]
+    found = [name for name, _ in in_order(dict.fromkeys(names, 0))]
+    assert found == ["under 40", "40-64", "80 and over", "unknown"]
+
+
 def test_figures_as_readers_want_them() -> None:
+    assert [decimal(v, 2) for v in (-0.001, -0.01, 0.004, None)] == ["0.00", "-0.01", "0.00", "-"]
     assert ranged({"value": 0.81249, "interval": [0.79, 0.8331]}) == "0.812 (0.790-0.833)"
     assert ranged({"value": -0.1, "interval": [-0.2, 0.1]}, 1) == "-0.1 (-0.2 to 0.1)"
     assert ranged({"value": 0.5, "interval": None}) == "0.500"

@@ -12,12 +12,13 @@ from sklearn.metrics import roc_auc_score
 from export.data import EcgPart, StayPart, age_bands
 from export.decide import Decisions, Point, ecg_decisions, evaluable_classes, stay_decisions
 from export.evaluate_ecg import FIXED, ecg_evaluation, macro_auroc
-from export.evaluate_stay import alarm_rates, stay_evaluation
+from export.evaluate_stay import alarm_rates, stay_comparison, stay_evaluation
 from export.figures import number
 from export.scored import Answers, over_windows
 from ibt_deploy.calibration import FittedCalibration
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.contract import Calibration
+from ibt_deploy.errors import ExportError
 from ibt_deploy.metrics import arrhythmia
 from ibt_deploy.metrics.alarms import alarm_statistics, policy_alarms
 from ibt_deploy.metrics.sepsis import utility
@@ -187,6 +188,21 @@ def test_evaluable_needs_five_positives_in_each_part() -> None:
     five, four = np.full(26, 5), np.where(np.arange(26) == 3, 4, 9)
     evaluable = evaluable_classes({"train": five, "validation": five, "test": four})
     assert np.flatnonzero(~evaluable).tolist() == [3]
+    with pytest.raises(ExportError, match="no class has 5 positives"):
+        evaluable_classes({"train": five, "validation": five, "test": np.zeros(26, dtype=int)})
+
+
+def test_a_model_against_itself_makes_no_difference() -> None:
+    part, risk = stay_part()
+    answers = Answers(part, risk, risk >= 0.5, {})
+    found = stay_comparison(answers, answers, draws=20)
+    expected = utility(part.labels, risk >= 0.5, part.offsets)
+    assert found["teacher"]["utility"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert found["student_minus_teacher"]["utility"] == {
+        "value": 0.0,
+        "interval": [0.0, 0.0],
+        "resolved": False,
+    }
 
 
 def test_parts_without_some_items_stay_aligned() -> None:

@@ -29,7 +29,7 @@ FEATURES = 7
 def ecg_network(name: str) -> Encoder:
     torch.manual_seed(0)
     if name == "resnet":
-        return shaken(HannunResNet(base_filters=4))
+        return shaken(HannunResNet(base_filters=4, n_blocks=8))
     return shaken(EcgDeiT(**SMALL, readout="cls") if name == "deit, class token" else EcgTransformer(**SMALL))
 
 
