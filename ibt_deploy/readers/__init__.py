@@ -6,6 +6,7 @@ the file is of this format, from its path and its first bytes) and ``read(path)`
 
 from __future__ import annotations
 
+import stat
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -67,9 +68,12 @@ def task_of(path: str | Path) -> Task:
 
 
 def _reader(file: Path) -> Reader:
-    """The reader for ``file``."""
-    if file.is_dir():
+    """The reader for ``file``; only plain files are opened, because a pipe or a device may never end."""
+    kind = file.stat().st_mode
+    if stat.S_ISDIR(kind):
         raise UnsupportedFormat("a folder; give the files in it", code="is_a_folder")
+    if not stat.S_ISREG(kind):
+        raise UnsupportedFormat("a pipe or a device; save its content as a file first", code="not_a_file")
     with file.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
     if not head:
@@ -79,7 +83,10 @@ def _reader(file: Path) -> Reader:
         reader = cast(Reader, import_module(f"ibt_deploy.readers.{name}"))
         if reader.sniff(file, head):
             return reader
-    raise UnsupportedFormat("no reader knows this content; a WFDB recording is given as its .hea file")
+    raise UnsupportedFormat(
+        "no reader knows this content; WFDB recordings (give the .hea file) and stays as PSV, CSV or Parquet "
+        "are read, other vendors' formats are not yet"
+    )
 
 
 def _unreadable(file: Path, error: OSError) -> MalformedFile:

@@ -51,7 +51,8 @@ class DelimitedTable:
     Raises
     ------
     MalformedFile
-        No header, a name that occurs twice, or a row with more or fewer cells than the header.
+        No header, a name that occurs twice, a row with more or fewer cells than the header, or a cell of
+        absurd length.
     """
 
     def __init__(self, text: str, delimiter: str) -> None:
@@ -64,7 +65,7 @@ class DelimitedTable:
         self.names = tuple(name.strip() for name in self._cells(lines[0]))
         doubled = sorted({name for name in self.names if name and self.names.count(name) > 1})
         if doubled:
-            raise MalformedFile(f"the column {doubled[0]} occurs twice", code="doubled_column")
+            raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
         width = len(self.names)
         for row, line in enumerate(self._lines, start=1):
             found = line.count(delimiter) + 1 if self._plain else len(self._cells(line))
@@ -107,11 +108,12 @@ class DelimitedTable:
         return without_infinity(values, names, faults)
 
     def _cells(self, line: str) -> list[str]:
-        return (
-            line.split(self._delimiter)
-            if self._plain
-            else next(csv.reader([line], delimiter=self._delimiter))
-        )
+        if self._plain:
+            return line.split(self._delimiter)
+        try:
+            return next(csv.reader([line], delimiter=self._delimiter))
+        except csv.Error as error:
+            raise MalformedFile(f"{shortened(line)!r} cannot be read as a row: {error}") from error
 
     def _filled(self) -> list[str]:
         """The lines with NaN in place of empty cells, which loadtxt does not take."""
@@ -135,11 +137,14 @@ def cell_number(cell: str, row: int, column: str, faults: dict[int, BadRows]) ->
             return float(text)
     except ValueError:
         pass
-    shown = repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
-    faults.setdefault(
-        row, BadRows(f"row {row + 1}, column {column}: {shown} is not a number", code="not_a_number")
-    )
+    message = f"row {row + 1}, column {column}: {shortened(text)!r} is not a number"
+    faults.setdefault(row, BadRows(message, code="not_a_number"))
     return math.nan
+
+
+def shortened(text: str) -> str:
+    """``text``, cut where a message would be drowned in it."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def without_infinity(

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import BadRows, MalformedFile, MissingExtra
-from ibt_deploy.readers.delimited import Numbers, cell_number, without_infinity
+from ibt_deploy.errors import BadRows, MalformedFile, MissingExtra, TooLong
+from ibt_deploy.readers.delimited import Numbers, cell_number, shortened, without_infinity
+
+MAX_ROWS = 20_000_000
+"""Read at most, because a small file can stand for any number of rows; their 40 variables take 6 GiB."""
 
 
 class ParquetTable:
@@ -31,6 +34,8 @@ class ParquetTable:
         pyarrow is not installed.
     MalformedFile
         Not Parquet, damaged, or a name that occurs twice.
+    TooLong
+        More than :data:`MAX_ROWS` rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +52,12 @@ class ParquetTable:
         self.names: tuple[str, ...] = tuple(self._file.schema_arrow.names)
         doubled = sorted({name for name in self.names if self.names.count(name) > 1})
         if doubled:
-            raise MalformedFile(f"the column {doubled[0]} occurs twice", code="doubled_column")
+            raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
+        if len(self) > MAX_ROWS:
+            raise TooLong(
+                f"{len(self)} rows; cut it by patients into files of at most {MAX_ROWS}",
+                code="table_too_large",
+            )
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
-from ibt_deploy.readers.delimited import DelimitedTable, Numbers
+from ibt_deploy.readers.delimited import DelimitedTable, Numbers, shortened
 from ibt_deploy.records import FloatArray, Stay
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
@@ -30,6 +30,7 @@ KNOWN = frozenset((*NAMES, LABEL, PATIENT, HOSPITAL, HOUR))
 # With fewer vital signs and labs than this a risk would rest on age and time alone.
 FEWEST_MEASURED_COLUMNS = 5
 RECOGNISED_FROM = 3
+MAX_TEXT_BYTES = 1 << 31
 LISTED = 8
 
 
@@ -99,6 +100,10 @@ def _opened(path: Path) -> tuple[_Table, str]:
         from ibt_deploy.readers.parquet import ParquetTable
 
         return ParquetTable(path), "Parquet"
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise TooLong(
+            "larger than 2 GiB of text; cut it by patients, or give Parquet", code="table_too_large"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -181,7 +186,7 @@ def _column_notes(names: tuple[str, ...]) -> list[str]:
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(map(shortened, names[:LISTED])) + more
 
 
 def _inserted_note(count: int) -> list[str]:

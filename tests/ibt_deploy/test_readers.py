@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path, UnsupportedFormat) == "is_a_folder"
+
+
+@pytest.mark.parametrize("name", ["pipe.psv", "pipe.hea"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    assert refusal(tmp_path / name, UnsupportedFormat) == "not_a_file"
+
+
+def test_a_device_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "endless.psv").symlink_to("/dev/zero")
+    assert refusal(tmp_path / "endless.psv", UnsupportedFormat) == "not_a_file"
 
 
 @pytest.mark.parametrize("name", ["a.hea", "a.psv", "a.mat", "a"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,39 @@ def test_files_that_are_no_stay_are_refused(tmp_path: Path, content: bytes, code
     path = tmp_path / "stay.psv"
     path.write_bytes(content)
     assert refusal(path).code == code
+
+
+@pytest.mark.parametrize("where", ["header", "row"])
+def test_cells_of_absurd_length(tmp_path: Path, where: str) -> None:
+    path = write(tmp_path / "stay.psv", table())
+    lines = path.read_text().split("\n")
+    lines = [f'{line}|"x"' for line in lines if line]
+    lines[0 if where == "header" else 2] = lines[2].replace('"x"', f'"{"9" * 200_000}"')
+    path.write_text("\n".join(lines))
+    error = refusal(path)
+    assert error.code == "malformed_file"
+    assert len(str(error)) < 500
+
+
+def test_long_names_do_not_drown_the_answer(tmp_path: Path) -> None:
+    stay = only(write(tmp_path / "stay.psv", table(**{"x" * 100_000: 1})))
+    assert len(stay.notes[-1]) < 500
+
+
+def test_tables_too_large_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "stay.psv", table())
+    os.truncate(path, 1 << 40)
+    assert refusal(path).code == "table_too_large"
+
+
+def test_a_small_parquet_that_stands_for_too_many_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"HR": [80.0] * 5}), tmp_path / "stay.parquet")
+    monkeypatch.setattr("ibt_deploy.readers.parquet.MAX_ROWS", 4)
+    assert refusal(tmp_path / "stay.parquet").code == "table_too_large"
 
 
 def test_unclosed_quote_does_not_crash(tmp_path: Path) -> None:
