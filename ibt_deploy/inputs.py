@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import Refusal
+from ibt_deploy.printable import one_line
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Recording, Stay
 
@@ -30,4 +31,4 @@ def items_of(path: str | Path) -> Iterator[Recording | Stay | Refusal]:
 
 def refusal(source: str, error: InputError) -> Refusal:
     """The refusal that stands for an input which raised ``error``; its message is one line."""
-    return Refusal(source, error.code, " ".join(str(error).split()))
+    return Refusal(source, error.code, one_line(error))

@@ -16,6 +16,7 @@ from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, standardise, window_spans
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.preprocess.stay_rows import clean
+from ibt_deploy.printable import one_line
 from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers.ecg import window_changes
 from ibt_deploy.variables import N_TIME_VARYING, VARIABLES
@@ -140,5 +141,5 @@ def _outcome(
     return {
         "changes": list(changes),
         "warnings": [{"code": w.code, "message": w.message} for w in warnings],
-        "refused": None if error is None else {"code": error.code, "message": " ".join(str(error).split())},
+        "refused": None if error is None else {"code": error.code, "message": one_line(error)},
     }

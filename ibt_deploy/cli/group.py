@@ -6,13 +6,19 @@ Looking them up takes 50 ms, so it is done only for a command that is not our ow
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from ibt_deploy.errors import IbtError
 from ibt_deploy.extras import missing_extra
+from ibt_deploy.printable import one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -42,6 +48,12 @@ class Failure(click.ClickException):
         click.echo(f"ibt: {self.format_message()}", file=file, err=file is None)
 
 
+class Interrupted(Failure):
+    """Ctrl-C; exit status as shells have it, because 1 would say that some inputs were refused."""
+
+    exit_code = 130
+
+
 class CommandGroup(click.Group):
     """Finds commands here and among the entry points, and shows our errors as one line."""
 
@@ -68,14 +80,27 @@ class CommandGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except IbtError as error:
-            raise Failure(_line(error)) from error
+            raise Failure(one_line(error)) from error
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click does, whatever the standard streams are."""
+        _ready("stdout")
+        _ready("stderr")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours becomes one line."""
+        """Run the command; an error of ours, a full disk or an interruption becomes one line."""
         try:
             return super().invoke(ctx)
         except IbtError as error:
-            raise Failure(_line(error)) from error
+            raise Failure(one_line(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever reads has seen enough; click ends quietly
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            raise Failure(one_line(f"{place}{error.strerror or error}")) from error
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any of them."""
@@ -103,5 +128,10 @@ def _loaded(entry: EntryPoint) -> click.Command:
     return command
 
 
-def _line(error: IbtError) -> str:
-    return " ".join(str(error).split())
+def _ready(name: str) -> None:
+    """Make a standard stream usable: one that is closed swallows, one that lacks a character escapes it."""
+    stream = getattr(sys, name)
+    if stream is None:
+        setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")

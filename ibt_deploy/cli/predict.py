@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -34,9 +35,9 @@ Examples:
 Research software, not a medical device."""
 )
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-@click.option("--json", "form", flag_value="json", help="One JSON object per recording or stay, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per recording or stay, one a line.")
 @click.option(
-    "--csv", "form", flag_value="csv", help="One line per class of a recording, or per hour of a stay."
+    "--csv", "as_csv", is_flag=True, help="One line per class of a recording, or per hour of a stay."
 )
 @click.option(
     "--plot",
@@ -49,7 +50,8 @@ Research software, not a medical device."""
 def predict(
     ctx: click.Context,
     files: tuple[Path, ...],
-    form: str | None,
+    as_json: bool,
+    as_csv: bool,
     plot: Path | None,
     device: Device,
     bundle: Path | None,
@@ -61,15 +63,13 @@ def predict(
     The task is found from each file's content. Inputs that cannot be scored are named on standard error, one
     line each, and the others are scored all the same; then the exit status is 1.
     """
-    predictor_for = _predictors(bundle, device, precision, operating_point)
-    if plot is not None:
-        from ibt_deploy.render.plot import require_matplotlib
-
-        require_matplotlib()
-    write = _writer(form)
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv are two forms of the same answers; choose one")
     draw = _drawer(plot)
+    predictor_for = _predictors(bundle, device, precision, operating_point)
+    write = _json_line if as_json else _csv_writer() if as_csv else _report_writer()
     refused = False
-    for item, answer in _answers(shown(files, "scoring"), predictor_for, single_task=form == "csv"):
+    for item, answer in _answers(shown(files, "scoring"), predictor_for, single_task=as_csv):
         if isinstance(answer, Refusal):
             echo_refusal(answer)
             refused = True
@@ -118,12 +118,11 @@ def _with_task(path: Path) -> tuple[Path, Task | Refusal]:
         return path, refusal(str(path), error)
 
 
-def _writer(form: str | None) -> Callable[[Prediction], None]:
-    """What to do with a prediction: print it in the form that is asked for."""
-    if form == "json":
-        return lambda prediction: click.echo(json.dumps(prediction.to_dict(), allow_nan=False))
-    if form == "csv":
-        return _csv_writer()
+def _json_line(prediction: Prediction) -> None:
+    click.echo(json.dumps(prediction.to_dict(), allow_nan=False))
+
+
+def _report_writer() -> Callable[[Prediction], None]:
     from ibt_deploy.render.report import show
     from ibt_deploy.render.text import prediction_report
 
@@ -156,8 +155,13 @@ def _drawer(plot: Path | None) -> Callable[[Item, Prediction], None]:
     """What to draw of a prediction: nothing, or a picture."""
     if plot is None:
         return lambda _item, _prediction: None
-    from ibt_deploy.render.plot import NumberedPictures
+    from ibt_deploy.render.plot import SUFFIXES, NumberedPictures, require_matplotlib
 
+    require_matplotlib()
+    if plot.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"--plot draws {', '.join(SUFFIXES)}, not {str(plot)!r}")
+    if not os.access(plot.parent, os.W_OK):
+        raise click.UsageError(f"--plot: {str(plot.parent)!r} is not a folder that can be written to")
     pictures = NumberedPictures(plot)
 
     def draw(item: Item, prediction: Prediction) -> None:

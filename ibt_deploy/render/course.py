@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.predictions import NOTICE, SepsisPrediction
-from ibt_deploy.render.text import alarm_summary
+from ibt_deploy.render.text import alarm_summary, caption, warning_captions
 from ibt_deploy.variables import INDEX, VARIABLES
 
 if TYPE_CHECKING:
@@ -64,14 +64,15 @@ def stay_figure(prediction: SepsisPrediction) -> Figure:
     panels[-1].set_xlabel("hours since ICU admission", fontsize=10)
     figure.align_ylabels([top, *panels])
     m = prediction.model
-    figure.text(0.085, 0.965, prediction.record, fontsize=13, fontweight="bold")
-    figure.text(
-        0.085, 0.932, f"hourly sepsis risk: {_shortened(alarm_summary(prediction))}", fontsize=9, color=_GREY
+    name, summary = (
+        caption(prediction.record, 80),
+        caption(f"hourly sepsis risk: {alarm_summary(prediction)}"),
     )
+    figure.text(0.085, 0.965, name, fontsize=13, fontweight="bold", parse_math=False)
+    figure.text(0.085, 0.932, summary, fontsize=9, color=_GREY)
     foot = f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}"
-    if prediction.warnings:
-        foot = f"Warning: {'; '.join(w.message.rstrip('.') for w in prediction.warnings[:2])}\n{foot}"
-    figure.text(0.085, 0.012, foot, fontsize=7.5, color=_GREY, va="bottom", linespacing=1.4)
+    foot = "\n".join([*warning_captions(prediction, 2), foot])
+    figure.text(0.085, 0.008, foot, fontsize=7.5, color=_GREY, va="bottom", linespacing=1.4, parse_math=False)
     return figure
 
 
@@ -137,7 +138,3 @@ def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """First and last index of every run of True."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 150 else f"{text[:147]}..."

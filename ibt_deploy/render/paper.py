@@ -10,7 +10,7 @@ from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, standardise
 from ibt_deploy.records import Recording
-from ibt_deploy.render.text import sorted_findings
+from ibt_deploy.render.text import caption, sorted_findings, warning_captions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,8 @@ def _draw_lead(axes: Axes, standard: StandardEcg, lead: str, row: int, start: fl
 def _write_head(
     figure: Figure, recording: Recording, prediction: ArrhythmiaPrediction, left: float, height: float
 ) -> None:
-    figure.text(left, 1 - 6.5 / height, prediction.record, fontsize=13, fontweight="bold", color=_INK)
+    name = caption(prediction.record, 80)
+    figure.text(left, 1 - 6.5 / height, name, fontsize=13, fontweight="bold", color=_INK, parse_math=False)
     cut = f", the first {SECONDS:g} s shown" if recording.duration > SECONDS else ""
     details = [f"{prediction.sampling_rate:g} Hz", f"{recording.duration:.1f} s{cut}"]
     if recording.age is not None:
@@ -128,11 +129,16 @@ def _write_findings(
         foot.append(
             f"Not evaluable, too few positives in training: {', '.join(f.abbreviation for f in others)}."
         )
-    foot += [f"Warning: {w.message.rstrip('.')}." for w in prediction.warnings[:3]]
+    foot += warning_captions(prediction, 3)
     m = prediction.model
     foot.append(f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}")
     axes.text(
-        0, _TABLE_MM - 6.0, "\n".join(foot), fontsize=7.5, color="#444444", va="bottom", linespacing=1.4
+        *(0, _TABLE_MM - 6.0, "\n".join(foot)),
+        fontsize=7.5,
+        color="#444444",
+        va="bottom",
+        linespacing=1.4,
+        parse_math=False,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def require_matplotlib() -> None:
     """Raise MissingExtra, which says what to install, where matplotlib is not there."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of a home it cannot write to
     try:
         import matplotlib as matplotlib
     except ModuleNotFoundError as error:
@@ -71,7 +75,10 @@ class NumberedPictures:
         if self._count == 2 and self._path.exists():
             self._path.replace(self._numbered(1))
         path = self._path if self._count == 1 else self._numbered(self._count)
-        figure_of(item, prediction).savefig(path, dpi=DPI)
+        figure = figure_of(item, prediction)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
+            figure.savefig(path, dpi=DPI)
         return path
 
     def _numbered(self, number: int) -> Path:

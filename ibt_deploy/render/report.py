@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TextIO
+
+from ibt_deploy.printable import printable
 
 Meaning = Literal["plain", "heading", "positive", "warning", "muted"]
 STYLES: dict[Meaning, str] = {
@@ -56,6 +58,7 @@ Report = Sequence[Line | Table]
 
 def plain_text(report: Report) -> str:
     """The report without colour, columns aligned with spaces."""
+    report = [_printable(block) for block in report]
     width = _label_width(report)
     lines: list[str] = []
     for block in report:
@@ -72,7 +75,7 @@ def show(report: Report, stream: TextIO | None = None) -> None:
     """Write the report: in colour to a terminal (unless NO_COLOR is set), as plain text elsewhere."""
     out = stream or sys.stdout
     if not out.isatty():
-        out.write(plain_text(report) + "\n")
+        print(plain_text(report), file=out, flush=True)
         return
     from rich import box
     from rich.console import Console
@@ -80,7 +83,7 @@ def show(report: Report, stream: TextIO | None = None) -> None:
     from rich.text import Text
 
     console, width = Console(file=out, highlight=False), _label_width(report)
-    for block in report:
+    for block in map(_printable, report):
         if isinstance(block, Line):
             indent = "" if block.meaning == "heading" else "  "
             label = f"{block.label:<{width}}  " if block.label else ""
@@ -110,6 +113,13 @@ def spans(numbers: Sequence[int]) -> str:
         else:
             parts.append((n, n))
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _printable(block: Line | Table) -> Line | Table:
+    if isinstance(block, Line):
+        return replace(block, text=printable(block.text))
+    rows = tuple(replace(row, cells=tuple(map(printable, row.cells))) for row in block.rows)
+    return replace(block, rows=rows)
 
 
 def _label_width(report: Report) -> int:

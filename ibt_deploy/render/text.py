@@ -12,6 +12,7 @@ from ibt_deploy.predictions import (
     Prediction,
     SepsisPrediction,
 )
+from ibt_deploy.printable import one_line
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
 from ibt_deploy.variables import N_TIME_VARYING
 
@@ -28,6 +29,20 @@ def sorted_findings(prediction: ArrhythmiaPrediction) -> tuple[list[Finding], li
     findings = prediction.findings
     evaluable = sorted((f for f in findings if f.evaluable), key=lambda f: (not f.positive, -f.probability))
     return evaluable, [f for f in findings if not f.evaluable]
+
+
+def caption(text: str, most: int = 150) -> str:
+    """``text`` as a line of a picture: printable, and cut before it runs off the paper."""
+    line = one_line(text)
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def warning_captions(prediction: Prediction, most: int) -> list[str]:
+    """The first warnings as lines of a picture; the last line tells how many more there are."""
+    lines = [caption(f"Warning: {w.message.rstrip('.')}.") for w in prediction.warnings[:most]]
+    if len(prediction.warnings) > most:
+        lines[-1] += f" And {len(prediction.warnings) - most} more."
+    return lines
 
 
 def alarm_summary(prediction: SepsisPrediction) -> str:

@@ -122,7 +122,8 @@ def window_changes(
             f"{samples / constants.sampling_rate:g} s of signal followed by zeros up to {seconds:g} s"
         )
     elif samples > constants.length:
-        changes.append(f"scored as {len(spans)} windows of {seconds:g} s, probabilities averaged")
+        if len(spans) > 1:
+            changes.append(f"scored as {len(spans)} windows of {seconds:g} s, probabilities averaged")
         if rest := samples - spans[-1][1]:
-            changes.append(f"the last {rest / constants.sampling_rate:.1f} s were left out")
+            changes.append(f"the last {rest / constants.sampling_rate:.2g} s were left out")
     return tuple(changes)

@@ -155,6 +155,28 @@ def test_plots_of_several_answers_are_numbered(
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_json_and_csv_exclude_each_other(installed: None, stay_file: Path) -> None:
+    result = run(stay_file, "--json", "--csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "choose one" in result.stderr
+
+
+@pytest.mark.parametrize("place", ["none/risk.png", "risk.xyz", "risk"])
+def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_scored(
+    installed: None, stay_file: Path, tmp_path: Path, place: str
+) -> None:
+    result = run(stay_file, "--plot", tmp_path / place)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--plot" in result.stderr
+
+
+def test_any_name_can_be_drawn(installed: None, stay_file: Path, tmp_path: Path) -> None:
+    odd = stay_file.rename(stay_file.with_name("a$\\frac$b \u2603\udcff.psv"))
+    result = run(odd, "--plot", tmp_path / "risk.png", "--json")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "risk.png").stat().st_size > 0
+
+
 def test_a_plot_without_matplotlib_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, installed: None, tmp_path: Path, ecg_file: Path
 ) -> None:

@@ -60,7 +60,10 @@ def test_a_long_recording_is_the_mean_of_its_windows(ecg: Predictor) -> None:
 
 
 def test_what_windows_leave_out_or_add_is_told(ecg: Predictor) -> None:
-    assert "the last 3.0 s were left out" in ecg.predict(recording(23)).changes
+    assert "the last 3 s were left out" in ecg.predict(recording(23)).changes
+    just_over = ecg.predict(recording(10.01)).changes
+    assert just_over[-1] == "the last 0.01 s were left out"
+    assert not any("averaged" in change for change in just_over)
     assert any("followed by zeros up to 10 s" in change for change in ecg.predict(recording(7)).changes)
 
 
