@@ -110,7 +110,7 @@ def _recordings(
         *(f"{c.abbreviation} {what}" for c in CLASSES for what in ("label", "probability", "output")),
     ]
     rows = (
-        [record, *(v for y, p, o in zip(*numbers, strict=True) for v in (int(y), f"{p:.6f}", int(o)))]
+        [record, *(v for y, p, o in zip(*numbers, strict=True) for v in (int(y), f"{p:.9g}", int(o)))]
         for record, *numbers in zip(
             scored.records, scored.labels, scored.probabilities, scored.outputs, strict=True
         )
@@ -126,7 +126,7 @@ def _stays(
     scored = scored_stays(predictor, files)
     threshold = float(predictor.thresholds[0])
     rows = (
-        [patient, int(hour), int(label), f"{risk:.6f}", int(risk >= threshold)]
+        [patient, int(hour), int(label), f"{risk:.9g}", int(risk >= threshold)]
         for patient, start, end in zip(scored.patients, scored.offsets[:-1], scored.offsets[1:], strict=True)
         for hour, label, risk in zip(
             scored.hours[start:end], scored.labels[start:end], scored.risk[start:end], strict=True

@@ -15,6 +15,7 @@ from ibt_deploy.readers import task_of
 from ibt_deploy.records import Recording
 
 K = TypeVar("K")
+SNOMED = re.compile(r"\d{6,18}", re.ASCII)
 PATTERNS: dict[Task, str] = {"arrhythmia": "*.hea", "sepsis": "*.psv"}
 
 
@@ -64,8 +65,8 @@ class LabelTable:
     """Diagnoses from a CSV file.
 
     Columns: ``file`` (path of the header, matched from its end) or ``record`` (its name without suffix), or
-    both; ``dx``: SNOMED CT codes, separated by anything that is not a digit; optionally ``patient`` and
-    ``source``.
+    both; ``dx``: SNOMED CT codes, separated by anything but letters and digits; optionally ``patient`` and
+    ``source``. A row with an empty ``dx`` states no diagnosis, so that its recording has no label.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ class LabelTable:
     Raises
     ------
     DataError
-        When the file cannot be read, a column is missing, or two rows name the same recording.
+        When the file cannot be read, a column is missing, a ``dx`` holds anything but codes, or two rows name
+        the same recording.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,7 +86,11 @@ class LabelTable:
         self._by_record: dict[str, Label] = {}
         self._depths: set[int] = set()
         for number, row in self._rows():
-            codes = tuple(re.findall(r"\d+", row["dx"]))
+            codes = tuple(re.findall(r"\w+", row["dx"]))
+            if wrong := [code for code in codes if not SNOMED.fullmatch(code)]:
+                raise DataError(f"{path}: row {number}: {wrong[0][:40]!r} in dx is no SNOMED CT code")
+            if not codes:
+                continue
             label = Label(codes, row.get("patient") or None, row.get("source", ""))
             if row.get("file"):
                 file = PurePosixPath(row["file"].replace("\\", "/")).with_suffix("")

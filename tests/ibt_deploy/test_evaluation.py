@@ -74,15 +74,16 @@ def test_a_table_gives_labels_patients_and_sources(ecg: Predictor, folder: Path,
 
 def test_a_table_may_name_records(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
-    table.write_text(f"record,dx\nr0,{AF}|{NSR}\nr1,\n")
+    table.write_text(f"record,dx\nr0,{AF}|{NSR}\nr1,\nr3,['{LAD}']\n")
     labels = LabelTable(table)
     found = labels.of(recording(seed=0))
     assert found is not None
     assert found.codes == (AF, NSR)
-    empty = labels.of(recording(seed=1))
-    assert empty is not None
-    assert empty.codes == ()
+    assert labels.of(recording(seed=1)) is None
     assert labels.of(recording(seed=2)) is None
+    bracketed = labels.of(recording(seed=3))
+    assert bracketed is not None
+    assert bracketed.codes == (LAD,)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,11 @@ def test_a_table_may_name_records(tmp_path: Path) -> None:
     [
         ("record\nr0\n", "needs a column 'dx'"),
         ("dx\n1\n", "'record' or 'file'"),
-        ("record,dx\nr0,1\nr0,2\n", "row 3 names r0 a second time"),
-        ("record,dx\n,1\n", "row 2 names neither"),
+        ("record,dx\nr0,426783006\nr0,164889003\n", "row 3 names r0 a second time"),
+        ("record,dx\n,426783006\n", "row 2 names neither"),
+        ("record,dx\nr0,426783006\nr1,AF\n", "row 3: 'AF' in dx is no SNOMED CT code"),
+        ("record,dx\nr0,4.27E+08\n", "row 2: '4' in dx is no SNOMED"),
+        ("record,dx\nr0,426783006.0\n", "row 2: '0' in dx is no SNOMED"),
         ("\xff\xfe", "cannot be read"),
     ],
 )
