@@ -126,6 +126,21 @@ def test_unknown_labels_are_neither_positive_nor_known(ecgs: Path) -> None:
     assert batch.rows is None
 
 
+def test_labels_that_a_source_never_gives_can_be_left_out(ecgs: Path) -> None:
+    plain, masked = source(ecgs), source(ecgs, data={"label_mask": "source"})
+    assert plain.asked.all()
+    origin = masked.cache.index["source"].to_numpy()
+    train = masked.items("train")
+    for name in ("one", "two"):
+        given = (masked.labels[train[origin[train] == name]] == 1).any(axis=0)
+        assert 0 < given.sum() < 26
+        rows = np.flatnonzero(origin == name)
+        expected = (masked.labels[rows] >= 0) & given
+        np.testing.assert_array_equal(masked.training_batch(0, 0, rows).known.numpy(), expected)
+    logits = np.random.default_rng(0).normal(size=(len(plain.items("validation")), 26)).astype(np.float32)
+    assert plain.selection_scores("validation", logits) == masked.selection_scores("validation", logits)
+
+
 def test_band_is_applied_before_the_scale_is_taken(ecgs: Path) -> None:
     plain, filtered = source(ecgs), source(ecgs, data={"band": [5.0, 40.0]})
     assert filtered.constants.band == (5.0, 40.0)

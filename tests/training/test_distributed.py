@@ -1,0 +1,75 @@
+"""Two processes train as one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import tiny_recipe
+
+from training.checkpoint import read_checkpoint
+from training.distributed import Place, is_first_process, process_group
+from training.recipe_files import toml_lines
+from training.run import train
+
+
+def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with process_group("cpu") as place:
+        assert place == Place(0, 1, 0)
+        assert place.is_first
+        assert is_first_process()
+        assert place.share == slice(0, None, 1)
+        assert place.from_first(lambda: 7) == 7
+    monkeypatch.setenv("RANK", "1")
+    assert not is_first_process()
+
+
+def test_shares_are_disjoint_and_complete() -> None:
+    items = list(range(11))
+    shares = [items[Place(rank, 4).share] for rank in range(4)]
+    assert sorted(i for share in shares for i in share) == items
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("task", ["sepsis", "arrhythmia"])
+def test_two_processes_have_the_loss_curve_of_one(
+    task: str, ecgs: Path, stays: Path, ecg_teacher: Path, stay_teacher: Path, tmp_path: Path, root: Path
+) -> None:
+    cache, teacher = (ecgs, ecg_teacher) if task == "arrhythmia" else (stays, stay_teacher)
+    recipe = tiny_recipe(task, "bbm", fit={"epochs": 3, "batch_size": 18})
+    path = tmp_path / "recipe.toml"
+    path.write_text("\n".join(toml_lines(recipe)), encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "training", "run", str(path), "--cache", str(cache), "--out", str(tmp_path / "two")]
+    done = subprocess.run(
+        [*launcher, *command, "--teacher", str(teacher), "--device", "cpu"],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best epoch") == 1
+    train(recipe, cache, tmp_path / "one", teacher=teacher, device="cpu")
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for a, b in zip(one, two, strict=True):
+        losses = [n for n in a["train"] if n.startswith(("loss", "task", "matching", "L", "norm"))]
+        assert len(losses) >= 12
+        for name in losses:
+            assert b["train"][name] == pytest.approx(a["train"][name], rel=1e-5, abs=1e-5), name
+    weights = [read_checkpoint(tmp_path / run / "last.pt")["objective"] for run in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=2e-5, rtol=1e-3, msg=name)
