@@ -163,6 +163,8 @@ class Fit:
         if not all(map(_is_finite, train.values())):
             raise DivergedError(f"{self.out}: the loss became infinite in epoch {epoch + 1}; lower fit.lr")
         validation = self.place.from_first(self._validate)
+        if not _is_finite(validation["selection"]):
+            raise DataError("the validation part has no positive label: no epoch can be called the best")
         best = self.best
         record = {
             "epoch": epoch,
