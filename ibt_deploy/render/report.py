@@ -1,6 +1,7 @@
 """A report: lines and tables with a meaning, shown in colour on a terminal and as plain text elsewhere.
 
-rich is imported only when a terminal is there to show it, because ``ibt predict`` must start fast in scripts.
+The terminal's part, and rich with it, is imported only where there is one, because ``ibt predict`` must start
+fast in scripts.
 """
 
 from __future__ import annotations
@@ -14,13 +15,6 @@ from typing import Literal, TextIO
 from ibt_deploy.printable import printable
 
 Meaning = Literal["plain", "heading", "positive", "warning", "muted"]
-STYLES: dict[Meaning, str] = {
-    "plain": "",
-    "heading": "bold",
-    "positive": "bold yellow",
-    "warning": "magenta",
-    "muted": "dim",
-}
 
 
 @dataclass(frozen=True)
@@ -77,26 +71,9 @@ def show(report: Report, stream: TextIO | None = None) -> None:
     if not out.isatty():
         print(plain_text(report), file=out, flush=True)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
+    from ibt_deploy.render.terminal import print_report
 
-    console, width = Console(file=out, highlight=False), _label_width(report)
-    for block in map(_printable, report):
-        if isinstance(block, Line):
-            indent = "" if block.meaning == "heading" else "  "
-            label = f"{block.label:<{width}}  " if block.label else ""
-            console.print(
-                Text.assemble(indent, (label, STYLES["muted"]), (block.text, STYLES[block.meaning]))
-            )
-            continue
-        table = RichTable(box=box.SIMPLE, header_style=STYLES["muted"], pad_edge=False)
-        for title, head in zip(block.titles, block.heads, strict=True):
-            table.add_column(head, justify="right" if title != head else "left")
-        for row in block.rows:
-            table.add_row(*(Text(cell) for cell in row.cells), style=STYLES[row.meaning])
-        console.print(table)
+    print_report([_printable(block) for block in report], out, _label_width(report))
 
 
 def number(value: float, digits: int = 3) -> str:

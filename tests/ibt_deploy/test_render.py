@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -46,6 +47,23 @@ def test_colour_only_on_a_terminal_and_not_with_no_color(monkeypatch: pytest.Mon
     assert "\x1b[1;33m" not in colourless.getvalue()
     for text in ("long name", "take care", "10.0"):
         assert text in colourless.getvalue()
+
+
+@pytest.mark.parametrize("columns", [24, 40, 55, 80, 200])
+def test_a_narrow_terminal_loses_nothing(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    hash_of_bundle = "0123456789abcdef" * 4
+    rows = tuple(Row((f"c{i}", "premature atrial contraction", *[f"0.12{i}"] * 4)) for i in range(9))
+    titles = ("", "name", "probability>", "threshold>", "AUROC>", "cal. intercept>")
+    terminal = Terminal()
+    show([Line(f"{hash_of_bundle}, with more after it", label="bundle"), Table(titles, rows)], terminal)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert "\u2026" not in text
+    assert hash_of_bundle in "".join(text.replace("bundle", "").split())
+    assert max(map(len, text.splitlines())) <= columns
+    if columns >= 55:
+        assert all(text.count(f"0.12{i}") == 4 for i in range(9))
 
 
 @pytest.mark.parametrize(
