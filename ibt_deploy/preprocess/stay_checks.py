@@ -10,7 +10,7 @@ import numpy as np
 from ibt_deploy.errors import BadRows, InputError, TooLong, TooShort
 from ibt_deploy.preprocess.stay_rows import HOUR, CleanCounts, Float32Array, clean
 from ibt_deploy.records import FloatArray, Notice, Stay
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, VARIABLES
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, VARIABLES, Variable
 
 MOST_OUT_OF_RANGE = 0.20
 LONG_FILL_HOURS = 24
@@ -80,9 +80,14 @@ def _check_plausible(counts: CleanCounts) -> None:
     worst = VARIABLES[int(np.argmax(counts.out_of_range[:N_TIME_VARYING]))]
     raise BadRows(
         f"{counts.out_of_range_share:.0%} of the vital signs and labs are implausible, above all {worst.name}"
-        f" (expected {worst.plausible_min:g} to {worst.plausible_max:g} {worst.unit}): wrong unit or column?",
+        f" {_expected(worst)}: wrong unit or column?",
         code="out_of_range",
     )
+
+
+def _expected(variable: Variable) -> str:
+    unit = f" {variable.unit}" if variable.unit else ""
+    return f"(expected {variable.plausible_min:g} to {variable.plausible_max:g}{unit})"
 
 
 def _notices(stay: Stay, rows: Float32Array, counts: CleanCounts) -> Iterator[Notice]:
@@ -92,7 +97,13 @@ def _notices(stay: Stay, rows: Float32Array, counts: CleanCounts) -> Iterator[No
     if inserted:
         hours = "hour was" if inserted == 1 else "hours were"
         yield Notice("hours_inserted", f"{inserted} missing {hours} inserted as rows without measurements.")
-    dropped = [f"{v.name} {n}" for v, n in zip(VARIABLES, counts.out_of_range.tolist(), strict=True) if n]
+    dropped = [
+        f"{variable.name} {n}"
+        if 2 * n <= observed
+        else f"{variable.name} {n} of {observed} {_expected(variable)}"
+        for variable, n, observed in zip(VARIABLES, counts.out_of_range, counts.observed, strict=True)
+        if n
+    ]
     if dropped:
         yield Notice("values_out_of_range", f"Implausible values were dropped: {', '.join(dropped)}.")
     if counts.rescaled:

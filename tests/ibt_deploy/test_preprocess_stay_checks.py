@@ -62,6 +62,14 @@ def test_dropped_and_rescaled_values_are_counted_by_variable() -> None:
     }
 
 
+def test_a_variable_that_is_mostly_implausible_is_told_what_was_expected() -> None:
+    rows = values()
+    rows[:, INDEX["Temp"]] = 98.6
+    assert notices(rows)["values_out_of_range"] == (
+        "Implausible values were dropped: Temp 10 of 10 (expected 25 to 45 degC)."
+    )
+
+
 def test_what_was_never_measured() -> None:
     rows = values()
     rows[:, [INDEX["Temp"], INDEX["Lactate"], INDEX["FiO2"]]] = np.nan
