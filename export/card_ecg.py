@@ -186,7 +186,9 @@ def _calibration(found: dict[str, Any]) -> list[str]:
 def _groups(found: dict[str, Any]) -> list[str]:
     rows = []
     for name, title in TITLES.items():
-        for value, g in in_order(found["groups"].get(name, {})):
+        groups = in_order(found["groups"].get(name, {}))
+        # one group is the whole set, whose figures stand above
+        for value, g in groups if len(groups) > 1 else []:
             calibration = g.get("calibration", {})
             rows.append(
                 [
@@ -208,6 +210,8 @@ def _groups(found: dict[str, Any]) -> list[str]:
         "cal. slope>",
         "cal. intercept>",
     ]
+    if not rows:
+        return []
     return [
         "### By source and sub-group",
         "",

@@ -151,7 +151,9 @@ def _calibration(found: dict[str, Any], level: str) -> list[str]:
 def _groups(found: dict[str, Any], level: str) -> list[str]:
     rows = []
     for name, title in TITLES.items():
-        for value, g in in_order(found["groups"].get(name, {})):
+        groups = in_order(found["groups"].get(name, {}))
+        # one group is the whole set, whose figures stand above
+        for value, g in groups if len(groups) > 1 else []:
             calibration = g.get("calibration", {})
             rows.append(
                 [
@@ -166,6 +168,8 @@ def _groups(found: dict[str, Any], level: str) -> list[str]:
                 ]
             )
     header = ["group", "stays>", "septic>", "utility>", "AUROC>", "AUPRC>", "cal. slope>", "cal. intercept>"]
+    if not rows:
+        return []
     return [
         f"{level} By hospital and sub-group",
         "",

@@ -102,13 +102,14 @@ def _reliability(bins: list[dict[str, Any]]) -> Panel:
     )
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most about ``most`` round numbers from at or below ``low`` to at or above ``high``."""
+def ticks(low: float, high: float, *, whole: bool = False, most: int = 5) -> list[float]:
+    """About ``most`` round numbers, or ``whole`` ones, from at or below ``low`` to at or above ``high``."""
     if not high > low:
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+    steps = [m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9)]
+    step = next((s for s in steps if s == int(s)), 1.0) if whole else steps[0]
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 10) for i in range(first, last + 1)]
 
@@ -122,7 +123,8 @@ def _panel(panel: Panel, shift: int) -> str:
         low, high = _ends([v for point in points for v in point])
         xs = ys = [float(k) for k in range(math.floor(low), max(math.ceil(high), math.floor(low) + 1) + 1)]
     else:
-        xs, ys = ticks(*_ends([p[0] for p in points])), ticks(*_ends([p[1] for p in points]))
+        xs = ticks(*_ends([p[0] for p in points]), whole=True)
+        ys = ticks(*_ends([p[1] for p in points]))
     across, down = _scale(xs, LEFT, WIDTH - RIGHT), _scale(ys, HEIGHT - BOTTOM, TOP)
     for y in ys:
         parts.append(

@@ -239,10 +239,10 @@ def _everything(cache: Cache) -> AnyPart:
             read_signals(cache, EcgPreprocessing(scale=1.0)),
             labels == 1,
             labels >= 0,
-            np.unique(index["group"].to_numpy(str), return_inverse=True)[1],
+            np.unique(_strings(index["group"]), return_inverse=True)[1],
             {
-                "source": index["source"].to_numpy(str),
-                "sex": _named(index["sex"].astype(str).str.lower().to_numpy(str), {"male", "female"}),
+                "source": _strings(index["source"]),
+                "sex": _named(np.char.lower(_strings(index["sex"])), {"male", "female"}),
                 "age": age_bands(pd.to_numeric(index["age"], errors="coerce").to_numpy(np.float64)),
             },
         )
@@ -257,12 +257,17 @@ def _everything(cache: Cache) -> AnyPart:
         [values[a:b] for a, b in pairwise(offsets)],
         row_labels,
         {
-            "hospital": index["hospital"].to_numpy(str),
+            "hospital": _strings(index["hospital"]),
             "sex": np.where(gender == 1, "male", np.where(gender == 0, "female", UNKNOWN)),
             "age": age_bands(first[:, INDEX["Age"]].astype(np.float64)),
             "unit": unit,
         },
     )
+
+
+def _strings(column: pd.Series[Any]) -> Strings:
+    """A column as numpy strings; pandas' own conversion cuts some columns to one letter."""
+    return np.array([UNKNOWN if pd.isna(value) else str(value) for value in column], dtype=np.str_)
 
 
 def _named(values: Strings, known: set[str]) -> Strings:

@@ -130,6 +130,13 @@ def test_sub_groups_stand_in_the_order_of_age() -> None:
     assert found == ["under 40", "40-64", "80 and over", "unknown"]
 
 
+@pytest.mark.parametrize("last", [1, 2, 3, 12, 100])
+def test_epochs_are_whole(last: int) -> None:
+    marks = ticks(1, last, whole=True)
+    assert marks == [int(mark) for mark in marks]
+    assert marks[0] <= 1 <= last <= marks[-1]
+
+
 def test_figures_as_readers_want_them() -> None:
     assert [decimal(v, 2) for v in (-0.001, -0.01, 0.004, None)] == ["0.00", "-0.01", "0.00", "-"]
     assert ranged({"value": 0.81249, "interval": [0.79, 0.8331]}) == "0.812 (0.790-0.833)"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.exports import reseal
 from sklearn.metrics import roc_auc_score
 
-from export.data import EcgPart, StayPart, age_bands
+from export.data import EcgPart, StayPart, age_bands, open_data
 from export.decide import Decisions, Point, ecg_decisions, evaluable_classes, stay_decisions
 from export.evaluate_ecg import FIXED, ecg_evaluation, macro_auroc
 from export.evaluate_stay import alarm_rates, stay_comparison, stay_evaluation
@@ -217,6 +221,22 @@ def test_parts_without_some_items_stay_aligned() -> None:
     ecgs = ecg_part()
     few = replace(ecgs, patients=np.arange(N) // 2 + 7).select(np.arange(N) >= 100)
     assert few.patients.tolist() == (np.arange(20) // 2).tolist()
+
+
+def test_sexes_are_read_where_some_are_missing(ecgs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    shutil.copytree(ecgs, folder)
+    index = folder / "index.csv"
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join([lines[0], lines[1].replace(",Male,", ",,"), *lines[2:], ""]))
+    reseal(folder)
+    parts = open_data(folder).parts.values()
+    sexes = [part.groups["sex"].tolist() for part in parts]
+    counts = Counter(sex for part in sexes for sex in part)
+    assert counts == {"male": 49, "female": 50, "unknown": 1}
+    index.write_text(index.read_text().replace(",Male,", ",,").replace(",Female,", ",,"))
+    reseal(folder)
+    assert {sex for part in open_data(folder).parts.values() for sex in part.groups["sex"]} == {"unknown"}
 
 
 def test_age_bands() -> None:
