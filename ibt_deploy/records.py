@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.variables import INDEX, N_VARIABLES
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -67,6 +69,10 @@ class Recording:
     notes: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.signal.ndim != 2 or len(self.signal) != len(self.leads):
+            raise ValueError(f"signal {self.signal.shape} is not (leads, samples) of {len(self.leads)} leads")
+
     @property
     def duration(self) -> float:
         """Length in seconds."""
@@ -105,7 +111,11 @@ class Stay:
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.shape[1] != N_VARIABLES:
+            raise ValueError(f"values {self.values.shape} are not (hours, {N_VARIABLES})")
+
     @property
     def hours(self) -> npt.NDArray[np.int64]:
         """ICULOS of each row: hours since ICU admission."""
-        return self.values[:, 39].astype(np.int64)
+        return self.values[:, INDEX["ICULOS"]].astype(np.int64)

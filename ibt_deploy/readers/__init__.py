@@ -69,6 +69,8 @@ def task_of(path: str | Path) -> Task:
 
 def _reader(file: Path) -> Reader:
     """The reader for ``file``; only plain files are opened, because a pipe or a device may never end."""
+    if "\0" in str(file):
+        raise MalformedFile("no file has such a name", code="no_such_file")
     kind = file.stat().st_mode
     if stat.S_ISDIR(kind):
         raise UnsupportedFormat("a folder; give the files in it", code="is_a_folder")

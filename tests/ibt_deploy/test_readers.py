@@ -40,6 +40,10 @@ def test_no_such_file(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.hea", MalformedFile) == "no_such_file"
 
 
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "a\0b.hea", MalformedFile) == "no_such_file"
+
+
 def test_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path, UnsupportedFormat) == "is_a_folder"
 
