@@ -71,7 +71,14 @@ def test_names_from_files_recolour_no_terminal(stay_file: Path, stay_bundle: Pat
 def test_ctrl_c_is_told_from_a_refusal(stay_bundle: Path, tmp_path: Path) -> None:
     files = [write_psv(tmp_path, stay(300, seed=seed)) for seed in range(2)]
     command = [*IBT, "predict", *map(str, files * 300), "--bundle", str(stay_bundle), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a background job of a shell inherits Ctrl-C as ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
         assert running.stdout is not None
         assert running.stdout.readline()
         time.sleep(0.1)
