@@ -11,10 +11,7 @@ The test part chooses nothing but which classes can be evaluated at all, by the 
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,10 +31,11 @@ from export.parity import require_parity
 from export.stay_build import StayBuild
 from ibt_deploy import __version__
 from ibt_deploy.bundle import CONTRACT, load_bundle
-from ibt_deploy.errors import DataError, ExportError
+from ibt_deploy.errors import ExportError
 from ibt_deploy.golden import GOLDEN, recomputed
 from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
+from training.folders import replaced_folder
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -122,27 +120,8 @@ def build_bundle(
     require_student(student, data.task, data.cache_sha256, data.split_sha256)
     if teacher is not None:
         require_teacher(teacher, student)
-    with _new_bundle(out) as folder:
+    with replaced_folder(out, CONTRACT, "bundle") as folder:
         return _Making(folder, student, data, settings).bundle(teacher, externals)
-
-
-@contextmanager
-def _new_bundle(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place when the block ends without an error."""
-    if out.exists() and not (out / CONTRACT).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not a bundle; choose another folder or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
-    partial.mkdir()
-    try:
-        yield partial
-        if out.exists():
-            out.rename(replaced)
-        partial.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 class _Making:

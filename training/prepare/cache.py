@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from ibt_deploy.errors import DataError
 
 SCHEMA = 1
 SUMMARY = "cache.json"
@@ -50,33 +45,6 @@ class CacheSummary:
     counts: Mapping[str, int]
     refused: tuple[Refused, ...]
     sha256: str
-
-
-@contextmanager
-def new_cache(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its place when the block ends without an error.
-
-    A cache that is already there is replaced; the folder of anything else is left alone.
-
-    Raises
-    ------
-    DataError
-        ``out`` exists, is not empty and is not a cache.
-    """
-    if out.exists() and not (out / SUMMARY).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is not a cache; choose another folder or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
-    partial.mkdir()
-    try:
-        yield partial
-        if out.exists():
-            out.rename(replaced)
-        partial.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def sealed(

@@ -24,7 +24,8 @@ from ibt_deploy.preprocess import ecg
 from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb_header import parse_header
 from ibt_deploy.records import Recording
-from training.prepare.cache import CacheSummary, Refused, new_cache, sealed
+from training.folders import replaced_folder
+from training.prepare.cache import SUMMARY, CacheSummary, Refused, sealed
 from training.prepare.ecg_entries import APPROXIMATE, Entry, entries, index_of
 from training.prepare.ecg_sources import INCART, corrected_gain
 
@@ -109,7 +110,7 @@ def prepare_recordings(
     rows: list[dict[str, object]] = []
     labels: list[npt.NDArray[np.int8]] = []
     same: dict[str, list[str]] = {}
-    with new_cache(out) as folder:
+    with replaced_folder(out, SUMMARY, "cache") as folder:
         pieces = _Pieces(folder)
         for done, entry in enumerate(listed, start=1):
             if progress is not None:

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.readers.delimited import DelimitedTable
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
-from training.prepare.cache import CacheSummary, Refused, new_cache, sealed
+from training.folders import replaced_folder
+from training.prepare.cache import SUMMARY, CacheSummary, Refused, sealed
 
 LABEL = "SepsisLabel"
 HOUR = INDEX["ICULOS"]
@@ -80,7 +81,7 @@ def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> 
         raise DataError(f"{source}: no usable stay among {len(stays.patients) + len(stays.refused)}")
     refused = [*stays.refused, *(Refused(stays.files[i], *fault) for i, fault in faults.items())]
     refused.sort(key=lambda entry: entry.file)
-    with new_cache(out) as folder:
+    with replaced_folder(out, SUMMARY, "cache") as folder:
         counts = _written(stays, kept, folder)
         sha256 = sealed(
             folder,
