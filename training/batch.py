@@ -22,12 +22,15 @@ class Batch:
         Same shape as ``labels``: 0 where the label is unknown or the row is padding.
     rows
         For stays ``(batch, hours)``, 1 on rows that exist; None for ECG.
+    weights
+        Weight of each label in the supervised loss, same shape as ``labels``; None for 1 everywhere.
     """
 
     inputs: Tensor
     labels: Tensor
     known: Tensor
     rows: Tensor | None
+    weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -40,4 +43,5 @@ class Batch:
             moved(self.labels),
             moved(self.known),
             None if self.rows is None else moved(self.rows),
+            None if self.weights is None else moved(self.weights),
         )

@@ -18,7 +18,7 @@ from training.augment import rand_augment
 from training.batch import Batch
 from training.cache import Cache, file_sha256
 from training.recipe import AugmentRecipe, DataRecipe
-from training.sources import PARTS, Part, Scores, Source
+from training.sources import Part, Scores, Source, divided
 from training.stratify import read_split
 
 MICROVOLTS = 1000.0
@@ -39,15 +39,10 @@ class EcgSource(Source):
         recipe: DataRecipe,
         augment: AugmentRecipe,
         batch_size: int,
-        seed: int,
     ) -> None:
         self.cache, self.batch_size, self.augment = cache, batch_size, augment
         parts, self.split_sha256 = read_split(split, cache.index["record"].tolist()), file_sha256(split)
-        self._items: dict[Part, Ints] = {p: np.flatnonzero(parts == i) for i, p in enumerate(PARTS)}
-        if recipe.train_fraction < 1:
-            train = self._items["train"]
-            chosen = np.random.default_rng(seed).permutation(len(train))
-            self._items["train"] = np.sort(train[chosen[: round(recipe.train_fraction * len(train))]])
+        self._items = divided(parts, cache.index["source"].to_numpy(), recipe)
         self.labels = np.load(cache.folder / "labels.npy")
         self.asked = self._asked() if recipe.label_mask == "source" else np.ones_like(self.labels, dtype=bool)
         band = (recipe.band[0], recipe.band[1]) if recipe.band else None

@@ -30,6 +30,12 @@ def bce(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
     )
 
 
+def supervised(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy on the batch's labels, weighted where it has weights."""
+    losses = F.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
+    return masked_mean(losses if batch.weights is None else losses * batch.weights, batch.known)
+
+
 class Objective(nn.Module, ABC):
     """Base of all objectives: ``forward`` gives named terms, ``"loss"`` among them."""
 
@@ -62,7 +68,7 @@ class Supervised(Objective):
     def forward(self, batch: Batch, progress: float) -> Terms:
         """See :meth:`Objective.forward`."""
         del progress
-        return {"loss": bce(self.model(batch.inputs), batch.labels, batch.known)}
+        return {"loss": supervised(self.model(batch.inputs), batch)}
 
 
 def response_distillation(
@@ -108,7 +114,7 @@ class DeiT(Objective):
         with torch.no_grad():
             teacher_logits = self.teacher.teacher(batch.inputs)
         class_logits, distilled_logits = self.model.both_logits(batch.inputs)
-        task = bce(class_logits, batch.labels, batch.known)
+        task = supervised(class_logits, batch)
         everywhere = torch.ones_like(batch.known) if batch.rows is None else batch.known
         distillation = response_distillation(
             distilled_logits, teacher_logits, everywhere, self.recipe, self.teacher_thresholds
@@ -152,7 +158,7 @@ class BBM(Objective):
             teacher_inputs = batch.inputs.roll(1, dims=0)
             rows = None if rows is None else rows * rows.roll(1, dims=0)
         terms = self.matching(batch.inputs, rows, teacher_inputs)
-        task = bce(terms.student_logits, batch.labels, batch.known)
+        task = supervised(terms.student_logits, batch)
         matching = terms.total(self.recipe)
         w_task, w_matching = self.weights(progress)
         loss = w_task * task + w_matching * matching

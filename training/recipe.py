@@ -24,21 +24,25 @@ class DataRecipe:
     """What the networks see.
 
     ``features``: rows of stays, ``full`` (109) or ``values40``. ``scale``: every feature standardised over
-    the training rows, or left in the units of the specification. ``label``: ``official`` or ``h12`` (1 from
-    six rows earlier, for training only). ``band``: zero-phase pass band of ECGs in Hz, empty for none.
-    ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training part
-    used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
-    ``label_mask``: ``none`` takes an absent label as negative, as the official metric does; ``source``
-    leaves out of the loss the classes that a source of ECGs never has in the training part.
+    the training rows, or left in the units of the specification. ``label``, in training only: ``official``,
+    ``h12`` (1 from six rows earlier) or ``utility`` (1 where the Challenge's utility pays an alarm, each row
+    weighted by what the decision is worth there). ``band``: zero-phase pass band of ECGs in Hz, empty for
+    none. ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training
+    part used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
+    ``sites``: hospitals of stays or sources of ECGs to train and select on, empty for all; the test part
+    stays whole, so that the others can be scored as external. ``label_mask``: ``none`` takes an absent label
+    as negative, as the official metric does; ``source`` leaves out of the loss the classes that a source of
+    ECGs never has in the training part.
     """
 
     features: Literal["full", "values40"] = "full"
     scale: Literal["standard", "specified"] = "standard"
-    label: Literal["official", "h12"] = "official"
+    label: Literal["official", "h12", "utility"] = "official"
     band: tuple[float, ...] = ()
     max_hours: int = 336
     train_fraction: float = 1.0
     drop_variables: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
     label_mask: Literal["none", "source"] = "none"
 
 

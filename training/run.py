@@ -36,8 +36,8 @@ def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -
         raise DataError(f"{cache_folder}: holds {cache.task} data, the recipe is for {recipe.task}")
     split = split or default_split(cache)
     if recipe.task == "sepsis":
-        return StaySource(cache, split, recipe.data, recipe.fit.batch_size, recipe.seed)
-    return EcgSource(cache, split, recipe.data, recipe.augment, recipe.fit.batch_size, recipe.seed)
+        return StaySource(cache, split, recipe.data, recipe.fit.batch_size)
+    return EcgSource(cache, split, recipe.data, recipe.augment, recipe.fit.batch_size)
 
 
 def train(

@@ -9,12 +9,49 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.errors import DataError
 from training.batch import Batch
 from training.cache import Cache
+from training.recipe import DataRecipe
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 Scores = dict[str, float]
+Ints = npt.NDArray[np.int64]
+
+
+def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Part, Ints]:
+    """Items of each part, as far as the recipe uses them.
+
+    Parameters
+    ----------
+    parts
+        Index into :data:`PARTS` of every item, shape ``(items,)``.
+    sites
+        Hospital or source of every item, same shape.
+    recipe
+        ``sites`` restricts training and validation; ``train_fraction`` takes the first of a fixed shuffle of
+        the training part, so that smaller shares lie within larger ones, and every seed and method gets the
+        same.
+
+    Raises
+    ------
+    DataError
+        When the recipe names a site that the data lack.
+    """
+    items: dict[Part, Ints] = {name: np.flatnonzero(parts == i) for i, name in enumerate(PARTS)}
+    if recipe.sites:
+        known = sorted({str(site) for site in sites})
+        if absent := [site for site in recipe.sites if site not in known]:
+            raise DataError(f"data.sites: no {', '.join(absent)} in these data; there are {', '.join(known)}")
+        used = np.isin(sites.astype(str), recipe.sites)
+        for part in ("train", "validation"):
+            items[part] = items[part][used[items[part]]]
+    if recipe.train_fraction < 1:
+        train = items["train"]
+        shuffled = np.random.default_rng(0).permutation(len(train))
+        items["train"] = np.sort(train[shuffled[: round(recipe.train_fraction * len(train))]])
+    return items
 
 
 class Source(ABC):

@@ -12,12 +12,12 @@ import torch
 
 from ibt_deploy.errors import RecipeError
 from ibt_deploy.metrics.ranking import auprc, auroc
-from ibt_deploy.metrics.sepsis import utility_sweep
+from ibt_deploy.metrics.sepsis import row_utilities, utility_sweep
 from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from training.batch import Batch
 from training.cache import Cache, file_sha256
 from training.recipe import DataRecipe
-from training.sources import PARTS, Part, Scores, Source
+from training.sources import Part, Scores, Source, divided
 from training.stratify import read_split
 
 LENGTH_BUCKETS = 24
@@ -47,10 +47,30 @@ def concatenated_spans(offsets: Ints, items: Ints) -> Ints:
     return rows
 
 
+def decisions_worth(
+    labels: npt.NDArray[np.int8], offsets: Ints, train_rows: Ints
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Where an alarm pays by the utility of the Challenge 2019, and how much the decision matters there.
+
+    Minimising cross-entropy under these labels and weights raises the utility itself, as regression on the
+    gain of an alarm does (Morrill et al. 2019, the Challenge's first place).
+
+    Returns
+    -------
+    Labels ``(rows,)``, 1 where an alarm is worth more than silence, and weights ``(rows,)``, the absolute
+    difference, with mean 1 over ``train_rows``.
+    """
+    worth = row_utilities(labels, offsets)
+    gain = worth.alarm - worth.silence
+    weights = np.abs(gain)
+    scaled = (weights / weights[train_rows].mean()).astype(np.float32)
+    return (gain > 0).astype(np.int8), scaled
+
+
 class StaySource(Source):
     """All stays of a cache, featurised once with constants fitted on the training part."""
 
-    def __init__(self, cache: Cache, split: Path, recipe: DataRecipe, batch_size: int, seed: int) -> None:
+    def __init__(self, cache: Cache, split: Path, recipe: DataRecipe, batch_size: int) -> None:
         self.cache, self.batch_size, self.samples = cache, batch_size, 0
         values, labels, self.offsets = read_rows(cache)
         longest = int(np.diff(self.offsets).max())
@@ -58,11 +78,7 @@ class StaySource(Source):
             raise RecipeError(f"data.max_hours: {recipe.max_hours}, but there are stays of {longest} hours")
         ids = cache.index["patient"].tolist()
         parts, self.split_sha256 = read_split(split, ids), file_sha256(split)
-        self._items: dict[Part, Ints] = {p: np.flatnonzero(parts == i) for i, p in enumerate(PARTS)}
-        if recipe.train_fraction < 1:
-            train = self._items["train"]
-            chosen = np.random.default_rng(seed).permutation(len(train))
-            self._items["train"] = np.sort(train[chosen[: round(recipe.train_fraction * len(train))]])
+        self._items = divided(parts, cache.index["hospital"].to_numpy(), recipe)
         train_rows = concatenated_spans(self.offsets, self._items["train"])
         train_lengths = np.diff(self.offsets)[self._items["train"]]
         self.constants = StayPreprocessing.fit(
@@ -77,7 +93,10 @@ class StaySource(Source):
             self.constants = self.constants.standardising(self.features[train_rows])
             self.features = self.constants.standardised(self.features)
         self.official_labels = labels
-        self.labels = labels if recipe.label == "official" else self._earlier(labels)
+        self.labels = self._earlier(labels) if recipe.label == "h12" else labels
+        self.weights: npt.NDArray[np.float32] | None = None
+        if recipe.label == "utility":
+            self.labels, self.weights = decisions_worth(labels, self.offsets, train_rows)
 
     def _earlier(self, labels: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         earlier = labels.copy()
@@ -102,7 +121,8 @@ class StaySource(Source):
         inputs[~mask] = 0
         known = torch.from_numpy(mask.astype(np.float32))
         labels = (self.labels[rows] * mask).astype(np.float32)
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), known, known)
+        weights = None if self.weights is None else torch.from_numpy(self.weights[rows] * mask)
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), known, known, weights)
 
     def plan(self, seed: int, epoch: int) -> list[Ints]:
         """Stays of similar length together, about as many rows in every batch; see :meth:`Source.plan`.

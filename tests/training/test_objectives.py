@@ -15,7 +15,7 @@ from training.bbm import FrozenTeacher
 from training.models.deit import EcgDeiT, StayDeiT
 from training.models.lstm import ResidualLSTM
 from training.models.resnet import HannunResNet
-from training.objectives import BBM, DeiT, Supervised, bce, response_distillation
+from training.objectives import BBM, DeiT, Supervised, bce, response_distillation, supervised
 from training.recipe import BBMRecipe, DeiTRecipe
 
 DEIT = DeiTRecipe()
@@ -196,3 +196,14 @@ def test_supervised_is_the_cross_entropy_of_the_network() -> None:
     terms = Supervised(network)(batch, 0.0)
     assert set(terms) == {"loss"}
     torch.testing.assert_close(terms["loss"], bce(network(batch.inputs), batch.labels, batch.known))
+
+
+def test_weights_count_in_the_mean() -> None:
+    logits = torch.tensor([[0.3, -1.2, 2.0]])
+    labels, known = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    plain = Batch(torch.zeros(1), labels, known, known)
+    weighted = Batch(torch.zeros(1), labels, known, known, torch.tensor([[3.0, 0.0, 9.0]]))
+    first = torch.nn.functional.softplus(torch.tensor(-0.3))
+    second = torch.nn.functional.softplus(torch.tensor(-1.2))
+    assert supervised(logits, plain).item() == pytest.approx(((first + second) / 2).item(), rel=1e-6)
+    assert supervised(logits, weighted).item() == pytest.approx((3 * first / 2).item(), rel=1e-6)

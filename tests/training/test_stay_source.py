@@ -11,7 +11,7 @@ from helpers.tiny import ids_of, stay_cache, tiny_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.errors import RecipeError
+from ibt_deploy.errors import DataError, RecipeError
 from ibt_deploy.variables import INDEX
 from training.run import open_source
 from training.stay_source import StaySource, concatenated_spans
@@ -93,6 +93,51 @@ def test_labels_six_rows_earlier(stays: Path) -> None:
         np.random.default_rng(0).normal(size=len(official.part_labels("validation")[0])).astype(np.float32)
     )
     assert official.selection_scores("validation", logits) == earlier.selection_scores("validation", logits)
+
+
+def test_labels_and_weights_by_worth(stays: Path) -> None:
+    official, worth = source(stays), source(stays, data={"label": "utility"})
+    assert worth.weights is not None
+    assert official.weights is None
+    np.testing.assert_array_equal(official.official_labels, worth.official_labels)
+    train = concatenated_spans(worth.offsets, worth.items("train"))
+    assert worth.weights[train].mean() == pytest.approx(1, rel=1e-5)
+    unit = worth.weights[worth.offsets[1]] / 0.05  # stay 1 is never septic: an alarm costs 0.05
+    for start, stop in zip(official.offsets[:-1], official.offsets[1:], strict=True):
+        before, pays = official.labels[start:stop], worth.labels[start:stop]
+        weights = worth.weights[start:stop] / unit
+        if not before.any():
+            assert not pays.any()
+            np.testing.assert_allclose(weights, 0.05, rtol=1e-5)
+            continue
+        from_onset = np.arange(stop - start) - (int(np.argmax(before)) + 6)
+        assert pays.tolist() == [int(-12 < k <= 3) for k in from_onset]
+        # science 6.3: gain of an alarm over silence
+        gains = {-20: 0.05, -9: 0.5, -6: 1.0, -3: 4 / 3, 0: 5 / 3, 3: 2.0, 4: 0.0}
+        for k, weight in zip(from_onset.tolist(), weights.tolist(), strict=True):
+            if k in gains:
+                assert weight == pytest.approx(gains[k], rel=1e-5, abs=1e-6)
+
+
+def test_one_hospital_trains_and_selects_and_the_other_is_kept_for_the_test(stays: Path) -> None:
+    whole, only = source(stays), source(stays, data={"sites": ["B"]})
+    hospital = whole.cache.index["hospital"].to_numpy()
+    for part in ("train", "validation"):
+        expected = [i for i in whole.items(part) if hospital[i] == "B"]  # type: ignore[arg-type]
+        assert only.items(part).tolist() == expected  # type: ignore[arg-type]
+    np.testing.assert_array_equal(only.items("test"), whole.items("test"))
+    assert not only.prepares_as(whole.preprocessing())
+    with pytest.raises(DataError, match=r"data\.sites: no C in these data; there are A, B"):
+        source(stays, data={"sites": ["A", "C"]})
+
+
+def test_shares_of_the_training_part_are_nested_and_alike_for_all_seeds(stays: Path) -> None:
+    shares = {
+        share: set(source(stays, data={"train_fraction": share}).items("train")) for share in (0.25, 0.5, 1.0)
+    }
+    assert shares[0.25] < shares[0.5] < shares[1.0]
+    other = open_source(tiny_recipe("sepsis", "teacher", data={"train_fraction": 0.5}), stays)
+    assert set(other.items("train")) == shares[0.5]
 
 
 def test_constants_come_from_training_stays_alone(stays: Path, tmp_path: Path) -> None:
