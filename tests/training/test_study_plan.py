@@ -1,0 +1,72 @@
+"""The plan of the study: which runs, with which recipes, and what they learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from ibt_deploy.errors import RecipeError
+from training.recipe import load_recipe
+from training.study.plan import BUDGETS, PURPOSES, Task, load_budget, planned_runs, site_studies
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+SITES = {"sepsis": ("A", "B"), "arrhythmia": ("georgia", "ptb-xl", "cpsc_2018")}
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_the_cpu_budget_trains_the_packaged_models(task: Task) -> None:
+    runs = {run.name: run for run in planned_runs(task, load_budget("cpu"), 1, SITES[task])}
+    for method in ("teacher", "bbm"):
+        assert runs[f"{method}/seed-0"].recipe == load_recipe(RECIPES / f"{task}-{method}.toml")
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_student_has_its_teacher_before_it(task: Task, budget: str) -> None:
+    runs = planned_runs(task, load_budget(budget), 2, SITES[task])
+    names = [run.name for run in runs]
+    assert len(set(names)) == len(names)
+    for i, run in enumerate(runs):
+        assert (run.teacher is not None) == run.recipe.needs_teacher
+        if run.teacher is None:
+            continue
+        teacher = runs[names.index(run.teacher)]
+        assert names.index(run.teacher) < i
+        assert teacher.recipe.data == run.recipe.data
+        assert teacher.recipe.seed == run.recipe.seed
+    assert {run.purpose for run in runs} == set(PURPOSES) - ({"fractions"} if task == "arrhythmia" else set())
+
+
+def test_there_is_one_teacher_more_than_seeds() -> None:
+    for seeds in (1, 3):
+        runs = planned_runs("sepsis", load_budget("cpu"), seeds, ("A", "B"))
+        assert [r.recipe.seed for r in runs if r.arm == "teacher"] == list(range(seeds + 1))
+
+
+def test_arms_differ_from_bbm_in_what_their_name_says() -> None:
+    runs = {r.arm: r.recipe for r in planned_runs("sepsis", load_budget("cpu"), 1, ("A", "B"))}
+    assert runs["bbm-groups-1"].bbm.groups == 1
+    assert runs["bbm-untrained"].bbm.teacher == "untrained"
+    assert runs["bbm-shuffled"].bbm.pairing == "shuffled"
+    weights = {
+        n: (runs[f"bbm-eq-{n}"].bbm.w1, runs[f"bbm-eq-{n}"].bbm.w2, runs[f"bbm-eq-{n}"].bbm.w3)
+        for n in (2, 3, 4)
+    }
+    assert weights == {2: (1, 0, 0), 3: (0, 1, 0), 4: (0, 0, 1)}
+    assert runs["transformer-long"].fit.epochs == round(2.8 * runs["transformer"].fit.epochs)
+    assert runs["fraction-0.05/bbm"].data.train_fraction == 0.05
+    assert runs["deit-hard"].deit.variant == "hard"
+
+
+def test_external_tests_leave_one_site_out() -> None:
+    assert site_studies("sepsis", ["B", "A", "A"]) == {"hospital-A": ("A",), "hospital-B": ("B",)}
+    assert site_studies("sepsis", ["A"]) == {}
+    assert site_studies("arrhythmia", SITES["arrhythmia"]) == {"without-georgia": ("cpsc_2018", "ptb-xl")}
+    assert site_studies("arrhythmia", ["ptb-xl"]) == {}
+
+
+def test_a_budget_that_is_not_there() -> None:
+    with pytest.raises(RecipeError, match="no budget; give cpu, gpu, tiny"):
+        load_budget("huge")

@@ -1,0 +1,187 @@
+"""What the study trains: every run with its recipe and the teacher it learns from, the most telling first."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from ibt_deploy.errors import RecipeError
+from training.recipe import Recipe, recipe_from_dict
+
+Task = Literal["arrhythmia", "sepsis"]
+Purpose = Literal["methods", "fractions", "groups", "controls", "sites"]
+PURPOSES: tuple[Purpose, ...] = ("methods", "fractions", "groups", "controls", "sites")
+
+BUDGETS = ("cpu", "gpu", "tiny")
+
+METHODS: dict[str, dict[str, Any]] = {
+    "teacher": {"method": "teacher"},
+    "transformer": {"method": "transformer"},
+    "bbm": {"method": "bbm"},
+    "deit-soft": {"method": "deit", "deit": {"variant": "soft"}},
+    "deit-hard": {"method": "deit", "deit": {"variant": "hard"}},
+}
+"""The arms of the paper's Table 2; of the two DeiT arms the better on validation is reported as DeiT."""
+
+GROUPS: dict[Task, dict[str, dict[str, Any]]] = {
+    "arrhythmia": {f"bbm-groups-{n}": {"method": "bbm", "bbm": {"groups": n}} for n in (1, 2)},
+    "sepsis": {"bbm-groups-1": {"method": "bbm", "bbm": {"groups": 1}}},
+}
+"""Table 3; the full number of groups is the arm ``bbm``."""
+
+CONTROLS: dict[str, dict[str, Any]] = {
+    "bbm-untrained": {"method": "bbm", "bbm": {"teacher": "untrained"}},
+    "bbm-shuffled": {"method": "bbm", "bbm": {"pairing": "shuffled"}},
+    "bbm-eq-2": {"method": "bbm", "bbm": {"w2": 0.0, "w3": 0.0}},
+    "bbm-eq-3": {"method": "bbm", "bbm": {"w1": 0.0, "w3": 0.0}},
+    "bbm-eq-4": {"method": "bbm", "bbm": {"w1": 0.0, "w2": 0.0}},
+    "transformer-long": {"method": "transformer"},
+}
+"""Science 8.4. ``transformer-long`` trains the plain transformer for the wall-clock time of BBM."""
+
+HELD_OUT_SOURCE = "georgia"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes
+    ----------
+    arm
+        Method or variant, with what it was trained on before it: ``bbm``, ``fraction-0.05/bbm``.
+    recipe
+        Everything about it.
+    teacher
+        Name of the run whose ``best.pt`` it learns from, if any.
+    purpose
+        What of the report needs it.
+    """
+
+    arm: str
+    recipe: Recipe
+    teacher: str | None
+    purpose: Purpose
+
+    @property
+    def name(self) -> str:
+        """Its folder below ``runs/``."""
+        return f"{self.arm}/seed-{self.recipe.seed}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how large: one of :data:`BUDGETS`, or a file of the same form.
+
+    Attributes
+    ----------
+    name, seeds, fractions
+        Fractions of the training part for the learning curves; 1 is always there.
+    tables
+        The file's tables by task.
+    """
+
+    name: str
+    seeds: int
+    fractions: tuple[float, ...]
+    tables: Mapping[str, Any]
+
+    def recipe(self, task: Task, changes: Mapping[str, Any], seed: int, fraction: float = 1.0) -> Recipe:
+        """Recipe of an arm, given by what it changes of the task's teacher or student."""
+        own = self.tables[task]
+        merged: dict[str, Any] = {"task": task, "seed": seed}
+        of_role = own["teacher" if changes["method"] == "teacher" else "student"]
+        for table in (of_role, changes):
+            for key, value in table.items():
+                merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+        if fraction < 1:
+            merged["data"] = {**merged.get("data", {}), "train_fraction": fraction}
+            epochs = own["epochs"].get(f"{fraction:g}", merged["fit"]["epochs"])
+            merged["fit"] = {**merged["fit"], "epochs": epochs}
+        return recipe_from_dict(merged)
+
+    def long_epochs(self, task: Task) -> int:
+        """Epochs of a plain transformer in the time that BBM takes for its own."""
+        own = self.tables[task]
+        epochs: int = own["student"]["fit"]["epochs"]
+        return round(epochs * float(own["long"]))
+
+
+def load_budget(name: str | Path) -> Budget:
+    """A packaged budget by name, or one from a file; RecipeError where there is none."""
+    source = files("training.study").joinpath("budgets", f"{name}.toml") if name in BUDGETS else Path(name)
+    try:
+        table = tomllib.loads(source.read_text(encoding="utf-8"))
+        return Budget(str(name), table["seeds"], tuple(table["fractions"]), table)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(
+            f"{name}: no budget; give {', '.join(BUDGETS)} or a TOML file like theirs"
+        ) from error
+
+
+def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -> tuple[Run, ...]:
+    """All runs of the study.
+
+    Parameters
+    ----------
+    task, budget
+        What to train, and how long.
+    seeds
+        Seeds 0, 1, ... of every arm. There is always a second teacher, as ceiling of similarity.
+    sites
+        Hospitals or sources in the data, for the external tests.
+    """
+    runs: list[Run] = []
+    for seed in range(seeds):
+        runs += _arms(task, budget, seed, METHODS, "methods")
+    runs += [Run("teacher", budget.recipe(task, METHODS["teacher"], seeds), None, "methods")]
+    runs += [
+        run
+        for seed in range(seeds)
+        for fraction in budget.fractions
+        for run in _arms(task, budget, seed, METHODS, "fractions", f"fraction-{fraction:g}/", fraction)
+        if task == "sepsis"
+    ]
+    for seed in range(seeds):
+        runs += _arms(task, budget, seed, GROUPS[task], "groups")
+    long = {"transformer-long": {"method": "transformer", "fit": {"epochs": budget.long_epochs(task)}}}
+    for seed in range(seeds):
+        runs += _arms(task, budget, seed, CONTROLS | long, "controls")
+    for name, kept in site_studies(task, sites).items():
+        arms = {arm: {**changes, "data": {"sites": kept}} for arm, changes in METHODS.items()}
+        for seed in range(seeds):
+            runs += _arms(task, budget, seed, arms, "sites", f"{name}/")
+    return tuple(runs)
+
+
+def site_studies(task: Task, sites: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Which sites to train on, by the name of each external test.
+
+    Stays: each hospital for the other. ECGs: all sources but one (:data:`HELD_OUT_SOURCE`).
+    """
+    known = sorted(set(sites))
+    if task == "sepsis":
+        return {f"hospital-{site}": (site,) for site in known} if len(known) > 1 else {}
+    kept = tuple(site for site in known if site != HELD_OUT_SOURCE)
+    return {f"without-{HELD_OUT_SOURCE}": kept} if kept and len(kept) < len(known) else {}
+
+
+def _arms(
+    task: Task,
+    budget: Budget,
+    seed: int,
+    arms: Mapping[str, Mapping[str, Any]],
+    purpose: Purpose,
+    prefix: str = "",
+    fraction: float = 1.0,
+) -> list[Run]:
+    runs = []
+    for arm, changes in arms.items():
+        recipe = budget.recipe(task, changes, seed, fraction)
+        teacher = f"{prefix}teacher/seed-{seed}" if recipe.needs_teacher else None
+        runs.append(Run(f"{prefix}{arm}", recipe, teacher, purpose))
+    return runs
