@@ -1,0 +1,121 @@
+/** What happens when files are dropped, chosen or taken as an example. */
+
+import { answerArticle, refusalArticle } from "./answers.js";
+import { el, plural } from "./dom.js";
+import { uploads } from "./files.js";
+import { answersTo, Problem, setToken } from "./server.js";
+
+const EXAMPLES = { ecg: ["recording.hea", "recording.dat"], stay: ["stay.psv"] };
+const AT_ONCE = 20;
+
+const byId = (id) => document.getElementById(id);
+const [drop, input, status, answers, tokenForm, tokenValue] =
+  ["drop", "files", "status", "answers", "token", "token-value"].map(byId);
+
+const say = (text) => { status.textContent = text; };
+let waiting = Promise.resolve();
+let unauthorised = [];
+
+/** Work goes one after the other, so that a second drop waits for the first. */
+function queue(work) {
+  waiting = waiting.then(work).catch((error) => say(`Something went wrong on this page: ${error.message}`));
+}
+
+async function score(jobs) {
+  document.body.classList.add("busy");
+  try {
+    for (const [i, job] of jobs.entries()) {
+      say(`Scoring ${job.name}${jobs.length > 1 ? ` (${i + 1} of ${jobs.length})` : ""}…`);
+      if (!(await scored(job))) {
+        unauthorised = jobs.slice(i);
+        return askForToken();
+      }
+    }
+  } finally {
+    document.body.classList.remove("busy");
+  }
+}
+
+/** False where the server wants a token first. */
+async function scored(job) {
+  try {
+    show(await answersTo(job, say));
+    say(`Scored ${job.name}.`);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status === 401) return false;
+    add(refusalArticle({ source: job.name, code: error.code, message: error.message, status: error.status }));
+    say(`${job.name} was not scored.`);
+  }
+  return true;
+}
+
+/** Articles for the answers: the first of them now, the others when asked for. */
+function show(found) {
+  for (const answer of found.slice(0, AT_ONCE)) {
+    add(answer.refused ? refusalArticle(answer) : answerArticle(answer));
+  }
+  const rest = found.slice(AT_ONCE);
+  if (!rest.length) return;
+  const more = el("button", { class: "button more", type: "button" }, `Show ${plural(rest.length, "more answer")}`);
+  more.addEventListener("click", () => { more.remove(); show(rest); });
+  answers.append(more);
+}
+
+function add(article) {
+  const first = !document.body.classList.contains("answered");
+  document.body.classList.add("answered");
+  answers.append(article);
+  article.querySelector("h2").focus({ preventScroll: true });
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (!first || innerWidth < 700) article.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+}
+
+function askForToken() {
+  say("This server asks for an access token.");
+  tokenForm.hidden = false;
+  tokenValue.value = "";
+  tokenValue.focus();
+}
+
+async function example(kind) {
+  say("Fetching the example…");
+  const files = await Promise.all(EXAMPLES[kind].map(async (name) => {
+    const response = await fetch(`page/example/${name}`, { credentials: "omit" });
+    if (!response.ok) throw new Error(`the example ${name} is not on this server`);
+    return new File([await response.blob()], name);
+  }));
+  return score(await uploads(files));
+}
+
+const take = (files) => {
+  if (files.length) queue(async () => score(await uploads([...files])));
+};
+
+input.addEventListener("change", () => { take([...input.files]); input.value = ""; });
+for (const button of document.querySelectorAll("[data-example]")) {
+  button.addEventListener("click", () => queue(() => example(button.dataset.example)));
+}
+tokenForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  setToken(tokenValue.value);
+  tokenForm.hidden = true;
+  queue(() => score(unauthorised));
+});
+
+let inside = 0;
+const mark = (change) => {
+  inside = Math.max(0, inside + change);
+  drop.classList.toggle("over", inside > 0);
+};
+const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragenter", (event) => { if (holdsFiles(event)) { event.preventDefault(); mark(1); } });
+addEventListener("dragleave", (event) => { if (holdsFiles(event)) mark(-1); });
+addEventListener("dragover", (event) => { if (holdsFiles(event)) event.preventDefault(); });
+addEventListener("drop", (event) => {
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  inside = 0;
+  mark(0);
+  take([...event.dataTransfer.files]);
+});

@@ -1,0 +1,65 @@
+/** Talks to the service this page came from, and to nothing else. */
+
+const ROUTES = { arrhythmia: "v1/arrhythmia?signal=true", sepsis: "v1/sepsis" };
+const OTHER = { arrhythmia: "sepsis", sepsis: "arrhythmia" };
+const TRIES = 5;
+const LONGEST_WAIT = 30;
+
+/** A refusal or a failure, with the machine-readable reason where the server gave one. */
+export class Problem extends Error {
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+let token = "";
+export const setToken = (value) => { token = value.trim(); };
+
+/**
+ * The answers to one upload: predictions and refusals, in order.
+ * @param {{name: string, task: string, files: File[]}} upload
+ * @param {(text: string) => void} say - tells the user what is going on
+ * @throws {Problem}
+ */
+export async function answersTo(upload, say) {
+  try {
+    return await ask(upload, upload.task, say);
+  } catch (error) {
+    if (error.code !== "wrong_task") throw error;
+    return ask(upload, OTHER[upload.task], say);
+  }
+}
+
+async function ask(upload, task, say) {
+  for (let tried = 1; ; tried++) {
+    const response = await send(upload, task);
+    const busy = response.status === 429 || response.status === 503;
+    if (!busy || tried === TRIES) return read(response);
+    const seconds = Math.min(Number(response.headers.get("Retry-After")) || 2 ** tried, LONGEST_WAIT);
+    say(`The server is busy. Trying ${upload.name} again in ${seconds} s.`);
+    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds * (1 + Math.random() / 4)));
+  }
+}
+
+async function send(upload, task) {
+  const body = new FormData();
+  for (const file of upload.files) body.append("files", file, file.name);
+  const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+  try {
+    return await fetch(ROUTES[task], { method: "POST", body, headers, credentials: "omit" });
+  } catch {
+    throw new Problem(0, "unreachable", "The server could not be reached, or a file could not be read (folders cannot).");
+  }
+}
+
+async function read(response) {
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer.answers ?? [answer];
+  throw new Problem(
+    response.status,
+    answer?.code ?? `http_${response.status}`,
+    answer?.detail ?? answer?.title ?? "The server gave no reason.",
+  );
+}

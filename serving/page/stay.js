@@ -1,0 +1,138 @@
+/** The risk over the hours of a stay, with threshold, alarms, and one hour at a time read out. */
+
+import { el, fresh, percent, svg } from "./dom.js";
+
+const DEMOGRAPHIC = new Set(["Age", "Gender", "Unit1", "Unit2", "HospAdmTime", "ICULOS"]);
+export const VARYING = 34;
+export const unmeasured = (hour) => hour.missing.filter((name) => !DEMOGRAPHIC.has(name));
+
+const HEIGHT = 300;
+const MARGIN = { top: 18, right: 16, bottom: 40, left: 52 };
+const TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25];
+
+export function stayFigure({ hours }) {
+  const holder = el("div", { class: "chart" });
+  const slider = el("input", {
+    id: fresh("hour"), type: "range", min: "0", max: String(hours.length - 1), step: "1",
+    oninput: () => choose(Number(slider.value)),
+  });
+  const readout = el("output", { class: "readout", for: slider.id });
+  let width = 0;
+  let scales = null;
+  let chosen = hours.length - 1;
+
+  function choose(index) {
+    chosen = index;
+    slider.value = String(index);
+    const hour = hours[index];
+    slider.setAttribute("aria-valuetext", `hour ${hour.hour}, risk ${percent(hour.risk)}, ${hour.alarm ? "alarm" : "no alarm"}`);
+    readout.replaceChildren(...details(hour));
+    if (scales) mark(holder, scales, hour);
+  }
+
+  function draw() {
+    if (holder.clientWidth === width || !holder.clientWidth) return;
+    width = holder.clientWidth;
+    scales = scalesOf(hours, width);
+    holder.replaceChildren(chart(hours, scales));
+    choose(chosen);
+  }
+
+  const point = (event) => {
+    const x = event.clientX - holder.getBoundingClientRect().left;
+    const hour = scales.hourAt(x);
+    choose(hours.reduce((best, h, i) => (Math.abs(h.hour - hour) < Math.abs(hours[best].hour - hour) ? i : best), 0));
+  };
+  holder.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse") point(event); });
+  holder.addEventListener("click", point);
+  new ResizeObserver(draw).observe(holder);
+  choose(chosen);
+  return el("figure", { class: "stay" },
+    el("ul", { class: "fine legend" },
+      ["risk", "threshold", "alarm"].map((name) => el("li", { class: name }, name))),
+    holder,
+    el("div", { class: "pick" }, el("label", { for: slider.id }, "Hour"), slider),
+    readout);
+}
+
+function details(hour) {
+  const absent = unmeasured(hour);
+  const measured = hour.inserted
+    ? "This hour is missing from the file."
+    : `${VARYING - absent.length} of ${VARYING} variables measured.`;
+  return [
+    el("p", {},
+      el("strong", {}, `Hour ${hour.hour}: risk ${percent(hour.risk)}`),
+      `, threshold ${percent(hour.threshold)}: `,
+      el("strong", { class: hour.alarm ? "alarm-word" : null }, hour.alarm ? "alarm" : "no alarm"), ". ", measured),
+    el("p", { class: "fine" }, absent.length ? `Not measured in this hour: ${absent.join(", ")}.` : "Everything was measured in this hour."),
+  ];
+}
+
+function scalesOf(hours, width) {
+  const first = hours[0].hour - 0.5;
+  const last = Math.max(hours.at(-1).hour, hours[0].hour + 5) + 0.5;
+  const highest = hours.reduce((most, h) => Math.max(most, h.risk), 0);
+  const top = Math.min(1.02, Math.max(1.2 * highest, 2 * hours[0].threshold));
+  const [w, h] = [width - MARGIN.left - MARGIN.right, HEIGHT - MARGIN.top - MARGIN.bottom];
+  return {
+    width, top, first, last,
+    x: (hour) => MARGIN.left + ((hour - first) / (last - first)) * w,
+    y: (risk) => MARGIN.top + (1 - risk / top) * h,
+    hourAt: (x) => first + ((x - MARGIN.left) / w) * (last - first),
+  };
+}
+
+function chart(hours, s) {
+  const threshold = hours[0].threshold;
+  const line = hours.map((h, i) => `${i ? "L" : "M"}${s.x(h.hour).toFixed(1)} ${s.y(h.risk).toFixed(1)}`).join("");
+  const size = hours.length > 100 ? 1.6 : 2.8;
+  const label = `Risk of sepsis over ${hours.length} hours against the threshold of ${percent(threshold)}; the slider below reads every hour`;
+  return svg("svg", { width: s.width, height: HEIGHT, viewBox: `0 0 ${s.width} ${HEIGHT}`, role: "img", "aria-label": label },
+    runs(hours).map(([a, b]) => svg("rect", {
+      class: "alarm-span", x: s.x(a - 0.5), y: MARGIN.top, width: s.x(b + 0.5) - s.x(a - 0.5), height: s.y(0) - MARGIN.top,
+    })),
+    axes(s),
+    svg("path", { class: "threshold-line", d: `M${MARGIN.left} ${s.y(threshold)}H${s.width - MARGIN.right}` }),
+    svg("path", { class: "risk-line", d: line }),
+    hours.map((h) => (h.alarm ? diamond(s.x(h.hour), s.y(h.risk), 1.7 * size) : svg("circle", {
+      class: h.inserted ? "risk-dot hollow" : "risk-dot", cx: s.x(h.hour), cy: s.y(h.risk), r: size,
+    }))),
+    svg("text", { class: "threshold-text", x: MARGIN.left + 6, y: s.y(threshold) - 6 }, `threshold ${percent(threshold)}`),
+    svg("g", { class: "cursor" }));
+}
+
+function axes(s) {
+  const step = TICKS.find((t) => s.top / t <= 6) ?? 0.25;
+  const levels = Array.from({ length: Math.floor(s.top / step + 1e-9) + 1 }, (_, i) => i * step);
+  const every = [1, 2, 4, 6, 12, 24, 48].find((n) => ((s.width - MARGIN.left) / (s.last - s.first)) * n > 34) ?? 96;
+  const hours = [];
+  for (let hour = Math.ceil(s.first / every) * every; hour <= s.last; hour += every) hours.push(hour);
+  const digits = step < 0.01 ? 1 : 0;
+  return svg("g", { class: "axes" },
+    levels.map((level) => [
+      svg("path", { class: level ? "rule" : "rule base", d: `M${MARGIN.left} ${s.y(level)}H${s.width - MARGIN.right}` }),
+      svg("text", { x: MARGIN.left - 8, y: s.y(level) + 4, "text-anchor": "end" }, `${(100 * level).toFixed(digits)} %`),
+    ]),
+    hours.map((hour) => svg("text", { x: s.x(hour), y: HEIGHT - MARGIN.bottom + 18, "text-anchor": "middle" }, `${hour}`)),
+    svg("text", { x: (s.width + MARGIN.left - MARGIN.right) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "hours since ICU admission"));
+}
+
+const diamond = (x, y, r) => svg("path", { class: "alarm-mark", d: `M${x} ${y - r}l${r} ${r}l-${r} ${r}l-${r} -${r}z` });
+
+/** First and last hour of every run of alarms. */
+function runs(hours) {
+  const found = [];
+  hours.forEach((h, i) => {
+    if (!h.alarm) return;
+    if (i && hours[i - 1].alarm) found.at(-1)[1] = h.hour;
+    else found.push([h.hour, h.hour]);
+  });
+  return found;
+}
+
+function mark(holder, s, hour) {
+  holder.querySelector(".cursor").replaceChildren(
+    svg("path", { d: `M${s.x(hour.hour)} ${MARGIN.top}V${s.y(0)}` }),
+    svg("circle", { cx: s.x(hour.hour), cy: s.y(hour.risk), r: 6 }));
+}
