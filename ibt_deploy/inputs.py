@@ -1,32 +1,32 @@
-"""What a path holds, item by item: recordings, stays, and refusals in place of what cannot be read."""
+"""What a file holds, item by item: recordings, stays, and refusals in place of what cannot be read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from ibt_deploy.errors import InputError
+from ibt_deploy.files import AnyFile, as_file
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Recording, Stay
 
 
-def items_of(path: str | Path) -> Iterator[Recording | Stay | Refusal]:
+def items_of(file: AnyFile) -> Iterator[Recording | Stay | Refusal]:
     """Everything that a file holds.
 
     A table of many patients gives one item for each of them, so that one bad patient costs one refusal.
     """
     try:
-        if task_of(path) == "arrhythmia":
-            yield from read(path)
+        if task_of(file) == "arrhythmia":
+            yield from read(file)
             return
         from ibt_deploy.readers.stays import read_each
 
-        for answer in read_each(Path(path)):
-            yield refusal(str(path), answer) if isinstance(answer, InputError) else answer
+        for answer in read_each(as_file(file)):
+            yield refusal(str(file), answer) if isinstance(answer, InputError) else answer
     except InputError as error:
-        yield refusal(str(path), error.at(str(path)))
+        yield refusal(str(file), error.at(str(file)))
 
 
 def refusal(source: str, error: InputError) -> Refusal:

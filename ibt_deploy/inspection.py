@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.errors import InputError
+from ibt_deploy.files import AnyFile
 from ibt_deploy.inputs import items_of
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, standardise, window_spans
@@ -22,13 +22,13 @@ from ibt_deploy.scorers.ecg import window_changes
 from ibt_deploy.variables import N_TIME_VARYING, VARIABLES
 
 
-def inspected(path: str | Path, constants: EcgPreprocessing | None = None) -> Iterator[dict[str, Any]]:
+def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Iterator[dict[str, Any]]:
     """What each recording or stay of a file is, as JSON knows it.
 
     Parameters
     ----------
-    path
-        The file.
+    file
+        Its path, or the file in memory.
     constants
         Of the ECG model whose filter and windows are to be told; None leaves these out.
 
@@ -38,7 +38,7 @@ def inspected(path: str | Path, constants: EcgPreprocessing | None = None) -> It
     ``task``, ``record``, ``format``, ``notes`` (of the reader), ``changes``, ``warnings`` and numbers about
     the content: ``leads`` of a recording, ``variables`` of a stay.
     """
-    for item in items_of(path):
+    for item in items_of(file):
         if isinstance(item, Refusal):
             yield {"source": item.source, "refused": {"code": item.code, "message": item.message}}
         elif isinstance(item, Recording):

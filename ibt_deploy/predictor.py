@@ -19,13 +19,14 @@ import numpy.typing as npt
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.files import AnyFile, File
 from ibt_deploy.inputs import items_of, refusal
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.session import OpenGraph
 
-Input: TypeAlias = str | Path | Recording | Stay
+Input: TypeAlias = AnyFile | Recording | Stay
 Item: TypeAlias = Recording | Stay | Refusal
 BATCH_SIZE = 32
 _BATCHES_AT_ONCE = {"arrhythmia": 1, "sepsis": 8}
@@ -82,8 +83,8 @@ class Predictor:
         Parameters
         ----------
         inputs
-            A path, Recording or Stay, or a list of these. A path in a list may hold several stays; their
-            predictions follow each other.
+            A path, File, Recording or Stay, or a list of these. A file in a list may hold several stays;
+            their predictions follow each other.
 
         Returns
         -------
@@ -94,7 +95,7 @@ class Predictor:
         InputError
             When an input is refused; :meth:`predict_many` goes on after a refusal.
         """
-        if isinstance(inputs, str | Path | Recording | Stay):
+        if isinstance(inputs, str | File | Recording | Stay):
             items = _read(inputs)
             if len(items) != 1:
                 raise UnsupportedFormat(
@@ -114,8 +115,8 @@ class Predictor:
         Parameters
         ----------
         inputs
-            Paths, Recordings or Stays, taken as the answers are consumed. A Refusal keeps its place, so
-            that the items of :func:`ibt_deploy.inputs.items_of` can be passed on as they come.
+            Paths, Files, Recordings or Stays, taken as the answers are consumed. A Refusal keeps its place,
+            so that the items of :func:`ibt_deploy.inputs.items_of` can be passed on as they come.
         batch_size
             Windows of an ECG, or stays, that go through the graph together.
 
@@ -133,7 +134,7 @@ class Predictor:
         pool: list[tuple[Item, _Prepared | Refusal]] = []
         work = 0
         for given in inputs:
-            for item in items_of(given) if isinstance(given, str | Path) else (given,):
+            for item in (given,) if isinstance(given, Item) else items_of(given):
                 prepared = self._prepared_or_refused(item)
                 pool.append((item, prepared))
                 work += 0 if isinstance(prepared, Refusal) else prepared.size

@@ -1,17 +1,17 @@
 """Read recordings and stays; the format is found in the content, not in the name alone.
 
-A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(path, head)`` (whether
-the file is of this format, from its path and its first bytes) and ``read(path)``. It is imported when needed.
+A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(file, head)`` (whether
+the file is of this format, from its name and its first bytes) and ``read(file)``. It is imported when needed.
 """
 
 from __future__ import annotations
 
 import stat
 from importlib import import_module
-from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
+from ibt_deploy.files import AnyFile, File, as_file
 from ibt_deploy.records import Recording, Stay
 
 Task = Literal["arrhythmia", "sepsis"]
@@ -23,10 +23,10 @@ class Reader(Protocol):
     NAME: str
     TASK: Task
 
-    def sniff(self, path: Path, head: bytes) -> bool:
-        """Whether the file at ``path``, which starts with ``head``, is for this reader."""
+    def sniff(self, file: File, head: bytes) -> bool:
+        """Whether ``file``, which starts with ``head``, is for this reader."""
 
-    def read(self, path: Path) -> list[Recording] | list[Stay]:
+    def read(self, file: File) -> list[Recording] | list[Stay]:
         """Everything that the file holds."""
 
 
@@ -39,35 +39,40 @@ READERS: dict[str, tuple[str, ...]] = {
 HEAD_BYTES = 4096
 
 
-def read(path: str | Path) -> list[Recording] | list[Stay]:
-    """Read the recordings or stays in the file at ``path``.
+def read(file: AnyFile) -> list[Recording] | list[Stay]:
+    """Read the recordings or stays in a file.
+
+    Parameters
+    ----------
+    file
+        A path, or a file in memory.
 
     Raises
     ------
     InputError
         The file is refused; ``where`` names it.
     """
-    file = Path(path)
+    found = as_file(file)
     try:
-        return _reader(file).read(file)
+        return _reader(found).read(found)
     except InputError as error:
-        raise error.at(str(path)) from None
+        raise error.at(str(file)) from None
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(found, error) from error
 
 
-def task_of(path: str | Path) -> Task:
-    """The task that scores the file at ``path``; raises InputError where no reader knows it."""
-    file = Path(path)
+def task_of(file: AnyFile) -> Task:
+    """The task that scores a file; raises InputError where no reader knows it."""
+    found = as_file(file)
     try:
-        return _reader(file).TASK
+        return _reader(found).TASK
     except InputError as error:
-        raise error.at(str(path)) from None
+        raise error.at(str(file)) from None
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(found, error) from error
 
 
-def _reader(file: Path) -> Reader:
+def _reader(file: File) -> Reader:
     """The reader for ``file``; only plain files are opened, because a pipe or a device may never end."""
     if "\0" in str(file):
         raise MalformedFile("no file has such a name", code="no_such_file")
@@ -91,7 +96,7 @@ def _reader(file: Path) -> Reader:
     )
 
 
-def _unreadable(file: Path, error: OSError) -> MalformedFile:
+def _unreadable(file: File, error: OSError) -> MalformedFile:
     """Refusal for a file that the operating system does not let us read."""
     code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
     reason = error.strerror or str(error)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
+from ibt_deploy.files import File, openable
 
 _STREAMINFO_END = 42
 _UNUSED_BITS = {"PCM_S8": ("int16", 8), "PCM_16": ("int16", 0), "PCM_24": ("int32", 8)}
 _CHUNK = 1 << 20
 
 
-def flac_samples(file: Path, channels: int) -> int:
+def flac_samples(file: File, channels: int) -> int:
     """Samples per channel that the FLAC file claims (STREAMINFO, RFC 9639 section 8.2).
 
     Raises
@@ -33,7 +32,7 @@ def flac_samples(file: Path, channels: int) -> int:
     return packed & 0xFFFFFFFFF
 
 
-def flac_signals(file: Path, samples: int, bits: int) -> npt.NDArray[np.integer]:
+def flac_signals(file: File, samples: int, bits: int) -> npt.NDArray[np.integer]:
     """Raw samples, shape ``(samples, signals)``.
 
     Parameters
@@ -53,7 +52,7 @@ def flac_signals(file: Path, samples: int, bits: int) -> npt.NDArray[np.integer]
     import soundfile
 
     try:
-        with soundfile.SoundFile(file) as stream:
+        with soundfile.SoundFile(openable(file)) as stream:
             dtype, unused = _UNUSED_BITS.get(stream.subtype, ("", 0))
             if not dtype or int(stream.subtype.removeprefix("PCM_").lstrip("S")) > bits:
                 raise MalformedFile(

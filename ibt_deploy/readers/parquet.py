@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, MalformedFile, MissingExtra, TooLong
+from ibt_deploy.files import File, openable
 from ibt_deploy.readers.delimited import Numbers, cell_number, shortened, without_infinity
 
 MAX_ROWS = 20_000_000
@@ -20,8 +20,8 @@ class ParquetTable:
 
     Parameters
     ----------
-    path
-        The file.
+    file
+        On disk or in memory.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class ParquetTable:
         More than :data:`MAX_ROWS` rows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: File) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -46,7 +46,7 @@ class ParquetTable:
             raise MissingExtra("reading Parquet needs pyarrow: pip install 'ibt[batch]'") from error
         self._errors = (pa.ArrowException, OSError)
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(openable(file))
         except self._errors as error:
             raise _damaged(error) from error
         self.names: tuple[str, ...] = tuple(self._file.schema_arrow.names)

@@ -7,14 +7,15 @@ optional. Values are taken as they are: units are those of ``ehr_variables.csv``
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
+from ibt_deploy.files import File
 from ibt_deploy.readers.delimited import DelimitedTable, Numbers, shortened
 from ibt_deploy.records import FloatArray, Stay
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
@@ -42,20 +43,20 @@ class _Table(Protocol):
     def numbers(self, names: list[str]) -> Numbers: ...
 
 
-def sniff(path: Path, head: bytes) -> bool:
+def sniff(file: File, head: bytes) -> bool:
     """Whether a file that begins with ``head`` is a table of ICU stays.
 
     True for Parquet, for the ending ``.psv`` and for a text whose first line names ICULOS or at least three
     of the 40 variables (in any case, so that a misspelt header gets an error that says so).
     """
-    if head.startswith(PARQUET_MAGIC) or path.suffix.casefold() in {".psv", ".parquet"}:
+    if head.startswith(PARQUET_MAGIC) or file.suffix.casefold() in {".psv", ".parquet"}:
         return True
     header = head.decode("utf-8-sig", errors="replace").lstrip().split("\n", 1)[0].casefold()
     found = {name.strip().strip('"') for name in header.split(_delimiter(header))}
     return "iculos" in found or len(found & {name.casefold() for name in NAMES}) >= RECOGNISED_FROM
 
 
-def read(path: Path) -> list[Stay]:
+def read(file: File) -> list[Stay]:
     """All stays of a file, in the order in which their first rows stand.
 
     Raises
@@ -69,14 +70,14 @@ def read(path: Path) -> list[Stay]:
         The file cannot be opened.
     """
     stays = []
-    for answer in read_each(path):
+    for answer in read_each(file):
         if isinstance(answer, InputError):
             raise answer
         stays.append(answer)
     return stays
 
 
-def read_each(path: Path) -> Iterator[Stay | InputError]:
+def read_each(file: File) -> Iterator[Stay | InputError]:
     """One answer for each patient of a file: the stay, or the reason why it is refused.
 
     Raises
@@ -87,25 +88,26 @@ def read_each(path: Path) -> Iterator[Stay | InputError]:
         A Parquet file without pyarrow.
     """
     try:
-        table, file_format = _opened(path)
-        yield from _stays(table, file_format, path)
+        table, file_format = _opened(file)
+        yield from _stays(table, file_format, file)
     except InputError as error:
-        raise error.at(str(path)) from error.__cause__
+        raise error.at(str(file)) from error.__cause__
 
 
-def _opened(path: Path) -> tuple[_Table, str]:
-    with path.open("rb") as file:
-        magic = file.read(len(PARQUET_MAGIC))
-    if magic == PARQUET_MAGIC or path.suffix.casefold() == ".parquet":
+def _opened(file: File) -> tuple[_Table, str]:
+    with file.open("rb") as stream:
+        magic = stream.read(len(PARQUET_MAGIC))
+    if magic == PARQUET_MAGIC or file.suffix.casefold() == ".parquet":
         from ibt_deploy.readers.parquet import ParquetTable
 
-        return ParquetTable(path), "Parquet"
-    if path.stat().st_size > MAX_TEXT_BYTES:
+        return ParquetTable(file), "Parquet"
+    if file.stat().st_size > MAX_TEXT_BYTES:
         raise TooLong(
             "larger than 2 GiB of text; cut it by patients, or give Parquet", code="table_too_large"
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with io.TextIOWrapper(file.open("rb"), encoding="utf-8-sig") as lines:
+            text = lines.read()
     except UnicodeDecodeError as error:
         raise MalformedFile("is not UTF-8 text") from error
     delimiter = _delimiter(text.lstrip().split("\n", 1)[0])
@@ -116,7 +118,7 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=header.count)
 
 
-def _stays(table: _Table, file_format: str, path: Path) -> Iterator[Stay | InputError]:
+def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
     notes = _column_notes(table.names)
     if not len(table):
         raise TooShort("there is a header and no row", code="no_rows")
@@ -132,7 +134,7 @@ def _stays(table: _Table, file_format: str, path: Path) -> Iterator[Stay | Input
     hospitals = table.words(HOSPITAL) if HOSPITAL in table.names else None
 
     for patient, rows in _patients(table):
-        where = str(path) if patient is None else f"{path}, patient {patient}"
+        where = str(file) if patient is None else f"{file}, patient {patient}"
         try:
             if numbers.faults and (faulty := [row for row in rows.tolist() if row in numbers.faults]):
                 raise numbers.faults[faulty[0]]
@@ -145,8 +147,8 @@ def _stays(table: _Table, file_format: str, path: Path) -> Iterator[Stay | Input
         missing_hours = int(np.count_nonzero(inserted))
         yield Stay(
             values=whole,
-            patient_id=path.stem if patient is None else patient,
-            source=str(path),
+            patient_id=file.stem if patient is None else patient,
+            source=str(file),
             format=file_format,
             labels=whole_labels,
             inserted=inserted,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, UnsupportedFormat
+from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.wfdb_files import RawSignals, available_frames, raw_signals, signal_files
 from ibt_deploy.readers.wfdb_header import Header, SignalLine, looks_like_header, parse_header
@@ -22,13 +23,13 @@ MAX_HEADER_BYTES = 1 << 20
 MILLIVOLTS: dict[str, float] = {"mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "v": 1e3}
 
 
-def sniff(path: Path, head: bytes) -> bool:
-    """Whether ``path`` is a WFDB header, or a signal file with its header beside it."""
-    return path.suffix.lower() == SUFFIX or looks_like_header(head) or _header_beside(path) is not None
+def sniff(file: File, head: bytes) -> bool:
+    """Whether ``file`` is a WFDB header, or a signal file with its header beside it."""
+    return file.suffix.lower() == SUFFIX or looks_like_header(head) or _header_beside(file) is not None
 
 
-def read(path: Path) -> list[Recording]:
-    """Read the recording whose header, or one of whose signal files, is ``path``.
+def read(file: File) -> list[Recording]:
+    """Read the recording whose header, or one of whose signal files, is ``file``.
 
     Signals that are neither a standard lead nor a voltage are left out. A header that names no unit means
     mV, as the format defines; this is noted, as are converted units. A checksum that does not fit is warned
@@ -41,18 +42,18 @@ def read(path: Path) -> list[Recording]:
         BadUnits: the unit of a lead is no voltage. MissingLeads: no voltage at all. UnsupportedFormat:
         leads of different rates.
     """
-    header_path = path if path.suffix.lower() == SUFFIX else _header_beside(path) or path
-    header = parse_header(_header_text(header_path))
+    header_file = file if file.suffix.lower() == SUFFIX else _header_beside(file) or file
+    header = parse_header(_header_text(header_file))
     notes: list[str] = []
-    record_id = header_path.stem
-    if record_id not in (header.name, Path(header.name).stem):
+    record_id = header_file.stem
+    if record_id not in (header.name, PurePosixPath(header.name).stem):
         notes.append(f"the header calls the record {header.name[:80]!r}")
     scales = _millivolts_per_unit(header, notes)
     rates = {header.signals[i].per_frame * header.rate for i in scales}
     if len(rates) > 1:
         raise UnsupportedFormat("leads are sampled at different rates", code="mixed_rates")
 
-    files = signal_files(header, header_path)
+    files = signal_files(header, header_file)
     held = available_frames(header, files)
     frames = header.frames or held
     if held > frames:
@@ -72,7 +73,7 @@ def read(path: Path) -> list[Recording]:
             sampling_rate=rates.pop(),
             leads=tuple(header.signals[i].name for i in scales),
             record_id=record_id,
-            source=str(path),
+            source=str(file),
             format=f"WFDB ({formats}{matlab})",
             dx=header.dx,
             age=header.age,
@@ -83,9 +84,9 @@ def read(path: Path) -> list[Recording]:
     ]
 
 
-def _header_text(path: Path) -> str:
-    """Text of the header at ``path``: UTF-8, else Latin-1."""
-    with path.open("rb") as stream:
+def _header_text(file: File) -> str:
+    """Text of the header ``file``: UTF-8, else Latin-1."""
+    with file.open("rb") as stream:
         data = stream.read(MAX_HEADER_BYTES + 1)
     if len(data) > MAX_HEADER_BYTES or b"\0" in data:
         raise MalformedFile("not a WFDB header: too large or binary", code="bad_header")
@@ -95,11 +96,11 @@ def _header_text(path: Path) -> str:
         return data.decode("latin-1")
 
 
-def _header_beside(path: Path) -> Path | None:
-    """The header of the signal file ``path``: of the same name, or less a number (``HR00001_1.dat``)."""
-    for stem in dict.fromkeys((path.stem, path.stem.rpartition("_")[0])):
-        header = path.with_name(f"{stem}{SUFFIX}")
-        if stem and header.is_file() and path.name in _header_text(header).split():
+def _header_beside(file: File) -> File | None:
+    """The header of the signal file ``file``: of the same name, or less a number (``HR00001_1.dat``)."""
+    for stem in dict.fromkeys((file.stem, file.stem.rpartition("_")[0])):
+        header = file.with_name(f"{stem}{SUFFIX}")
+        if stem and header.is_file() and file.name in _header_text(header).split():
             return header
     return None
 

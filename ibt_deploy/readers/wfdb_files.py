@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, TooLong, UnsupportedFormat
+from ibt_deploy.files import File
 from ibt_deploy.readers.wfdb_header import Header, SignalLine
 from ibt_deploy.readers.wfdb_storage import FLAC_BITS, SAMPLES_IN_BYTES
 
@@ -23,7 +24,7 @@ MAX_VALUES = 50_000_000
 RawSignals = list[npt.NDArray[np.integer]]
 
 
-def signal_files(header: Header, path: Path) -> list[Path]:
+def signal_files(header: Header, path: File) -> list[File]:
     """Path of each signal's file, beside the header at ``path``.
 
     Where the header is itself a link, the signal files may lie, or be links to files, beside its target: many
@@ -36,8 +37,7 @@ def signal_files(header: Header, path: Path) -> list[Path]:
     UnsupportedFormat
         A name that stands for no file.
     """
-    found: dict[str, Path] = {}
-    homes = (path.parent.resolve(), path.resolve().parent)
+    found: dict[str, File] = {}
     for name in dict.fromkeys(signal.file for signal in header.signals):
         if name in ("-", "~"):
             raise UnsupportedFormat(
@@ -53,7 +53,7 @@ def signal_files(header: Header, path: Path) -> list[Path]:
             raise MalformedFile(
                 f"the signal file {name[:80]!r} is not beside the header", code="missing_signal_file"
             )
-        if not any(found[name].resolve().is_relative_to(place) for place in homes):
+        if _is_linked_from_outside(found[name], path):
             raise MalformedFile(
                 f"the signal file {name[:80]!r} is a link out of the header's folder; put a copy there",
                 code="unsafe_path",
@@ -61,7 +61,15 @@ def signal_files(header: Header, path: Path) -> list[Path]:
     return [found[signal.file] for signal in header.signals]
 
 
-def available_frames(header: Header, files: list[Path]) -> int:
+def _is_linked_from_outside(file: File, header: File) -> bool:
+    """Whether ``file`` is really neither beside ``header`` nor beside what that links to."""
+    if not (isinstance(file, Path) and isinstance(header, Path)):
+        return False
+    homes = (header.parent.resolve(), header.resolve().parent)
+    return not any(file.resolve().is_relative_to(place) for place in homes)
+
+
+def available_frames(header: Header, files: list[File]) -> int:
     """Frames that every signal file holds, from their sizes; nothing is read.
 
     Raises
@@ -99,7 +107,7 @@ def available_frames(header: Header, files: list[Path]) -> int:
     return min(held)
 
 
-def raw_signals(header: Header, files: list[Path], frames: int) -> RawSignals:
+def raw_signals(header: Header, files: list[File], frames: int) -> RawSignals:
     """Raw samples of each signal, ``frames`` times its samples per frame.
 
     Raises
@@ -138,12 +146,17 @@ def _is_plain(signal: SignalLine) -> bool:
     return signal.format in FLAC_BITS and signal.offset == 0
 
 
-def _plain_block(header: Header, file: Path, start: int, stop: int, frames: int) -> npt.NDArray[np.integer]:
+def _plain_block(header: Header, file: File, start: int, stop: int, frames: int) -> npt.NDArray[np.integer]:
     """Raw samples of the signals ``start:stop``, which share ``file``; shape ``(samples, signals)``."""
     first = header.signals[start]
     if first.format == 16:
-        samples = np.fromfile(file, dtype="<i2", count=frames * (stop - start), offset=first.offset)
-        return samples.reshape(frames, stop - start)
+        size = 2 * frames * (stop - start)
+        with file.open("rb") as stream:
+            stream.seek(first.offset)
+            samples = stream.read(size)
+        if len(samples) < size:
+            raise MalformedFile(f"{file.name} became shorter while it was read", code="truncated_file")
+        return np.frombuffer(samples, dtype="<i2").reshape(frames, stop - start)
     from ibt_deploy.readers.flac import flac_signals
 
     return flac_signals(file, frames * first.per_frame, FLAC_BITS[first.format])

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
+from ibt_deploy.files import File
 from ibt_deploy.readers.wfdb_header import Header
 from ibt_deploy.readers.wfdb_storage import INVALID
 
 
-def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDArray[np.integer]]:
+def raw_signals(header: Header, files: list[File], frames: int) -> list[npt.NDArray[np.integer]]:
     """Raw samples of each signal, skew undone, shape ``(frames * samples per frame,)``.
 
     Raises
@@ -35,7 +36,7 @@ def raw_signals(header: Header, files: list[Path], frames: int) -> list[npt.NDAr
     names = {file: f"s{number}{file.suffix}" for number, file in enumerate(dict.fromkeys(files))}
     with tempfile.TemporaryDirectory(prefix="ibt-wfdb-") as folder:
         for file, name in names.items():
-            _link(file.absolute(), Path(folder, name))
+            _put(file, Path(folder, name))
         Path(folder, "r.hea").write_text(_header_text(header, [names[file] for file in files], frames))
         try:
             record = wfdb.rdrecord(str(Path(folder, "r")), smooth_frames=False)
@@ -61,9 +62,12 @@ def _header_text(header: Header, names: list[str], frames: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _link(source: Path, target: Path) -> None:
-    """Make ``source`` appear at ``target``; a copy where the system allows no links."""
+def _put(source: File, target: Path) -> None:
+    """Make ``source`` appear at ``target``: a link; a copy of what is in memory or where links are barred."""
+    if not isinstance(source, Path):
+        target.write_bytes(source.read_bytes())
+        return
     try:
-        target.symlink_to(source)
+        target.symlink_to(source.absolute())
     except (OSError, NotImplementedError):
         shutil.copyfile(source, target)

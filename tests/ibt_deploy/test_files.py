@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import doctest
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ibt_deploy import files
+from ibt_deploy.errors import InputError
+from ibt_deploy.files import File, MemoryFile, MemoryFolder
+from ibt_deploy.inputs import items_of
+from ibt_deploy.predictions import Prediction, Refusal
+from ibt_deploy.predictor import Predictor
+from ibt_deploy.readers import read, task_of
+from ibt_deploy.records import Recording
+from tests.helpers.wfdb_records import write_record
+
+
+def in_memory(folder: Path, label: str = "upload.zip") -> MemoryFolder:
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return MemoryFolder(found, label)
+
+
+def test_the_example() -> None:
+    assert doctest.testmod(files).attempted > 0
+    assert doctest.testmod(files).failed == 0
+
+
+@pytest.mark.parametrize("name", ["a.hea", "sub/b.tar.gz", "none", "sub/none.dat"])
+def test_a_file_in_memory_behaves_as_the_same_path(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sub").mkdir()
+    for there in ("a.hea", "sub/b.tar.gz"):
+        (tmp_path / there).write_bytes(there.encode())
+    path, file = tmp_path / name, in_memory(tmp_path) / name
+    assert isinstance(path, File)
+    assert isinstance(file, File)
+    for part in ("name", "stem", "suffix"):
+        assert getattr(file, part) == getattr(path, part)
+    assert file.is_file() == path.is_file()
+    assert file.with_name("a.hea").is_file() == path.with_name("a.hea").is_file()
+    assert (file.parent / "b.tar.gz").is_file() == (path.parent / "b.tar.gz").is_file()
+    if path.is_file():
+        assert file.read_bytes() == path.read_bytes()
+        assert file.stat().st_size == path.stat().st_size
+        with file.open("rb") as stream:
+            assert stream.read() == path.read_bytes()
+    else:
+        for call in (file.read_bytes, file.stat):
+            with pytest.raises(FileNotFoundError):
+                call()
+    with pytest.raises(ValueError, match="opened to read"):
+        file.open("wb")  # type: ignore[arg-type]
+
+
+def test_a_folder_lists_its_files() -> None:
+    folder = MemoryFolder({"b": b"", "a/c": b""})
+    assert [str(file) for file in folder] == ["b", "a/c"]
+    assert all(isinstance(file, MemoryFile) and file.is_file() for file in folder)
+
+
+def assert_alike(found: Recording, expected: Recording) -> None:
+    np.testing.assert_array_equal(found.signal, expected.signal)
+    for what in ("sampling_rate", "record_id", "leads", "format", "age", "sex", "notes", "warnings"):
+        assert getattr(found, what) == getattr(expected, what)
+
+
+@pytest.mark.parametrize("storage", ["16", "16+24"])
+def test_a_record_in_memory_reads_as_on_disk(tmp_path: Path, storage: str) -> None:
+    header = write_record(tmp_path, storage=storage)
+    (expected,) = read(header)
+    for path in tmp_path.iterdir():
+        (found,) = read(in_memory(tmp_path) / path.name)
+        assert isinstance(found, Recording)
+        assert isinstance(expected, Recording)
+        assert_alike(found, expected)
+        assert found.source == f"upload.zip/{path.name}"
+
+
+def test_every_storage_format_reads_from_memory(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    disk = shared / "data" / "formats" / "wfdb"
+    folder = in_memory(disk)
+    for name in ("binformats.hea", "flacformats.hea", "a103l.hea", "100skew.hea"):
+        try:
+            (expected,) = read(disk / name)
+        except InputError as error:
+            with pytest.raises(type(error), match=re.escape(error.message)):
+                read(folder / name)
+            continue
+        (found,) = read(folder / name)
+        assert isinstance(found, Recording)
+        assert isinstance(expected, Recording)
+        assert_alike(found, expected)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.psv", "a.csv", "a.parquet"])
+def test_stays_in_memory_read_as_on_disk(tmp_path: Path, root: Path, name: str) -> None:
+    import pandas as pd
+
+    table = pd.read_csv(root / "examples" / "stay.psv", sep="|")
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, sep="|" if path.suffix == ".psv" else ",", index=False)
+    file = in_memory(tmp_path) / name
+    assert task_of(file) == "sepsis"
+    (expected,), (found,) = list(items_of(path)), list(items_of(file))
+    assert not isinstance(expected, Recording | Refusal)
+    assert not isinstance(found, Recording | Refusal)
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert found.format == expected.format
+    assert found.source == f"upload.zip/{name}"
+
+
+def test_predictions_from_memory_equal_those_from_disk(tmp_path: Path, ecg: Predictor) -> None:
+    header = write_record(tmp_path)
+    file = in_memory(tmp_path) / header.name
+    expected = ecg.predict(header)
+    found = ecg.predict(file)
+    assert [f.probability for f in found.findings] == [f.probability for f in expected.findings]
+    good, bad = ecg.predict_many([file, in_memory(tmp_path) / "none.hea"])
+    assert isinstance(good, Prediction)
+    assert isinstance(bad, Refusal)
+    assert (bad.source, bad.code) == ("upload.zip/none.hea", "no_such_file")
+
+
+@pytest.mark.parametrize("signal_file", ["../r1.dat", "/etc/passwd", "none.dat", "sub/../r1.dat"])
+def test_a_header_in_memory_cannot_name_files_elsewhere(tmp_path: Path, signal_file: str) -> None:
+    header = write_record(tmp_path).read_text().replace("r1.dat", signal_file)
+    samples = (tmp_path / "r1.dat").read_bytes()
+    folder = MemoryFolder({"r1.hea": header.encode(), "r1.dat": samples})
+    with pytest.raises(InputError) as caught:
+        read(folder / "r1.hea")
+    assert caught.value.code in ("unsafe_path", "missing_signal_file")
+
+
+def test_an_empty_and_an_unknown_file_in_memory() -> None:
+    folder = MemoryFolder({"a.hea": b"", "b": b"\x89PNG"}, "u")
+    for name, code in (("a.hea", "empty_file"), ("b", "unsupported_format")):
+        with pytest.raises(InputError) as caught:
+            task_of(folder / name)
+        assert (caught.value.code, caught.value.where) == (code, f"u/{name}")
