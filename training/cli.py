@@ -127,6 +127,13 @@ def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto takes CUDA where there is one; cuda without one is an error.",
+)
 set_option = click.option(
     "--set",
     "assignments",
@@ -151,20 +158,16 @@ The same command again goes on where the last epoch ended; a finished run is onl
 @click.option("--cache", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run: best.pt, last.pt, metrics.jsonl.")
 @click.option("--teacher", type=FILE, help="best.pt of a teacher's run; DeiT and BBM need it.")
+@click.option("--opinion", type=FILE, help="File of 'ibt train ensemble', for data.soft_weight above 0.")
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto takes CUDA where there is one; cuda without one is an error.",
-)
+@device_option
 @set_option
 def run(
     recipe: str,
     cache: Path,
     out: Path,
     teacher: Path | None,
+    opinion: Path | None,
     split: Path | None,
     device: str,
     assignments: dict[str, str],
@@ -177,14 +180,44 @@ def run(
         raise click.UsageError(f"method {plan.method!r} needs --teacher, the best.pt of a teacher's run")
     if teacher is not None and not plan.needs_teacher:
         raise click.UsageError(f"method {plan.method!r} has no use for --teacher")
+    if (opinion is not None) != (plan.data.soft_weight > 0):
+        raise click.UsageError("--opinion and a data.soft_weight above 0 belong together")
     from training.distributed import is_first_process
     from training.run import train as trained
 
-    best = trained(plan, cache, out, split=split, teacher=teacher, device=device)
+    best = trained(plan, cache, out, split=split, teacher=teacher, opinion=opinion, device=device)
     if is_first_process():
         scores = "  ".join(f"{k} {v:.4f}" for k, v in best["validation"].items() if k != "selection")
         click.echo(f"best epoch {best['epoch'] + 1}: {scores}")
         click.echo(str(out / "best.pt"))
+
+
+@train.command(
+    epilog="""\b
+Examples:
+  ibt train ensemble runs/*/best.pt --cache cache/sepsis --out opinion.npz
+  ibt train run sepsis-bbm --cache cache/sepsis --teacher runs/teacher/best.pt --out runs/pupil \\
+      --opinion opinion.npz --set data.soft_weight=0.7"""
+)
+@click.argument("members", nargs=-1, required=True, type=FILE, metavar="BEST_PT...")
+@click.option("--cache", type=FOLDER, required=True, help="Cache that the members were trained on.")
+@click.option("--out", type=FILE, required=True, help="File of the opinion, .npz.")
+@click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
+@device_option
+def ensemble(members: tuple[Path, ...], cache: Path, out: Path, split: Path | None, device: str) -> None:
+    """Ask several trained networks about the training part, as soft labels for one student.
+
+    Each member is calibrated on the validation part, and the scores there are printed: of every member, and
+    of the mean of their calibrated logits.
+    """
+    from training.ensemble import ensemble as asked
+    from training.precision import chosen_device
+
+    opinion = asked(members, cache, chosen_device(device, 0), split)
+    for name, scores in opinion.scores.items():
+        click.echo("  ".join([name, *(f"{k} {v:.4f}" for k, v in scores.items() if k != "selection")]))
+    opinion.save(out)
+    click.echo(str(out))
 
 
 @train.command()

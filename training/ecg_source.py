@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.contract import Calibration
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, filtered, scaled, window_spans
 from ibt_deploy.thresholds import challenge_thresholds, f_thresholds
@@ -44,6 +46,7 @@ class EcgSource(Source):
         parts, self.split_sha256 = read_split(split, cache.index["record"].tolist()), file_sha256(split)
         self._items = divided(parts, cache.index["source"].to_numpy(), recipe)
         self.labels = np.load(cache.folder / "labels.npy")
+        self.targets = (self.labels == 1).astype(np.float32)
         self.asked = self._asked() if recipe.label_mask == "source" else np.ones_like(self.labels, dtype=bool)
         band = (recipe.band[0], recipe.band[1]) if recipe.band else None
         constants = EcgPreprocessing(scale=1.0, band=band)
@@ -89,7 +92,7 @@ class EcgSource(Source):
         labels = self.labels[items]
         return Batch(
             torch.from_numpy(np.stack(windows)),
-            torch.from_numpy((labels == 1).astype(np.float32)),
+            torch.from_numpy(self.targets[items]),
             torch.from_numpy(((labels >= 0) & self.asked[items]).astype(np.float32)),
             None,
         )
@@ -141,6 +144,15 @@ class EcgSource(Source):
         """See :meth:`Source.decision_thresholds`; the F-optimal one of each class."""
         labels, known = self.part_labels(part)
         return f_thresholds(labels, 1 / (1 + np.exp(-logits.astype(np.float64))), known)
+
+    def calibration(self, part: Part, logits: npt.NDArray[np.float32]) -> Calibration:
+        """See :meth:`Source.calibration`."""
+        return fitted_calibration(logits, *self.part_labels(part)).calibration
+
+    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """See :meth:`Source.soften`."""
+        train = self._items["train"]
+        self.targets[train] += weight * (probabilities - self.targets[train])
 
     def preprocessing(self) -> dict[str, Any]:
         """See :meth:`Source.preprocessing`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,10 +64,11 @@ class Fit:
         device: torch.device,
         *,
         place: Place | None = None,
-        teacher_sha256: str | None = None,
+        learnt_from: Mapping[str, str | None] | None = None,
     ) -> None:
         self.recipe, self.source, self.out, self.device = recipe, source, out, device
         self.place = place or Place()
+        self.learnt_from = dict(learnt_from or {})
         self.objective = objective
         self.dtype = chosen_dtype(recipe.fit.precision, device)
         self.optimiser = torch.optim.AdamW(
@@ -81,7 +82,8 @@ class Fit:
             "recipe": recipe.to_dict(),
             "cache_sha256": source.cache.sha256,
             "split_sha256": source.split_sha256,
-            "teacher_sha256": teacher_sha256,
+            "teacher_sha256": None,
+            **self.learnt_from,
         }
         self.stepper = self._stepper()
 
@@ -229,6 +231,7 @@ class Fit:
                 "split_sha256": self.source.split_sha256,
                 "n_inputs": self.source.n_inputs,
                 "samples": self.source.samples,
+                "learnt_from": self.learnt_from,
             }
             content = network_checkpoint(
                 self.objective.network,

@@ -32,7 +32,7 @@ class DataRecipe:
     ``sites``: hospitals of stays or sources of ECGs to train and select on, empty for all; the test part
     stays whole, so that the others can be scored as external. ``label_mask``: ``none`` takes an absent label
     as negative, as the official metric does; ``source`` leaves out of the loss the classes that a source of
-    ECGs never has in the training part.
+    ECGs never has in the training part. ``soft_weight``: share of an ensemble's probabilities in the labels.
     """
 
     features: Literal["full", "values40"] = "full"
@@ -44,6 +44,7 @@ class DataRecipe:
     drop_variables: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     label_mask: Literal["none", "source"] = "none"
+    soft_weight: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ RANGES: dict[str, str] = {
     "seed": "[0, inf)",
     "data.max_hours": "[1, 336]",
     "data.train_fraction": "(0, 1]",
+    "data.soft_weight": "[0, 1]",
     "resnet.n_blocks": "[1, inf)",
     "resnet.base_filters": "[1, inf)",
     "resnet.kernel": "[1, inf)",

@@ -47,17 +47,34 @@ def train(
     *,
     split: Path | None = None,
     teacher: Path | None = None,
+    opinion: Path | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Train as ``recipe`` says, or go on where ``out`` stopped; record of the best epoch.
 
-    ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM.
+    ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM; ``opinion`` the file of an
+    ensemble, needed where ``data.soft_weight`` is above 0.
     """
     with process_group(device) as place:
         chosen = chosen_device(device, place.local_rank)
         source = open_source(recipe, cache_folder, split)
+        opinion_sha256 = None
+        if recipe.data.soft_weight > 0:
+            if opinion is None:
+                raise DataError("data.soft_weight: give an ensemble's opinion, made by `ibt train ensemble`")
+            from training.ensemble import soften
+
+            opinion_sha256 = soften(source, opinion, recipe.data.soft_weight)
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
-        fit = Fit(recipe, source, objective, out, chosen, place=place, teacher_sha256=teacher_sha256)
+        fit = Fit(
+            recipe,
+            source,
+            objective,
+            out,
+            chosen,
+            place=place,
+            learnt_from={"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256},
+        )
         return fit.run()

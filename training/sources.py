@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.contract import Calibration
 from ibt_deploy.errors import DataError
 from training.batch import Batch
 from training.cache import Cache
@@ -94,6 +95,17 @@ class Source(ABC):
     @abstractmethod
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Probabilities from which outputs count as positive, tuned on ``part``; one for each output."""
+
+    @abstractmethod
+    def calibration(self, part: Part, logits: npt.NDArray[np.float32]) -> Calibration:
+        """Calibration of logits, fitted on ``part``."""
+
+    @abstractmethod
+    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """Replace the labels ``y`` of the training part by ``(1 - weight) y + weight p``.
+
+        ``probabilities`` are in the order of :meth:`gather`.
+        """
 
     @abstractmethod
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.contract import Calibration
 from ibt_deploy.errors import RecipeError
 from ibt_deploy.metrics.ranking import auprc, auroc
 from ibt_deploy.metrics.sepsis import row_utilities, utility_sweep
@@ -93,6 +95,7 @@ class StaySource(Source):
             self.constants = self.constants.standardising(self.features[train_rows])
             self.features = self.constants.standardised(self.features)
         self.official_labels = labels
+        self.labels: npt.NDArray[np.int8] | npt.NDArray[np.float32]
         self.labels = self._earlier(labels) if recipe.label == "h12" else labels
         self.weights: npt.NDArray[np.float32] | None = None
         if recipe.label == "utility":
@@ -193,6 +196,17 @@ class StaySource(Source):
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See :meth:`Source.decision_thresholds`; the one of best utility."""
         return np.array([self.selection_scores(part, logits)["threshold"]])
+
+    def calibration(self, part: Part, logits: npt.NDArray[np.float32]) -> Calibration:
+        """See :meth:`Source.calibration`."""
+        return fitted_calibration(logits, self.part_labels(part)[0]).calibration
+
+    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """See :meth:`Source.soften`."""
+        rows = concatenated_spans(self.offsets, self._items["train"])
+        softened = self.labels.astype(np.float32)
+        softened[rows] += weight * (probabilities - softened[rows])
+        self.labels = softened
 
     def preprocessing(self) -> dict[str, Any]:
         """See :meth:`Source.preprocessing`."""

@@ -1,0 +1,79 @@
+"""Ensembles: calibrated opinions, averaged, and a student that learns from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import tiny_recipe
+
+from ibt_deploy.errors import DataError
+from training.checkpoint import load_network, read_checkpoint
+from training.ensemble import ensemble, soften
+from training.inference import part_logits
+from training.run import open_source, train
+
+CPU = torch.device("cpu")
+TASKS = ("sepsis", "arrhythmia")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_student_of_an_ensemble(
+    task: Literal["sepsis", "arrhythmia"], stays: Path, ecgs: Path, tmp_path: Path
+) -> None:
+    cache = stays if task == "sepsis" else ecgs
+    members = []
+    for seed in (0, 1):
+        recipe = tiny_recipe(task, "transformer", fit={"epochs": 1})
+        train(recipe.__class__(**{**vars(recipe), "seed": seed}), cache, tmp_path / str(seed), device="cpu")
+        members.append(tmp_path / str(seed) / "best.pt")
+    opinion = ensemble(members, cache, CPU)
+    assert list(opinion.scores) == [*map(str, members), "ensemble"]
+    assert opinion.scores[str(members[0])]["selection"] == pytest.approx(
+        read_checkpoint(members[0])["scores"]["selection"], abs=1e-6
+    )
+
+    source = opinion.source
+    logits = []
+    for path in members:
+        network = load_network(path).network
+        own = {p: part_logits(network, source, source.items(p), CPU) for p in ("train", "validation")}  # type: ignore[arg-type]
+        p = source.calibration("validation", own["validation"]).probability(own["train"])
+        logits.append(np.log(p / (1 - p)))
+    expected = 1 / (1 + np.exp(-np.mean(logits, axis=0)))
+    np.testing.assert_allclose(opinion.probabilities, expected, atol=1e-5)
+
+    file = tmp_path / "opinion.npz"
+    opinion.save(file)
+    recipe = tiny_recipe(task, "transformer", fit={"epochs": 1}, data={"soft_weight": 0.25})
+    softened, plain = open_source(recipe, cache), open_source(recipe, cache)
+    soften(softened, file, 0.25)
+    items = softened.items("train")[:5]
+    hard, soft = (s.training_batch(0, 0, items).labels.numpy() for s in (plain, softened))
+    if task == "sepsis":
+        lengths = [int(n) for n in plain.training_batch(0, 0, items).rows.sum(1)]  # type: ignore[union-attr]
+        ends = np.cumsum(lengths)
+        for i, (stop, n) in enumerate(zip(ends, lengths, strict=True)):
+            mixed = 0.75 * hard[i, :n] + 0.25 * opinion.probabilities[stop - n : stop]
+            np.testing.assert_allclose(soft[i, :n], mixed, atol=1e-6)
+    else:
+        np.testing.assert_allclose(soft, 0.75 * hard + 0.25 * opinion.probabilities[:5], atol=1e-6)
+    held_out = softened.items("validation")[:3]
+    same = (s.training_batch(0, 0, held_out).labels for s in (plain, softened))
+    assert torch.equal(*same)
+
+    with pytest.raises(DataError, match="give an ensemble's opinion"):
+        train(recipe, cache, tmp_path / "pupil", device="cpu")
+    train(recipe, cache, tmp_path / "pupil", opinion=file, device="cpu")
+    learnt_from = read_checkpoint(tmp_path / "pupil" / "best.pt")["learnt_from"]
+    assert learnt_from["teacher_sha256"] is None
+    assert len(learnt_from["opinion_sha256"]) == 64
+    share = tiny_recipe(task, "transformer", data={"soft_weight": 0.25, "train_fraction": 0.5})
+    with pytest.raises(DataError, match="another share"):
+        soften(open_source(share, cache), file, 0.25)
+    (tmp_path / "no.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="no opinion of an ensemble"):
+        soften(plain, tmp_path / "no.npz", 0.5)
