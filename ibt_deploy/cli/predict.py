@@ -20,8 +20,10 @@ from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor, load
 from ibt_deploy.progress import shown
 from ibt_deploy.readers import task_of
+from ibt_deploy.records import Recording, Stay
 
-Answer = tuple[Item, Prediction | Refusal]
+Answer = tuple[Item | None, Prediction | Refusal]
+_ONE_TASK = "--csv holds one task at a time; score ECGs and stays apart or use --json"
 
 
 @click.command(
@@ -31,6 +33,7 @@ Examples:
   ibt predict ecg/*.hea --json > answers.jsonl
   ibt predict p000001.psv --plot risk.png
   ibt predict stays.parquet --csv > risk.csv
+  ibt predict record.hea --server https://ecg.example.org
 
 Research software, not a medical device."""
 )
@@ -45,6 +48,11 @@ Research software, not a medical device."""
     metavar="OUT.png",
     help="Also draw each answer; several are numbered: OUT-1.png, OUT-2.png... (needs ibt[plot])",
 )
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Have an ibt service score the files; a bearer token is taken from the variable IBT_TOKEN.",
+)
 @model_options
 @click.pass_context
 def predict(
@@ -53,6 +61,7 @@ def predict(
     as_json: bool,
     as_csv: bool,
     plot: Path | None,
+    server: str | None,
     device: Device,
     bundle: Path | None,
     precision: str | None,
@@ -65,11 +74,18 @@ def predict(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two forms of the same answers; choose one")
+    if server is not None:
+        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot")
     draw = _drawer(plot)
-    predictor_for = _predictors(bundle, device, precision, operating_point)
     write = _json_line if as_json else _csv_writer() if as_csv else _report_writer()
+    waiting = shown(files, "scoring")
+    if server is None:
+        predictor_for = _predictors(bundle, device, precision, operating_point)
+        answers = _answers(waiting, predictor_for, single_task=as_csv)
+    else:
+        answers = _answers_of_server(server, waiting, single_task=as_csv)
     refused = False
-    for item, answer in _answers(shown(files, "scoring"), predictor_for, single_task=as_csv):
+    for item, answer in answers:
         if isinstance(answer, Refusal):
             echo_refusal(answer)
             refused = True
@@ -107,8 +123,32 @@ def _answers(
             continue
         first = first or task
         if single_task and task != first:
-            raise click.UsageError("--csv holds one task at a time; score ECGs and stays apart or use --json")
+            raise click.UsageError(_ONE_TASK)
         yield from predictor_for(task).predict_pairs(path for path, _ in group)
+
+
+def _answers_of_server(server: str, files: Iterable[Path], *, single_task: bool) -> Iterator[Answer]:
+    """As :func:`_answers`, from a service; there is nothing here that was scored."""
+    from ibt_deploy.client import Client
+
+    first: str | None = None
+    with Client(server) as client:
+        for answer in client.predict_many(files):
+            if isinstance(answer, Refusal):
+                yield answer, answer
+                continue
+            first = first or answer.task
+            if single_task and answer.task != first:
+                raise click.UsageError(_ONE_TASK)
+            yield None, answer
+
+
+def _require_none_of(ctx: click.Context, *names: str) -> None:
+    """Refuse options that choose what happens on this machine."""
+    for name in names:
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} has no meaning with --server: the files are scored there")
 
 
 def _with_task(path: Path) -> tuple[Path, Task | Refusal]:
@@ -151,7 +191,7 @@ def _csv_writer() -> Callable[[Prediction], None]:
     return write
 
 
-def _drawer(plot: Path | None) -> Callable[[Item, Prediction], None]:
+def _drawer(plot: Path | None) -> Callable[[Item | None, Prediction], None]:
     """What to draw of a prediction: nothing, or a picture."""
     if plot is None:
         return lambda _item, _prediction: None
@@ -164,8 +204,8 @@ def _drawer(plot: Path | None) -> Callable[[Item, Prediction], None]:
         raise click.UsageError(f"--plot: {str(plot.parent)!r} is not a folder that can be written to")
     pictures = NumberedPictures(plot)
 
-    def draw(item: Item, prediction: Prediction) -> None:
-        if not isinstance(item, Refusal):
+    def draw(item: Item | None, prediction: Prediction) -> None:
+        if isinstance(item, Recording | Stay):
             click.echo(f"ibt: drawn: {pictures.draw(item, prediction)}", err=True)
 
     return draw

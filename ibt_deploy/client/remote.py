@@ -1,0 +1,197 @@
+"""The client: asks a server what a Predictor would compute here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import numpy as np
+
+from ibt_deploy.client.answers import answer_of, notices, told_of
+from ibt_deploy.client.transport import Response, ServerError, Transport
+from ibt_deploy.client.uploads import Upload, multipart, upload_of
+from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.inputs import refusal
+from ibt_deploy.predictions import Bools, Floats, Prediction, Refusal
+from ibt_deploy.printable import one_line
+from ibt_deploy.readers import Task
+from ibt_deploy.records import FloatArray, Notice
+from ibt_deploy.variables import NAMES
+
+TOKEN = "IBT_TOKEN"
+_OTHER: dict[Task, Task] = {"arrhythmia": "sepsis", "sepsis": "arrhythmia"}
+
+Rows: TypeAlias = FloatArray | Sequence[Mapping[str, float | None]]
+
+
+class RemoteStep(NamedTuple):
+    """Risks and alarms of the new hours, warnings about the stay so far, and what to give back next time."""
+
+    risk: Floats
+    alarms: Bools
+    warnings: tuple[Notice, ...]
+    state: str
+
+
+class Client:
+    """Scores files on a server; to be used by one thread at a time.
+
+    Parameters
+    ----------
+    url
+        Of the service, e.g. ``https://ecg.example.org`` or ``http://localhost:3000``.
+    token
+        Bearer token; where left out, the environment variable ``IBT_TOKEN``, if set.
+    timeout
+        Seconds without a sign of the server.
+    retries
+        Times that a busy server (429, 503) is asked again.
+
+    Raises
+    ------
+    ServerError
+        ``url`` is no address of a server.
+    """
+
+    def __init__(
+        self, url: str, *, token: str | None = None, timeout: float = 60.0, retries: int = 5
+    ) -> None:
+        token = os.environ.get(TOKEN, "") if token is None else token
+        self._transport = Transport(url, token=token, timeout=timeout, retries=retries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def predict(self, path: str | Path) -> Prediction:
+        """Score the one recording or stay in a file; a recording's other files are found beside it.
+
+        Raises
+        ------
+        InputError
+            When it is refused, with the server's reason code; or holds several stays.
+        ServerError
+            When the server does not answer as it should.
+        """
+        answers = self._answers(Path(path))
+        if len(answers) != 1:
+            raise UnsupportedFormat(
+                f"holds {len(answers)} stays; use predict_many", where=str(path), code="several"
+            )
+        if isinstance(answers[0], Refusal):
+            raise InputError(answers[0].message, code=answers[0].code)
+        return answers[0]
+
+    def predict_many(self, paths: Iterable[str | Path]) -> Iterator[Prediction | Refusal]:
+        """Score any number of files, in order; a file that is refused costs only itself.
+
+        Yields
+        ------
+        A prediction or a refusal for every recording or stay; one refusal for a file that cannot be read.
+
+        Raises
+        ------
+        ServerError
+            When the server does not answer as it should.
+        """
+        for path in paths:
+            yield from self._answers(Path(path))
+
+    def next(self, rows: Rows, state: str | None = None) -> RemoteStep:
+        """Risk of the hours that follow, without sending the hours before them again.
+
+        Parameters
+        ----------
+        rows
+            New hourly rows: shape ``(new, 40)`` in the order of :data:`ibt_deploy.variables.VARIABLES`, NaN
+            where nothing was measured; or a mapping of names to numbers for each.
+        state
+            Of the step before; None at the start of a stay. Only the server can read it.
+
+        Raises
+        ------
+        InputError
+            When the stay up to here is refused; ``state`` stays usable.
+        ServerError
+            When the server does not answer as it should.
+        """
+        body = json.dumps({"rows": [_row(row) for row in rows], "state": state}, allow_nan=False).encode()
+        response = self._transport.post("/v1/sepsis/next", body, "application/json")
+        answer = self._understood(response)
+        if isinstance(answer, _Problem):
+            raise InputError(answer.detail, code=answer.code)
+        try:
+            return RemoteStep(
+                np.array([hour["risk"] for hour in answer["hours"]], dtype=np.float64),
+                np.array([hour["alarm"] for hour in answer["hours"]], dtype=bool),
+                notices(answer["warnings"]),
+                str(answer["state"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange(error) from error
+
+    def _answers(self, path: Path) -> list[Prediction | Refusal]:
+        source = str(path)
+        try:
+            upload = upload_of(path)
+        except InputError as error:
+            return [refusal(source, error.at(source))]
+        answer = self._posted(upload, upload.task)
+        if isinstance(answer, _Problem) and answer.code == "wrong_task":
+            answer = self._posted(upload, _OTHER[upload.task])
+        if isinstance(answer, _Problem):
+            return [Refusal(source, answer.code, told_of(source, "", answer.detail))]
+        try:
+            return [answer_of(entry, source) for entry in answer.get("answers", [answer])]
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise self._strange(error) from error
+
+    def _posted(self, upload: Upload, task: Task) -> Any:
+        return self._understood(self._transport.post(f"/v1/{task}", *multipart(upload.files)))
+
+    def _understood(self, response: Response) -> Any:
+        """The JSON of an answer; a :class:`_Problem` where the request was refused for what it holds."""
+        url, status = self._transport.url, response.status
+        if status == 401:
+            raise ServerError(f"{url} asks for a token that it knows; set {TOKEN}")
+        if 300 <= status < 400:
+            raise ServerError(
+                f"{url} points to {one_line(response.headers.get('location', 'nowhere'))}; use that"
+            )
+        try:
+            content = json.loads(response.body)
+            if status < 300:
+                return content
+            problem = _Problem(str(content["code"]), one_line(content["detail"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(f"{url} answered {status} and nothing that an ibt service says") from error
+        if status >= 500 or status in (404, 405):
+            raise ServerError(f"{url} failed: {problem.detail} [{one_line(problem.code)}]")
+        return problem
+
+    def _strange(self, error: Exception) -> ServerError:
+        return ServerError(
+            f"{self._transport.url} sent an answer that is not understood ({one_line(repr(error))})"
+        )
+
+
+class _Problem(NamedTuple):
+    """Why a server refused a request."""
+
+    code: str
+    detail: str
+
+
+def _row(row: Any) -> dict[str, float]:
+    """One hourly row by name, without what was not measured."""
+    named = row.items() if isinstance(row, Mapping) else zip(NAMES, row, strict=True)
+    return {name: float(value) for name, value in named if value is not None and not np.isnan(value)}

@@ -1,0 +1,165 @@
+"""Requests to one server over a connection that is kept: time limits, and patience with a busy server."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import re
+import ssl
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from ibt_deploy.errors import IbtError
+
+BUSY = (429, 503)
+LONGEST_WAIT = 60.0
+MOST_BYTES = 256 * 2**20
+_TOKEN = re.compile(r"[!-~]+")
+
+
+class ServerError(IbtError):
+    """The server cannot be reached, stays busy, or does not answer as an ibt service does."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a server answered; names of headers are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport:
+    """Requests to one server, one after the other.
+
+    An answer depends on nothing but its request, so a request may be sent again: at once where a connection
+    that was kept turns out to be closed, and after a pause where the server is busy. The pause is what
+    ``Retry-After`` says, else it doubles from half a second on; a random share is added, so that clients
+    which were turned away together do not come back together. TLS certificates are always verified.
+
+    Parameters
+    ----------
+    url
+        ``http://`` or ``https://``, a host, and perhaps a port and a path that stands before every address.
+    token
+        Bearer token; empty for none.
+    timeout
+        Seconds without a sign of the server.
+    retries
+        Times that a busy server is asked again.
+    """
+
+    def __init__(self, url: str, *, token: str = "", timeout: float = 60.0, retries: int = 5) -> None:
+        self.url = url.rstrip("/")
+        self.retries = retries
+        self._headers = {"Accept": "application/json"}
+        if token:
+            if not _TOKEN.fullmatch(token):
+                raise ServerError("the token holds characters that no bearer token has")
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._connection, self._prefix = _connection(url, timeout)
+        weakref.finalize(self, self._connection.close)  # for those who do not close it
+
+    def post(self, path: str, body: bytes, content_type: str) -> Response:
+        """The final answer to a POST.
+
+        Raises
+        ------
+        ServerError
+            The server cannot be reached, or is still busy after every retry.
+        """
+        response = self._send(path, body, content_type)
+        for tried in range(self.retries):
+            if response.status not in BUSY:
+                return response
+            time.sleep(pause(response, tried))
+            response = self._send(path, body, content_type)
+        if response.status not in BUSY:
+            return response
+        raise ServerError(
+            f"{self.url} is too busy: it answered {response.status} {self.retries + 1} times; try later"
+        )
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._connection.close()
+
+    def _send(self, path: str, body: bytes, content_type: str) -> Response:
+        """One answer; over a new connection where the one that was kept has been closed by the server."""
+        kept = self._connection.sock is not None
+        try:
+            return self._exchange(path, body, content_type)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            gone = isinstance(error, ConnectionError | http.client.BadStatusLine)
+            if not (kept and gone):
+                raise ServerError(f"{self.url} cannot be reached: {_reason(error)}") from error
+        try:
+            return self._exchange(path, body, content_type)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise ServerError(f"{self.url} cannot be reached: {_reason(error)}") from error
+
+    def _exchange(self, path: str, body: bytes, content_type: str) -> Response:
+        connection = self._connection
+        headers = self._headers | {"Content-Type": content_type}
+        try:
+            connection.request("POST", f"{self._prefix}{path}", body, headers)
+        except (BrokenPipeError, ConnectionResetError):
+            if connection.sock is None:
+                raise  # else the server may have refused the body before it had all of it: read why
+        answer = connection.getresponse()
+        content = answer.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            connection.close()
+            raise ServerError(f"{self.url} sent more than {MOST_BYTES // 2**20} MiB; ask for less at once")
+        return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, content)
+
+
+def pause(busy: Response, tried: int) -> float:
+    """Seconds to wait before a busy server is asked again, after ``tried`` pauses."""
+    seconds = _retry_after(busy.headers.get("retry-after", "")) or 0.5 * 2.0**tried
+    return min(seconds, LONGEST_WAIT) * random.uniform(1.0, 1.5)
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds that a ``Retry-After`` asks for, as a number or as a date; None where it states nothing."""
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
+
+
+def _connection(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
+    """A connection, not yet opened, and the path that stands before every address."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ServerError(f"{url!r} is no address of a server: {error}") from error
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise ServerError(f"{url!r} is no address of a server; give one such as https://ecg.example.org:3000")
+    if parts.username is not None:
+        raise ServerError("the address holds a name or password; set IBT_TOKEN instead")
+    prefix = parts.path.rstrip("/")
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(host, port, timeout=timeout), prefix
+    context = ssl.create_default_context()
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=context), prefix
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate does not hold: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return str(error) or type(error).__name__
