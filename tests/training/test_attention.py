@@ -1,0 +1,170 @@
+"""Attention in numbers: analytic matrices, every kind of student, and records in any order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny import tiny_recipe
+
+from training.models.encoder import Encoder
+from training.models.transformer import Block
+from training.networks import build_network
+from training.run import open_source
+from training.similarity.attention import (
+    attention_summary,
+    measures,
+    recorded,
+    toeplitz_share,
+    token_weights,
+    uniform_attention,
+)
+from training.sources import Source
+
+VARIANTS = [
+    ("arrhythmia", "transformer", {}),
+    ("arrhythmia", "deit", {}),
+    ("arrhythmia", "transformer", {"student": {"readout": "cls"}}),
+    ("sepsis", "transformer", {}),
+    ("sepsis", "deit", {}),
+    ("sepsis", "deit", {"deit": {"ehr": "two_heads"}}),
+]
+
+
+def banded(tokens: int, reach: int) -> np.ndarray:
+    """Equal attention to every token at most ``reach`` away."""
+    apart = np.abs(np.subtract.outer(np.arange(tokens), np.arange(tokens)))
+    band = (apart <= reach).astype(float)
+    return band / band.sum(axis=1, keepdims=True)
+
+
+def of(matrix: np.ndarray | torch.Tensor, window: int = 5, valid: int | None = None) -> tuple[float, ...]:
+    weights = torch.as_tensor(matrix).reshape(1, 1, *matrix.shape[-2:])
+    rows = torch.zeros(1, weights.shape[-1])
+    rows[:, :valid] = 1
+    return tuple(measures(weights, rows, window)[0, 0].tolist())
+
+
+def test_uniform_attention_over_100_tokens() -> None:
+    distance, local, entropy = of(uniform_attention(100, causal=False))
+    assert distance == pytest.approx(33.33)
+    assert local == pytest.approx((100 * 11 - 2 * (1 + 2 + 3 + 4 + 5)) / 100**2)
+    assert entropy == pytest.approx(np.log(100))
+
+
+@pytest.mark.parametrize("hours", [1, 2, 9, 48])
+def test_uniform_causal_attention(hours: int) -> None:
+    distance, _, entropy = of(uniform_attention(hours, causal=True))
+    assert distance == pytest.approx((hours - 1) / 4)
+    assert entropy == pytest.approx(np.mean(np.log(np.arange(1, hours + 1))))
+    # a stay alone equals the same stay padded
+    assert of(uniform_attention(60, causal=True), valid=hours)[0] == pytest.approx((hours - 1) / 4)
+
+
+def test_banded_attention() -> None:
+    tokens, reach = 100, 3
+    distance, local, _ = of(banded(tokens, reach))
+    # inside, the mean of 3 2 1 0 1 2 3; at the rim, of what is left of it
+    rim = [sum(abs(d) for d in range(-i, 4)) / (i + 4) for i in range(3)]
+    assert distance == pytest.approx((94 * 12 / 7 + 2 * sum(rim)) / 100)
+    assert local == pytest.approx(1)
+    assert of(banded(tokens, reach), window=1)[1] == pytest.approx(
+        (94 * 3 / 7 + 2 * (2 / 4 + 3 / 5 + 3 / 6)) / 100
+    )
+
+
+def test_translation_invariance() -> None:
+    rng = np.random.default_rng(0)
+    diagonals = rng.random(39)
+    i, j = np.indices((20, 20))
+    assert toeplitz_share(diagonals[i - j + 19]) == pytest.approx(1)
+    assert toeplitz_share(np.tril(diagonals[i - j + 19]), causal=True) == pytest.approx(1)
+    assert np.isnan(toeplitz_share(np.full((20, 20), 0.05)))
+    columns = np.tile(rng.random(20), (20, 1))  # every token looks at the same places
+    assert toeplitz_share(columns) < 0.2
+    assert toeplitz_share(banded(100, 3)) > 0.95
+    explained = sum(
+        (np.diagonal(columns, d).mean() - columns.mean()) ** 2 * len(np.diagonal(columns, d))
+        for d in range(-19, 20)
+    )
+    assert toeplitz_share(columns) == pytest.approx(explained / np.square(columns - columns.mean()).sum())
+
+
+def network_and_source(
+    task: str, method: str, sections: dict, ecgs: Path, stays: Path
+) -> tuple[Encoder, Source]:
+    recipe = tiny_recipe(task, method, **sections)
+    source = open_source(recipe, ecgs if task == "arrhythmia" else stays)
+    torch.manual_seed(0)
+    network = build_network(recipe, source.n_inputs, source.samples)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "qkv" in name:
+                parameter.mul_(20)  # else every untrained softmax is uniform
+    return network.eval(), source
+
+
+@pytest.mark.parametrize(("task", "method", "sections"), VARIANTS)
+def test_every_kind_of_student(task: str, method: str, sections: dict, ecgs: Path, stays: Path) -> None:
+    network, source = network_and_source(task, method, sections, ecgs, stays)
+    items = source.items("train")
+    summary = attention_summary(network, source, items)
+    blocks, tokens = (8, 100) if task == "arrhythmia" else (3, len(summary.reached))
+    assert summary.averaged.shape == (blocks, tokens, tokens)
+    assert summary.averaged.sum(axis=-1) == pytest.approx(1)
+    assert summary.distance.shape == summary.local_mass.shape == summary.entropy.shape == (len(items), blocks)
+    assert summary.distance_by_head.mean(axis=1) == pytest.approx(summary.distance.mean(axis=0))
+    assert summary.reached[0] == len(items)
+    if task == "sepsis":
+        assert np.triu(summary.averaged, 1).max() == 0
+        lengths = np.diff(source.offsets)[items]  # type: ignore[attr-defined]
+        assert summary.reached.tolist() == [(lengths > t).sum() for t in range(max(lengths))]
+        assert summary.uniform_distance == pytest.approx((lengths - 1) / 4)
+    else:
+        assert summary.uniform_distance == pytest.approx(33.33)
+    first = summary.to_dict()["blocks"][0]
+    assert 0 < first["distance_ratio"] < 2
+    assert first["entropy_ratio"] < 1
+
+
+@pytest.mark.parametrize(("task", "method", "sections"), VARIANTS)
+def test_a_record_alone_has_the_numbers_it_has_among_others(
+    task: str, method: str, sections: dict, ecgs: Path, stays: Path
+) -> None:
+    network, source = network_and_source(task, method, sections, ecgs, stays)
+    items = source.items("train")[[5, 0, 17]]
+    together = attention_summary(network, source, items)
+    for row, item in enumerate(items):
+        alone = attention_summary(network, source, np.array([item]))
+        for name in ("distance", "local_mass", "entropy"):
+            assert getattr(alone, name)[0] == pytest.approx(getattr(together, name)[row], abs=1e-5)
+
+
+def test_removed_tokens_leave_rows_of_one(ecgs: Path) -> None:
+    network, source = network_and_source("arrhythmia", "deit", {}, ecgs, ecgs)
+    _, batch = next(source.plain(source.items("train")[:2]))
+    with torch.no_grad(), recorded(network) as found:
+        network(batch.inputs)
+    assert found[0].shape[-2:] == (101, 101)
+    kept = token_weights(network, found[0], batch.inputs)
+    raw = found[0][:, :, 1:, 1:]
+    assert kept.shape[-2:] == (100, 100)
+    assert torch.allclose(kept, raw / (1 - found[0][:, :, 1:, :1]), atol=1e-5)
+
+
+def test_recording_is_what_the_block_attends_with(stays: Path) -> None:
+    network, source = network_and_source("sepsis", "transformer", {}, stays, stays)
+    _, batch = next(source.plain(source.items("train")[:3]))
+    with torch.no_grad():
+        with recorded(network) as found:
+            network(batch.inputs)
+        z = network.segment(batch.inputs, 0, 1)
+        block = network.blocks[1]  # type: ignore[index, union-attr]
+        assert isinstance(block, Block)
+        normed = block.norm1(z)
+        _, _, v = block.attention.project(normed)
+        after = z + block.attention.merge(found[1] @ v)
+        assert torch.allclose(after + block.mlp(block.norm2(after)), network.segment(z, 1, 2), atol=1e-5)
+    assert not any(m._forward_pre_hooks for m in network.modules())
