@@ -33,6 +33,9 @@ class Reader(Protocol):
 READERS: dict[str, tuple[str, ...]] = {
     "wfdb": (".hea", ".dat", ".mat"),
     "stays": (".psv", ".csv", ".tsv", ".txt", ".parquet"),
+    "edf": (".edf", ".bdf", ".rec"),
+    "arrays": (".mat", ".npy", ".npz"),
+    "ecg_text": (".csv", ".tsv", ".txt", ".asc"),
 }
 """Reader modules and the suffixes for which each is asked first; all are asked in the end."""
 
