@@ -1,0 +1,114 @@
+"""XML from anywhere as a tree, within bounds: no entities, no declarations, nothing fetched, nothing endless.
+
+The parser is the one of the standard library (expat). A document type with an internal subset is refused
+altogether, because entities and default attributes are what a small file grows into a huge tree by; one that
+only names a DTD, as GE MUSE writes it, is passed over and never fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from ibt_deploy.errors import MalformedFile, TooLong
+from ibt_deploy.files import File
+
+MAX_BYTES = 24 << 20
+MAX_ELEMENTS = 250_000
+MAX_DEPTH = 200
+"""Far beyond any ECG of minutes; so a tree takes less than 500 MB and 2 s whatever the file holds."""
+
+_CHUNK = 1 << 16
+_BEFORE_ROOT = re.compile(
+    r"(?:\s|<\?[^>]*\?>|<!--.*?-->|<!DOCTYPE[^>\[]*>)*<(?P<name>[A-Za-z_][\w:.-]*)", re.DOTALL
+)
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
+def root_name(head: bytes) -> str | None:
+    """Name of the root element, without its namespace; None where ``head`` does not begin an XML document."""
+    text = head.decode(_BYTE_ORDER_MARKS.get(head[:2], "utf-8"), errors="replace")
+    match = _BEFORE_ROOT.match(text.lstrip("\ufeff"))
+    return None if match is None else local_name(match["name"])
+
+
+def local_name(name: str) -> str:
+    """``name`` without the prefix of its namespace."""
+    return name.rpartition(":")[2]
+
+
+def parsed(file: File) -> Element:
+    """The root of an XML document; names of elements come without namespaces, those of attributes as written.
+
+    Raises
+    ------
+    MalformedFile
+        Not well-formed, too deep, or with a document type that declares something (``unsafe_xml``).
+    TooLong
+        Larger than any ECG of minutes.
+    """
+    if file.stat().st_size > MAX_BYTES:
+        raise TooLong(f"larger than {MAX_BYTES >> 20} MiB of XML", code="recording_too_long")
+    tree = _BoundedTree()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.buffer_size = _CHUNK
+    parser.StartDoctypeDeclHandler = _refuse_declarations
+    parser.EntityDeclHandler = _refuse_entity
+    parser.StartElementHandler = tree.start
+    parser.EndElementHandler = tree.end
+    parser.CharacterDataHandler = tree.data
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                parser.Parse(chunk)
+        parser.Parse(b"", True)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise MalformedFile(f"is not well-formed XML: {error}", code="bad_xml") from error
+    return tree.close()
+
+
+def children(element: Element, name: str) -> Iterator[Element]:
+    """Elements called ``name`` directly below ``element``."""
+    return (child for child in element if child.tag == name)
+
+
+class _BoundedTree:
+    """Builds the tree and stops where there is too much of it."""
+
+    def __init__(self) -> None:
+        self._builder = TreeBuilder()
+        self._elements = 0
+        self._depth = 0
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        self._elements += 1
+        self._depth += 1
+        if self._elements > MAX_ELEMENTS or self._depth > MAX_DEPTH:
+            raise MalformedFile("more XML elements than any ECG has", code="bad_xml")
+        self._builder.start(local_name(name), attributes)
+
+    def end(self, name: str) -> None:
+        self._depth -= 1
+        self._builder.end(local_name(name))
+
+    def data(self, text: str) -> None:
+        self._builder.data(text)
+
+    def close(self) -> Element:
+        return self._builder.close()
+
+
+def _refuse_declarations(_name: str, _system: str | None, _public: str | None, has_subset: int) -> None:
+    if has_subset:
+        raise _unsafe()
+
+
+def _refuse_entity(*_declaration: object) -> None:
+    raise _unsafe()
+
+
+def _unsafe() -> MalformedFile:
+    return MalformedFile("declares entities or attributes of its own; remove its DOCTYPE", code="unsafe_xml")
