@@ -33,6 +33,8 @@ class Reader(Protocol):
 READERS: dict[str, tuple[str, ...]] = {
     "wfdb": (".hea", ".dat", ".mat"),
     "stays": (".psv", ".csv", ".tsv", ".txt", ".parquet"),
+    "muse": (".xml",),
+    "philips": (".xml",),
     "edf": (".edf", ".bdf", ".rec"),
     "arrays": (".mat", ".npy", ".npz"),
     "ecg_text": (".csv", ".tsv", ".txt", ".asc"),

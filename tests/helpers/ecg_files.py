@@ -1,0 +1,144 @@
+"""Files of other formats around the ECG of :mod:`helpers.wfdb_records`, written by hand."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ibt_deploy.leads import LEADS
+from tests.helpers.wfdb_records import Raw, raw_ecg
+
+EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+def muse_lead(name: str, samples: Raw, **replace: str) -> str:
+    """One ``LeadData`` of a MUSE file; a keyword replaces the text of its tag."""
+    data = samples.astype("<i2").tobytes()
+    tags = {
+        "LeadByteCountTotal": str(len(data)),
+        "LeadTimeOffset": "0",
+        "LeadSampleCountTotal": str(len(samples)),
+        "LeadAmplitudeUnitsPerBit": "4.88",
+        "LeadAmplitudeUnits": "MICROVOLTS",
+        "LeadID": name,
+        "LeadSampleSize": "2",
+        "LeadDataCRC32": str(zlib.crc32(data)),
+        "WaveFormData": base64.encodebytes(data).decode(),
+    } | replace
+    return "<LeadData>" + "".join(f"<{tag}>{text}</{tag}>" for tag, text in tags.items()) + "</LeadData>"
+
+
+def muse(
+    raw: Mapping[str, Raw] | None = None,
+    *,
+    kinds: Sequence[str] = ("Median", "Rhythm"),
+    strip: str = "<SampleBase>500</SampleBase><SampleExponent>0</SampleExponent>",
+    before: str = '<?xml version="1.0" encoding="ISO-8859-1"?>\n<!DOCTYPE RestingECG SYSTEM "restecg.dtd">',
+    **replace: str,
+) -> bytes:
+    """A MUSE file; a keyword replaces the text of that tag in every lead."""
+    if raw is None:
+        raw = {lead: row for lead, row in zip(LEADS, raw_ecg(), strict=True) if lead in EIGHT}
+    waves = "".join(
+        f"<Waveform><WaveformType>{kind}</WaveformType>{strip}"
+        + "".join(
+            muse_lead(name, row if kind == "Rhythm" else row[:600], **replace) for name, row in raw.items()
+        )
+        + "</Waveform>"
+        for kind in kinds
+    )
+    patient = (
+        "<PatientDemographics><PatientAge>61</PatientAge><AgeUnits>YEARS</AgeUnits><Gender>FEMALE</Gender>"
+    )
+    return f"{before}<RestingECG>{patient}</PatientDemographics>{waves}</RestingECG>".encode("latin-1")
+
+
+def xli_block(samples: np.ndarray, start: int = 7) -> bytes:
+    """One compressed lead: second differences, halves, then LZW in 10-bit codes. The last value is unused."""
+    values = samples.astype(np.int64)
+    second = np.diff(values, 2)
+    start = int(-second[0])
+    stored = np.concatenate([values[:2], 64 - second[1:], [64]]).astype(np.int16).view(np.uint16)
+    packed = (stored >> 8).astype(np.uint8).tobytes() + (stored & 255).astype(np.uint8).tobytes()
+    codes = lzw_codes(packed)
+    bits = "".join(f"{code:010b}" for code in [*codes, 1023])
+    bits += "0" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return len(data).to_bytes(4, "little") + b"\1\0" + start.to_bytes(2, "little", signed=True) + data
+
+
+def lzw_codes(data: bytes) -> list[int]:
+    """LZW codes of ``data``; the table grows up to code 1022."""
+    table = {bytes((value,)): value for value in range(256)}
+    codes, word = [], b""
+    for value in data:
+        longer = word + bytes((value,))
+        if longer in table:
+            word = longer
+            continue
+        codes.append(table[word])
+        if len(table) < 1023:
+            table[longer] = len(table)
+        word = bytes((value,))
+    return [*codes, table[word]]
+
+
+def to_residuals(raw: Raw) -> list[np.ndarray]:
+    """Rows of the 12 leads as XLI stores them."""
+    rows = [row.astype(np.int64) for row in raw]
+    one, two, three, avr, avl, avf = rows[:6]
+
+    def half(x: np.ndarray) -> np.ndarray:
+        return np.trunc(x / 2).astype(np.int64)
+
+    return [
+        one, two, two - one - three, -half(one + two) - avr, half(one - three) - avl, half(two + three) - avf,
+        *rows[6:],
+    ]  # fmt: skip
+
+
+def philips(
+    raw: Raw | None = None,
+    *,
+    version: str = "1.04",
+    encoding: str = "xli",
+    wave: str = "",
+    characteristics: str = "",
+    duration: int | None = None,
+) -> bytes:
+    """A Philips file in UTF-16, of which one step is 5 microvolts.
+
+    ``encoding`` is ``xli``, ``int16``, ``residuals`` (int16 of what XLI stores) or ``plain``; ``wave`` and
+    ``characteristics`` go before what is there, so that the first statement of a thing is theirs.
+    """
+    raw = raw_ecg() if raw is None else raw
+    if encoding == "xli":
+        text = base64.encodebytes(b"".join(xli_block(row) for row in to_residuals(raw))).decode()
+    elif encoding == "plain":
+        text = " ".join(str(value) for value in raw.reshape(-1))
+    else:
+        rows = np.array(to_residuals(raw)) if encoding == "residuals" else raw
+        text = base64.encodebytes(rows.astype("<i2").tobytes()).decode()
+    compressed = encoding == "xli"
+    duration = raw.shape[1] * 2 if duration is None else duration
+    data = "Plain" if encoding == "plain" else "Base64"
+    if version.startswith("1.03"):
+        flag = f'compressflag="{compressed}" compressmethod="XLI" nbitspersample="16"'
+        about = "<samplingrate>500</samplingrate><signalresolution>5</signalresolution>"
+        about += "<acquisitiontype>STD-12</acquisitiontype><bitspersample>16</bitspersample>"
+    else:
+        flag = 'compression="XLI"' if compressed else ""
+        flag += f' numberofleads="12" leadlabels="{" ".join(LEADS)}" samplespersecond="500" resolution="5"'
+        flag += ' signaloffset="0" signalsigned="True" bitspersample="16"'
+        about = "<samplingrate>500</samplingrate><resolution>5</resolution>"
+    return f"""<?xml version="1.0" encoding="utf-16"?>
+<restingecgdata xmlns="http://www3.medical.philips.com" status="New" lang="en">
+<documentinfo><documenttype>PhilipsECG</documenttype><documentversion>{version}</documentversion></documentinfo>
+<dataacquisition date="2010-01-19"><signalcharacteristics>{characteristics}{about}</signalcharacteristics>
+</dataacquisition>
+<patient><generalpatientdata><age defaultage="50"><dateofbirth>1950-01-20</dateofbirth></age><sex>Male</sex></generalpatientdata></patient><waveforms>
+<parsedwaveforms dataencoding="{data}" durationperchannel="{duration}" {flag} {wave}>{text}</parsedwaveforms>
+</waveforms></restingecgdata>""".encode("utf-16")
