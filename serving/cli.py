@@ -1,0 +1,123 @@
+"""``ibt serve``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ibt_deploy.cli.options import model_options
+from ibt_deploy.device import Device, usable_cpus
+from ibt_deploy.errors import MissingExtra
+from ibt_deploy.extras import missing_extra
+
+CPUS_PER_WORKER = 4
+"""So many threads keep one Python process busy but not yet waiting for itself."""
+NEEDED = {"bentoml", "starlette", "uvicorn", "prometheus_client", "python_multipart"}
+"""What the extra ``serve`` brings, bentoml first."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ibt serve
+  ibt serve --host 0.0.0.0 --token-file token.txt --ssl-certfile cert.pem --ssl-keyfile key.pem
+  ibt serve --workers 4 --threads 2
+
+Every limit is a variable IBT_SERVE_...; docs/service.md lists them.
+
+Research software, not a medical device."""
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--workers", type=click.IntRange(1, 256), help="Processes; by default one for every four usable CPUs."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Requests that a process computes at once. [default: its CPUs]",
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 256), help="Waiting requests that share a run. [default: 1, GPU 32]"
+)
+@click.option(
+    "--queue", type=click.IntRange(1, 100_000), help="Requests of a process that may wait. [default: 64]"
+)
+@click.option("--token-file", type=click.File(), help="Ask for this bearer token.")
+@click.option("--state-key-file", type=click.File(), help="Secret that signs states; random where left out.")
+@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--drain-seconds",
+    default=30,
+    show_default=True,
+    type=click.IntRange(1),
+    help="For requests under way at SIGTERM.",
+)
+@click.option(
+    "--sepsis-bundle", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+    help="In place of the sepsis bundle in the package; --bundle is for arrhythmia.",
+)  # fmt: skip
+@model_options
+def serve(
+    host: str,
+    port: int,
+    workers: int | None,
+    threads: int | None,
+    batch: int | None,
+    queue: int | None,
+    token_file: Any,
+    state_key_file: Any,
+    ssl_certfile: Path | None,
+    ssl_keyfile: Path | None,
+    drain_seconds: int,
+    sepsis_bundle: Path | None,
+    device: Device,
+    bundle: Path | None,
+    precision: str | None,
+    operating_point: str | None,
+) -> None:
+    """Serve predictions over HTTP, and a page that draws them.
+
+    The page is at the address that is printed, the documentation under /docs.
+    """
+    if operating_point is not None:
+        raise click.UsageError("requests choose their operating point: ?operating_point=NAME")
+    if ssl_keyfile and not ssl_certfile:
+        raise click.UsageError("--ssl-keyfile needs --ssl-certfile")
+    processes = workers or max(1, usable_cpus() // CPUS_PER_WORKER)
+    _configure(
+        arrhythmia=bundle,
+        sepsis=sepsis_bundle,
+        device=device,
+        precision=precision,
+        threads=threads or max(1, usable_cpus() // processes),
+        batch=batch,
+        queue=queue,
+        token=None if token_file is None else token_file.read().strip(),
+        state_key=None if state_key_file is None else state_key_file.read().strip(),
+    )
+    try:
+        from serving.server import run
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    run(host, port, processes, drain_seconds, ssl_certfile, ssl_keyfile)
+
+
+def _configure(**stated: object) -> None:
+    """Put what was stated into the environment, where the workers look, without what was not."""
+    from serving.settings import PREFIX
+
+    for name, value in stated.items():
+        if value is not None:
+            os.environ[f"{PREFIX}{name.upper()}"] = str(value)
+
+
+def _missing(error: ModuleNotFoundError) -> MissingExtra:
+    """The error that says which extra to install; all that is needed comes with bentoml."""
+    if (error.name or "").partition(".")[0] in NEEDED:
+        return missing_extra(ModuleNotFoundError(name="bentoml"), "'ibt serve'")
+    return missing_extra(error, "'ibt serve'")

@@ -1,0 +1,70 @@
+"""JSON as it comes from outside: no deep nesting, no NaN, no name twice in an object."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from serving.problems import Problem
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+
+
+def parsed(text: bytes, depth: int) -> Any:
+    """The value that ``text`` stands for.
+
+    Raises
+    ------
+    Problem
+        ``json_too_deep``, seen before anything is parsed; ``bad_json``: not UTF-8 or not JSON, NaN or
+        Infinity, a number that is not finite, or an object that has a name twice.
+    """
+    if deeper_than(depth, text):
+        raise Problem("json_too_deep", f"Arrays and objects may be {depth} levels deep.")
+    try:
+        return json.loads(
+            text.decode("utf-8-sig"),
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_object,
+        )
+    except UnicodeDecodeError:
+        raise Problem("bad_json", "The body is not UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise Problem("bad_json", f"Line {error.lineno}, column {error.colno}: {error.msg}.") from None
+    except RecursionError:
+        raise Problem("json_too_deep", f"Arrays and objects may be {depth} levels deep.") from None
+
+
+def deeper_than(depth: int, text: bytes) -> bool:
+    """Whether brackets outside strings nest deeper than ``depth``; the parser sees unbalanced ones."""
+    brackets = _STRING.sub(b"", text).translate(_SQUARE, _NOT_BRACKETS)
+    for _ in range(depth):
+        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
+    return b"[" in brackets
+
+
+def _refuse(name: str) -> NoReturn:
+    raise Problem("bad_json", f"{name} is not a number of JSON; write null for what was not measured.")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise Problem("bad_json", "A number is too large.")
+    return number
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 16 else _finite(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Problem("bad_json", "An object has the same name twice.")
+    return found

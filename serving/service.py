@@ -1,0 +1,83 @@
+"""The BentoML service: ``bentoml serve serving.service:Scoring``, and what a bento runs.
+
+BentoML gives the process, its life cycle and the bento. It would rename uploaded files, whose names a WFDB
+header needs, and has probes and figures of its own; therefore every request goes to
+:class:`serving.app.Application`, which is made once in each worker before it takes any.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # read when bentoml is imported
+
+import signal
+from types import FrameType
+from typing import Any
+
+import bentoml
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.app import Application, application
+from serving.settings import PREFIX, share_state_key
+
+share_state_key()
+
+
+class _Current:
+    """The application of this worker, once it is there."""
+
+    application: Application | None = None
+
+
+class Takeover:
+    """ASGI middleware that gives every request to the application in place of BentoML's own routes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        await (_Current.application or self._app)(scope, receive, send)
+
+
+@bentoml.service(
+    name="ibt",
+    workers=int(os.environ.get(f"{PREFIX}WORKERS", "1")),
+    traffic={"timeout": 3600},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class Scoring:
+    """Both models of one worker."""
+
+    def __init__(self) -> None:
+        _Current.application = application()
+        _drain_at(signal.SIGTERM, _Current.application)
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Finish what is waiting."""
+        if _Current.application is not None:
+            _Current.application.close()
+
+
+def asgi() -> ASGIApp:
+    """The service as an ASGI application, for the server of ``ibt serve``."""
+    app: ASGIApp = Scoring.to_asgi(is_main=True)  # type: ignore[attr-defined]
+    return app
+
+
+Scoring.add_asgi_middleware(Takeover)  # type: ignore[attr-defined]
+
+
+def _drain_at(number: signal.Signals, app: Application) -> None:
+    """Refuse new work from the signal on; the server that is told by it, too, finishes what has begun."""
+    before: Any = signal.getsignal(number)
+
+    def begin(given: int, frame: FrameType | None) -> None:
+        app.drain.begun = True
+        if callable(before):
+            before(given, frame)
+
+    signal.signal(number, begin)

@@ -1,0 +1,182 @@
+"""Stays out of a request: a table as text, or JSON that is read as such a table.
+
+JSON goes through the same reader as a file, so that one set of rules says what is refused and what is noted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.files import MemoryFile, MemoryFolder
+from ibt_deploy.inputs import refusal
+from ibt_deploy.predictions import Refusal
+from ibt_deploy.readers.stays import HOSPITAL, PARQUET_MAGIC, PATIENT, read_each
+from ibt_deploy.records import Stay
+from serving.fields import as_object, record_name
+from serving.problems import Problem
+from serving.settings import Settings
+
+FORMAT = "JSON"
+MOST_COLUMNS = 200
+WORDS = frozenset((PATIENT, HOSPITAL))
+_NAME = re.compile(r"[\w .()%/+-]{1,64}")
+_WORD = re.compile(r"[\w .:+-]{1,64}")
+_PATIENT_COLUMN = re.compile(rb'(?:^|[|,;\t"])\s*patient_id\s*(?:$|[|,;\t"])')
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Stays:
+    """What is to be scored, and whether the client asked for one stay or for a list of them."""
+
+    items: list[Stay | Refusal]
+    several: bool
+
+
+def from_text(name: str, text: bytes, settings: Settings) -> Stays:
+    """Stays of a CSV, PSV or TSV text; several where it has a column ``patient_id``.
+
+    Raises
+    ------
+    Problem
+        Too many rows.
+    InputError
+        The table as a whole is refused.
+    """
+    if text.startswith(PARQUET_MAGIC) or name.lower().endswith(".parquet"):
+        raise UnsupportedFormat("Parquet is not taken here; send CSV, PSV or JSON", where=name)
+    if text.count(b"\n") + text.count(b"\r") > 2 * settings.rows + 2:
+        raise _too_many(settings)
+    header = text.lstrip().splitlines()[:1] or [b""]
+    items = list(_read(MemoryFolder({name: text}) / name))
+    if sum(len(item.values) for item in items if isinstance(item, Stay)) > settings.rows:
+        raise _too_many(settings)
+    return Stays(items, bool(_PATIENT_COLUMN.search(header[0])))
+
+
+def from_json(value: Any, settings: Settings, record: str | None) -> Stays:
+    """Stays of parsed JSON.
+
+    Parameters
+    ----------
+    value
+        Rows as a list of objects; or an object with ``rows`` or ``columns`` and perhaps ``record``; or an
+        object with ``stays``, a list of such objects.
+    settings
+        For the limit of rows, of all stays together.
+    record
+        What to call one stay that has no name of its own.
+
+    Raises
+    ------
+    Problem
+        The JSON has another form, or too many rows.
+    InputError
+        The only table is refused as a whole.
+    """
+    if isinstance(value, dict) and "stays" in value:
+        entries = as_object(value, {"stays"})["stays"]
+        if not isinstance(entries, list) or not entries:
+            raise Problem("bad_fields", "'stays' must be a list of objects with 'rows' or 'columns'.")
+        tables = [_table(entry, f"stay-{number}") for number, entry in enumerate(entries, start=1)]
+        if any(PATIENT in columns for _, columns in tables):
+            raise Problem("bad_fields", "Within 'stays' each stay is one; leave patient_id out.")
+        _check_rows([columns for _, columns in tables], settings)
+        return Stays([_one_stay(name, columns) for name, columns in tables], several=True)
+    name, columns = _table(value, record_name(record, "stay"))
+    _check_rows([columns], settings)
+    if PATIENT in columns:
+        items = [_as_json(item) for item in _read(MemoryFolder({name: as_psv(columns)}) / name)]
+        return Stays(items, several=True)
+    return Stays([_one_stay(name, columns)], several=False)
+
+
+def as_psv(columns: Mapping[str, list[Any]]) -> bytes:
+    """A pipe-separated table; floats keep every bit."""
+    lines = ["|".join(columns)]
+    lines += [
+        "|".join("" if cell is None else str(cell) for cell in row)
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def columns_of(rows: Any) -> Columns:
+    """Columns of a list of row objects; None where a row lacks one. Raises a Problem."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Problem("bad_fields", "Rows must be a list of objects, one for each hour.")
+    if not rows:
+        raise Problem("bad_fields", "There is no row.")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _checked({name: [row.get(name) for row in rows] for name in names})
+
+
+def _table(value: Any, default: str) -> tuple[str, Columns]:
+    if isinstance(value, list):
+        return default, columns_of(value)
+    stated = as_object(value, {"rows", "columns", "record"})
+    if ("rows" in stated) == ("columns" in stated):
+        raise Problem("bad_fields", "A stay needs either 'rows' or 'columns'.")
+    name = record_name(stated.get("record"), default)
+    return name, columns_of(stated["rows"]) if "rows" in stated else _checked(stated["columns"])
+
+
+def _checked(columns: Any) -> Columns:
+    if not isinstance(columns, dict) or not 0 < len(columns) <= MOST_COLUMNS:
+        raise Problem("bad_fields", f"'columns' must be an object of 1 to {MOST_COLUMNS} lists.")
+    lengths = {len(column) if isinstance(column, list) else -1 for column in columns.values()}
+    if -1 in lengths or len(lengths) != 1 or 0 in lengths:
+        raise Problem("bad_fields", "Every column must be a list, and all of the same length above 0.")
+    for name, column in columns.items():
+        if not _NAME.fullmatch(name):
+            raise Problem("bad_fields", "A column name consists of letters, digits and _ . ( ) % / + - only.")
+        if name in WORDS:
+            columns[name] = [_word(cell) for cell in column]
+        elif not set(map(type, column)) <= {int, float, type(None)}:
+            raise Problem("bad_fields", "Values must be numbers, and null for what was not measured.")
+    return columns
+
+
+def _word(cell: Any) -> str | None:
+    if cell is None:
+        return None
+    text = str(cell) if isinstance(cell, str | int) and not isinstance(cell, bool) else ""
+    if not _WORD.fullmatch(text):
+        raise Problem(
+            "bad_fields", f"{PATIENT} and {HOSPITAL} are 1 to 64 letters, digits, blanks and _ . : + -."
+        )
+    return text
+
+
+def _check_rows(tables: list[Columns], settings: Settings) -> None:
+    if sum(len(next(iter(columns.values()))) for columns in tables) > settings.rows:
+        raise _too_many(settings)
+
+
+def _too_many(settings: Settings) -> Problem:
+    return Problem(
+        "too_many_rows",
+        f"More than {settings.rows} hourly rows in one request; send fewer or use 'ibt batch'.",
+    )
+
+
+def _one_stay(name: str, columns: Columns) -> Stay | Refusal:
+    (item,) = _read(MemoryFolder({name: as_psv(columns)}) / name)
+    return _as_json(item)
+
+
+def _as_json(item: Stay | Refusal) -> Stay | Refusal:
+    return replace(item, format=FORMAT) if isinstance(item, Stay) else item
+
+
+def _read(file: MemoryFile) -> Iterator[Stay | Refusal]:
+    """A stay or a refusal for each patient; one refusal for a table that is refused as a whole."""
+    try:
+        for answer in read_each(file):
+            yield refusal(str(file), answer) if isinstance(answer, InputError) else answer
+    except InputError as error:
+        yield refusal(str(file), error.at(str(file)))

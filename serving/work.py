@@ -1,0 +1,98 @@
+"""What a request has computed: read the input, score it, and write the answer as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from ibt_deploy.predictions import Prediction, Refusal
+from ibt_deploy.predictor import Item, Predictor
+from serving.problems import Problem
+
+Answers = Sequence[Prediction | Refusal]
+T = TypeVar("T")
+
+
+class Asked(NamedTuple):
+    """What a request asks for: the items to score, and the body that their answers make."""
+
+    items: Sequence[Item]
+    write: Callable[[Answers], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """Recordings or stays to be scored.
+
+    Attributes
+    ----------
+    predictor
+        Of the task and operating point.
+    read
+        What is asked for; raises InputError or a Problem.
+    """
+
+    predictor: Predictor
+    read: Callable[[], Asked]
+
+    @property
+    def kind(self) -> Predictor:
+        """All that goes through one predictor may share a batch."""
+        return self.predictor
+
+    def run(self, works: Sequence[Scoring]) -> list[bytes | Exception]:
+        """An answer or an exception for each of ``works``."""
+        read = [_or_error(work.read) for work in works]
+        items = [item for asked in read if isinstance(asked, Asked) for item in asked.items]
+        scored = iter(list(self.predictor.predict_many(items)))
+        answers: list[bytes | Exception] = []
+        for asked in read:
+            if isinstance(asked, Exception):
+                answers.append(asked)
+                continue
+            own = [next(scored) for _ in asked.items]
+            answers.append(_or_error(partial(asked.write, own)))
+        return answers
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """Work that shares no batch."""
+
+    call: Callable[[], bytes]
+
+    @property
+    def kind(self) -> None:
+        """It is computed alone."""
+
+    def run(self, works: Sequence[Call]) -> list[bytes | Exception]:
+        """An answer or an exception for each of ``works``."""
+        return [_or_error(work.call) for work in works]
+
+
+def one(answers: Answers) -> bytes:
+    """The answer for the one thing that was asked; raises a Problem where it is refused."""
+    (answer,) = answers
+    if isinstance(answer, Refusal):
+        raise Problem.refused(answer)
+    return as_json(answer.to_dict())
+
+
+def several(answers: Answers) -> bytes:
+    """An answer or a refusal for each stay, in order."""
+    return as_json({"stays": [answer.to_dict() for answer in answers]})
+
+
+def as_json(value: Any) -> bytes:
+    """``value`` as one line of JSON, as ``ibt predict --json`` writes it."""
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def _or_error(call: Callable[[], T]) -> T | Exception:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - one request's failure must not be another's
+        return error
