@@ -40,11 +40,6 @@ def told_of(source: str, theirs: str, message: str) -> str:
     return f"{source}: {message}"
 
 
-def notices(entries: list[Mapping[str, str]]) -> tuple[Notice, ...]:
-    """Warnings from JSON."""
-    return tuple(Notice(str(w["code"]), str(w["message"])) for w in entries)
-
-
 def _arrhythmia(entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
     given, findings, windows = entry["input"], entry["findings"], entry["windows"]
     return ArrhythmiaPrediction(
@@ -55,7 +50,7 @@ def _arrhythmia(entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
         duration=float(given["duration"]),
         leads=tuple(map(str, given["leads"])),
         changes=tuple(map(str, given["changes"])),
-        warnings=notices(entry["warnings"]),
+        warnings=_notices(entry["warnings"]),
         model=_model(entry),
         classes=tuple(
             BundleClass(
@@ -86,7 +81,7 @@ def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:
         source=str(given["source"]),
         format=str(given["format"]),
         changes=tuple(map(str, given["changes"])),
-        warnings=notices(entry["warnings"]),
+        warnings=_notices(entry["warnings"]),
         model=_model(entry),
         hours=np.array([h["hour"] for h in hours], dtype=np.int64),
         risk=np.array([h["risk"] for h in hours], dtype=np.float64),
@@ -107,3 +102,7 @@ def _model(entry: Mapping[str, Any]) -> Model:
         operating_point=str(entry["operating_point"]),
         device=str(entry["device"]),
     )
+
+
+def _notices(entries: list[Mapping[str, str]]) -> tuple[Notice, ...]:
+    return tuple(Notice(str(w["code"]), str(w["message"])) for w in entries)

@@ -10,29 +10,28 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from ibt_deploy.client.answers import answer_of, notices, told_of
+from ibt_deploy.client.answers import answer_of, told_of
 from ibt_deploy.client.transport import Response, ServerError, Transport
 from ibt_deploy.client.uploads import Upload, multipart, upload_of
 from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.inputs import refusal
-from ibt_deploy.predictions import Bools, Floats, Prediction, Refusal
+from ibt_deploy.predictions import Prediction, Refusal, SepsisPrediction
 from ibt_deploy.printable import one_line
 from ibt_deploy.readers import Task
-from ibt_deploy.records import FloatArray, Notice
+from ibt_deploy.records import FloatArray
 from ibt_deploy.variables import NAMES
 
 TOKEN = "IBT_TOKEN"
+_NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 _OTHER: dict[Task, Task] = {"arrhythmia": "sepsis", "sepsis": "arrhythmia"}
 
 Rows: TypeAlias = FloatArray | Sequence[Mapping[str, float | None]]
 
 
 class RemoteStep(NamedTuple):
-    """Risks and alarms of the new hours, warnings about the stay so far, and what to give back next time."""
+    """The answer for the new hours, those missing since the last step included; and what to give back next."""
 
-    risk: Floats
-    alarms: Bools
-    warnings: tuple[Notice, ...]
+    prediction: SepsisPrediction
     state: str
 
 
@@ -130,14 +129,12 @@ class Client:
         if isinstance(answer, _Problem):
             raise InputError(answer.detail, code=answer.code)
         try:
-            return RemoteStep(
-                np.array([hour["risk"] for hour in answer["hours"]], dtype=np.float64),
-                np.array([hour["alarm"] for hour in answer["hours"]], dtype=bool),
-                notices(answer["warnings"]),
-                str(answer["state"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            prediction, state = answer_of(answer, str(answer["input"]["source"])), str(answer["state"])
+        except _NOT_UNDERSTOOD as error:
             raise self._strange(error) from error
+        if not isinstance(prediction, SepsisPrediction):
+            raise self._strange(TypeError(type(prediction).__name__))
+        return RemoteStep(prediction, state)
 
     def _answers(self, path: Path) -> list[Prediction | Refusal]:
         source = str(path)
@@ -152,7 +149,7 @@ class Client:
             return [Refusal(source, answer.code, told_of(source, "", answer.detail))]
         try:
             return [answer_of(entry, source) for entry in answer.get("answers", [answer])]
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except _NOT_UNDERSTOOD as error:
             raise self._strange(error) from error
 
     def _posted(self, upload: Upload, task: Task) -> Any:

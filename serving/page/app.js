@@ -81,7 +81,7 @@ function askForToken() {
 async function example(kind) {
   say("Fetching the example…");
   const files = await Promise.all(EXAMPLES[kind].map(async (name) => {
-    const response = await fetch(`page/example/${name}`, { credentials: "omit" });
+    const response = await fetch(`examples/${name}`, { credentials: "omit" });
     if (!response.ok) throw new Error(`the example ${name} is not on this server`);
     return new File([await response.blob()], name);
   }));

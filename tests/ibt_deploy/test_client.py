@@ -199,22 +199,26 @@ def test_a_content_that_only_the_server_may_know_is_sent(service: FakeService, t
 # a stay hour by hour
 
 
-def test_a_step_gives_and_takes_the_state(service: FakeService) -> None:
-    answer = {
-        "hours": [{"hour": 3, "risk": 0.25, "threshold": 0.1, "alarm": True}],
-        "warnings": [{"code": "single_row", "message": "m"}],
-        "state": "opaque",
-    }
-    service.answers = [(200, {}, json.dumps(answer).encode())] * 2
+def test_a_step_gives_and_takes_the_state(service: FakeService, stays: Predictor) -> None:
+    expected = stays.predict(stay(1, seed=7)).to_dict()
+    service.answers = [(200, {}, json.dumps(expected | {"state": "opaque"}).encode())] * 2
     client = Client(service.url)
     row = np.full((1, N_VARIABLES), np.nan)
     row[0, INDEX["ICULOS"]], row[0, INDEX["HR"]] = 3, 80
     step = client.next(row, "before")
-    assert (step.risk.tolist(), step.alarms.tolist(), step.state) == ([0.25], [True], "opaque")
-    assert step.warnings[0].code == "single_row"
+    assert (step.prediction.to_dict(), step.state) == (expected, "opaque")
     client.next([{"ICULOS": 3.0, "HR": 80.0, "Temp": None}], "before")
     sent = [json.loads(body) for _, _, body in service.requests]
     assert sent[0] == sent[1] == {"rows": [{"HR": 80.0, "ICULOS": 3.0}], "state": "before"}
+
+
+def test_a_step_that_is_no_stay_is_not_understood(
+    service: FakeService, ecg: Predictor, ecg_file: Path
+) -> None:
+    answer = ecg.predict(ecg_file).to_dict() | {"state": "opaque"}
+    service.answers = [(200, {}, json.dumps(answer).encode())]
+    with pytest.raises(ServerError, match="not understood"):
+        Client(service.url).next([{"ICULOS": 1.0}])
 
 
 def test_a_refused_step_is_an_error_of_the_input(service: FakeService) -> None:

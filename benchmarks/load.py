@@ -1,0 +1,218 @@
+"""The HTTP service under load, client and server on this machine: ``python -m benchmarks.load``.
+
+First what the models alone do with the same cores; then throughput and latency at 1 to 128 clients; then four
+times more requests than can be answered; and with ``--soak`` a long time at saturation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.load_client import REFUSED, Outcome, closed_load, open_load, request_of
+from benchmarks.load_server import Server, started
+from benchmarks.machine import markdown
+from ibt_deploy.bundle import load_bundle
+from ibt_deploy.client.uploads import multipart, upload_of
+from ibt_deploy.device import usable_cpus
+from ibt_deploy.scorers.session import OpenGraph
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+INPUTS = {"arrhythmia": EXAMPLES / "recording.hea", "sepsis": EXAMPLES / "stay.psv"}
+WORDS = {"arrhythmia": "ECG", "sepsis": "stay of 40 h"}
+CLIENTS = (1, 8, 32, 128)
+SATURATING = 32
+OVERLOAD = 4
+RECOVERED, BIN = 0.9, 0.25
+
+
+@click.command()
+@click.option(
+    "--seconds", default=8.0, show_default=True, type=click.FloatRange(1, 120), help="For each figure."
+)
+@click.option(
+    "--soak", default=0.0, type=click.FloatRange(0, 3600), help="Seconds at saturation, at the end."
+)
+@click.option(
+    "--task", type=click.Choice(list(INPUTS)), multiple=True, help="Only this task; may be repeated."
+)
+@click.argument("options", nargs=-1, metavar="[-- OPTIONS OF IBT SERVE]")
+def load(seconds: float, soak: float, task: tuple[str, ...], options: tuple[str, ...]) -> None:
+    """Measure the HTTP service under load, beside the pure rate of its models."""
+    tasks = task or tuple(INPUTS)
+    cores = usable_cpus()
+    alone = {t: rate_alone(t, cores, seconds) for t in tasks}
+    with started(*options) as server:
+        requests = {t: _requests(t) for t in tasks}
+        click.echo(f"{_machine(cores)}\n")
+        rates = {}
+        for t in tasks:
+            rates[t] = _throughput(server, t, requests[t], alone[t], seconds)
+        for t in tasks:
+            _overload(server, t, requests[t], rates[t], seconds)
+        if soak:
+            _soak(server, [r for t in tasks for r in requests[t]], soak)
+
+
+def rate_alone(task: str, cores: int, seconds: float) -> float:
+    """Inputs a second through the graph alone: the better of one session on all cores, and one for each."""
+    bundle = load_bundle(task)
+    rates = []
+    for sessions, threads in ((1, cores), (cores, 1)):
+        graphs = [OpenGraph.of(bundle, device="cpu", variant=None, threads=threads) for _ in range(sessions)]
+        end = time.perf_counter() + seconds / 2
+        began = time.perf_counter()
+        with ThreadPoolExecutor(sessions) as pool:
+            done = sum(pool.map(partial(_runs, task, end=end), graphs))
+        rates.append(done / (time.perf_counter() - began))
+        if cores == 1:
+            break
+    return max(rates)
+
+
+def _runs(task: str, graph: OpenGraph, end: float) -> int:
+    run: Callable[[], Any]
+    generator = np.random.default_rng(0)
+    if task == "arrhythmia":
+        signal = generator.standard_normal((1, 12, 2000), dtype=np.float32)
+        run = lambda: graph.run(["logits"], {"signal": signal})  # noqa: E731
+    else:
+        rows = generator.standard_normal((1, 40, 109), dtype=np.float32)
+        past_k, past_v = graph.empty_cache(1)
+        feeds = {"rows": rows, "position": np.arange(40)[None], "past_k": past_k, "past_v": past_v}
+        run = lambda: graph.run(["logit"], feeds)  # noqa: E731
+    done = 0
+    while time.perf_counter() < end:
+        run()
+        done += 1
+    return done
+
+
+def _requests(task: str) -> list[bytes]:
+    return [request_of(f"/v1/{task}", *multipart(upload_of(INPUTS[task]).files))]
+
+
+def _throughput(server: Server, task: str, requests: list[bytes], alone: float, seconds: float) -> float:
+    """Print one table; returns the answers a second at saturation."""
+    rows = []
+    rates = {}
+    asyncio.run(closed_load(server.port, requests, 4, 1.0))
+    for clients in CLIENTS:
+        began, client, served = time.perf_counter(), time.process_time(), server.cpu_seconds()
+        outcome = asyncio.run(closed_load(server.port, requests, clients, seconds))
+        client, served = time.process_time() - client, server.cpu_seconds() - served
+        ended, took, status = outcome.arrays()
+        inside = ended < began + seconds
+        good = inside & (status == 200)
+        rates[clients] = good.sum() / seconds
+        p50, p95, p99 = np.percentile(took[good], (50, 95, 99)) * 1e3 if good.any() else [float("nan")] * 3
+        rows.append(
+            [
+                f"{clients}",
+                f"{rates[clients]:.1f}",
+                f"{100 * rates[clients] / alone:.0f} %",
+                *(f"{p:.1f}" for p in (p50, p95, p99)),
+                _refusals(outcome),
+                f"{100 * client / (client + served):.0f} %",
+            ]
+        )
+    click.echo(f"{WORDS[task]}: the model alone scores {alone:.1f} a second\n")
+    header = ["clients", "answers/s", "of the model alone", "p50 ms", "p95 ms", "p99 ms", "refused"]
+    click.echo(markdown([*header, "client's share of CPU"], rows) + "\n")
+    return float(rates[SATURATING])
+
+
+def _overload(server: Server, task: str, requests: list[bytes], rate: float, seconds: float) -> None:
+    """Four times what can be answered, and then as much as can be."""
+    before = server.resident()
+    outcome = asyncio.run(open_load(server.port, requests, OVERLOAD * rate, seconds))
+    most = server.resident()
+    stopped = time.perf_counter()
+    after = asyncio.run(closed_load(server.port, requests, SATURATING, max(seconds, 4.0), patient=False))
+    ended, took, status = outcome.arrays()
+    refused = np.isin(status, REFUSED)
+    sent = len(status) / seconds
+    click.echo(
+        f"{WORDS[task]}, {OVERLOAD} times saturation: {sent:.0f} requests/s sent, {outcome.skipped} held back"
+    )
+    click.echo(f"- answers/s: {(status == 200).sum() / (ended[-1] - ended[0]):.1f} (before: {rate:.1f})")
+    if refused.any():
+        p50, p99 = np.percentile(took[refused], (50, 99)) * 1e3
+        click.echo(f"- refused {refused.sum()} ({_refusals(outcome)}) in p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    click.echo(f"- other answers: {_others(outcome)}")
+    click.echo(f"- resident memory: {before / 2**20:.0f} MiB before, {most / 2**20:.0f} MiB after")
+    click.echo(f"- full rate again after {_recovery(after, stopped, rate)}\n")
+
+
+def _recovery(after: Outcome, stopped: float, rate: float) -> str:
+    """Seconds until a quarter of a second was served at nine tenths of the usual rate."""
+    ended, _, status = after.arrays()
+    when = ended[status == 200] - stopped
+    counts = np.bincount((when[when >= 0] / BIN).astype(int))
+    good = np.flatnonzero(counts >= RECOVERED * rate * BIN)
+    return f"{(good[0] + 1) * BIN:.2f} s" if len(good) else "longer than was measured"
+
+
+def _soak(server: Server, requests: list[bytes], seconds: float) -> None:
+    """A long time at saturation: what is answered, and the memory after the first minute and at the end."""
+    first = min(60.0, seconds / 2)
+
+    async def both() -> tuple[Outcome, list[tuple[float, int]]]:
+        watching = asyncio.create_task(_watched(server, seconds))
+        outcome = await closed_load(server.port, requests, CLIENTS[-1], seconds, patient=False)
+        return outcome, await watching
+
+    outcome, memory = asyncio.run(both())
+    early = np.median([m for t, m in memory if first <= t < first + 5])
+    late = np.median([m for t, m in memory if t >= seconds - 5])
+    _, _, status = outcome.arrays()
+    click.echo(f"{seconds:g} s at saturation, {CLIENTS[-1]} impatient clients:")
+    click.echo(
+        f"- {(status == 200).sum()} answered, {_refusals(outcome)} refused, others: {_others(outcome)}"
+    )
+    click.echo(
+        f"- resident memory: {early / 2**20:.0f} MiB after {first:g} s, {late / 2**20:.0f} MiB at the end "
+        f"({100 * (late / early - 1):+.1f} %), at most {max(m for _, m in memory) / 2**20:.0f} MiB"
+    )
+
+
+async def _watched(server: Server, seconds: float) -> list[tuple[float, int]]:
+    began = time.perf_counter()
+    seen = []
+    while (now := time.perf_counter() - began) < seconds:
+        seen.append((now, server.resident()))
+        await asyncio.sleep(0.5)
+    return seen
+
+
+def _refusals(outcome: Outcome) -> str:
+    counts = {code: outcome.status.count(code) for code in REFUSED}
+    return ", ".join(f"{n} x {code}" for code, n in counts.items() if n) or "0"
+
+
+def _others(outcome: Outcome) -> str:
+    codes = sorted(set(outcome.status) - {200, *REFUSED})
+    return ", ".join(f"{outcome.status.count(c)} x {c or 'broken connection'}" for c in codes) or "none"
+
+
+def _machine(cores: int) -> str:
+    import platform
+
+    import onnxruntime
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine())
+    versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
+    return f"{cpu}, {cores} cores for client and server together; {versions}"
+
+
+if __name__ == "__main__":
+    load()
