@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ibt_deploy.errors import InputError
-from ibt_deploy.files import AnyFile, as_file
+from ibt_deploy.files import AnyFile
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
-from ibt_deploy.readers import read, task_of
+from ibt_deploy.readers import read_each
 from ibt_deploy.records import Recording, Stay
 
 
@@ -18,12 +18,7 @@ def items_of(file: AnyFile) -> Iterator[Recording | Stay | Refusal]:
     A table of many patients gives one item for each of them, so that one bad patient costs one refusal.
     """
     try:
-        if task_of(file) == "arrhythmia":
-            yield from read(file)
-            return
-        from ibt_deploy.readers.stays import read_each
-
-        for answer in read_each(as_file(file)):
+        for answer in read_each(file):
             yield refusal(str(file), answer) if isinstance(answer, InputError) else answer
     except InputError as error:
         yield refusal(str(file), error.at(str(file)))

@@ -99,7 +99,7 @@ class Predictor:
             items = _read(inputs)
             if len(items) != 1:
                 raise UnsupportedFormat(
-                    f"holds {len(items)} stays; give [path] or use predict_many",
+                    f"holds {len(items)} recordings or stays; give [path] or use predict_many",
                     where=str(inputs),
                     code="several",
                 )

@@ -2,11 +2,14 @@
 
 A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(file, head)`` (whether
 the file is of this format, from its name and its first bytes) and ``read(file)``. It is imported when needed.
+Other packages add readers through an entry point, see :mod:`ibt_deploy.readers.third_party`.
 """
 
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Literal, Protocol, cast
 
@@ -33,6 +36,9 @@ class Reader(Protocol):
 READERS: dict[str, tuple[str, ...]] = {
     "wfdb": (".hea", ".dat", ".mat"),
     "stays": (".psv", ".csv", ".tsv", ".txt", ".parquet"),
+    "dicom": (".dcm",),
+    "scp": (".scp",),
+    "aecg": (".xml",),
     "muse": (".xml",),
     "philips": (".xml",),
     "edf": (".edf", ".bdf", ".rec"),
@@ -56,29 +62,45 @@ def read(file: AnyFile) -> list[Recording] | list[Stay]:
     ------
     InputError
         The file is refused; ``where`` names it.
+    MissingExtra
+        Its reader needs a package that is not installed.
     """
     found = as_file(file)
-    try:
-        return _reader(found).read(found)
-    except InputError as error:
-        raise error.at(str(file)) from None
-    except OSError as error:
-        raise _unreadable(found, error) from error
+    with _refusing(found):
+        return reader_of(found).read(found)
+
+
+def read_each(file: AnyFile) -> Iterator[Recording | Stay | InputError]:
+    """As :func:`read`, with an error in place of each stay of a table that is refused.
+
+    Raises
+    ------
+    InputError
+        The file as a whole is refused.
+    """
+    found = as_file(file)
+    with _refusing(found):
+        reader = reader_of(found)
+        yield from getattr(reader, "read_each", reader.read)(found)
 
 
 def task_of(file: AnyFile) -> Task:
     """The task that scores a file; raises InputError where no reader knows it."""
     found = as_file(file)
-    try:
-        return _reader(found).TASK
-    except InputError as error:
-        raise error.at(str(file)) from None
-    except OSError as error:
-        raise _unreadable(found, error) from error
+    with _refusing(found):
+        return reader_of(found).TASK
 
 
-def _reader(file: File) -> Reader:
-    """The reader for ``file``; only plain files are opened, because a pipe or a device may never end."""
+def reader_of(file: File) -> Reader:
+    """The reader for ``file``; only plain files are opened, because a pipe or a device may never end.
+
+    Raises
+    ------
+    InputError
+        There is none, or nothing can be read.
+    OSError
+        The operating system does not let us.
+    """
     if "\0" in str(file):
         raise MalformedFile("no file has such a name", code="no_such_file")
     kind = file.stat().st_mode
@@ -95,10 +117,25 @@ def _reader(file: File) -> Reader:
         reader = cast(Reader, import_module(f"ibt_deploy.readers.{name}"))
         if reader.sniff(file, head):
             return reader
-    raise UnsupportedFormat(
-        "no reader knows this content; WFDB recordings (give the .hea file) and stays as PSV, CSV or Parquet "
-        "are read, other vendors' formats are not yet"
-    )
+    from ibt_deploy.readers.third_party import third_party_readers
+    from ibt_deploy.readers.unknown import unknown_content
+
+    others, faults = third_party_readers()
+    for other in others:
+        if other.sniff(file, head):
+            return cast(Reader, other)
+    raise unknown_content(file, head, faults)
+
+
+@contextmanager
+def _refusing(file: File) -> Iterator[None]:
+    """Errors of the operating system as refusals, and the file's name in every refusal."""
+    try:
+        yield
+    except InputError as error:
+        raise error.at(str(file)) from error.__cause__
+    except OSError as error:
+        raise _unreadable(file, error) from error
 
 
 def _unreadable(file: File, error: OSError) -> MalformedFile:

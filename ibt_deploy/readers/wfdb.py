@@ -10,6 +10,8 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, UnsupportedFormat
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
+from ibt_deploy.readers.units import MILLIVOLTS as MILLIVOLTS
+from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.wfdb_files import RawSignals, available_frames, raw_signals, signal_files
 from ibt_deploy.readers.wfdb_header import Header, SignalLine, looks_like_header, parse_header
 from ibt_deploy.readers.wfdb_storage import INVALID
@@ -20,7 +22,6 @@ TASK = "arrhythmia"
 
 SUFFIX = ".hea"
 MAX_HEADER_BYTES = 1 << 20
-MILLIVOLTS: dict[str, float] = {"mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "v": 1e3}
 
 
 def sniff(file: File, head: bytes) -> bool:
@@ -110,7 +111,7 @@ def _millivolts_per_unit(header: Header, notes: list[str]) -> dict[int, float]:
     scales: dict[int, float] = {}
     converted, dropped, unstated = set(), [], False
     for number, signal in enumerate(header.signals):
-        scale = MILLIVOLTS.get((signal.unit or "mV").lower())
+        scale = millivolts_per(signal.unit or "mV")
         if scale is None:
             if canonical_lead(signal.name) is not None:
                 raise BadUnits(

@@ -15,7 +15,7 @@ from xml.parsers import expat
 from ibt_deploy.errors import MalformedFile, TooLong
 from ibt_deploy.files import File
 
-MAX_BYTES = 24 << 20
+MAX_BYTES = 16 << 20
 MAX_ELEMENTS = 250_000
 MAX_DEPTH = 200
 """Far beyond any ECG of minutes; so a tree takes less than 500 MB and 2 s whatever the file holds."""

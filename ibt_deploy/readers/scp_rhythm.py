@@ -1,0 +1,251 @@
+"""The rhythm of an SCP-ECG record (EN 1064, sections 4 to 6), in millivolts.
+
+What was compressed is undone in this order: Huffman codes, differences, decimation outside the protected
+zones (bimodal compression), subtraction of the reference beat.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, TooLong, UnsupportedFormat
+from ibt_deploy.readers.scp_huffman import Huffman, Integers, huffman_of
+from ibt_deploy.readers.scp_record import ScpLead, ScpRecord, leads_of
+from ibt_deploy.readers.units import rate_of_interval
+
+MAX_ENCODED_BYTES = 5 << 18
+"""Of Huffman codes; 12 leads of the largest size that the format allows are 0.75 MiB."""
+MICROSECOND = 1e-6
+NANOVOLTS_PER_MILLIVOLT = 1e6
+_SIGNAL = struct.Struct("<HHBB")
+_BEATS = struct.Struct("<HHH")
+_SUBTRACTION = struct.Struct("<HIII")
+_ZONE = struct.Struct("<II")
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rhythm:
+    """Millivolts, shape ``(leads, samples)``, NaN where a lead does not extend; rate in Hz; lead names."""
+
+    signal: FloatArray
+    rate: float
+    leads: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Section 5 or 6 (5.8, 5.9): amplitude of one step in nV, interval in µs, order of differences."""
+
+    nanovolts: int
+    interval: int
+    order: int
+    bimodal: bool
+    data: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class _Beats:
+    """Section 4 (5.7): where the reference beat was subtracted, and which zones were not decimated.
+
+    Samples count from 1, ends belong to the zones.
+    """
+
+    milliseconds: int = 0
+    fiducial: int = 0
+    subtracted: tuple[tuple[int, int, int], ...] = ()
+    protected: tuple[tuple[int, int], ...] = field(default=())
+
+
+def rhythm_of(record: ScpRecord) -> Rhythm:
+    """The rhythm of a record.
+
+    Raises
+    ------
+    InputError
+        MalformedFile: sections that are missing, truncated or contradict each other. BadUnits,
+        BadSampling: no amplitude or interval. UnsupportedFormat: a compression that the standard does not
+        define.
+    """
+    leads, subtracted = leads_of(record.body(3, "leads"))
+    huffman = huffman_of(record.bodies[2]) if 2 in record.bodies else None
+    encoded = _encoded(record.body(6, "rhythm"), len(leads), 6)
+    beat = _encoded(record.bodies[5], len(leads), 5) if 5 in record.bodies else None
+    beats = _beats(record.bodies[4], subtracted or encoded.bimodal) if 4 in record.bodies else _Beats()
+    if (subtracted or encoded.bimodal) and (beat is None or 4 not in record.bodies):
+        raise MalformedFile("a reference beat is used, but section 4 or 5 is missing", code="missing_section")
+    factor = 1
+    interval = encoded.interval
+    if beat is not None and (subtracted or encoded.bimodal):
+        factor, rest = divmod(encoded.interval, beat.interval)
+        interval = beat.interval
+        if factor < 1 or rest:
+            raise UnsupportedFormat(
+                f"rhythm at {encoded.interval} µs and reference beat at {beat.interval} µs do not fit",
+                code="unsupported_compression",
+            )
+    zones = beats.protected if encoded.bimodal else ()
+    origin = min(lead.first for lead in leads)
+    signal = np.full((len(leads), max(lead.last for lead in leads) - origin + 1), np.nan)
+    for number, (lead, data) in enumerate(zip(leads, encoded.data, strict=True)):
+        spans = _spans(lead, zones, factor)
+        stored = _samples(data, sum(span.stored for span in spans), huffman, encoded.order, lead)
+        whole = _undecimated(stored, spans, factor, lead.samples) * float(encoded.nanovolts)
+        if subtracted and beat is not None:
+            _add_beats(whole, lead, _reference(beat, number, beats, huffman), beats)
+        start = lead.first - origin
+        signal[number, start : start + len(whole)] = whole / NANOVOLTS_PER_MILLIVOLT
+    used = [
+        name
+        for name, on in (
+            ("reference beat added back", subtracted),
+            (f"decimated by {factor} outside protected zones, interpolated", factor > 1),
+        )
+        if on
+    ]
+    return Rhythm(
+        signal,
+        rate_of_interval(interval * MICROSECOND, MICROSECOND / 2),
+        tuple(lead.name for lead in leads),
+        tuple(used),
+    )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Samples of a lead, from 0, that were stored one by one or decimated by ``factor``."""
+
+    start: int
+    stop: int
+    factor: int
+
+    @property
+    def stored(self) -> int:
+        return -(-(self.stop - self.start) // self.factor)
+
+
+def _spans(lead: ScpLead, zones: tuple[tuple[int, int], ...], factor: int) -> list[_Span]:
+    """The lead as protected and decimated spans, in order."""
+    spans, place = [], 0
+    for first, last in sorted(zones) if factor > 1 else ():
+        start = max(first - lead.first, place)
+        stop = min(last - lead.first + 1, lead.samples)
+        if stop <= start:
+            continue
+        if start > place:
+            spans.append(_Span(place, start, factor))
+        spans.append(_Span(start, stop, 1))
+        place = stop
+    if place < lead.samples:
+        spans.append(_Span(place, lead.samples, factor))
+    return spans
+
+
+def _undecimated(stored: Integers, spans: list[_Span], factor: int, samples: int) -> FloatArray:
+    """The lead at the full rate: a decimated value stands in the middle of its block, lines between them."""
+    if factor == 1:
+        return stored.astype(np.float64)
+    whole = np.empty(samples)
+    place = 0
+    for span in spans:
+        values = stored[place : place + span.stored]
+        place += span.stored
+        centres = span.start + np.arange(len(values)) * span.factor + (span.factor - 1) / 2
+        whole[span.start : span.stop] = np.interp(np.arange(span.start, span.stop), centres, values)
+    return whole
+
+
+def _samples(data: bytes, count: int, huffman: Huffman | None, order: int, lead: ScpLead) -> Integers:
+    """The ``count`` samples of a lead, Huffman codes and differences undone."""
+    if huffman is None:
+        values: Integers = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")[:count].astype(np.int64)
+    elif count > 8 * len(data) + 1:
+        values = np.empty(0, dtype=np.int64)
+    else:
+        values = huffman.decoded(data, count)
+    # writers that count from 0 state one sample more than they store
+    missing = count - len(values)
+    if missing == 1 and lead.first == 0 and len(values):
+        values = np.append(values, 0 if order else values[-1])
+    elif missing:
+        raise MalformedFile(
+            f"lead {lead.name} is truncated: {len(values)} of {count} samples", code="truncated_file"
+        )
+    return _undifferenced(values, order)
+
+
+def _undifferenced(values: Integers, order: int) -> Integers:
+    """Samples from their first or second differences (5.9.3); 16-bit arithmetic, as writers have it."""
+    if order == 1:
+        values = np.cumsum(values)
+    elif order == 2 and len(values) > 2:
+        slopes = np.concatenate(([values[1] - values[0]], values[2:])).cumsum()
+        values = np.concatenate(([0], slopes.cumsum())) + values[0]
+    return values.astype(np.int16).astype(np.int64) if order else values
+
+
+def _reference(beat: _Encoded, number: int, beats: _Beats, huffman: Huffman | None) -> FloatArray:
+    """Reference beat 0 of a lead in nanovolts."""
+    count = beats.milliseconds * 1000 // beat.interval
+    lead = ScpLead(0, 1, max(count, 1))
+    samples = _samples(beat.data[number], count, huffman, beat.order, lead)
+    return samples.astype(np.float64) * beat.nanovolts
+
+
+def _add_beats(whole: FloatArray, lead: ScpLead, reference: FloatArray, beats: _Beats) -> None:
+    """Add the reference beat to the residual, fiducial point on fiducial point."""
+    for first, fiducial, last in beats.subtracted:
+        shift = fiducial - beats.fiducial + 1
+        start = max(first, lead.first, shift)
+        stop = min(last, lead.last, shift + len(reference) - 1) + 1
+        if stop > start:
+            whole[start - lead.first : stop - lead.first] += reference[start - shift : stop - shift]
+
+
+def _encoded(body: bytes, leads: int, number: int) -> _Encoded:
+    if len(body) < _SIGNAL.size + 2 * leads:
+        raise MalformedFile(f"section {number} is truncated", code="truncated_file")
+    nanovolts, interval, order, bimodal = _SIGNAL.unpack_from(body)
+    if not interval:
+        raise BadSampling(f"section {number} states no sample interval", code="missing_rate")
+    if not nanovolts:
+        raise BadUnits(f"section {number} states no amplitude of a step", code="missing_gain")
+    if order > 2:
+        raise UnsupportedFormat(f"differences of order {order}", code="unsupported_compression")
+    sizes = struct.unpack_from(f"<{leads}H", body, _SIGNAL.size)
+    place = _SIGNAL.size + 2 * leads
+    if sum(sizes) > MAX_ENCODED_BYTES:
+        raise TooLong("more data than any resting ECG", code="recording_too_long")
+    if place + sum(sizes) > len(body):
+        raise MalformedFile(f"the leads of section {number} are truncated", code="truncated_file")
+    data = []
+    for size in sizes:
+        data.append(body[place : place + size])
+        place += size
+    return _Encoded(nanovolts, interval, order, number == 6 and bimodal != 0, tuple(data))
+
+
+def _beats(body: bytes, needed: bool) -> _Beats:
+    """Section 4; its zones matter only where something was subtracted or decimated."""
+    if len(body) < _BEATS.size:
+        raise MalformedFile("section 4 is truncated", code="truncated_file")
+    milliseconds, fiducial, count = _BEATS.unpack_from(body)
+    zones = _BEATS.size + count * _SUBTRACTION.size
+    if not needed:
+        return _Beats(milliseconds, fiducial)
+    if zones > len(body):
+        raise MalformedFile("section 4 is truncated", code="truncated_file")
+    entries = _SUBTRACTION.iter_unpack(body[_BEATS.size : zones])
+    protected = body[zones : zones + count * _ZONE.size]
+    return _Beats(
+        milliseconds,
+        fiducial,
+        tuple((first, middle, last) for kind, first, middle, last in entries if kind == 0),
+        tuple(_ZONE.iter_unpack(protected[: len(protected) // _ZONE.size * _ZONE.size])),
+    )
