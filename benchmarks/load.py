@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,7 @@ def _throughput(server: Server, task: str, requests: list[bytes], alone: float, 
                 f"{rates[clients]:.1f}",
                 f"{100 * rates[clients] / alone:.0f} %",
                 *(f"{p:.1f}" for p in (p50, p95, p99)),
-                _refusals(outcome),
+                _refusals(outcome) + (f"; {other}" if (other := _others(outcome)) != "none" else ""),
                 f"{100 * client / (client + served):.0f} %",
             ]
         )
@@ -133,8 +133,9 @@ def _throughput(server: Server, task: str, requests: list[bytes], alone: float, 
 def _overload(server: Server, task: str, requests: list[bytes], rate: float, seconds: float) -> None:
     """Four times what can be answered, and then as much as can be."""
     before = server.resident()
-    outcome = asyncio.run(open_load(server.port, requests, OVERLOAD * rate, seconds))
-    most = server.resident()
+    outcome, memory = asyncio.run(
+        _watched(server, open_load(server.port, requests, OVERLOAD * rate, seconds))
+    )
     stopped = time.perf_counter()
     after = asyncio.run(closed_load(server.port, requests, SATURATING, max(seconds, 4.0), patient=False))
     ended, took, status = outcome.arrays()
@@ -148,7 +149,8 @@ def _overload(server: Server, task: str, requests: list[bytes], rate: float, sec
         p50, p99 = np.percentile(took[refused], (50, 99)) * 1e3
         click.echo(f"- refused {refused.sum()} ({_refusals(outcome)}) in p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     click.echo(f"- other answers: {_others(outcome)}")
-    click.echo(f"- resident memory: {before / 2**20:.0f} MiB before, {most / 2**20:.0f} MiB after")
+    most = max(m for _, m in memory)
+    click.echo(f"- resident memory: {before / 2**20:.0f} MiB before, at most {most / 2**20:.0f} MiB")
     click.echo(f"- full rate again after {_recovery(after, stopped, rate)}\n")
 
 
@@ -165,16 +167,11 @@ def _soak(server: Server, requests: list[bytes], seconds: float) -> None:
     """A long time at saturation: what is answered, and the memory after the first minute and at the end."""
     first = min(60.0, seconds / 2)
 
-    async def both() -> tuple[Outcome, list[tuple[float, int]]]:
-        watching = asyncio.create_task(_watched(server, seconds))
-        outcome = await closed_load(server.port, requests, CLIENTS[-1], seconds, patient=False)
-        return outcome, await watching
-
-    outcome, memory = asyncio.run(both())
+    outcome, memory = asyncio.run(_watched(server, closed_load(server.port, requests, CLIENTS[-1], seconds)))
     early = np.median([m for t, m in memory if first <= t < first + 5])
-    late = np.median([m for t, m in memory if t >= seconds - 5])
+    late = np.median([m for t, m in memory if seconds - 5 <= t <= seconds])
     _, _, status = outcome.arrays()
-    click.echo(f"{seconds:g} s at saturation, {CLIENTS[-1]} impatient clients:")
+    click.echo(f"{seconds:g} s at saturation, {CLIENTS[-1]} clients:")
     click.echo(
         f"- {(status == 200).sum()} answered, {_refusals(outcome)} refused, others: {_others(outcome)}"
     )
@@ -184,13 +181,17 @@ def _soak(server: Server, requests: list[bytes], seconds: float) -> None:
     )
 
 
-async def _watched(server: Server, seconds: float) -> list[tuple[float, int]]:
+async def _watched(
+    server: Server, load: Coroutine[Any, Any, Outcome]
+) -> tuple[Outcome, list[tuple[float, int]]]:
+    """The outcome of a load, and meanwhile the memory of the server: seconds since it began, and bytes."""
     began = time.perf_counter()
-    seen = []
-    while (now := time.perf_counter() - began) < seconds:
-        seen.append((now, server.resident()))
-        await asyncio.sleep(0.5)
-    return seen
+    running = asyncio.create_task(load)
+    seen: list[tuple[float, int]] = []
+    while not running.done():
+        seen.append((time.perf_counter() - began, server.resident()))
+        await asyncio.wait([running], timeout=0.5)
+    return await running, seen
 
 
 def _refusals(outcome: Outcome) -> str:
