@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "ibt.commands"
 OWN: dict[str, str] = {
     "predict": "Score ECG recordings and ICU stays.",
+    "batch": "Score a whole export: every record answered or refused, resumable.",
     "inspect": "Show what was read and everything preprocessing would change.",
     "models": "List the models that are installed, or print a model card.",
     "verify": "Check a bundle's files and recompute its golden inputs on this machine.",

@@ -1,0 +1,272 @@
+"""Records in tar and zip archives, listed and read without unpacking anything to disk.
+
+Members of a zip and of a plain tar are read where they lie. A compressed tar can only be read from its
+start: each worker keeps its place in it and reads on, so that it is decompressed once by each worker.
+
+An archive is somebody else's data. Its members are read into memory up to :data:`MAX_RECORD_BYTES`, and an
+archive that holds far more than it weighs is refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from ibt_deploy.batch.grouping import grouped
+from ibt_deploy.batch.listing import Entry, MemberEntry, RefusedEntry, Stamp, stamp_of
+from ibt_deploy.errors import InputError, MalformedFile, TooLong
+from ibt_deploy.extras import missing_extra
+from ibt_deploy.files import MemoryFile, MemoryFolder
+from ibt_deploy.printable import one_line
+
+ZIP = (".zip",)
+TAR = (".tar",)
+TAR_GZ = (".tar.gz", ".tgz")
+TAR_ZST = (".tar.zst", ".tzst")
+SUFFIXES = ZIP + TAR + TAR_GZ + TAR_ZST
+
+MAX_RECORD_BYTES = 512 << 20
+MAX_MEMBERS = 5_000_000
+MAX_RATIO = 200
+"""Uncompressed over compressed size: ECGs as 16-bit numbers reach 10, as text 30."""
+ALWAYS_ALLOWED_BYTES = 1 << 30
+MAX_HEADER_BYTES = 1 << 20
+_ZST_WINDOW = 1 << 27
+_CHUNK = 1 << 20
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file is an archive, by its name."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def archive_entries(path: str) -> Iterator[Entry]:
+    """The records in an archive, in an order in which it can be read.
+
+    What cannot be read costs a refusal: a member on its own, or the rest of an archive that is damaged.
+    """
+    members: dict[str, tuple[int, int]] = {}
+    try:
+        stamp = stamp_of(Path(path).stat())
+        listing = _zip_members(path) if path.lower().endswith(ZIP) else _tar_members(path)
+        yield from _collected(listing, members, path, stamp)
+        rest = None
+    except InputError as error:
+        rest = RefusedEntry(path, error.code, one_line(error.at(path)))
+    except _UNREADABLE as error:
+        rest = RefusedEntry(path, "damaged_archive", f"{path}: damaged archive: {one_line(error)}")
+    if members:
+        yield from _records(path, stamp, members)
+    if rest is not None:
+        yield rest
+
+
+def _collected(
+    listing: Iterator[tuple[str, int, int, tuple[str, str] | None]],
+    members: dict[str, tuple[int, int]],
+    path: str,
+    stamp: Stamp,
+) -> Iterator[RefusedEntry]:
+    """Fill ``members``; yields a refusal for each that cannot be read, raises TooLong for a bomb."""
+    allowed = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * stamp[0])
+    total = 0
+    for count, (name, offset, size, fault) in enumerate(listing):
+        if count >= MAX_MEMBERS:
+            raise TooLong(f"more than {MAX_MEMBERS} members; cut it", code="archive_too_large")
+        if _hidden(name):
+            continue
+        source = f"{path}/{name}"
+        if fault is not None:
+            yield RefusedEntry(source, fault[0], f"{source}: {fault[1]}")
+            continue
+        if size > MAX_RECORD_BYTES:
+            text = f"{size >> 20} MiB, at most {MAX_RECORD_BYTES >> 20} MiB are read from an archive"
+            yield RefusedEntry(source, "member_too_large", f"{source}: {text}")
+            continue
+        total += size
+        if total > allowed:
+            raise TooLong(
+                f"holds more than {MAX_RATIO} times its size; what follows was not read",
+                code="archive_too_large",
+            )
+        members[name] = (offset, size)
+
+
+def _records(path: str, stamp: Stamp, members: dict[str, tuple[int, int]]) -> Iterator[Entry]:
+    folders: dict[str, list[str]] = {}
+    for name in members:
+        folder, _, plain = name.rpartition("/")
+        folders.setdefault(folder, []).append(plain)
+    with Archive(path) as archive:
+        found = []
+        for folder, names in folders.items():
+            prefix = f"{folder}/" if folder else ""
+            for main, companions in grouped(names, partial(_header_text, archive, prefix, members)):
+                parts = sorted((prefix + n, *members[prefix + n]) for n in (main, *companions))
+                parts.sort(key=lambda part: part[1])
+                found.append(MemberEntry(path, stamp, prefix + main, tuple(parts)))
+    found.sort(key=lambda entry: (entry.members[-1][1], entry.name))
+    for entry in found:
+        size = sum(part[2] for part in entry.members)
+        if size > MAX_RECORD_BYTES:
+            source = f"{path}/{entry.name}"
+            text = f"{size >> 20} MiB, at most {MAX_RECORD_BYTES >> 20} MiB are read from an archive"
+            yield RefusedEntry(source, "member_too_large", f"{source}: {text}")
+        else:
+            yield entry
+
+
+def _header_text(archive: Archive, prefix: str, members: dict[str, tuple[int, int]], name: str) -> str:
+    offset, size = members[prefix + name]
+    if size > MAX_HEADER_BYTES:
+        return ""
+    try:
+        return archive.read(prefix + name, offset, size).decode("utf-8", errors="replace")
+    except InputError:
+        return ""
+
+
+class Archive:
+    """An open archive; ``read`` gives the bytes of a member."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._zip: zipfile.ZipFile | None = None
+        self._stream: IO[bytes] | None = None
+        self._position = 0
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; reading opens it again."""
+        for handle in (self._zip, self._stream):
+            if handle is not None:
+                handle.close()
+        self._zip = self._stream = None
+
+    def folder(self, entry: MemberEntry) -> MemoryFile:
+        """The file of a record, in memory, with those that belong to it beside it."""
+        folder, _, plain = entry.name.rpartition("/")
+        label = f"{self.path}/{folder}" if folder else self.path
+        files = {name.rpartition("/")[2]: self.read(name, at, size) for name, at, size in entry.members}
+        return MemoryFolder(files, label) / plain
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Bytes of a member; raises MalformedFile where the archive is damaged."""
+        try:
+            data = self._from_zip(name) if self.path.lower().endswith(ZIP) else self._from_tar(offset, size)
+        except _DAMAGE as error:
+            self.close()
+            raise MalformedFile(
+                f"damaged archive: {one_line(error)}", where=f"{self.path}/{name}", code="damaged_archive"
+            ) from error
+        if len(data) != size:
+            self.close()
+            raise MalformedFile(
+                "the archive ends within this member", where=f"{self.path}/{name}", code="damaged_archive"
+            )
+        return data
+
+    def _from_zip(self, name: str) -> bytes:
+        if self._zip is None:
+            self._zip = zipfile.ZipFile(self.path)
+        return self._zip.read(name)
+
+    def _from_tar(self, offset: int, size: int) -> bytes:
+        if self._stream is None or (offset < self._position and not self.path.lower().endswith(TAR)):
+            self.close()
+            self._stream, self._position = _uncompressed(self.path), 0
+        if self.path.lower().endswith(TAR):
+            self._stream.seek(offset)
+            return self._stream.read(size)
+        while self._position < offset:
+            skipped = len(self._stream.read(min(_CHUNK, offset - self._position)))
+            if not skipped:
+                raise EOFError("it ends too early")
+            self._position += skipped
+        pieces = []
+        while size and (piece := self._stream.read(size)):
+            pieces.append(piece)
+            size -= len(piece)
+            self._position += len(piece)
+        return b"".join(pieces)
+
+
+def _zip_members(path: str) -> Iterator[tuple[str, int, int, tuple[str, str] | None]]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            fault = None
+            if info.flag_bits & 1:
+                fault = ("encrypted", "encrypted; decrypt the archive first")
+            elif (
+                info.file_size > max(_CHUNK, 1100 * info.compress_size) or info.compress_type not in _METHODS
+            ):
+                fault = ("damaged_archive", "impossible size or unknown compression")
+            yield info.filename, 0, info.file_size, fault
+
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+def _tar_members(path: str) -> Iterator[tuple[str, int, int, tuple[str, str] | None]]:
+    with _uncompressed(path) as stream:
+        mode = "r:" if path.lower().endswith(TAR) else "r|"
+        with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
+            while (info := archive.next()) is not None:
+                archive.members = []  # which it would keep for ever
+                if info.isdir():
+                    continue
+                fault = None if info.isreg() and not info.issparse() else ("not_a_file", "no plain file")
+                yield info.name.removeprefix("./"), info.offset_data, info.size, fault
+
+
+def _uncompressed(path: str) -> BinaryIO:
+    if path.lower().endswith(TAR):
+        return Path(path).open("rb")
+    if path.lower().endswith(TAR_GZ):
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    try:
+        import zstandard
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, f"{path}:") from error
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW)
+    raw = Path(path).open("rb")  # noqa: SIM115
+    return cast("BinaryIO", decompressor.stream_reader(raw, read_across_frames=True, closefd=True))
+
+
+def _damage() -> tuple[type[BaseException], ...]:
+    found: list[type[BaseException]] = [zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error]
+    found += [gzip.BadGzipFile, NotImplementedError, RuntimeError]
+    try:
+        import lzma
+
+        found.append(lzma.LZMAError)
+    except ModuleNotFoundError:  # Python built without it
+        pass
+    try:
+        import zstandard
+
+        found.append(zstandard.ZstdError)
+    except ModuleNotFoundError:
+        pass
+    return tuple(found)
+
+
+_DAMAGE = _damage()
+_UNREADABLE: tuple[type[BaseException], ...] = (OSError, *_DAMAGE)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

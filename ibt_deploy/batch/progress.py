@@ -1,0 +1,80 @@
+"""How far a run is: a line that changes where a person watches, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+QUIET_SECONDS = 30.0
+
+
+class Progress:
+    """Counts records and refusals and shows them on standard error.
+
+    Parameters
+    ----------
+    total
+        Inputs of the run.
+    before
+        Inputs that earlier runs have answered.
+    noun
+        What an input is called, in the plural.
+    """
+
+    def __init__(self, total: int, before: int, noun: str, stream: TextIO | None = None) -> None:
+        self._total, self._before, self._noun = total, before, noun
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._start = self._shown = time.monotonic()
+        self._done = before
+        self._refused = 0
+        self._width = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
+
+    def add(self, inputs: int, refused: int) -> None:
+        """Some more inputs are answered."""
+        self._done += inputs
+        self._refused += refused
+
+    def show(self) -> None:
+        """Bring the line up to date, or write one if it is time."""
+        now = time.monotonic()
+        if self._live:
+            line = self.line()
+            self._stream.write("\r" + line.ljust(self._width))
+            self._stream.flush()
+            self._width = len(line)
+        elif now - self._shown >= QUIET_SECONDS:
+            self._shown = now
+            self._stream.write(f"ibt batch: {self.line()}\n")
+            self._stream.flush()
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._live and self._width:
+            self.show()
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def line(self) -> str:
+        """Inputs, rate, refusals and time left."""
+        done = self._done - self._before
+        rate = done / self.seconds if self.seconds > 0 else 0.0
+        left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
+        share = 100 * self._done // self._total if self._total else 100
+        return (
+            f"{self._done:,} of {self._total:,} {self._noun} ({share} %), {rate:,.1f}/s, "
+            f"{self._refused:,} refused{left}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,164 @@
+"""``report.html``: a run on one page, without anything from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from ibt_deploy.batch.columns import short_name
+from ibt_deploy.batch.report_style import STYLE
+from ibt_deploy.batch.tally import PROBABILITY_EDGES, RISK_EDGES, Tally
+from ibt_deploy.contract import BundleClass
+from ibt_deploy.predictions import NOTICE
+
+_WIDTH, _HEIGHT = 240, 64
+_WIDE, _HIGH = 640, 180
+
+
+def report_page(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleClass] = ()) -> str:
+    """The page of a finished run, as HTML."""
+    stays = summary["task"] == "sepsis"
+    title = "Sepsis risk of ICU stays" if stays else "Findings of 12-lead ECGs"
+    body = [
+        f"<header><p class=eyebrow>ibt batch</p><h1>{title}</h1>",
+        f"<p class=notice>{escape(NOTICE)}</p></header>",
+        _figures(summary, tally),
+        _risks(summary, tally) if stays else _findings(tally, classes),
+        _table("Refused", "refusals", "reason", summary["refused"], "Nothing was refused."),
+        _table("Warnings", "records", "code", summary["warnings"], "No record carries a warning."),
+        _model(summary),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}: {summary['records']:,} scored, {summary['refusals']:,} refused</title>"
+        f"<style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(body) + "\n</main></body></html>\n"
+    )
+
+
+def _figures(summary: dict[str, Any], tally: Tally) -> str:
+    noun = "stays" if summary["task"] == "sepsis" else "recordings"
+    figures = [
+        (f"{summary['inputs']:,}", "inputs"),
+        (f"{summary['records']:,}", f"{noun} scored"),
+        (f"{summary['refusals']:,}", "refused"),
+    ]
+    if summary["task"] == "sepsis":
+        figures += [
+            (f"{tally.rows:,}", "hours"),
+            (_percent(tally.alarm_stays, tally.records), "stays with an alarm"),
+        ]
+    cells = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for value, label in figures)
+    return f"<section class=figures>{cells}</section>"
+
+
+def _findings(tally: Tally, classes: Sequence[BundleClass]) -> str:
+    """One row for each class: how many have it, and how its probability is spread."""
+    rows = []
+    for found in classes:
+        name = short_name(found.abbreviation)
+        count = tally.positives.get(name, 0)
+        share = count / tally.records if tally.records else 0.0
+        status = "" if found.evaluable else "<em>not evaluable</em>"
+        picture = _histogram(
+            tally.histograms.get(name, []),
+            f"Probabilities of {found.name}",
+            _WIDTH,
+            _HEIGHT,
+            logarithmic=True,
+        )
+        rows.append(
+            f"<tr><th scope=row><b>{escape(name)}</b> {escape(found.name)} {status}"
+            f"</th><td class=n>{count:,}</td><td class=n>{_percent(count, tally.records)}"
+            f'<i class=bar style="--share:{share:.4f}"></i></td><td>{picture}</td></tr>'
+        )
+    return (
+        "<section><h2>Findings</h2><p>Recordings in which each class reaches its threshold, and how its "
+        "calibrated probability is spread from 0 to 1 (logarithmic heights). A class that is not evaluable "
+        "is never reported as positive: training had too few of it.</p>"
+        "<table class=findings><thead><tr><th>class<th class=n>positive<th class=n>share"
+        "<th>probability</tr></thead><tbody>" + "".join(rows) + "</tbody></table></section>"
+    )
+
+
+def _risks(summary: dict[str, Any], tally: Tally) -> str:
+    pictures = []
+    for name, heading, noun in (
+        ("risk", "Risk of every hour", "hours"),
+        ("highest risk", "Highest risk of every stay", "stays"),
+    ):
+        counts = tally.histograms.get(name, [])
+        picture = _histogram(counts, heading, _WIDE, _HIGH, logarithmic=False, edges=RISK_EDGES)
+        pictures.append(
+            f"<figure><figcaption>{heading} ({sum(counts):,} {noun})</figcaption>{picture}</figure>"
+        )
+    alarms = (
+        f"<p>{tally.alarm_hours:,} of {tally.rows:,} hours ({_percent(tally.alarm_hours, tally.rows)}) reach "
+        f"the threshold of the operating point <b>{escape(summary['model']['operating_point'])}</b>, in "
+        f"{tally.alarm_stays:,} of {tally.records:,} stays.</p>"
+    )
+    return f"<section><h2>Risks</h2>{alarms}{''.join(pictures)}</section>"
+
+
+def _histogram(
+    counts: Sequence[int],
+    label: str,
+    width: int,
+    height: int,
+    *,
+    logarithmic: bool,
+    edges: Sequence[float] = PROBABILITY_EDGES,
+) -> str:
+    """Bars of equal width, one for each interval, as SVG; the intervals are named where there is room."""
+    from math import log1p
+
+    if not counts or not any(counts):
+        return "<span class=none>none</span>"
+    heights = [log1p(count) if logarithmic else float(count) for count in counts]
+    room = 0 if width == _WIDTH else 34
+    step, top = width / len(counts), max(heights)
+    shapes = []
+    for place, (count, value) in enumerate(zip(counts, heights, strict=True)):
+        tall = (height - room) * value / top
+        text = f"{edges[place]:g} to {edges[place + 1]:g}: {count:,}"
+        shapes.append(
+            f'<rect x="{place * step + 0.5:.1f}" y="{height - room - tall:.1f}" width="{step - 1:.1f}" '
+            f'height="{tall:.1f}"><title>{text}</title></rect>'
+        )
+        if room:
+            shapes.append(f'<text x="{place * step:.1f}" y="{height - 18}">{edges[place]:g}</text>')
+    base = f'<path d="M0 {height - room}.5H{width}"/>'
+    return (
+        f'<svg viewBox="0 0 {width} {height + 1}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(shapes)}{base}</svg>"
+    )
+
+
+def _table(title: str, count: str, what: str, rows: dict[str, int], nothing: str) -> str:
+    if not rows:
+        return f"<section><h2>{title}</h2><p>{nothing}</p></section>"
+    body = "".join(
+        f"<tr><th scope=row><code>{escape(code)}</code></th><td class=n>{number:,}</td></tr>"
+        for code, number in rows.items()
+    )
+    return (
+        f"<section><h2>{title}</h2><table><thead><tr><th>{what}<th class=n>{count}</tr></thead>"
+        f"<tbody>{body}</tbody></table></section>"
+    )
+
+
+def _model(summary: dict[str, Any]) -> str:
+    rows = summary["model"] | {"inputs (SHA-256 of the list)": summary["inputs_sha256"]}
+    if summary["mapping_sha256"]:
+        rows["mapping (SHA-256)"] = summary["mapping_sha256"]
+    rows |= {f"version of {name}": str(version) for name, version in summary["versions"].items()}
+    body = "".join(
+        f"<tr><th scope=row>{escape(name.replace('_', ' '))}</th><td><code>{escape(value)}</code></td></tr>"
+        for name, value in rows.items()
+    )
+    return f"<section><h2>Model</h2><table class=model><tbody>{body}</tbody></table></section>"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"

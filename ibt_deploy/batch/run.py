@@ -1,0 +1,329 @@
+"""A batch run from beginning to end: list, plan, compare with what is there, score, sum up."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ibt_deploy import __version__
+from ibt_deploy.batch.archives import is_archive
+from ibt_deploy.batch.errors import BatchError
+from ibt_deploy.batch.items import Items, PlannedFiles
+from ibt_deploy.batch.job import LAYOUT, Format, Job
+from ibt_deploy.batch.local import LocalEngine
+from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, write_whole
+from ibt_deploy.batch.plan import Plan, difference, stored_plan, written_plan
+from ibt_deploy.batch.progress import Progress
+from ibt_deploy.batch.report import report_page
+from ibt_deploy.batch.sources import entries_of, first_files
+from ibt_deploy.batch.summary import summary_of
+from ibt_deploy.batch.tally import Tally
+from ibt_deploy.bundle import load_bundle
+from ibt_deploy.device import Device, open_session, usable_cpus
+from ibt_deploy.errors import InputError
+from ibt_deploy.readers import Task, task_of
+
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = ("local", "ray")
+SUMMARY, REPORT, JOB, PLAN = "summary.json", "report.html", "job.json", "plan.jsonl"
+TABLE_SUFFIXES = (".psv", ".parquet", ".csv.gz", ".psv.gz", ".csv.zst", ".psv.zst", ".tsv.gz", ".tsv.zst")
+_LOOKED_AT = 50
+_TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user asks for; see ``ibt batch --help``.
+
+    Attributes
+    ----------
+    sources
+        Folders, files, globs, lists and archives.
+    out
+        Folder of the results.
+    task
+        Found from the first input that can be read where left out.
+    mapping
+        File that says which columns of a table are which variables.
+    workers
+        Processes; all usable CPUs where left out, never more.
+    resume, restart
+        Go on with the run in ``out``; or remove it and begin again.
+    """
+
+    sources: Sequence[str]
+    out: str | Path
+    task: Task | None = None
+    mapping: str | Path | None = None
+    workers: int | None = None
+    engine: Engine = "local"
+    device: Device = "auto"
+    bundle: str | Path | None = None
+    precision: str | None = None
+    operating_point: str | None = None
+    format: Format = "parquet"
+    resume: bool = False
+    restart: bool = False
+
+
+@dataclass
+class Result:
+    """What became of a run: its counts, and what this call of it did."""
+
+    tally: Tally
+    summary: dict[str, object] = field(default_factory=dict)
+
+
+def run_batch(options: Options) -> Result:
+    """Score everything that the sources name.
+
+    Raises
+    ------
+    BatchError
+        The run cannot start or go on; the message says what to do. What is done stays done.
+    BundleError, DeviceError, MissingExtra
+        The model cannot be used, or a package is missing.
+    """
+    output = Output(Path(options.out))
+    with _locked(output):
+        _check_there(output, options)
+        items, job = _planned(options, output)
+        output.prepare()
+        done = _tallies(output, job)
+        waiting = [part for part in range(len(items)) if part not in done]
+        before = sum(tally.inputs for tally in done.values())
+        progress = Progress(items.total, before, "recordings" if job.task == "arrhythmia" else "stays")
+        workers = min(options.workers or usable_cpus(), usable_cpus())
+        try:
+            _score(options, job, output, items, waiting, workers, progress)
+        except (BatchError, KeyboardInterrupt) as error:
+            progress.end()
+            now = len(_tallies(output, job))
+            state = f"{now} of {len(items)} parts are done; --resume goes on from there"
+            raise type(error)(f"{error or 'interrupted'}; {state}") from error
+        progress.end()
+        return _finished(output, job, items, workers, before, progress)
+
+
+def found_task(options: Options) -> Task:
+    """The task asked for, or that of the first input that can be read."""
+    if options.task is not None:
+        return options.task
+    if options.mapping is not None:
+        return "sepsis"
+    if options.bundle is not None:
+        return load_bundle(options.bundle).task
+    for count, path in enumerate(first_files(options.sources)):
+        if count >= _LOOKED_AT:
+            break
+        if is_archive(path):
+            return "arrhythmia"
+        if path.lower().endswith(TABLE_SUFFIXES):
+            return "sepsis"
+        try:
+            return task_of(path)
+        except InputError:
+            continue
+    raise BatchError("cannot tell ECGs from stays by the first inputs; say --task arrhythmia or sepsis")
+
+
+@contextmanager
+def _locked(output: Output) -> Iterator[None]:
+    """Hold the run, so that no other process writes to it; the lock ends with this process."""
+    try:
+        output.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BatchError(f"{output.path}: cannot be written to ({error.strerror})") from error
+    with (output.state / "lock").open("wb") as stream:
+        if os.name == "posix":
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BatchError(f"{output.path}: another run is writing to it") from error
+        yield
+
+
+def _check_there(output: Output, options: Options) -> None:
+    """Whether the folder may be used as asked."""
+    job = output.state / JOB
+    if options.restart:
+        if job.is_file():
+            for folder in (output.path / PREDICTIONS, output.path / REFUSED):
+                shutil.rmtree(folder, ignore_errors=True)
+            for name in (SUMMARY, REPORT):
+                (output.path / name).unlink(missing_ok=True)
+            for path in output.state.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != "lock":
+                    path.unlink()
+        return
+    if job.is_file():
+        if not options.resume:
+            state = "a finished run" if (output.path / SUMMARY).is_file() else "an unfinished run"
+            raise BatchError(
+                f"{output.path}: holds {state}; --resume goes on with it, "
+                "--restart removes it and begins anew"
+            )
+        return
+    others = [path.name for path in output.path.iterdir() if path != output.state]
+    if others:
+        raise BatchError(f"{output.path}: holds something else ({sorted(others)[0]}); choose an empty folder")
+
+
+def _planned(options: Options, output: Output) -> tuple[Items, Job]:
+    """The inputs, and the job that they and the options make; compared with the one that is there."""
+    task = found_task(options)
+    bundle = load_bundle(options.bundle or task)
+    if bundle.task != task:
+        raise BatchError(f"{bundle.path}: a bundle for {bundle.task}, and the inputs are for {task}")
+    variant = options.precision or bundle.default_variant
+    session, device = open_session(bundle.graph(variant), device=options.device, threads=1)
+    del session
+    new = output.state / f"{PLAN}.new"
+    mapping = "" if options.mapping is None else _sha256(Path(options.mapping))
+    items: Items
+    if task == "arrhythmia":
+        plan = written_plan(new, entries_of(options.sources))
+        if not plan.inputs:
+            raise BatchError("the sources hold no file")
+        items, fingerprint = PlannedFiles(plan), plan.fingerprint
+    else:
+        from ibt_deploy.batch.stays import opened_stays, table_plan
+
+        plan = table_plan(new, options.sources)
+        stays = opened_stays(options.sources, options.mapping, output.state)
+        print(stays.tables.report.text(), file=sys.stderr)
+        items, fingerprint = stays, stays.tables.fingerprint
+    import onnxruntime
+
+    job = Job(
+        task=task,
+        bundle=str(bundle.path.absolute()),
+        bundle_name=bundle.name,
+        bundle_version=bundle.version,
+        bundle_sha256=bundle.sha256,
+        variant=variant,
+        operating_point=bundle.operating_point(options.operating_point).name,
+        device=device,
+        format=options.format,
+        inputs=fingerprint,
+        n_inputs=items.total,
+        n_parts=len(items),
+        mapping=mapping,
+        layout=LAYOUT,
+        ibt=__version__,
+        onnxruntime=onnxruntime.__version__,
+    )
+    _compare(output, job, new)
+    new.replace(output.state / PLAN)
+    write_whole(output.state / JOB, lambda f: f.write(job.to_json().encode("utf-8")))
+    if isinstance(items, PlannedFiles):
+        items = PlannedFiles(stored_plan(output.state / PLAN))
+    return items, job
+
+
+def _compare(output: Output, job: Job, new: Path) -> None:
+    """Refuse to go on with a run that was another one."""
+    stored = output.state / JOB
+    if not stored.is_file():
+        return
+    try:
+        before = Job.from_json(stored.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BatchError(f"{stored}: damaged ({error}); --restart begins anew") from error
+    differences = before.differences(job)
+    if not differences:
+        return
+    if before.inputs != job.inputs and (output.state / PLAN).is_file():
+        found = difference(output.state / PLAN, new)
+        if found["example"] is not None:
+            differences = [text for text in differences if "fingerprint" not in text]
+            differences.insert(
+                0,
+                f"the inputs changed ({found['added']} new, {found['gone']} gone, "
+                f"{found['changed']} changed, e.g. {found['example']})",
+            )
+    raise BatchError(
+        f"{output.path}: this is not the run that was begun there: {'; '.join(differences)}; "
+        "--restart removes it and begins anew"
+    )
+
+
+def _tallies(output: Output, job: Job) -> dict[int, Tally]:
+    found = ((part, output.done(part, job)) for part in range(job.n_parts))
+    return {part: tally for part, tally in found if tally is not None}
+
+
+def _score(
+    options: Options,
+    job: Job,
+    output: Output,
+    items: Items,
+    waiting: Sequence[int],
+    workers: int,
+    progress: Progress,
+) -> None:
+    if not waiting:
+        return
+    if options.engine == "ray":
+        from ibt_deploy.batch.ray_engine import scored_by_ray
+
+        events: Iterator[tuple[int, Tally] | None] = scored_by_ray(
+            job, output, items, waiting, options.workers
+        )
+        for event in events:
+            _advance(progress, event)
+        return
+    with LocalEngine(job, output, items, workers) as engine:
+        for event in engine.run(waiting, _TICK_SECONDS):
+            _advance(progress, event)
+
+
+def _advance(progress: Progress, event: tuple[int, Tally] | None) -> None:
+    if event is not None:
+        progress.add(event[1].inputs, event[1].n_refused)
+    progress.show()
+
+
+def _finished(
+    output: Output, job: Job, items: Items, workers: int, before: int, progress: Progress
+) -> Result:
+    total = Tally()
+    for tally in _tallies(output, job).values():
+        total.add(tally)
+    tables = items.report
+    summary = summary_of(job, total, tables)
+    page = report_page(summary, total, load_bundle(job.bundle).classes)
+    write_whole(output.path / REPORT, lambda f: f.write(page.encode("utf-8")))
+    done = items.total - before
+    summary["run"] = {
+        "workers": workers,
+        "inputs_before": before,
+        "seconds": round(progress.seconds, 1),
+        "inputs_per_second": round(done / progress.seconds, 2) if done else None,
+    }
+    from json import dumps
+
+    text = dumps(summary, indent=1) + "\n"
+    write_whole(output.path / SUMMARY, lambda f: f.write(text.encode("utf-8")))
+    return Result(total, summary)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BatchError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+__all__ = ["ENGINES", "Engine", "Options", "Plan", "Result", "found_task", "run_batch"]

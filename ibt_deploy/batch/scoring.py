@@ -1,0 +1,136 @@
+"""One part of a run: read, preprocessed, scored and written.
+
+Reading and preprocessing go on in a thread while the graph runs, which leaves Python's lock alone; the two
+wait for each other only when one of them is two pools ahead.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from ibt_deploy.batch.items import At, Items, Skipped
+from ibt_deploy.batch.job import Job
+from ibt_deploy.batch.output import Output
+from ibt_deploy.batch.prepare import Pool, pools
+from ibt_deploy.batch.tally import Tally
+from ibt_deploy.errors import IbtError
+from ibt_deploy.predictions import Prediction, Refusal
+from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
+from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.scorers.stay import PreparedStay, StayScorer
+
+T = TypeVar("T")
+BATCH = 32
+_AHEAD = 2
+
+
+class ReadingCrashed(Exception):
+    """Reading or preprocessing an input raised something outside the tree of our errors."""
+
+
+class PartScorer:
+    """Scores the parts of one job; one for each worker.
+
+    Parameters
+    ----------
+    job
+        The run; the bundle is loaded and compared with it.
+    output
+        Where the parts go.
+    threads
+        Of the graph.
+    """
+
+    def __init__(self, job: Job, output: Output, threads: int = 1) -> None:
+        self.job = job
+        self.output = output
+        self.bundle = job.load_bundle()
+        graph = OpenGraph.of(
+            self.bundle,
+            device="cuda" if job.device == "cuda" else "cpu",
+            variant=job.variant,
+            threads=threads,
+        )
+        scorer = EcgScorer if job.task == "arrhythmia" else StayScorer
+        self._scorer: EcgScorer | StayScorer = scorer(self.bundle, graph, job.operating_point)
+
+    def part(self, items: Items, number: int, skipped: Skipped, at: At) -> Tally:
+        """Read, score and write a part; returns its counts."""
+        with Prefetched(_guarded(pools(items.read(number, skipped, at), self.bundle))) as ahead:
+            return self.written(number, items.size_of(number), ahead)
+
+    def written(self, number: int, inputs: int, prepared: Iterable[Pool]) -> Tally:
+        """Score and write a part whose inputs are ready."""
+        tally = Tally(inputs=inputs)
+        answers: list[Prediction | Refusal] = []
+        for pool in prepared:
+            found = self._answers(pool)
+            tally.count(found)
+            answers += found
+        self.output.write(number, self.job, self.bundle, answers, tally)
+        return tally
+
+    def _answers(self, pool: Pool) -> list[Prediction | Refusal]:
+        scored: Iterator[Prediction]
+        if isinstance(self._scorer, EcgScorer):
+            scored = iter(self._scorer.score([p for p in pool if isinstance(p, PreparedEcg)], BATCH))
+        else:
+            scored = iter(self._scorer.score([p for p in pool if isinstance(p, PreparedStay)], BATCH))
+        return [entry if isinstance(entry, Refusal) else next(scored) for entry in pool]
+
+
+def _guarded(prepared: Iterator[Pool]) -> Iterator[Pool]:
+    try:
+        yield from prepared
+    except (IbtError, OSError):
+        raise
+    except Exception as error:
+        raise ReadingCrashed(f"{type(error).__name__}: {error}") from error
+
+
+class Prefetched(Generic[T]):
+    """What an iterable yields, made by a thread of its own a little ahead of whoever asks.
+
+    An exception of the iterable is raised where its next value would be. Leaving the block ends the thread.
+    """
+
+    def __init__(self, values: Iterable[T], ahead: int = _AHEAD) -> None:
+        self._values = values
+        self._queue: queue.Queue[tuple[Sequence[T], BaseException | None]] = queue.Queue(ahead)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Prefetched[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)
+            except queue.Empty:
+                continue
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            values, error = self._queue.get()
+            if error is not None:
+                raise error
+            if not values:
+                return
+            yield from values
+
+    def _run(self) -> None:
+        try:
+            for value in self._values:
+                if self._over.is_set():
+                    return
+                self._queue.put(([value], None))
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks, who raises it
+            self._queue.put(([], error))
+        else:
+            self._queue.put(([], None))

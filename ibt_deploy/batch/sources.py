@@ -1,0 +1,231 @@
+"""The inputs that the sources of a run name: folders, files, globs, lists of files and archives.
+
+The order is fixed: sources as given, folders in the order of their names, a folder's own files before its
+sub-folders. Hidden files are left out, as are links to folders (they may lead round in a circle). What is
+named twice is listed once.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ibt_deploy.batch.archives import MAX_HEADER_BYTES, archive_entries, is_archive
+from ibt_deploy.batch.errors import BatchError
+from ibt_deploy.batch.grouping import Group, grouped
+from ibt_deploy.batch.listing import Entry, FileEntry, RefusedEntry, Stamp, stamp_of
+from ibt_deploy.printable import one_line
+
+LIST_MARK = "@"
+MAX_LIST_BYTES = 1 << 30
+_MAGIC = "*?["
+
+
+def entries_of(sources: Sequence[str]) -> Iterator[Entry]:
+    """Every input of the sources, in order.
+
+    Raises
+    ------
+    BatchError
+        A source does not exist, a glob fits nothing, or a folder cannot be read: then nobody knows what is in
+        it, and the run must not pretend to be complete.
+    """
+    folders, files = expanded(sources)
+    for path in folders:
+        yield from _walked(path)
+    yield from _listed(files)
+
+
+def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The folders and the files that the sources name, without those that lie in one of the folders."""
+    folders: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for source in sources:
+        for path in _named(source):
+            where = files if not Path(path).is_dir() else folders
+            where.setdefault(str(Path(path).absolute()), path)
+    outer = {key: path for key, path in folders.items() if not _within(key, folders.keys())}
+    return list(outer.values()), [path for key, path in files.items() if not _within(key, outer.keys())]
+
+
+def table_files(sources: Sequence[str]) -> list[str]:
+    """Every file of the sources, for a run over tables; hidden ones are left out."""
+    folders, files = expanded(sources)
+    found = []
+    for folder in folders:
+        for place, names, _ in _scanned(folder):
+            found += [str(Path(place) / name) for name in names]
+    return found + files
+
+
+def first_files(sources: Sequence[str]) -> Iterator[str]:
+    """The files of the sources, as far as somebody asks; archives stand for themselves."""
+    folders, files = expanded(sources)
+    yield from files
+    for folder in folders:
+        for place, names, _ in _scanned(folder):
+            yield from (str(Path(place) / name) for name in names)
+
+
+def stamped(paths: Sequence[str]) -> list[FileEntry]:
+    """An entry for each file, without companions; BatchError where one cannot be looked at."""
+    try:
+        return [FileEntry(path, stamp_of(Path(path).stat())) for path in paths]
+    except OSError as error:
+        raise _unreadable(error.filename or "", error) from error
+
+
+def _named(source: str) -> list[str]:
+    if source.startswith(LIST_MARK):
+        return _from_list(Path(source[1:]))
+    path = Path(source)
+    if path.exists():
+        return _from_list(path) if path.suffix.lower() == ".txt" and _is_list(path) else [source]
+    if any(c in source for c in _MAGIC):
+        if found := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
+            return found
+        raise BatchError(f"{source}: fits no file")
+    raise BatchError(f"{source}: no such file or folder")
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a text file holds paths: its first line names something that exists."""
+    with path.open("rb") as stream:
+        first = stream.readline(4096).decode("utf-8", errors="replace").strip()
+    return bool(first) and (Path(first).exists() or (path.parent / first).exists())
+
+
+def _from_list(path: Path) -> list[str]:
+    """Paths in a list file, one a line; relative ones start where the list is, or else here."""
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise BatchError(f"{path}: larger than a list of files can be")
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    found = []
+    for line in map(str.strip, lines):
+        if line and not line.startswith("#"):
+            beside = path.parent / line
+            found.append(str(beside) if beside.exists() or not Path(line).exists() else line)
+    if not found:
+        raise BatchError(f"{path}: an empty list")
+    return found
+
+
+def _within(key: str, folders: Set[str]) -> bool:
+    return any(str(parent) in folders for parent in Path(key).parents)
+
+
+@dataclass
+class _Folder:
+    """What one folder holds."""
+
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
+
+
+def _walked(top: str) -> Iterator[Entry]:
+    for place, names, stamps in _scanned(top):
+        folder = _folder(place, names, stamps)
+        for name, companions in folder.groups:
+            yield _file_entry(place, name, companions, folder.stamps)
+        for name in folder.archives:
+            yield from archive_entries(str(Path(place) / name))
+
+
+def _scanned(top: str) -> Iterator[tuple[str, list[str], dict[str, Stamp]]]:
+    """Each folder under ``top``, the names of its files in order, and their stamps."""
+    waiting = [top]
+    while waiting:
+        place = waiting.pop()
+        stamps: dict[str, Stamp] = {}
+        below = []
+        try:
+            with os.scandir(place) as found:
+                for item in found:
+                    if item.name.startswith("."):
+                        continue
+                    if item.is_dir(follow_symlinks=False):
+                        below.append(item.name)
+                    elif not item.is_dir():
+                        stamps[item.name] = _stamp(item)
+        except OSError as error:
+            raise _unreadable(place, error) from error
+        yield place, sorted(stamps), stamps
+        waiting += [str(Path(place) / name) for name in sorted(below, reverse=True)]
+
+
+def _stamp(item: os.DirEntry[str]) -> Stamp:
+    try:
+        return stamp_of(item.stat())
+    except OSError:  # a link that leads nowhere; reading it says so
+        return stamp_of(item.stat(follow_symlinks=False))
+
+
+def _folder(place: str, names: Sequence[str], stamps: dict[str, Stamp]) -> _Folder:
+    archives = [name for name in names if is_archive(name)]
+    plain = [name for name in names if not is_archive(name)]
+
+    def header_text(name: str) -> str:
+        path = Path(place) / name
+        try:
+            if path.stat().st_size > MAX_HEADER_BYTES:
+                return ""
+            return path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    return _Folder(stamps, grouped(plain, header_text), archives)
+
+
+def _file_entry(place: str, name: str, companions: Sequence[str], stamps: dict[str, Stamp]) -> FileEntry:
+    beside = tuple((companion, stamps[companion]) for companion in companions)
+    return FileEntry(str(Path(place) / name), stamps[name], beside)
+
+
+def _listed(files: Sequence[str]) -> Iterator[Entry]:
+    """Entries of files named one by one; the signal files of a header are found beside it."""
+    known: dict[str, _Folder] = {}
+    owners: dict[str, dict[str, Group]] = {}
+    done: set[tuple[str, str]] = set()
+    for path in files:
+        place, name = str(Path(path).parent), Path(path).name
+        if is_archive(name):
+            yield from archive_entries(path)
+            continue
+        if place not in known:
+            known[place] = _neighbours(place)
+            owners[place] = {n: group for group in known[place].groups for n in (group[0], *group[1])}
+        group = owners[place].get(name)
+        if group is None:
+            yield _absent(path)
+        elif (place, group[0]) not in done:
+            done.add((place, group[0]))
+            yield _file_entry(place, *group, known[place].stamps)
+
+
+def _neighbours(place: str) -> _Folder:
+    try:
+        _, names, stamps = next(_scanned(place))
+    except BatchError:
+        return _Folder()
+    return _folder(place, names, stamps)
+
+
+def _absent(path: str) -> Entry:
+    """The entry of a listed file that its folder does not show: hidden, unreachable or not there."""
+    try:
+        return FileEntry(path, stamp_of(Path(path).stat()))
+    except OSError as error:
+        code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
+        return RefusedEntry(path, code, one_line(f"{path}: cannot be read: {error.strerror}"))
+
+
+def _unreadable(place: str, error: OSError) -> BatchError:
+    reason = error.strerror or str(error)
+    return BatchError(one_line(f"{place}: cannot be read ({reason}); mend this and run the command again"))

@@ -1,0 +1,119 @@
+"""``ibt batch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ibt_deploy.cli.group import Failure, Interrupted
+from ibt_deploy.cli.options import model_options
+from ibt_deploy.device import Device
+from ibt_deploy.readers import Task
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ibt batch ecg/ --out scores/
+  ibt batch export.tar.zst more/*.hea @list.txt --out scores/
+  ibt batch --suggest-map icu.csv > mapping.toml
+  ibt batch icu.csv --map mapping.toml --out risks/
+  ibt batch ecg/ --out scores/ --resume
+
+Research software, not a medical device."""
+)
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
+@click.option(
+    "--task",
+    type=click.Choice(["arrhythmia", "sepsis"]),
+    help="What the sources hold; found from the first of them.",
+)
+@click.option(
+    "--map",
+    "mapping",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="MAPPING.toml",
+    help="Which columns of the tables are which variables, in which units.",
+)
+@click.option(
+    "--suggest-map",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="TABLE",
+    help="Print a first mapping for a table, for a person to correct; nothing is scored.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes; default and most: the usable CPUs.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    default="parquet",
+    show_default=True,
+    help="Of predictions/ and refused/.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--restart", is_flag=True, help="Remove the run in --out and begin again.")
+@model_options
+@click.pass_context
+def batch(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    out: Path | None,
+    task: Task | None,
+    mapping: Path | None,
+    suggest_map: Path | None,
+    workers: int | None,
+    engine: str,
+    form: str,
+    resume: bool,
+    restart: bool,
+    device: Device,
+    bundle: Path | None,
+    precision: str | None,
+    operating_point: str | None,
+) -> None:
+    """Score a whole export: ECG files and archives, or tables of ICU stays.
+
+    A SOURCE is a folder, a file, a glob, an archive (zip, tar, tar.gz, tar.zst; nothing is unpacked to disk)
+    or a list of paths (@list.txt). Every record ends in exactly one of OUT/predictions and OUT/refused. A run
+    that was interrupted goes on with --resume and ends with the same bytes.
+    """
+    if suggest_map is not None:
+        from ibt_deploy.mapping.suggest import suggested_mapping
+
+        click.echo(suggested_mapping(suggest_map), nl=False)
+        return
+    if not sources or out is None:
+        raise click.UsageError("name at least one SOURCE, and --out")
+    if resume and restart:
+        raise click.UsageError("--resume goes on with a run and --restart removes it; choose one")
+    from ibt_deploy.batch.run import Options, run_batch
+
+    options = Options(
+        sources=sources,
+        out=out,
+        task=task,
+        mapping=mapping,
+        workers=workers,
+        engine="ray" if engine == "ray" else "local",
+        device=device,
+        bundle=bundle,
+        precision=precision,
+        operating_point=operating_point,
+        format="csv" if form == "csv" else "jsonl" if form == "jsonl" else "parquet",
+        resume=resume,
+        restart=restart,
+    )
+    try:
+        tally = run_batch(options).tally
+    except KeyboardInterrupt as error:
+        raise Interrupted(str(error)) from error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise Failure(f"{place}{error.strerror or error}; --resume goes on once this is mended") from error
+    click.echo(
+        f"{tally.records:,} scored, {tally.n_refused:,} refused: {out}/summary.json, {out}/report.html"
+    )
+    ctx.exit(1 if tally.n_refused else 0)
