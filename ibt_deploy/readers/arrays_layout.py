@@ -28,7 +28,7 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
 from ibt_deploy.leads import LEADS, canonical_lead
-from ibt_deploy.readers.wfdb import MILLIVOLTS
+from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.wfdb_files import MAX_VALUES
 from ibt_deploy.records import FloatArray, Recording
 
@@ -107,6 +107,8 @@ def checked(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
     for key, allowed in (("orientation", ("columns", "rows")), ("decimal", (".", ","))):
         if stated.get(key, allowed[0]) not in allowed:
             raise MalformedFile(f"{source}: {key} is {' or '.join(allowed)}", code="bad_layout")
+    if len(stated.get("delimiter", ",")) != 1:
+        raise MalformedFile(f"{source}: delimiter is one character", code="bad_layout")
     if stated.get("skip_lines", 0) < 0:
         raise MalformedFile(f"{source}: skip_lines is negative", code="bad_layout")
     return dict(stated)
@@ -180,13 +182,16 @@ def recording_of(
     rate = _positive(stated["sampling_rate"])
     if rate is None or rate >= MAX_RATE:
         raise BadSampling(f"{stated['sampling_rate']!r:.40} Hz is no sampling rate", code="missing_rate")
-    millivolts = MILLIVOLTS.get(stated["unit"].strip().lower())
+    millivolts = millivolts_per(stated["unit"])
     if millivolts is None:
         raise BadUnits(f"the unit {stated['unit'][:40]!r} is not mV, uV or V", code="unknown_unit")
     scale = _positive(stated.get("scale", 1.0))
     if scale is None:
         raise BadUnits(f"the scale {stated['scale']!r:.40} is not a positive number", code="missing_gain")
 
+    doubled = [lead for number, lead in enumerate(leads) if _known(lead) in map(_known, leads[:number])]
+    if doubled:
+        raise MissingLeads(f"the lead {doubled[0][:20]} is there twice", code="doubled_lead")
     rows = _one_row_a_lead(values, leads, stated.get("orientation"), file)
     signal: FloatArray = np.array(rows, dtype=np.float64, order="C")
     signal *= millivolts * scale
@@ -221,6 +226,11 @@ def _one_row_a_lead(
             f"{shape[0]} by {shape[1]} numbers do not hold {n} leads as {orientation}", code="bad_layout"
         )
     return rows
+
+
+def _known(lead: str) -> str:
+    """The standard lead that is meant, or the name as it is."""
+    return canonical_lead(lead) or lead
 
 
 def _positive(number: float | None) -> float | None:

@@ -17,7 +17,7 @@ from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, TooLong, Un
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.edf_header import EdfHeader, EdfSignal, parse_header
-from ibt_deploy.readers.wfdb import MILLIVOLTS
+from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.wfdb_files import MAX_VALUES
 from ibt_deploy.records import Notice, Recording
 
@@ -89,7 +89,7 @@ def read(file: File) -> list[Recording]:
     notes += [
         f"converted from {unit} to mV"
         for unit in sorted({one.unit for one in leads.values()})
-        if MILLIVOLTS[unit.lower()] != 1.0
+        if millivolts_per(unit) != 1.0
     ]
     return [
         Recording(
@@ -146,7 +146,7 @@ def _records(header: EdfHeader, size: int) -> tuple[int, list[str]]:
 
 def _gain(name: str, signal: EdfSignal) -> tuple[float, float]:
     """Millivolts per step, and millivolts at the lowest digital value."""
-    scale = MILLIVOLTS.get(signal.unit.lower())
+    scale = millivolts_per(signal.unit)
     if scale is None:
         code = "unknown_unit" if signal.unit else "missing_unit"
         raise BadUnits(f"lead {name}: the unit {signal.unit!r} is not mV, uV or V", code=code)

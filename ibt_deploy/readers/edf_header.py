@@ -9,6 +9,7 @@ from datetime import date
 from typing import BinaryIO
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile
+from ibt_deploy.readers.ages import whole_years
 
 MAX_SIGNALS = 1024
 MAX_RECORD_BYTES = 1 << 26
@@ -184,8 +185,7 @@ def _patient(patient: str, recording: str) -> tuple[float | None, str | None]:
     taken = _date(start[1]) if len(start) > 1 and start[0] == "Startdate" else None
     if born is None or taken is None or taken < born:
         return None, sex
-    years = taken.year - born.year - ((taken.month, taken.day) < (born.month, born.day))
-    return float(years), sex
+    return float(whole_years(born, taken)), sex
 
 
 def _date(text: str) -> date | None:

@@ -28,6 +28,7 @@ from ibt_deploy.readers.muse_fields import (
     sex_of,
     text_of,
 )
+from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.xml_tree import parsed, root_name
 from ibt_deploy.records import Notice, Recording
 
@@ -35,7 +36,6 @@ NAME = "GE MUSE XML"
 TASK = "arrhythmia"
 
 MAX_LEADS = 64
-MILLIVOLTS = {"microvolts": 1e-3, "uv": 1e-3, "millivolts": 1.0, "mv": 1.0, "nanovolts": 1e-6}
 _YEARS = {"years": 1.0, "year": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
 
 
@@ -134,7 +134,7 @@ def _lead(element: Element) -> _Lead:
         raise MissingLeads("a lead has no name (LeadID)", code="missing_lead_name")
     where = f"lead {name[:20]}"
     unit = text_of(element, "LeadAmplitudeUnits")
-    scale = MILLIVOLTS.get(unit.lower())
+    scale = millivolts_per(unit.lower().removesuffix("s"))
     if scale is None:
         code = "unknown_unit" if unit else "missing_unit"
         raise BadUnits(f"{where}: the unit {unit[:40]!r} is not MICROVOLTS", code=code)

@@ -1,4 +1,4 @@
-"""Values in the XML of ECG carts: numbers, dates and samples as text."""
+"""Values in the XML of ECG carts: numbers and samples as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import binascii
 import math
 import re
-from datetime import date
 from xml.etree.ElementTree import Element
 
 from ibt_deploy.errors import MalformedFile
@@ -37,13 +36,3 @@ def decoded(text: str, what: str) -> bytes:
 def sex_of(text: str) -> str | None:
     """``Male`` or ``Female``, or None for anything else."""
     return {"m": "Male", "male": "Male", "f": "Female", "female": "Female"}.get(text.strip().lower())
-
-
-def age_between(born: str, taken: str) -> float | None:
-    """Whole years from one ISO date to the other, or None."""
-    try:
-        start, end = date.fromisoformat(born.strip()), date.fromisoformat(taken.strip())
-    except ValueError:
-        return None
-    years = end.year - start.year - ((end.month, end.day) < (start.month, start.day))
-    return float(years) if end >= start else None

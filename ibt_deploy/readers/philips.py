@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
 from ibt_deploy.leads import LEADS, canonical_lead
+from ibt_deploy.readers.ages import age_between
 from ibt_deploy.readers.muse_fields import (
-    age_between,
     decoded,
     number_in,
     sex_of,
@@ -96,7 +96,8 @@ def read(file: File) -> list[Recording]:
     years = number_in(text_of(patient, "age/years"))
     if years is None:
         taken = _found(root, "dataacquisition").get("date", "")
-        years = age_between(text_of(patient, "age/dateofbirth"), taken)
+        born = text_of(patient, "age/dateofbirth")
+        years = age_between(born.replace("-", ""), taken.replace("-", ""))
     return [
         Recording(
             signal=millivolts,

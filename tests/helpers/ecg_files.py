@@ -139,6 +139,8 @@ def philips(
 <documentinfo><documenttype>PhilipsECG</documenttype><documentversion>{version}</documentversion></documentinfo>
 <dataacquisition date="2010-01-19"><signalcharacteristics>{characteristics}{about}</signalcharacteristics>
 </dataacquisition>
-<patient><generalpatientdata><age defaultage="50"><dateofbirth>1950-01-20</dateofbirth></age><sex>Male</sex></generalpatientdata></patient><waveforms>
+<patient><generalpatientdata><age defaultage="50"><dateofbirth>1950-01-20</dateofbirth></age>
+<sex>Male</sex>
+</generalpatientdata></patient><waveforms>
 <parsedwaveforms dataencoding="{data}" durationperchannel="{duration}" {flag} {wave}>{text}</parsedwaveforms>
 </waveforms></restingecgdata>""".encode("utf-16")

@@ -1,0 +1,178 @@
+"""EDF and BDF; pyedflib writes and reads the same files independently where it is installed."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ibt_deploy.errors import (
+    BadSampling,
+    BadUnits,
+    InputError,
+    MalformedFile,
+    MissingLeads,
+    UnsupportedFormat,
+)
+from ibt_deploy.files import MemoryFolder
+from ibt_deploy.leads import LEADS
+from ibt_deploy.readers import read
+from ibt_deploy.records import Recording
+from tests.helpers.wfdb_records import raw_ecg
+
+WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
+
+
+def edf(
+    raw: np.ndarray | None = None,
+    *,
+    labels: Sequence[str] = tuple(f"ECG {lead}" for lead in LEADS),
+    unit: str = "uV",
+    records: int | str = 10,
+    duration: str = "1",
+    reserved: str = "",
+    physical: tuple[str, str] = ("-3276.8", "3276.7"),
+    digital: tuple[str, str] = ("-32768", "32767"),
+    samples: Sequence[int] | None = None,
+    patient: str = "X",
+) -> bytes:
+    """An EDF file of ten records of a second, a tenth of a microvolt a step."""
+    raw = raw_ecg()[: len(labels)] if raw is None else raw
+    counts = [500] * len(raw) if samples is None else list(samples)
+    n = len(counts)
+    fixed = [
+        ("0", 8), (patient, 80), ("Startdate 02-MAR-2002 X X X", 80), ("02.03.02", 8), ("10.00.00", 8),
+        (str(256 * (n + 1)), 8), (reserved, 44), (str(records), 8), (duration, 8), (str(n), 4),
+    ]  # fmt: skip
+    columns = [labels, [""] * n, [unit] * n, [physical[0]] * n, [physical[1]] * n, [digital[0]] * n,
+               [digital[1]] * n, [""] * n, [str(count) for count in counts], [""] * n]  # fmt: skip
+    head = "".join(f"{text:<{width}}"[:width] for text, width in fixed)
+    for column, width in zip(columns, WIDTHS, strict=True):
+        head += "".join(f"{text:<{width}}"[:width] for text in column)
+    data = b"".join(
+        row[i * count : (i + 1) * count].astype("<i2").tobytes()
+        for i in range(10)
+        for row, count in zip(raw, counts, strict=True)
+    )
+    return head.encode("latin-1") + data
+
+
+def recording(data: bytes, name: str = "e.edf") -> Recording:
+    (found,) = read(MemoryFolder({name: data}) / name)
+    assert isinstance(found, Recording)
+    return found
+
+
+def code_of(data: bytes, error: type[InputError]) -> str:
+    with pytest.raises(error) as caught:
+        recording(data)
+    return caught.value.code
+
+
+def test_millivolts_rate_and_leads() -> None:
+    found = recording(edf())
+    np.testing.assert_allclose(found.signal, raw_ecg() * 1e-4, atol=1e-12)
+    assert (found.leads, found.sampling_rate, found.format) == (LEADS, 500.0, "EDF")
+    assert found.notes == ("converted from uV to mV",)
+
+
+@pytest.mark.parametrize("kind", ["edf", "edf+", "bdf", "bdf+"])
+def test_equals_pyedflib(tmp_path: Path, kind: str) -> None:
+    """Leads in two units among channels of other kinds and rates, and annotations."""
+    pyedflib = pytest.importorskip("pyedflib")
+    types = {
+        "edf": pyedflib.FILETYPE_EDF, "edf+": pyedflib.FILETYPE_EDFPLUS,
+        "bdf": pyedflib.FILETYPE_BDF, "bdf+": pyedflib.FILETYPE_BDFPLUS,
+    }  # fmt: skip
+    most = 32767 if kind.startswith("edf") else 8388607
+    path = tmp_path / f"k.{kind[:3]}"
+
+    def channel(label: str, unit: str, rate: int, top: float) -> dict[str, Any]:
+        return {
+            "label": label, "dimension": unit, "sample_frequency": rate,
+            "physical_min": -top, "physical_max": top, "digital_min": -most - 1, "digital_max": most, "transducer": "", "prefilter": "",
+        }  # fmt: skip
+
+    with pyedflib.EdfWriter(str(path), 14, file_type=types[kind]) as writer:
+        channels = [channel(f"EKG {lead}", "uV", 500, 5000) for lead in LEADS[:6]]
+        channels += [channel(lead, "mV", 500, 5) for lead in LEADS[6:]]
+        writer.setSignalHeaders(
+            [channel("EEG Fpz-Cz", "uV", 100, 200), *channels, channel("Resp", "Ohm", 20, 1)]
+        )
+        writer.setBirthdate(datetime.date(1951, 5, 2))
+        writer.setSex(0)
+        writer.setStartdatetime(datetime.datetime(2002, 3, 2))
+        rows = [row.astype(float) * scale for row, scale in zip(raw_ecg(), [1] * 6 + [1e-3] * 6, strict=True)]
+        writer.writeSamples([np.zeros(1000), *rows, np.ones(200)])
+        if kind.endswith("+"):
+            writer.writeAnnotation(1.5, 0.1, "spike")
+    found = recording(path.read_bytes(), path.name)
+    with pyedflib.EdfReader(str(path)) as reader:
+        expected = [reader.readSignal(i + 1) * (1e-3 if i < 6 else 1) for i in range(12)]
+    np.testing.assert_allclose(found.signal, expected, rtol=0, atol=1e-9)
+    assert (found.leads, found.sampling_rate, found.format) == (LEADS, 500.0, kind.upper())
+    if kind.endswith("+"):
+        assert (found.age, found.sex) == (50.0, "Female")
+    assert found.notes[0] == "left out channels that are no standard lead: EEG Fpz-Cz, Resp"
+
+
+def test_a_file_that_was_never_closed() -> None:
+    found = recording(edf(records=-1) + b"\1" * 77)
+    assert found.signal.shape == (12, 5000)
+    assert "10 were found" in found.notes[0]
+
+
+def test_more_records_than_claimed() -> None:
+    found = recording(edf(records=4))
+    assert found.signal.shape == (12, 2000)
+    assert "more records" in found.notes[0]
+
+
+def test_negative_gain_is_warned_of() -> None:
+    found = recording(edf(physical=("3276.8", "-3276.7")))
+    assert found.warnings[0].code == "negative_gain"
+    np.testing.assert_allclose(found.signal, -raw_ecg() * 1e-4, atol=1e-3)
+
+
+def test_several_seconds_a_record() -> None:
+    assert recording(edf(duration="2")).sampling_rate == 250.0
+    assert recording(edf(duration="0,5")).sampling_rate == 1000.0
+
+
+def test_plain_ecg_channels_are_no_leads() -> None:
+    found = recording(edf(labels=["ECG", "EKG2", *LEADS[:8]]))
+    assert found.leads == LEADS[:8]
+    assert "ECG, EKG2" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "code"),
+    [
+        (edf(reserved="EDF+D"), UnsupportedFormat, "discontinuous"),
+        (edf(samples=[500] * 11 + [250]), UnsupportedFormat, "mixed_rates"),
+        (edf(labels=["EEG C3", "EEG C4"]), MissingLeads, "no_ecg_lead"),
+        (edf(labels=["ECG I", "I"]), MissingLeads, "doubled_lead"),
+        (edf(unit=""), BadUnits, "missing_unit"),
+        (edf(unit="mmHg"), BadUnits, "unknown_unit"),
+        (edf(physical=("1", "1")), BadUnits, "missing_gain"),
+        (edf(digital=("5", "5")), BadUnits, "missing_gain"),
+        (edf(digital=("", "5")), BadUnits, "missing_gain"),
+        (edf(duration="0"), BadSampling, "missing_rate"),
+        (edf(duration="nan"), BadSampling, "missing_rate"),
+        (edf(records=11), MalformedFile, "truncated_file"),
+        (edf(records=0), MalformedFile, "empty_file"),
+        (edf(records=-2), MalformedFile, "bad_header"),
+        (edf(records="many"), MalformedFile, "bad_header"),
+        (edf(samples=[-500] * 12), MalformedFile, "bad_header"),
+        (edf(samples=[0] * 12), MalformedFile, "bad_header"),
+        (edf(records=-1)[: 256 * 13], MalformedFile, "empty_file"),
+        (edf()[:300], MalformedFile, "truncated_file"),
+        (edf()[:254] + b"99" + edf()[256:], MalformedFile, "bad_header"),
+    ],
+)
+def test_refusals(data: bytes, error: type[InputError], code: str) -> None:
+    assert code_of(data, error) == code
