@@ -98,8 +98,9 @@ class Predictor:
         if isinstance(inputs, str | File | Recording | Stay):
             items = _read(inputs)
             if len(items) != 1:
+                what = "recordings" if items and isinstance(items[0], Recording) else "stays"
                 raise UnsupportedFormat(
-                    f"holds {len(items)} recordings or stays; give [path] or use predict_many",
+                    f"holds {len(items)} {what}; give [path] or use predict_many",
                     where=str(inputs),
                     code="several",
                 )

@@ -31,6 +31,7 @@ OWN: dict[str, str] = {
     "models": "List the models that are installed, or print a model card.",
     "verify": "Check a bundle's files and recompute its golden inputs on this machine.",
     "evaluate": "Score labelled recordings or stays with the official metrics.",
+    "convert": "Write ECG recordings as WFDB, DICOM or Parquet.",
 }
 KNOWN: dict[str, str] = {
     "train": "Prepare data and train models (needs ibt[train]).",

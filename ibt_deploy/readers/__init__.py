@@ -35,6 +35,7 @@ class Reader(Protocol):
 
 READERS: dict[str, tuple[str, ...]] = {
     "wfdb": (".hea", ".dat", ".mat"),
+    "recording_parquet": (".parquet",),
     "stays": (".psv", ".csv", ".tsv", ".txt", ".parquet"),
     "dicom": (".dcm",),
     "scp": (".scp",),
