@@ -148,7 +148,7 @@ class Client:
         if isinstance(answer, _Problem):
             return [Refusal(source, answer.code, told_of(source, "", answer.detail))]
         try:
-            return [answer_of(entry, source) for entry in answer.get("answers", [answer])]
+            return [answer_of(entry, source) for entry in answer.get("stays", [answer])]
         except _NOT_UNDERSTOOD as error:
             raise self._strange(error) from error
 

@@ -56,7 +56,7 @@ async function send(upload, task) {
 
 async function read(response) {
   const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer.answers ?? [answer];
+  if (response.ok && answer) return answer.stays ?? [answer];
   throw new Problem(
     response.status,
     answer?.code ?? `http_${response.status}`,

@@ -40,7 +40,7 @@ class FakeService:
         if len(found) == 1 and isinstance(found[0], Refusal):
             return problem(422, found[0].code, found[0].message)
         entries = [each.to_dict() for each in found]
-        return 200, {}, json.dumps(entries[0] if len(entries) == 1 else {"answers": entries}).encode()
+        return 200, {}, json.dumps(entries[0] if len(entries) == 1 else {"stays": entries}).encode()
 
 
 def problem(status: int, code: str, detail: str = "no", **headers: str) -> Answer:
