@@ -1,0 +1,74 @@
+"""The client on the real service: the command prints what it prints without a server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ibt_deploy import load, read
+from ibt_deploy.client import Client
+from ibt_deploy.errors import InputError
+from ibt_deploy.records import Stay
+
+pytest.importorskip("bentoml", reason="the service is not installed: pip install 'ibt[serve]'")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    from benchmarks.load_server import started
+
+    with started(IBT_SERVE_DEVICE="cpu") as server:
+        yield server.url
+
+
+@pytest.fixture
+def files(root: Path, tmp_path: Path) -> list[Path]:
+    """A recording, a stay, two patients in a table of whom one is refused, and what nobody can read."""
+    head, *rows = (root / "examples" / "stay.psv").read_text().replace("|", ",").splitlines()
+    table, junk = tmp_path / "two.csv", tmp_path / "junk.bin"
+    cells = [f"patient_id,{head}", *(f"a,{row}" for row in rows[:9]), f"b,{rows[3]}", f"b,{rows[2]}"]
+    table.write_text("\n".join([*cells, ""]))
+    junk.write_bytes(b"\x01\x02 nothing that is known" * 20)
+    examples = [root / "examples" / name for name in ("recording.hea", "recording.dat", "stay.psv")]
+    return [*examples, table, junk, tmp_path / "absent.hea", tmp_path]
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", "text"])
+def test_the_command_prints_what_it_prints_without_a_server(url: str, files: list[Path], form: str) -> None:
+    chosen = [file for file in files if file.suffix not in (".hea", ".dat")] if form == "--csv" else files
+    options = [] if form == "text" else [form]
+    here, there = (predicted(chosen, *options, *more) for more in (("--device", "cpu"), ("--server", url)))
+    assert there.stdout == here.stdout
+    assert there.stderr == here.stderr
+    assert there.returncode == here.returncode == 1
+
+
+def predicted(files: list[Path], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("ibt")), "predict", *map(str, files), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_stay_hour_by_hour_is_the_whole_stay(url: str, root: Path) -> None:
+    (stay,) = read(root / "examples" / "stay.psv")
+    assert isinstance(stay, Stay)
+    whole = load("sepsis", device="cpu").predict(stay).to_dict()["hours"]
+    found: list[dict[str, object]] = []
+    state = None
+    with Client(url) as client:
+        for rows in np.array_split(stay.values, 8):
+            step = client.next(rows, state)
+            state = step.state
+            found += step.prediction.to_dict()["hours"]
+        with pytest.raises(InputError) as caught:
+            client.next([{"ICULOS": 40.0}], state)
+        assert caught.value.code
+        with pytest.raises(InputError) as caught:
+            client.next([{"ICULOS": 41.0}], f"{state[:-8]}AAAAAAA=" if state else None)
+        assert caught.value.code == "bad_state"
+    assert [h["alarm"] for h in found] == [h["alarm"] for h in whole]
+    assert [h["risk"] for h in found] == pytest.approx([h["risk"] for h in whole], abs=1e-6)
