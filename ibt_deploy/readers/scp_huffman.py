@@ -68,29 +68,32 @@ class Huffman:
         MalformedFile
             Bits that are no code, or a switch to a table that is not there.
         """
-        first = self._tables[0].at_every_bit(data)
-        return first.walked(count) if not first.switches.any() else self._switching(data, count)
+        words, bits = _words_at_every_bit(data), 8 * len(data)
+        if not self._tables[0].switches.any():
+            return _Read(self._tables[0], words, bits).walked(count)
+        return self._switching([_Read(table, words, bits) for table in self._tables], bits, count)
 
-    def _switching(self, data: bytes, count: int) -> Integers:
-        views = [table.at_every_bit(data).as_lists() for table in self._tables]
+    def _switching(self, reads: list[_Read], end: int, count: int) -> Integers:
+        """As :meth:`_Read.walked`, from table to table."""
+        every = np.arange(end)
+        views = [([*r.steps.tolist(), 0], r.values_at(every).tolist(), r.switches()) for r in reads]
         found: list[int] = []
-        position, end = 0, 8 * len(data)
+        position = 0
         steps, values, switches = views[0]
-        while len(found) < count:
+        while len(found) < count and position < end:
             step = steps[position]
-            if position + step > end or position >= end:
-                break
             if step == 0:
                 raise _no_code(position)
-            if not switches[position]:
-                found.append(values[position])
-            elif 0 < values[position] <= len(views):
-                position += step
-                steps, values, switches = views[values[position - step] - 1]
-                continue
-            else:
-                raise MalformedFile(f"switches to Huffman table {values[position]}, which is not there")
+            if position + step > end:
+                break
+            value = values[position]
             position += step
+            if not switches[position - step]:
+                found.append(value)
+            elif 0 < value <= len(views):
+                steps, values, switches = views[value - 1]
+            else:
+                raise MalformedFile(f"switches to Huffman table {value}, which is not there")
         return np.array(found, dtype=np.int64)
 
 
@@ -101,50 +104,55 @@ class _Table:
         spans = sorted(
             ((int(code.prefix.ljust(_LONGEST, "0"), 2), code) for code in codes), key=lambda span: span[0]
         )
-        sizes = [1 << (_LONGEST - len(code.prefix)) for _, code in spans]
         ordered = [code for _, code in spans]
-        self._starts = np.array([start for start, _ in spans], dtype=np.uint64)
-        self._ends = self._starts + np.array(sizes, dtype=np.uint64)
-        if (self._ends[:-1] > self._starts[1:]).any():
+        starts = np.array([start for start, _ in spans], dtype=np.uint64)
+        ends = starts + np.array([1 << (_LONGEST - len(code.prefix)) for code in ordered], dtype=np.uint64)
+        if (ends[:-1] > starts[1:]).any():
             raise MalformedFile("the codes of a Huffman table cannot be told apart")
-        self._prefix = np.array([len(code.prefix) for code in ordered])
-        self._extra = np.array([code.extra for code in ordered])
-        self._value = np.array([code.value for code in ordered])
-        self._switches = np.array([code.switches for code in ordered])
-
-    def at_every_bit(self, data: bytes) -> _Read:
-        """What would be read if a code began there, for every bit of ``data``."""
-        words = _words_at_every_bit(data)
-        bits = 8 * len(data)
-        found = np.maximum(np.searchsorted(self._starts, words[:bits], side="right") - 1, 0)
-        known = (words[:bits] >= self._starts[found]) & (words[:bits] < self._ends[found])
-        prefix, extra = self._prefix[found], self._extra[found]
-        values = self._value[found]
-        long = np.flatnonzero(extra)
-        size = extra[long]
-        # what lies past the end reads as zeros; such a code does not count, because it ends too late
-        places = np.minimum(long + prefix[long], len(words) - 1)
-        number = (words[places] >> (_LONGEST - size).astype(np.uint64)).astype(np.int64)
-        values[long] += np.where(number >= 1 << (size - 1), number - (1 << size), number)
-        return _Read(np.where(known, prefix + extra, 0), values, self._switches[found])
+        self.starts = starts.astype(np.uint32)
+        self.lasts = (ends - np.uint64(1)).astype(np.uint32)
+        self.prefix = np.array([len(code.prefix) for code in ordered], dtype=np.int32)
+        self.extra = np.array([code.extra for code in ordered], dtype=np.int32)
+        self.value = np.array([code.value for code in ordered], dtype=np.int64)
+        self.switches = np.array([code.switches for code in ordered])
 
 
-@dataclass(frozen=True, eq=False)
 class _Read:
-    """For every bit: how long the code is (0 for none), its value, whether it switches tables."""
+    """What a table makes of some data, if a code began at a bit of it, for every bit.
 
-    steps: Integers
-    values: Integers
-    switches: npt.NDArray[np.bool_]
+    Attributes
+    ----------
+    steps
+        Bits of the code that begins there; 0 where there is none.
+    """
 
-    def as_lists(self) -> tuple[list[int], list[int], list[bool]]:
-        return [*self.steps.tolist(), 0], [*self.values.tolist(), 0], [*self.switches.tolist(), False]
+    def __init__(self, table: _Table, words: npt.NDArray[np.uint32], bits: int) -> None:
+        self._table = table
+        self._words = words
+        here = words[:bits]
+        self._found = np.maximum(np.searchsorted(table.starts, here, side="right") - 1, 0)
+        known = (here >= table.starts[self._found]) & (here <= table.lasts[self._found])
+        self.steps = np.where(known, (table.prefix + table.extra)[self._found], 0)
+
+    def values_at(self, places: Integers) -> Integers:
+        """Values of the codes that begin at ``places``."""
+        table, found = self._table, self._found[places]
+        values = table.value[found]
+        long = np.flatnonzero(table.extra[found])
+        size = table.extra[found[long]].astype(np.int64)
+        number = self._words[places[long] + table.prefix[found[long]]].astype(np.int64) >> (_LONGEST - size)
+        values[long] += np.where(number >= 1 << (size - 1), number - (1 << size), number)
+        return values
+
+    def switches(self) -> list[bool]:
+        """For every bit, whether a code there selects another table."""
+        return [*self._table.switches[self._found].tolist(), False]
 
     def walked(self, count: int) -> Integers:
         """Values of the codes that follow each other from the first bit."""
         end = len(self.steps)
-        targets = np.arange(end) + self.steps
-        following = np.where(targets > end, end, targets).tolist()
+        targets = np.arange(end, dtype=np.int64) + self.steps
+        following = np.minimum(targets, end).tolist()
         places, position = [], 0
         for _ in range(count):
             if position == end:
@@ -155,7 +163,7 @@ class _Read:
                 raise _no_code(position)
         if places and targets[places[-1]] > end:
             places.pop()
-        return self.values[np.array(places, dtype=np.int64)]
+        return self.values_at(np.array(places, dtype=np.int64))
 
 
 def huffman_of(body: bytes) -> Huffman | None:
@@ -197,15 +205,14 @@ def _codes(body: bytes, place: int) -> tuple[list[Code], int]:
     return codes, place + count * _ENTRY.size
 
 
-def _words_at_every_bit(data: bytes) -> npt.NDArray[np.uint64]:
-    """The 32 bits that begin at each bit of ``data`` and of the word after it, zeros past the end."""
+def _words_at_every_bit(data: bytes) -> npt.NDArray[np.uint32]:
+    """The 32 bits that begin at each bit of ``data`` and of the 8 bytes after it, zeros past the end."""
     size = len(data) + 8
     padded = np.frombuffer(data + bytes(12), dtype=np.uint8).astype(np.uint64)
     five = np.zeros(size, dtype=np.uint64)
     for place in range(5):
         five |= padded[place : place + size] << np.uint64(8 * (4 - place))
-    words = five[:, None] >> np.arange(8, 0, -1, dtype=np.uint64)
-    return (words & np.uint64(0xFFFFFFFF)).reshape(-1)
+    return (five[:, None] >> np.arange(8, 0, -1, dtype=np.uint64)).astype(np.uint32).reshape(-1)
 
 
 def _no_code(position: int) -> MalformedFile:

@@ -17,8 +17,8 @@ from ibt_deploy.readers.scp_huffman import Huffman, Integers, huffman_of
 from ibt_deploy.readers.scp_record import ScpLead, ScpRecord, leads_of
 from ibt_deploy.readers.units import rate_of_interval
 
-MAX_ENCODED_BYTES = 5 << 18
-"""Of Huffman codes; 12 leads of the largest size that the format allows are 0.75 MiB."""
+MAX_ENCODED_BYTES = 1 << 19
+"""Of Huffman codes: some minutes of 12 leads, decoded in a second."""
 MICROSECOND = 1e-6
 NANOVOLTS_PER_MILLIVOLT = 1e6
 _SIGNAL = struct.Struct("<HHBB")
@@ -76,6 +76,8 @@ def rhythm_of(record: ScpRecord) -> Rhythm:
     leads, subtracted = leads_of(record.body(3, "leads"))
     huffman = huffman_of(record.bodies[2]) if 2 in record.bodies else None
     encoded = _encoded(record.body(6, "rhythm"), len(leads), 6)
+    if huffman is not None and sum(map(len, encoded.data)) > MAX_ENCODED_BYTES:
+        raise TooLong("minutes of Huffman codes; SCP-ECG holds resting ECGs", code="recording_too_long")
     beat = _encoded(record.bodies[5], len(leads), 5) if 5 in record.bodies else None
     beats = _beats(record.bodies[4], subtracted or encoded.bimodal) if 4 in record.bodies else _Beats()
     if (subtracted or encoded.bimodal) and (beat is None or 4 not in record.bodies):
@@ -165,7 +167,7 @@ def _samples(data: bytes, count: int, huffman: Huffman | None, order: int, lead:
     """The ``count`` samples of a lead, Huffman codes and differences undone."""
     if huffman is None:
         values: Integers = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")[:count].astype(np.int64)
-    elif count > 8 * len(data) + 1:
+    elif count > 8 * len(data) + 1:  # no code is shorter than a bit
         values = np.empty(0, dtype=np.int64)
     else:
         values = huffman.decoded(data, count)
@@ -220,8 +222,6 @@ def _encoded(body: bytes, leads: int, number: int) -> _Encoded:
         raise UnsupportedFormat(f"differences of order {order}", code="unsupported_compression")
     sizes = struct.unpack_from(f"<{leads}H", body, _SIGNAL.size)
     place = _SIGNAL.size + 2 * leads
-    if sum(sizes) > MAX_ENCODED_BYTES:
-        raise TooLong("more data than any resting ECG", code="recording_too_long")
     if place + sum(sizes) > len(body):
         raise MalformedFile(f"the leads of section {number} are truncated", code="truncated_file")
     data = []
