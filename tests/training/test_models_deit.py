@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads, query_mask
+from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads, attend_rows_and_queries
+from training.models.transformer import MASKED, Attention
 
 
 def stay_deit(kind: type[StayDeiT | StayTwoHeads] = StayDeiT) -> StayDeiT | StayTwoHeads:
@@ -50,16 +51,19 @@ def test_inference_averages_both_heads(kind: type[StayDeiT | StayTwoHeads]) -> N
     torch.testing.assert_close(network(x), (classes + distilled) / 2)
 
 
-def test_mask_of_rows_and_queries() -> None:
-    visible = query_mask(3, torch.device("cpu")) == 0
-    assert visible.int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 0, 0, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [1, 1, 1, 0, 0, 1],
-    ]
+@pytest.mark.parametrize("hours", [1, 3, 17])
+def test_rows_and_queries_attend_as_under_the_mask_of_the_specification(hours: int) -> None:
+    torch.manual_seed(hours)
+    attention = Attention(dim=16, heads=4, dropout=0.0)
+    z = torch.randn(2, 2 * hours, 16, requires_grad=True)
+    past, none, itself = torch.ones(hours, hours).tril(), torch.zeros(hours, hours), torch.eye(hours)
+    visible = torch.cat((torch.cat((past, none), dim=1), torch.cat((past, itself), dim=1)))
+    expected = attention(z, (1 - visible) * MASKED)
+    found = attend_rows_and_queries(attention, z)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((y * weights).sum(), z)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("kind", [StayDeiT, StayTwoHeads])
