@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -49,33 +49,37 @@ def load(seconds: float, soak: float, task: tuple[str, ...], options: tuple[str,
     """Measure the HTTP service under load, beside the pure rate of its models."""
     tasks = task or tuple(INPUTS)
     cores = usable_cpus()
-    alone = {t: rate_alone(t, cores, seconds) for t in tasks}
     with started(*options) as server:
         requests = {t: _requests(t) for t in tasks}
         click.echo(f"{_machine(cores)}\n")
         rates = {}
         for t in tasks:
-            rates[t] = _throughput(server, t, requests[t], alone[t], seconds)
+            rates[t] = _throughput(server, t, requests[t], cores, seconds)
         for t in tasks:
             _overload(server, t, requests[t], rates[t], seconds)
         if soak:
             _soak(server, [r for t in tasks for r in requests[t]], soak)
 
 
-def rate_alone(task: str, cores: int, seconds: float) -> float:
-    """Inputs a second through the graph alone: the better of one session on all cores, and one for each."""
+class Alone(NamedTuple):
+    """What a graph does without anything around it: inputs a second, and milliseconds of CPU for each."""
+
+    rate: float
+    cpu: float
+
+
+def alone(task: str, cores: int, seconds: float) -> Alone:
+    """The better of one session on all cores, and one session for each."""
     bundle = load_bundle(task)
-    rates = []
-    for sessions, threads in ((1, cores), (cores, 1)):
+    found = []
+    for sessions, threads in dict.fromkeys([(1, cores), (cores, 1)]):
         graphs = [OpenGraph.of(bundle, device="cpu", variant=None, threads=threads) for _ in range(sessions)]
-        end = time.perf_counter() + seconds / 2
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(sessions) as pool:
-            done = sum(pool.map(partial(_runs, task, end=end), graphs))
-        rates.append(done / (time.perf_counter() - began))
-        if cores == 1:
-            break
-    return max(rates)
+            done = sum(pool.map(partial(_runs, task, end=began + seconds / 2), graphs))
+        elapsed, used = time.perf_counter() - began, time.process_time() - used
+        found.append(Alone(done / elapsed, 1e3 * used / done))
+    return max(found)
 
 
 def _runs(task: str, graph: OpenGraph, end: float) -> int:
@@ -100,10 +104,14 @@ def _requests(task: str) -> list[bytes]:
     return [request_of(f"/v1/{task}", *multipart(upload_of(INPUTS[task]).files))]
 
 
-def _throughput(server: Server, task: str, requests: list[bytes], alone: float, seconds: float) -> float:
-    """Print one table; returns the answers a second at saturation."""
-    rows = []
-    rates = {}
+def _throughput(server: Server, task: str, requests: list[bytes], cores: int, seconds: float) -> float:
+    """Print one table; returns the answers a second at saturation.
+
+    The models alone are timed before and after, because other work on the machine comes and goes.
+    """
+    rows: list[list[str]] = []
+    rates: dict[int, float] = {}
+    before = alone(task, cores, seconds)
     asyncio.run(closed_load(server.port, requests, 4, 1.0))
     for clients in CLIENTS:
         began, client, served = time.perf_counter(), time.process_time(), server.cpu_seconds()
@@ -118,14 +126,30 @@ def _throughput(server: Server, task: str, requests: list[bytes], alone: float, 
             [
                 f"{clients}",
                 f"{rates[clients]:.1f}",
-                f"{100 * rates[clients] / alone:.0f} %",
+                "",
                 *(f"{p:.1f}" for p in (p50, p95, p99)),
+                f"{1e3 * served / max((status == 200).sum(), 1):.1f}",
                 _refusals(outcome) + (f"; {other}" if (other := _others(outcome)) != "none" else ""),
                 f"{100 * client / (client + served):.0f} %",
             ]
         )
-    click.echo(f"{WORDS[task]}: the model alone scores {alone:.1f} a second\n")
-    header = ["clients", "answers/s", "of the model alone", "p50 ms", "p95 ms", "p99 ms", "refused"]
+    after = alone(task, cores, seconds)
+    for row, rate in zip(rows, rates.values(), strict=True):
+        row[2] = f"{100 * rate / ((before.rate + after.rate) / 2):.0f} %"
+    click.echo(
+        f"{WORDS[task]}: the model alone scores {before.rate:.1f} a second before and {after.rate:.1f} "
+        f"after, with {before.cpu:.1f} and {after.cpu:.1f} ms of CPU for each\n"
+    )
+    header = [
+        "clients",
+        "answers/s",
+        "of the model alone",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "CPU ms each",
+        "refused",
+    ]
     click.echo(markdown([*header, "client's share of CPU"], rows) + "\n")
     return float(rates[SATURATING])
 
