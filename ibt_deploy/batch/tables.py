@@ -1,0 +1,280 @@
+"""Stays from tables of any size: CSV, PSV, TSV and Parquet, compressed or not, rows in any order.
+
+>>> tables = open_tables([Path("export.csv.gz")], mapping, work=Path("scores/work"))  # doctest: +SKIP
+>>> print(tables.report.text())  # doctest: +SKIP
+>>> for part in tables.slices(8):  # doctest: +SKIP
+...     for answer in tables.read(part):
+...         ...  # a Stay or a Refusal
+
+The export is parsed, converted and sorted once into a store in the folder of the run; slices of it are read
+by any number of processes, to which a :class:`Tables` can be sent. Stays come in the order of the bytes of
+their patients' names. Each line of the export ends in exactly one place: in a stay, in a patient's refusal,
+or in :meth:`Tables.rejected`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.batch.tables_files import TableFile, found_files, surveyed
+from ibt_deploy.batch.tables_ingest import ingest
+from ibt_deploy.batch.tables_layout import Layout, layout_of
+from ibt_deploy.batch.tables_read import FileFacts, StayMaker
+from ibt_deploy.batch.tables_report import Report, column_facts
+from ibt_deploy.batch.tables_store import REJECTED, STARTS, STORE, write_json
+from ibt_deploy.errors import InputError, MalformedFile
+from ibt_deploy.inputs import refusal
+from ibt_deploy.mapping.schema import Mapping, Time
+from ibt_deploy.predictions import Refusal
+from ibt_deploy.readers.stays import HOSPITAL, LABEL
+from ibt_deploy.records import Stay
+
+SCHEMA = 1
+SUMMARY = "tables.json"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Neighbouring stays of the store.
+
+    Attributes
+    ----------
+    first, last
+        Number of the first stay, and of the one after the last.
+    """
+
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+@dataclass(frozen=True)
+class Tables:
+    """An export that is ready to be read; it can be pickled, and read by many processes at once.
+
+    Attributes
+    ----------
+    folder
+        Of the store.
+    report
+        Rows, columns and doubts.
+    fingerprint
+        Hash of the content of all inputs, of the mapping and of how they are read.
+    patients
+        Number of stays, those that will be refused included.
+    """
+
+    folder: Path
+    report: Report
+    fingerprint: str
+    patients: int
+    files: tuple[FileFacts, ...]
+    time: Time | None
+    common_notes: tuple[str, ...]
+
+    def slices(self, n: int) -> list[Slice]:
+        """All stays in at most ``n`` slices of about as many rows, in order.
+
+        Raises
+        ------
+        BadUnits
+            A column looks like another unit, or like another variable, and nobody has confirmed it.
+        """
+        self.report.require_plausible()
+        if n < 1:
+            raise ValueError("at least one slice")
+        goals = np.linspace(0, self._starts[-1], min(n, max(self.patients, 1)) + 1)
+        bounds = np.unique(np.searchsorted(self._starts, goals))
+        bounds[-1] = self.patients
+        return [Slice(a, b) for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True) if b > a]
+
+    def read(self, part: Slice) -> Iterator[Stay | Refusal]:
+        """One answer for each stay of a slice, in order; memory for a few thousand hours at a time."""
+        maker = StayMaker(self.folder, self.files, self.time, self.common_notes)
+        for rows, bounds in self._row_groups(part):
+            for answer in maker.stays(rows, bounds):
+                yield refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
+
+    def rejected(self) -> Iterator[Refusal]:
+        """Files that could not be read, and rows of which cannot be told whose they are."""
+        import pyarrow.parquet as pq
+
+        for path, code, message in self.report.refused_files:
+            yield Refusal(path, code, f"{path}: {message}")
+        with pq.ParquetFile(self.folder / REJECTED) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    yield refusal(
+                        row["file"],
+                        MalformedFile(
+                            row["message"], where=f"{row['file']}, row {row['row']}", code=row["code"]
+                        ),
+                    )
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        found: npt.NDArray[np.int64] = np.load(self.folder / STARTS)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_starts"}
+
+    def _row_groups(self, part: Slice) -> Iterator[tuple[Any, npt.NDArray[np.int64]]]:
+        """Arrow tables of whole stays, and where each of these begins in them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not len(part):
+            return
+        starts = self._starts[part.first : part.last + 1]
+        with pq.ParquetFile(self.folder / STORE) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            ends = np.cumsum(sizes)
+            rest, place, done = None, 0, 0
+            for group in range(int(np.searchsorted(ends, starts[0], side="right")), len(sizes)):
+                begin = int(ends[group]) - sizes[group]
+                rows = file.read_row_group(group, use_threads=False)
+                if rest is None:
+                    place = int(starts[0])
+                    rows = rows.slice(place - begin)
+                else:
+                    rows = pa.concat_tables([rest, rows])
+                whole = int(np.searchsorted(starts, ends[group], side="right")) - 1
+                if whole > done:
+                    bounds = starts[done : whole + 1] - place
+                    yield rows.slice(0, int(bounds[-1])).combine_chunks(), bounds
+                    rest, place, done = rows.slice(int(bounds[-1])), int(starts[whole]), whole
+                else:
+                    rest = rows
+                if done == len(starts) - 1:
+                    return
+
+
+def open_tables(
+    paths: Sequence[Path],
+    mapping: Mapping | None,
+    *,
+    work: Path,
+    memory_mb: int = 2048,
+    threads: int | None = None,
+) -> Tables:
+    """Bring an export into order and look at its columns; what is there already is taken as it is.
+
+    Parameters
+    ----------
+    paths
+        Files, and folders of them.
+    mapping
+        From the hospital's columns and units; None where they are those of the Challenge 2019.
+    work
+        Folder of the run; the store takes about a tenth of the size of the text, and spilling as much as the
+        text again while it is made.
+    memory_mb
+        Limit for this process while it works, at least 512.
+    threads
+        Of the engine; all cores where None.
+
+    Raises
+    ------
+    InputError
+        Not one file can be read; the first reason.
+    BatchError
+        Memory or disk do not suffice.
+    MissingExtra
+        DuckDB or pyarrow is not installed.
+    """
+    files: list[tuple[TableFile, Layout]] = []
+    refused: list[tuple[str, str, str]] = []
+    first: InputError | None = None
+    digest = hashlib.sha256(f"{SCHEMA} {mapping.sha256 if mapping else ''}".encode())
+    for path in found_files(paths):
+        try:
+            table = surveyed(path, mapping)
+            layout = layout_of(table.names, mapping)
+        except InputError as error:
+            first = first or error.at(str(path))
+            refused.append((str(path), error.code, error.message))
+            digest.update(f"{path}\0{error.code}\n".encode(errors="surrogateescape"))
+            continue
+        files.append((table, layout))
+        digest.update(f"{path}\0{table.sha256}\n".encode(errors="surrogateescape"))
+    if not files:
+        raise first or MalformedFile(
+            "there is no table", where=str(paths[0]) if paths else None, code="no_such_file"
+        )
+    fingerprint = digest.hexdigest()
+    folder = work / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = folder / SUMMARY
+    found = _summary(summary, fingerprint)
+    if found is None:
+        summary.unlink(missing_ok=True)
+        result = ingest(files, folder, memory_mb, threads)
+        report = Report(
+            files=len(files) + len(refused),
+            rows=result.rows,
+            patients=result.patients,
+            rejected_rows=result.rejected,
+            unassigned_rows=result.unassigned,
+            refused_files=(
+                *refused, *((str(files[i][0].path), code, message) for i, code, message in result.refused),
+            ),
+            columns=column_facts(folder / STORE, mapping, result.patients),
+        )  # fmt: skip
+        found = {"fingerprint": fingerprint, "report": asdict(report)}
+        write_json(summary, found)
+    report = Report.of(found["report"])
+    return Tables(
+        folder=folder,
+        report=report,
+        fingerprint=fingerprint,
+        patients=report.patients,
+        files=tuple(_facts(table, layout) for table, layout in files),
+        time=mapping.time if mapping is not None and mapping.time.is_resampled else None,
+        common_notes=_doubtful_rows(report, files),
+    )
+
+
+def _summary(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What an earlier run has left for the same inputs."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["fingerprint"] == fingerprint else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _facts(table: TableFile, layout: Layout) -> FileFacts:
+    targets = {number.target for number in layout.numbers}
+    return FileFacts(
+        str(table.path), table.format, layout.notes, LABEL in targets, layout.hospital is not None,
+        layout.patient is None,
+    )  # fmt: skip
+
+
+def _doubtful_rows(report: Report, files: list[tuple[TableFile, Layout]]) -> tuple[str, ...]:
+    """What every stay must say because rows are lost that might have been its own."""
+    if all(layout.patient is None for _, layout in files):
+        return ()
+    lost = []
+    if report.unassigned_rows:
+        lost.append(f"{report.unassigned_rows} rows")
+    if report.refused_files:
+        lost.append(f"{len(report.refused_files)} files")
+    if not lost:
+        return ()
+    return (f"{' and '.join(lost)} of the export could not be read; they may have held rows of this stay.",)
+
+
+__all__ = ["HOSPITAL", "Report", "Slice", "Tables", "open_tables"]

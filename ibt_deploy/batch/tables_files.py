@@ -1,0 +1,276 @@
+"""The files of an export: which there are, how they are written, what they hold before anything is parsed.
+
+Every byte is read once here: for the fingerprint by which a resumed run knows its inputs, and for the number
+of lines, against which the rows are counted afterwards, so that none can be lost unseen.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, TooLong
+from ibt_deploy.mapping.schema import Mapping
+from ibt_deploy.readers.delimited import shortened
+from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
+
+Compression = Literal["none", "gzip", "zstd"]
+
+SUFFIXES = frozenset({".psv", ".csv", ".tsv", ".txt", ".parquet"})
+MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+CHUNK = 1 << 22
+LONGEST_HEADER = 1 << 20
+LONGEST_LINE = 1 << 26
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One file of an export.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    format
+        As a Stay names it, e.g. ``"CSV"`` or ``"PSV (gzip)"``.
+    sha256
+        Of its bytes.
+    names
+        Its columns, stripped of blanks around them.
+    types
+        Of the columns of a Parquet file, as Arrow names them; empty for text.
+    delimiter, compression
+        Of text.
+    rows
+        Lines below the header that are not blank, or the rows of a Parquet file.
+    size
+        Bytes on disk.
+    is_quoted
+        Whether the text has a quotation mark anywhere.
+    is_regular
+        Whether all lines end alike, so that the engine and we mean the same by a line.
+    """
+
+    path: Path
+    format: str
+    sha256: str
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    delimiter: str
+    compression: Compression
+    rows: int
+    size: int
+    is_quoted: bool = False
+    is_regular: bool = True
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether it is Parquet, not text."""
+        return bool(self.types)
+
+    @property
+    def stay_name(self) -> str:
+        """Name of the stay where the file is one."""
+        return Path(self.path.stem).stem if self.compression != "none" else self.path.stem
+
+
+def found_files(paths: Sequence[Path]) -> list[Path]:
+    """The files among ``paths``, and those in folders that have the name of a table, in order and once."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found.update(dict.fromkeys(sorted(p for p in path.rglob("*") if _is_table(p) and p.is_file())))
+        else:
+            found[path] = None
+    return list(found)
+
+
+def _is_table(path: Path) -> bool:
+    suffixes = [suffix.casefold() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in (".gz", ".zst"):
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in SUFFIXES and not path.name.startswith(".")
+
+
+def surveyed(path: Path, mapping: Mapping | None) -> TableFile:
+    """Look through one file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is empty, has no proper header, or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if head.startswith(PARQUET_MAGIC):
+            return _parquet(path, sha256)
+        if not head:
+            raise MalformedFile("the file is empty", code="empty_file")
+        return _text(path, sha256, _compression(head), mapping)
+    except InputError as error:
+        raise error.at(str(path)) from None
+    except OSError as error:
+        code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
+        reason = error.strerror or str(error).splitlines()[0]
+        raise MalformedFile(f"cannot be read: {reason}", where=str(path), code=code) from error
+
+
+def _compression(head: bytes) -> Compression:
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "none")
+
+
+@contextmanager
+def opened(path: Path, compression: Compression) -> Iterator[IO[bytes]]:
+    """The bytes of a text, decompressed."""
+    if compression == "none":
+        with path.open("rb") as file:
+            yield file
+        return
+    pa = arrow()
+    with pa.input_stream(str(path), compression=compression) as stream:
+        yield stream
+
+
+def arrow() -> Any:
+    """The module pyarrow."""
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtra("tables need pyarrow: pip install 'ibt[batch]'") from error
+    return pa
+
+
+def _parquet(path: Path, sha256: str) -> TableFile:
+    pa = arrow()
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowException, OSError) as error:
+        raise MalformedFile(f"cannot be read as Parquet: {_first_line(error)}") from error
+    names = tuple(name.strip() for name in schema.names)
+    _check_names(names)
+    types = tuple(str(kind) for kind in schema.types)
+    return TableFile(
+        path, "Parquet", sha256, names, types, "", "none", metadata.num_rows, path.stat().st_size
+    )
+
+
+def _text(path: Path, sha256: str, compression: Compression, mapping: Mapping | None) -> TableFile:
+    counts = _Counts()
+    header = b""
+    with opened(path, compression) as file:
+        chunk = file.read(CHUNK)
+        begun = chunk.removeprefix(b"\xef\xbb\xbf")
+        body = begun.lstrip(b"\r\n")
+        for end in (b"\n", b"\r"):
+            if end in body[:LONGEST_HEADER]:
+                header = body[: body.index(end)]
+                break
+        else:
+            if len(body) >= LONGEST_HEADER:
+                raise TooLong("the first line is no header: it never ends", code="table_too_large")
+            header = body
+        while chunk:
+            if chunk.endswith(b"\r"):
+                chunk += file.read(1)
+            counts.add(chunk)
+            chunk = file.read(CHUNK)
+    encoding = mapping.table.encoding if mapping else "utf-8"
+    try:
+        line = header.decode(encoding).strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise MalformedFile(f"is not {encoding.upper()} text") from error
+    if not line.strip():
+        raise MalformedFile("the file is empty", code="empty_file")
+    stated = mapping.table.delimiter if mapping else None
+    delimiter = stated or max(DELIMITERS, key=line.count)
+    names = tuple(name.strip() for name in cells_of(line, delimiter))
+    _check_names(names)
+    label = DELIMITERS.get(delimiter, "text")
+    shown = label if compression == "none" else f"{label} ({compression})"
+    return TableFile(
+        path,
+        shown,
+        sha256,
+        names,
+        (),
+        delimiter,
+        compression,
+        counts.rows,
+        path.stat().st_size,
+        counts.is_quoted,
+        counts.is_regular and len(body) == len(begun),
+    )
+
+
+class _Counts:
+    """How many lines a text has that are not blank, and whether they all end alike."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._endings: set[str] = set()
+        self._begun = b""
+        self.is_quoted = False
+
+    def add(self, chunk: bytes) -> None:
+        """Count on; a chunk never ends within a CR LF."""
+        feeds, returns, both = chunk.count(b"\n"), chunk.count(b"\r"), chunk.count(b"\r\n")
+        endings = {"LF": feeds - both, "CRLF": both, "CR": returns - both}
+        self._endings |= {name for name, n in endings.items() if n}
+        self.is_quoted = self.is_quoted or b'"' in chunk
+        if returns:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        whole, feed, self._begun = (self._begun + chunk).rpartition(b"\n")
+        if len(self._begun) > LONGEST_LINE:
+            raise TooLong(f"a line of more than {LONGEST_LINE} bytes", code="table_too_large")
+        text = b"\n" + whole + feed
+        self._lines += text.count(b"\n") - 1
+        if any(blank in text for blank in (b"\n\n", b"\n ", b"\n\t")):
+            self._lines -= sum(not line.strip() for line in text[1:-1].split(b"\n")) if feed else 0
+
+    @property
+    def rows(self) -> int:
+        """Lines that are not blank, less the header."""
+        return max(self._lines + bool(self._begun.strip()) - 1, 0)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether there is one kind of line end."""
+        return len(self._endings) < 2
+
+
+def cells_of(line: str, delimiter: str) -> list[str]:
+    """The cells of one line.
+
+    Raises
+    ------
+    MalformedFile
+        It cannot be read as a row.
+    """
+    if '"' not in line:
+        return line.split(delimiter)
+    try:
+        return next(csv.reader(io.StringIO(line), delimiter=delimiter))
+    except (csv.Error, StopIteration) as error:
+        raise MalformedFile(f"{shortened(line)!r} cannot be read as a row: {error}") from error
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    doubled = sorted({name for name in names if name and names.count(name) > 1})
+    if doubled:
+        raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,216 @@
+"""Lines that the engine would not take, read again one by one by the rules of the single-file reader.
+
+The engine skips what it cannot parse and says which line that was. Here such a line is either good after
+all (a cell of blanks, digits of another script, a quotation mark that had swallowed its neighbours) and is
+written out plainly for a second pass, or it is a fault: of its patient where that can be told, of the
+export otherwise.
+"""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ibt_deploy.batch.tables_files import TableFile, cells_of, opened
+from ibt_deploy.batch.tables_layout import Layout, is_missing
+from ibt_deploy.errors import BadRows, InputError, MalformedFile
+from ibt_deploy.readers.delimited import cell_number, shortened
+
+LONGEST_LINE = 1 << 21
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """A row that cannot be used.
+
+    Attributes
+    ----------
+    file, row
+        Which file, and which row in it, counted from 1 below the header.
+    patient
+        Whose it seems to be; None where that cannot be told.
+    is_certain
+        Whether the patient's cell is where it must be; else the name counts only if it is known elsewhere.
+    code, message
+        What is wrong.
+    """
+
+    file: int
+    row: int
+    patient: str | None
+    is_certain: bool
+    code: str
+    message: str
+
+
+@dataclass
+class Mender:
+    """Sorts lines of files with one header into good rows, written to ``path``, and faults.
+
+    Attributes
+    ----------
+    layout, names, delimiter
+        Of the files.
+    path
+        Where good rows go: file, row, then the cells that the layout reads, with commas and points.
+    faults
+        The first of each patient, and all whose patient is uncertain.
+    rows
+        Good rows written.
+    touched
+        File and row of every line seen here, one after the other.
+    bad
+        How many of a file's rows are faults.
+    """
+
+    layout: Layout
+    names: tuple[str, ...]
+    delimiter: str
+    path: Path
+    faults: list[RowFault] = field(default_factory=list)
+    rows: int = 0
+    touched: array[int] = field(default_factory=lambda: array("q"))
+    bad: Counter[int] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._blamed: set[tuple[int, str]] = set()
+        self._stream = self.path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._stream, lineterminator="\n")
+        self._numbers = set(self.layout.number_sources)
+        self._columns = [(name, self.names.index(name)) for name in self.columns]
+        self._patient = None if self.layout.patient is None else self.names.index(self.layout.patient)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Source columns that are written out, in order."""
+        return (*self.layout.texts, *self.layout.number_sources)
+
+    def add(self, file: int, row: int, line: str, stay: str | None) -> None:
+        """Sort one line; ``stay`` names its stay where the file is one."""
+        if not line or line.isspace():
+            return
+        self.touched.extend((file, row))
+        try:
+            if len(line) > LONGEST_LINE:
+                raise MalformedFile("a line that never ends", code="ragged_rows")
+            cells = cells_of(line, self.delimiter)
+        except MalformedFile as error:
+            self._fault(file, row, stay, stay is not None, error)
+            return
+        is_whole = len(cells) == len(self.names)
+        patient = stay
+        if self._patient is not None and len(cells) > self._patient:
+            patient = cells[self._patient].strip() or None
+        if not is_whole:
+            message = f"row {row} has {len(cells)} cells, the header has {len(self.names)}"
+            self._fault(file, row, patient, stay is not None, MalformedFile(message, code="ragged_rows"))
+            return
+        written = []
+        for name, place in self._columns:
+            cell = cells[place]
+            if name in self._numbers:
+                try:
+                    cell = self._number(cell, row, name)
+                except BadRows as error:
+                    self._fault(file, row, patient, True, error)
+                    return
+            written.append(cell)
+        self._writer.writerow([file, row, *written])
+        self.rows += 1
+
+    def undecodable(self, file: int, row: int, line: str, stay: str | None) -> None:
+        """Take a line with bytes that are no text."""
+        self.touched.extend((file, row))
+        patient = stay
+        if self._patient is not None and '"' not in line:
+            cells = line.split(self.delimiter)
+            patient = cells[self._patient].strip() if len(cells) == len(self.names) else None
+        error = MalformedFile(f"row {row} is not {self.layout.encoding.upper()} text", code="not_text")
+        self._fault(file, row, patient or None, stay is not None, error)
+
+    def whole_file(self, file: int, table: TableFile, stay: str | None) -> None:
+        """Take every line of a file.
+
+        Raises
+        ------
+        InputError
+            It is damaged.
+        """
+        try:
+            for row, line in enumerate(_lines(table)):
+                if row:
+                    self._decoded(file, row, line, stay)
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            raise MalformedFile(
+                f"is damaged: {reason}", where=str(table.path), code="truncated_file"
+            ) from error
+
+    def forget(self, file: int) -> None:
+        """Take back what is known of a file, because all of it is read again."""
+        self.faults = [fault for fault in self.faults if fault.file != file]
+        places = np.array(self.touched, dtype=np.int64).reshape(-1, 2)
+        self.touched = array("q", places[places[:, 0] != file].ravel().tolist())
+        self.bad.pop(file, None)
+
+    def close(self) -> None:
+        """End the file of good rows."""
+        self._stream.close()
+
+    def _decoded(self, file: int, row: int, line: bytes, stay: str | None) -> None:
+        try:
+            self.add(file, row, line.decode(self.layout.encoding), stay)
+        except UnicodeDecodeError:
+            self.undecodable(file, row, line.decode(self.layout.encoding, errors="replace"), stay)
+
+    def _number(self, cell: str, row: int, name: str) -> str:
+        if is_missing(cell, self.layout.missing_words):
+            return ""
+        plain = cell
+        if self.layout.decimal == ",":
+            plain = "?" if "." in cell else cell.replace(",", ".")
+        faults: dict[int, BadRows] = {}
+        number = cell_number(plain, row - 1, shortened(name), faults)
+        if faults:
+            raise BadRows(
+                f"row {row}, column {shortened(name)}: {shortened(cell.strip())!r} is not a number",
+                code="not_a_number",
+            )
+        return repr(number)
+
+    def _fault(self, file: int, row: int, patient: str | None, is_certain: bool, error: InputError) -> None:
+        self.bad[file] += 1
+        if is_certain and patient is not None:
+            key = (file if self._patient is None else -1, patient)
+            if key in self._blamed:
+                return
+            self._blamed.add(key)
+        self.faults.append(RowFault(file, row, patient, is_certain, error.code, error.message))
+
+
+def _lines(table: TableFile) -> Iterator[bytes]:
+    """Lines that are not blank, whatever ends them; the first is the header."""
+    with opened(table.path, table.compression) as file:
+        for line in _split(file):
+            if line.strip():
+                yield line
+
+
+def _split(file: Any) -> Iterator[bytes]:
+    rest, chunk = b"", file.read(1 << 20)
+    while chunk:
+        if chunk.endswith(b"\r"):
+            chunk += file.read(1)
+        *lines, rest = (rest + chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).split(b"\n")
+        yield from lines
+        if len(rest) > 1 << 26:
+            raise MalformedFile("a line that never ends", code="table_too_large")
+        chunk = file.read(1 << 20)
+    yield rest

@@ -1,0 +1,242 @@
+"""Rows of the store become stays, or refusals with their reason; nothing else is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.batch.tables_hourly import hours_since, medians
+from ibt_deploy.batch.tables_sql import FAULT, TIMES
+from ibt_deploy.batch.tables_store import RowNumbers
+from ibt_deploy.errors import BadRows, InputError, MalformedFile
+from ibt_deploy.mapping.schema import Time
+from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, _hourly, _inserted_note
+from ibt_deploy.records import FloatArray, Stay
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
+
+ICULOS, ADMISSION_TIME = INDEX["ICULOS"], INDEX["HospAdmTime"]
+NO_TIME = np.iinfo(np.int64).min
+HOURS_PER_US = 1 / 3_600_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows of whole stays as they lie in the store."""
+
+    patients: npt.NDArray[np.object_]
+    files: npt.NDArray[np.int64]
+    lines: npt.NDArray[np.int64]
+    values: FloatArray
+    hours: FloatArray
+    labels: FloatArray
+    times: npt.NDArray[np.int64]
+    hospitals: npt.NDArray[np.object_]
+    faults: npt.NDArray[np.object_]
+
+    @classmethod
+    def of(cls, rows: Any) -> Block:
+        """From an Arrow table of the store's columns."""
+
+        def numbers(name: str) -> FloatArray:
+            return np.asarray(rows[name].to_numpy(), dtype=np.float64)
+
+        def words(name: str) -> npt.NDArray[np.object_]:
+            return np.asarray(rows[name].to_numpy(), dtype=object)
+
+        values = np.empty((rows.num_rows, N_VARIABLES))
+        for column, name in enumerate(NAMES):
+            values[:, column] = numbers(name)
+        times = np.stack([np.asarray(rows[name].fill_null(NO_TIME).to_numpy()) for name in TIMES], axis=1)
+        return cls(
+            words("patient"), np.asarray(rows["file"].to_numpy(), dtype=np.int64),
+            np.asarray(rows["line"].to_numpy()), values, numbers(HOUR), numbers(LABEL), times,
+            words(HOSPITAL), words("fault"),
+        )  # fmt: skip
+
+    def part(self, begin: int, end: int) -> Block:
+        """Some neighbouring rows."""
+        return Block(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What stays say about the file that they come from.
+
+    Attributes
+    ----------
+    path, format
+        As a Stay names them.
+    notes
+        About its columns.
+    has_label, has_hospital
+        Whether it has these columns.
+    is_one_stay
+        Whether the file is one stay.
+    """
+
+    path: str
+    format: str
+    notes: tuple[str, ...]
+    has_label: bool
+    has_hospital: bool
+    is_one_stay: bool
+
+
+class StayMaker:
+    """Makes the stay, or the reason for its refusal, from the rows of one patient.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    files
+        By their numbers.
+    time
+        Section of the mapping, where rows have points in time.
+    common_notes
+        Said with every stay.
+    """
+
+    def __init__(
+        self, folder: Path, files: tuple[FileFacts, ...], time: Time | None, common_notes: tuple[str, ...]
+    ) -> None:
+        self._files = files
+        self._time = time
+        self._common = common_notes
+        self._folder = folder
+
+    def stays(self, rows: Any, bounds: npt.NDArray[np.int64]) -> Iterator[Stay | InputError]:
+        """One answer for each of the stays ``rows[bounds[i]:bounds[i + 1]]`` of an Arrow table."""
+        block = Block.of(rows)
+        odd = self._odd(block)
+        for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            part = block.part(begin, end)
+            file = self._files[int(part.files[0])]
+            try:
+                if odd[begin:end].any():
+                    self._check(part)
+                yield self._stay(part, file)
+            except InputError as error:
+                where = file.path if file.is_one_stay else f"{file.path}, patient {part.patients[0]}"
+                yield error.at(where)
+
+    @staticmethod
+    def _odd(block: Block) -> npt.NDArray[np.bool_]:
+        """Rows that :meth:`_check` must look at; takes the hour where there is no ICULOS."""
+        iculos, hour = block.values[:, ICULOS], block.hours
+        differs = (iculos != hour) & ~np.isnan(iculos) & ~np.isnan(hour)
+        faulty = np.asarray(block.faults != None)  # noqa: E711
+        odd = np.isinf(block.values).any(axis=1) | differs | faulty
+        iculos[:] = np.where(np.isnan(iculos), hour, iculos)
+        return np.asarray(odd)
+
+    def _check(self, part: Block) -> None:
+        for fault in part.faults:
+            if fault is not None:
+                code, _, message = fault.partition(FAULT)
+                raise (BadRows if code == "not_a_number" else MalformedFile)(message, code=code)
+        places = np.argwhere(np.isinf(part.values)).tolist()
+        if places:
+            row, column = places[0]
+            raise BadRows(f"row {self._row(part, row)}, column {NAMES[column]}: infinite", code="infinite")
+        iculos, hour = part.values[:, ICULOS], part.hours
+        row = int(np.argmax((iculos != hour) & ~np.isnan(hour)))
+        raise BadRows(
+            f"row {self._row(part, row)}: ICULOS {iculos[row]:g} and hour {hour[row]:g} differ",
+            code="hours_differ",
+        )
+
+    def _stay(self, part: Block, file: FileFacts) -> Stay:
+        notes: tuple[str, ...] = ()
+        if self._time is not None:
+            part, notes = self._resampled(part, self._time)
+        numbers = _LazyRows(self, part)
+        labels = part.labels if file.has_label else None
+        values, inserted, checked = _hourly(part.values, labels, numbers)  # type: ignore[arg-type]
+        if (part.files != part.files[0]).any():
+            notes = (*notes, f"Rows were gathered from {len(np.unique(part.files))} files.")
+        return Stay(
+            values=values,
+            patient_id=str(part.patients[0]),
+            source=file.path,
+            format=file.format,
+            labels=checked,
+            inserted=inserted,
+            notes=(*file.notes, *notes, *_inserted_note(int(np.count_nonzero(inserted))), *self._common),
+            extra={HOSPITAL: part.hospitals[0]} if file.has_hospital else {},
+        )
+
+    def _resampled(self, part: Block, time: Time) -> tuple[Block, tuple[str, ...]]:
+        """The part with one row an hour, and what is said about it."""
+        at, admissions, hospital = part.times.T
+        if (at == NO_TIME).any():
+            raise BadRows(
+                f"row {self._row(part, int(np.argmax(at == NO_TIME)))} has no time", code="missing_hour"
+            )
+        admission = int(at[0])
+        if time.kind == "hours" or time.admission is not None:
+            known = np.unique(admissions[admissions != NO_TIME])
+            if len(known) != 1:
+                what = "no time of ICU admission" if not len(known) else "several times of ICU admission"
+                raise BadRows(f"has {what}", code="bad_admission")
+            admission = int(known[0])
+        hours = hours_since(at, admission)
+        notes = []
+        kept = np.ones(len(hours), dtype=np.bool_)
+        for outside, choice, what in (
+            (hours < 1, time.before_admission, "before ICU admission"),
+            (hours > MAX_HOURS, time.after_two_weeks, "after two weeks"),
+        ):
+            if outside.any() and choice == "drop":
+                kept &= ~outside
+                count = int(np.count_nonzero(outside))
+                notes.append(f"{count} row{'s' * (count > 1)} {what} left out.")
+            elif outside.any() and what == "before ICU admission":
+                row = self._row(part, int(np.argmax(outside)))
+                raise BadRows(
+                    f"row {row} is {what}; see before_admission in the mapping", code="before_admission"
+                )
+        if not kept.any():
+            raise BadRows("has no row within the first two weeks of the ICU stay", code="before_admission")
+        if not kept.all():
+            part = Block(*(getattr(part, name)[kept] for name in part.__dataclass_fields__))
+            hours = hours[kept]
+        groups = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1))
+        if len(groups) < len(hours):
+            notes.append(f"{len(hours)} rows became {len(groups)} hours.")
+        values = medians(part.values, groups)
+        values[:, ICULOS] = hours[groups]
+        if time.hospital_admission is not None:
+            known = np.unique(hospital[hospital != NO_TIME])
+            if len(known) > 1:
+                raise BadRows("has several times of hospital admission", code="bad_admission")
+            if len(known):
+                values[:, ADMISSION_TIME] = (int(known[0]) - admission) * HOURS_PER_US
+        labels = part.labels[groups]
+        if not np.isnan(part.labels).all():
+            labels = np.fmax.reduceat(part.labels, groups)
+        resampled = Block(
+            part.patients[groups], part.files[groups], part.lines[groups], values, part.hours[groups], labels,
+            part.times[groups], part.hospitals[groups], part.faults[groups],
+        )  # fmt: skip
+        return resampled, tuple(notes)
+
+    def _row(self, part: Block, index: int) -> int:
+        """Number of a row in its file, counted from 1 below the header."""
+        return RowNumbers(self._folder).of(int(part.files[index]), int(part.lines[index]))
+
+
+class _LazyRows:
+    """Row numbers that are worked out when a message needs one."""
+
+    def __init__(self, maker: StayMaker, part: Block) -> None:
+        self._maker = maker
+        self._part = part
+
+    def __getitem__(self, index: Any) -> int:
+        return self._maker._row(self._part, int(index))

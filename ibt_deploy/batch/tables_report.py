@@ -1,0 +1,201 @@
+"""What is known of an export before anything is scored: rows, columns, doubts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ibt_deploy.errors import BadUnits
+from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units
+from ibt_deploy.mapping.schema import Mapping
+from ibt_deploy.mapping.units import CANONICAL, Conversion
+from ibt_deploy.mapping.usual import wide
+from ibt_deploy.preprocess.stay_rows import ROUNDED_ROOM_AIR
+from ibt_deploy.records import FloatArray
+from ibt_deploy.variables import VARIABLES, Variable
+
+SAMPLE = 100_000
+ROWS_AT_ONCE = 65_536
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+WITHOUT_DOUBT = ("Gender", "Unit1", "Unit2", "ICULOS")
+
+
+@dataclass(frozen=True)
+class Report:
+    """An export in numbers.
+
+    Attributes
+    ----------
+    files
+        Files found.
+    rows
+        Rows of stays, those of stays that will be refused included.
+    patients
+        Stays.
+    rejected_rows
+        Rows that could not be used at all.
+    unassigned_rows
+        Those of them of which cannot be told whose they are.
+    refused_files
+        Path, code and message of files that could not be read.
+    columns
+        Of every variable that the export has a column for.
+    """
+
+    files: int
+    rows: int
+    patients: int
+    rejected_rows: int
+    unassigned_rows: int
+    refused_files: tuple[tuple[str, str, str], ...]
+    columns: tuple[ColumnFacts, ...]
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Columns that must not be scored as they are."""
+        found = (doubt_about(facts, self.patients) for facts in self.columns)
+        return tuple(doubt for doubt in found if doubt is not None)
+
+    def require_plausible(self) -> None:
+        """Refuse an export with doubtful columns.
+
+        Raises
+        ------
+        BadUnits
+            There are some (``doubtful_unit``).
+        """
+        if doubts := self.doubts:
+            raise BadUnits(
+                f"{'; '.join(doubt.message for doubt in doubts)}. Correct the units in the mapping, or write "
+                "confirmed = true under the columns whose values you have looked at",
+                code="doubtful_unit",
+            )
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.files} files, {self.patients} stays, {self.rows} rows"
+        if self.rejected_rows:
+            whose = f"of {self.unassigned_rows} cannot be told whose they are"
+            yield f"{self.rejected_rows} rows cannot be used; {whose}"
+        for path, code, message in self.refused_files:
+            yield f"not read: {path}: {message} ({code})"
+        doubtful = {doubt.variable: doubt for doubt in self.doubts}
+        yield f"{'column':<17}{'unit':<14}{'values':>10}{'out of range':>14}" + _right(
+            "5 %", "median", "95 %"
+        )
+        for facts in self.columns:
+            shown = [f"{facts.quantiles[i]:.4g}" for i in (0, 2, 4)] if facts.quantiles else []
+            mark = "  doubtful" if facts.variable in doubtful else ""
+            share = f"{facts.out_of_range_share:>13.2%} "
+            name = f"{facts.variable:<17}{facts.unit[:13]:<14}"
+            yield f"{name}{facts.values:>10}{share}{_right(*shown)}{mark}"
+        for doubt in doubtful.values():
+            yield f"doubtful: {doubt.message}"
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Report:
+        """From its dictionary."""
+        columns = tuple(
+            ColumnFacts(**{**facts, "quantiles": tuple(facts["quantiles"])}) for facts in found["columns"]
+        )
+        files = tuple((path, code, message) for path, code, message in found["refused_files"])
+        return cls(**{**found, "columns": columns, "refused_files": files})
+
+
+def _right(*cells: str) -> str:
+    return "".join(f"{cell:>10}" for cell in cells)
+
+
+def column_facts(store: Path, mapping: Mapping | None, stays: int) -> tuple[ColumnFacts, ...]:
+    """Count the columns of a store that have any value or are mapped.
+
+    Shares are exact. Quantiles are those of every k-th value where a column has more than 100,000, so that
+    memory stays bounded and a repeated run finds the same.
+    """
+    import pyarrow.parquet as pq
+
+    mapped = mapping.columns if mapping is not None else {}
+    found = []
+    with pq.ParquetFile(store) as file:
+        present = _values(file.metadata)
+        counters = [
+            _Counter(variable, _stated(variable, mapping), present[variable.name])
+            for variable in VARIABLES
+            if variable.name not in WITHOUT_DOUBT and (present[variable.name] or variable.name in mapped)
+        ]
+        names = [counter.variable.name for counter in counters]
+        for rows in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=names, use_threads=False):
+            for counter, column in zip(counters, rows.columns, strict=True):
+                counter.add(np.asarray(column.drop_null().to_numpy(), dtype=np.float64))
+    for counter in counters:
+        column = mapped.get(counter.variable.name)
+        found.append(counter.facts(column is not None and column.confirmed))
+    return tuple(found) if stays else ()
+
+
+def _values(metadata: Any) -> dict[str, int]:
+    """How many values each column of a Parquet file has."""
+    found: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group)
+        for place in range(rows.num_columns):
+            column = rows.column(place)
+            empty = column.statistics.null_count if column.statistics is not None else 0
+            found[column.path_in_schema] = found.get(column.path_in_schema, 0) + rows.num_rows - empty
+    return found
+
+
+def _stated(variable: Variable, mapping: Mapping | None) -> Conversion:
+    if mapping is not None and variable.name in mapping.columns:
+        return mapping.columns[variable.name].conversion
+    return Conversion(variable.name, CANONICAL[variable.name])
+
+
+class _Counter:
+    """Counts the values of one column, some at a time."""
+
+    def __init__(self, variable: Variable, stated: Conversion, expected: int) -> None:
+        self.variable = variable
+        self._stated = stated
+        self._usual = wide(variable.name)
+        self._others = other_units(stated) if self._usual else {}
+        self._low = ROUNDED_ROOM_AIR if variable.name == "FiO2" else np.float32(variable.plausible_min)
+        self._high = np.float32(variable.plausible_max)
+        self._step = max(math.ceil(expected / SAMPLE), 1)
+        self._sample: list[FloatArray] = []
+        self._values = 0
+        self._outside = 0
+        self._explained = dict.fromkeys(self._others, 0)
+
+    def add(self, values: FloatArray) -> None:
+        """Count on."""
+        with np.errstate(over="ignore"):
+            short = values.astype(np.float32)
+        self._sample.append(values[-self._values % self._step :: self._step].copy())
+        self._values += len(values)
+        outside = values[(short < self._low) | (short > self._high)]
+        self._outside += len(outside)
+        if self._usual is None or not len(outside):
+            return
+        for unit, other in self._others.items():
+            read = outside * other.factor + other.offset
+            inside = (read >= self._usual[0]) & (read <= self._usual[1])
+            self._explained[unit] += int(np.count_nonzero(inside))
+
+    def facts(self, is_confirmed: bool) -> ColumnFacts:
+        """What was counted."""
+        sample = np.concatenate([np.empty(0), *self._sample])
+        quantiles = tuple(np.quantile(sample, QUANTILES).tolist()) if len(sample) else ()
+        stated = self._stated
+        return ColumnFacts(
+            self.variable.name, stated.unit, stated.factor, stated.offset, is_confirmed, self._values,
+            self._outside, quantiles, self._explained,
+        )  # fmt: skip

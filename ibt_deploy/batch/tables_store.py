@@ -1,0 +1,122 @@
+"""What lies beside the sorted rows: where each stay begins, row numbers, and rows that nobody can claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.batch.tables_files import arrow
+from ibt_deploy.batch.tables_mend import RowFault
+
+Ints = npt.NDArray[np.int64]
+
+STORE, REJECTED, STARTS = "stays.parquet", "rejected.parquet", "starts.npy"
+BASES, GAPS = "bases.npy", "gaps.npy"
+
+
+def write_starts(folder: Path, nameless: int) -> Ints:
+    """Write where each stay begins in the store, and where the last one ends.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    nameless
+        Rows at its end that name no patient.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(stays + 1,)``, rising from 0.
+    """
+    import pyarrow.parquet as pq
+
+    starts: list[Ints] = [np.zeros(1, dtype=np.int64)]
+    place, last = 0, None
+    with pq.ParquetFile(folder / STORE) as file:
+        total = file.metadata.num_rows - nameless
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=["patient", "part"])
+            names = np.asarray(rows["patient"].to_numpy(zero_copy_only=False))
+            parts = rows["part"].to_numpy()
+            differs = (names[1:] != names[:-1]) | (parts[1:] != parts[:-1])
+            begins = np.flatnonzero(differs) + 1 + place
+            if last is not None and (names[0], parts[0]) != last:
+                begins = np.concatenate([[place], begins])
+            starts.append(begins)
+            place += len(names)
+            last = (names[-1], parts[-1])
+    found = np.concatenate(starts)
+    found = np.append(found[found < total], total) if total else np.zeros(1, dtype=np.int64)
+    np.save(folder / STARTS, found)
+    return found
+
+
+def write_row_numbers(folder: Path, files: int, bases: dict[int, int], touched: Sequence[Ints]) -> None:
+    """Write what :class:`RowNumbers` needs.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    files
+        How many there are.
+    bases
+        Place in its scan of each file's first row.
+    touched
+        File and row of lines that the scan skipped, each of shape ``(lines, 2)``.
+    """
+    places = np.ones(files, dtype=np.int64)
+    for number, base in bases.items():
+        places[number] = base
+    np.save(folder / BASES, places)
+    gaps = np.concatenate([np.empty((0, 2), dtype=np.int64), *touched])
+    np.save(folder / GAPS, gaps[np.lexsort((gaps[:, 1], gaps[:, 0]))])
+
+
+class RowNumbers:
+    """Numbers of rows in their files, counted from 1 below the header, from their places in a scan.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._bases = np.load(folder / BASES)
+        self._gaps = np.load(folder / GAPS)
+
+    def of(self, file: int, line: int) -> int:
+        """The row number; ``line`` is negative where it says that number itself."""
+        if line <= 0:
+            return -line
+        row = line - int(self._bases[file]) + 1
+        skipped = self._gaps[self._gaps[:, 0] == file, 1]
+        return row + int(np.searchsorted(skipped - np.arange(len(skipped)), row, side="right"))
+
+
+def write_rejected(folder: Path, paths: Sequence[str], faults: Sequence[RowFault]) -> None:
+    """Write the rows of which cannot be told whose they are."""
+    pa = arrow()
+    import pyarrow.parquet as pq
+
+    columns = {
+        "file": pa.array([paths[fault.file] for fault in faults], pa.string()),
+        "row": pa.array([fault.row for fault in faults], pa.int64()),
+        "code": pa.array([fault.code for fault in faults], pa.string()),
+        "message": pa.array([fault.message for fault in faults], pa.string()),
+    }
+    pq.write_table(pa.table(columns), folder / REJECTED)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` so that it appears whole."""
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)
