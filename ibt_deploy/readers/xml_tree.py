@@ -21,16 +21,19 @@ MAX_DEPTH = 200
 """Far beyond any ECG of minutes; so a tree takes less than 500 MB and 2 s whatever the file holds."""
 
 _CHUNK = 1 << 16
-_BEFORE_ROOT = re.compile(
-    r"(?:\s|<\?[^>]*\?>|<!--.*?-->|<!DOCTYPE[^>\[]*>)*<(?P<name>[A-Za-z_][\w:.-]*)", re.DOTALL
+_FIRST_NAME = re.compile(
+    r"(?:\s|<\?[^>]*\?>|<!--.*?-->)*<(?:!DOCTYPE\s+)?(?P<name>[A-Za-z_][\w:.-]*)", re.DOTALL
 )
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 def root_name(head: bytes) -> str | None:
-    """Name of the root element, without its namespace; None where ``head`` does not begin an XML document."""
+    """Name of the root element, also as the document type states it, without its namespace.
+
+    None where ``head`` does not begin an XML document.
+    """
     text = head.decode(_BYTE_ORDER_MARKS.get(head[:2], "utf-8"), errors="replace")
-    match = _BEFORE_ROOT.match(text.lstrip("\ufeff"))
+    match = _FIRST_NAME.match(text.lstrip("\ufeff"))
     return None if match is None else local_name(match["name"])
 
 

@@ -16,6 +16,8 @@ FINEST = 0.01
 """Microvolts; signals that lie on no grid get the finest step of 1, 2 or 5 times a power of ten that fits."""
 COARSEST = 5.0
 """Microvolts; a signal that needs a larger step is refused. It is the usual one of electrocardiographs."""
+LARGEST_GRID = 500.0
+"""Microvolts; a signal of very few levels is no digitised ECG, and gets a fine step of its own."""
 _ON_GRID = 1e-6
 
 
@@ -71,23 +73,27 @@ def quantised(signal: FloatArray, lead: str) -> Quantised:
 
 
 def _grid(microvolts: FloatArray) -> float | None:
-    """The step on whose multiples all values lie, if it has few digits; None where there is none."""
+    """The step on whose multiples all values lie, within 1e-6 uV; None where there is none worth having."""
     values = np.unique(np.abs(microvolts))
-    values = values[values > 0]
+    values = values[values > _ON_GRID]
     if not len(values):
         return 1.0
     step = float(values[0])
     for _ in range(40):  # Euclid's algorithm on all values at once
+        if not FINEST / 10 <= step:
+            return None
         rest = np.abs(values - np.rint(values / step) * step)
-        rest = rest[rest > _ON_GRID * max(step, 1e-3) * 10]
+        rest = rest[rest > 1e-5 * step]
         if not len(rest):
             break
         step = float(rest.min())
-        if step < FINEST / 10:
-            return None
-    step = float(f"{step:.6g}")
-    on_grid = np.abs(microvolts - np.rint(microvolts / step) * step) <= _ON_GRID
-    return step if on_grid.all() and step <= COARSEST * 100 else None
+    multiples = np.rint(values / step)
+    step = float((multiples * values).sum() / (multiples * multiples).sum())
+    for digits in (6, 9, 12):
+        short = float(f"{step:.{digits}g}")
+        if short <= LARGEST_GRID and (np.abs(values - multiples * short) <= _ON_GRID).all():
+            return short
+    return None
 
 
 def _steps() -> list[float]:
