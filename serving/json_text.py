@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any, NoReturn
 
+import numpy as np
+
 from serving.problems import Problem
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -41,11 +43,10 @@ def parsed(text: bytes, depth: int) -> Any:
 
 
 def deeper_than(depth: int, text: bytes) -> bool:
-    """Whether brackets outside strings nest deeper than ``depth``; the parser sees unbalanced ones."""
-    brackets = _STRING.sub(b"", text).translate(_SQUARE, _NOT_BRACKETS)
-    for _ in range(depth):
-        brackets = brackets.replace(b"[]", b"")  # takes the innermost level away
-    return b"[" in brackets
+    """Whether brackets outside strings nest deeper than ``depth``."""
+    brackets = np.frombuffer(_STRING.sub(b"", text).translate(_SQUARE, _NOT_BRACKETS), np.int8)
+    opened = np.where(brackets == ord("["), 1, -1)
+    return bool((np.cumsum(opened) > depth).any())
 
 
 def _refuse(name: str) -> NoReturn:

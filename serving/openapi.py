@@ -21,6 +21,13 @@ python3 -c 'import json; print(json.dumps({{"rows": [{{"ICULOS": 2, "HR": 104}}]
   "state": json.load(open("hour-1.json"))["state"]}}))' > hour-2.json
 curl -s --json @hour-2.json {BASE}/v1/sepsis/next"""
 
+_SIGNAL = {
+    "name": "signal",
+    "in": "query",
+    "description": "Add the signal to the answer, for a drawing.",
+    "schema": {"type": "boolean", "default": False},
+}
+
 
 def document(models: Models, settings: Settings) -> Part:
     """The document, as JSON knows it."""
@@ -67,7 +74,7 @@ def _scoring(models: Models) -> Part:
                 },
                 "multipart/form-data": upload,
             },
-            [_point(models, "arrhythmia")],
+            [_point(models, "arrhythmia"), _SIGNAL],
             ref("Findings"),
             f"curl -sO {BASE}/examples/recording.hea -sO {BASE}/examples/recording.dat\n"
             f"curl -s -F files=@recording.hea -F files=@recording.dat {BASE}/v1/arrhythmia",

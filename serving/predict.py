@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ibt_deploy.bundle import Task
+from ibt_deploy.predictor import Item
 from serving import metrics
 from serving.archives import unpacked
 from serving.bodies import Held, Memory, chunks, whole
@@ -20,6 +23,7 @@ from serving.problems import Problem
 from serving.recordings import stated_recording, uploaded_recording
 from serving.settings import Settings
 from serving.stays import Stays, from_json, from_text
+from serving.tracing import with_tracing
 from serving.uploads import uploaded
 from serving.work import Asked, Call, Scoring, one, several
 
@@ -45,20 +49,21 @@ class Scorer:
     memory: Memory
 
     async def arrhythmia(self, request: Request) -> Response:
-        """Findings of one recording."""
-        point = self._point("arrhythmia", request, {"operating_point"})
+        """Findings of one recording, with its signal where that is asked for."""
+        point = self._point("arrhythmia", request, {"operating_point", "signal"})
+        drawn = _flag(request, "signal")
         kind = _kind(request, JSON, MULTIPART)
         with self.memory.hold() as held:
             if kind == JSON:
                 body = await whole(request, self.settings, held)
 
                 def read() -> Asked:
-                    return Asked(stated_recording(self._json(body), self.settings), one)
+                    return _one_of(stated_recording(self._json(body), self.settings), drawn)
             else:
                 files = await self._files(request, held)
 
                 def read() -> Asked:
-                    return Asked(uploaded_recording(unpacked(files, self.settings), self.settings), one)
+                    return _one_of(uploaded_recording(unpacked(files, self.settings), self.settings), drawn)
 
             return await self._answer(Scoring(self.models.predictors["arrhythmia", point], read))
 
@@ -132,3 +137,14 @@ def _only(files: dict[str, bytes]) -> tuple[str, bytes]:
 
 def _asked(stays: Stays) -> Asked:
     return Asked(stays.items, several if stays.several else one)
+
+
+def _one_of(items: Sequence[Item], drawn: bool) -> Asked:
+    return Asked(items, partial(with_tracing, items[0]) if drawn else one)
+
+
+def _flag(request: Request, name: str) -> bool:
+    stated = request.query_params.get(name, "false")
+    if stated not in ("true", "false"):
+        raise Problem("bad_request", f"'{name}' must be true or false.")
+    return stated == "true"

@@ -111,7 +111,10 @@ def _answers() -> dict[str, Schema]:
     refusal = _object({"source": TEXT, "refused": {"const": True}, "code": TEXT, "message": TEXT})
     return {
         "Findings": _object(
-            head | found | {"findings": _list(finding), "windows": _list({"type": "object"})}
+            head
+            | found
+            | {"findings": _list(finding), "windows": _list({"type": "object"}), "signal": _signal()},
+            optional=("signal",),
         ),
         "Risk": _object(stay),
         "Refusal": refusal,
@@ -131,6 +134,23 @@ def _answers() -> dict[str, Schema]:
         )
         | {"description": "RFC 9457"},
     }
+
+
+def _signal() -> Schema:
+    number: Schema = {"type": "number", "exclusiveMinimum": 0}
+    row = _list({"type": ["integer", "null"]}, "Millivolts are these times 'scale'; null where invalid.")
+    schema = _object(
+        {
+            "sampling_rate": number | {"description": "Hz"},
+            "unit": {"const": "mV"},
+            "scale": number,
+            "seconds": number,
+            "leads": _list(TEXT),
+            "missing": _list(TEXT, "Leads without any valid sample."),
+            "values": _list(row, "One list for each of 'leads'."),
+        }
+    )
+    return schema | {"description": "Only with signal=true: at most the first minute, before any filter."}
 
 
 def _object(properties: Schema, *, optional: tuple[str, ...] = (), closed: bool = False) -> Schema:

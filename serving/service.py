@@ -8,9 +8,6 @@ header needs, and has probes and figures of its own; therefore every request goe
 from __future__ import annotations
 
 import os
-
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # read when bentoml is imported
-
 import signal
 from types import FrameType
 from typing import Any

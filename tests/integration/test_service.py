@@ -1,0 +1,332 @@
+"""The service as a process of its own: started as documented, drained, and equal to the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ibt_deploy.variables import NAMES
+
+START = [sys.executable, "-c", "from serving.cli import serve; serve()", "--device", "cpu"]
+RECORDS = int(os.environ.get("IBT_TEST_RECORDS", "12"))
+"""Real recordings, and as many stays, that are compared; 200 for the figure in docs/service.md."""
+SECONDS_TO_START = 60
+
+
+@contextmanager
+def running(root: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process of a service on a port of its own, once it is ready, and its address."""
+    process = subprocess.Popen(
+        [*START, "--port", "0", *options],
+        cwd=root,
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, line
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
+        reader.start()
+        _await_ready(process, found[0])
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def _await_ready(process: subprocess.Popen[str], address: str) -> None:
+    end = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < end:
+        assert process.poll() is None
+        try:
+            if httpx.get(f"{address}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("the service did not become ready")
+
+
+@pytest.fixture(scope="module")
+def service(root: Path) -> Iterator[str]:
+    with running(root) as (_, address):
+        yield address
+
+
+def upload(root: Path, *names: str) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("files", (name, (root / "examples" / name).read_bytes())) for name in names]
+
+
+def long_recording(root: Path, copies: int) -> list[tuple[str, tuple[str, bytes]]]:
+    """The example recording, repeated."""
+    (_, (name, header)), (_, (signals, content)) = upload(root, "recording.hea", "recording.dat")
+    longer = header.replace(b" 10000\n", b" %d\n" % (10_000 * copies), 1)
+    assert longer != header
+    return [("files", (name, longer)), ("files", (signals, content * copies))]
+
+
+def test_requests_under_way_are_finished_at_sigterm_and_new_ones_are_refused(root: Path) -> None:
+    with running(root) as (process, address):
+        answers: list[httpx.Response] = []
+        files = long_recording(root, 40)
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{address}/v1/arrhythmia", files=files, timeout=60))
+
+        asking = [threading.Thread(target=ask) for _ in range(4)]
+        with httpx.Client(base_url=address) as kept_alive:
+            kept_alive.get("/livez")
+            for thread in asking:
+                thread.start()
+            end = time.monotonic() + 30
+            while "ibt_requests_in_flight 5" not in kept_alive.get("/metrics").text:
+                assert time.monotonic() < end
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert not answers
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"{address}/livez")
+        for thread in asking:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert process.wait(timeout=30) == 0
+
+
+def test_workers_share_figures_and_the_key_of_states(root: Path) -> None:
+    with running(root, "--workers", "2", "--threads", "1") as (process, address):
+        state, asked = None, 0
+        for hour in range(1, 13):  # each on a connection of its own, so that both workers are met
+            body = {"rows": [{"ICULOS": hour, "HR": 80}], "state": state}
+            answer = httpx.post(f"{address}/v1/sepsis/next", json=body, timeout=30)
+            assert answer.status_code == 200, answer.text
+            state, asked = answer.json()["state"], asked + 1
+        figures = httpx.get(f"{address}/metrics").text
+        assert f'route="/v1/sepsis/next",status="200"}} {asked}.0' in figures
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def test_settings_that_cannot_be_used_are_named_in_one_line(root: Path) -> None:
+    for variable, value in (("QUEUE", "many"), ("TOKEN", "short"), ("BODY_BYTES", "-1")):
+        told = subprocess.run(
+            START, cwd=root, env=os.environ | {f"IBT_SERVE_{variable}": value}, capture_output=True, text=True
+        )
+        assert told.returncode != 0
+        assert f"IBT_SERVE_{variable}" in told.stderr.splitlines()[-1]
+        assert "short" not in told.stderr.replace("shorter", "")
+
+
+def first_block(page: Path) -> str:
+    found = re.search(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_the_quick_start_works_as_printed(root: Path, tmp_path: Path) -> None:
+    if "serve" not in {entry.name for entry in entry_points(group="ibt.commands")}:
+        pytest.skip("'ibt serve' is no entry point of the installed package; install it again")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 3000)) == 0:
+            pytest.skip("something else listens on port 3000")
+    block = first_block(root / "docs" / "service.md")
+    commands = [line for line in block.splitlines() if line and not line.startswith("pip ")]
+    (tmp_path / "examples").symlink_to(root / "examples")
+    process = subprocess.Popen(
+        ["bash", "-ec", "\n".join(commands)],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        shown = b""
+        while not shown.endswith(b"}\n}\n") and (line := process.stdout.readline()):
+            shown += line
+            if line == b"}\n":
+                break
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+    answer = json.loads(shown)
+    assert answer["record"] == "recording"
+    assert len(answer["findings"]) == 26
+    if (root / "README.md").read_text(encoding="utf-8").count("ibt serve"):
+        for command in commands:
+            assert command in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_documented_command_works_as_pasted(service: str, tmp_path: Path) -> None:
+    document = httpx.get(f"{service}/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            command = operation["x-codeSamples"][0]["source"].replace("http://127.0.0.1:3000", service)
+            ran = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True)
+            assert ran.returncode == 0, f"{path}: {ran.stderr}"
+            assert "urn:ibt:problem" not in ran.stdout
+            if path.startswith("/v1") and not path.endswith("card"):
+                json.loads(ran.stdout)
+
+
+def comparable(value: Any) -> Any:
+    """An answer without its probabilities, which are compared within 1e-6."""
+    if isinstance(value, dict):
+        return {
+            k: comparable(v) for k, v in value.items() if k not in ("probability", "probabilities", "risk")
+        }
+    return [comparable(entry) for entry in value] if isinstance(value, list) else value
+
+
+def probabilities(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        own = [value[k] for k in ("probability", "risk") if k in value]
+        return own + [p for v in value.values() for p in probabilities(v)]
+    return [p for entry in value for p in probabilities(entry)] if isinstance(value, list) else []
+
+
+def assert_equal(answers: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    assert comparable(answers) == comparable(expected)
+    mine, theirs = probabilities(answers), probabilities(expected)
+    assert len(mine) == len(theirs) > len(expected)
+    # one unit of the last decimal that is given
+    assert max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) < 1.001e-6
+
+
+def test_real_recordings_are_answered_as_the_command_line_answers_them(
+    service: str, shared: Path, root: Path
+) -> None:
+    folder = shared / "data" / "ecg"
+    with (folder / "index.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    headers = [folder / row["file"] for row in rows[:: max(1, len(rows) // RECORDS)][:RECORDS]]
+    headers = [path if path.suffix == ".hea" else path.with_suffix(".hea") for path in headers]
+    told = _predicted(headers)
+    answers = []
+    with httpx.Client(base_url=service, timeout=60) as session:
+        for header in headers:
+            lines = header.read_text(encoding="utf-8").splitlines()
+            signals = dict.fromkeys(
+                line.split()[0] for line in lines[1:] if line and not line.startswith("#")
+            )
+            names = [header.name, *(name for name in signals if (header.parent / name).is_file())]
+            answer = session.post(
+                "/v1/arrhythmia",
+                files=[("files", (name, (header.parent / name).read_bytes())) for name in names],
+            )
+            if answer.status_code == 200:
+                answers.append(answer.json())
+            else:
+                answers.append({"refused": answer.json()["code"]})
+    assert_equal(answers, [told[header] for header in headers])
+
+
+def test_real_stays_are_answered_as_the_command_line_answers_them(
+    service: str, shared: Path, tmp_path: Path
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    pc = pytest.importorskip("pyarrow.compute")
+    source = shared / "data" / "p19" / "p19.parquet"
+    patients = pc.unique(pq.read_table(source, columns=["patient_id"]).column(0)).to_pylist()
+    chosen = patients[:: max(1, len(patients) // RECORDS)][:RECORDS]
+    found = pq.read_table(
+        source, columns=["patient_id", *NAMES], filters=pc.field("patient_id").isin(chosen)
+    ).to_pylist()
+    files = []
+    for patient in chosen:
+        rows = ["|".join(_cell(row[name]) for name in NAMES) for row in found if row["patient_id"] == patient]
+        files.append(tmp_path / f"{patient}.psv")
+        files[-1].write_text("\n".join(["|".join(NAMES), *rows, ""]), encoding="utf-8")
+    told = _predicted(files)
+    answers = []
+    with httpx.Client(base_url=service, timeout=60) as session:
+        for file in files:
+            answer = session.post("/v1/sepsis", files=[("files", (file.name, file.read_bytes()))])
+            answers.append(answer.json() if answer.status_code == 200 else {"refused": answer.json()["code"]})
+    assert_equal(answers, [told[file] for file in files])
+
+
+def _cell(value: float | None) -> str:
+    return "NaN" if value is None or value != value else repr(value)
+
+
+def _predicted(files: list[Path]) -> dict[Path, dict[str, Any]]:
+    """What the command line says to each file; ``source`` is the plain name, as in an upload."""
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from ibt_deploy.cli import main; main()",
+            "predict",
+            "--json",
+            "--device",
+            "cpu",
+        ]
+        + [str(file) for file in files],
+        capture_output=True,
+        text=True,
+    )
+    found: dict[Path, dict[str, Any]] = {}
+    for line in told.stdout.splitlines():
+        answer = json.loads(line)
+        source = Path(answer["input"]["source"])
+        answer["input"]["source"] = source.name
+        found[source] = answer
+    for line in told.stderr.splitlines():
+        refused = re.fullmatch(r"ibt: refused: (.*?)(?:, patient .*?)?: .* \[(\w+)\]", line)
+        if refused:
+            found[Path(refused[1])] = {"refused": refused[2]}
+    return found
+
+
+@pytest.mark.slow
+def test_a_bento_is_built_and_serves(root: Path, tmp_path: Path) -> None:
+    bentoml = str(Path(sys.executable).with_name("bentoml"))
+    environment = os.environ | {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+    built = subprocess.run(
+        [bentoml, "build", "-f", "serving/bentofile.yaml", "-o", "tag", "."],
+        cwd=root, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (folder,) = (path for path in (tmp_path / "home" / "bentos" / "ibt").iterdir() if path.is_dir())
+    assert (folder / "env" / "docker" / "Dockerfile").is_file()
+    assert (folder / "src" / "ibt_deploy" / "bundles" / "sepsis" / "model.onnx").is_file()
+    assert not list(folder.rglob("training"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [bentoml, "serve", f"ibt:{folder.name}", "--host", "127.0.0.1", "--port", str(port)],
+        cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _await_ready(process, address)
+        files = upload(root, "recording.hea", "recording.dat")
+        answer = httpx.post(f"{address}/v1/arrhythmia", files=files, timeout=30)
+        assert answer.json()["record"] == "recording"
+        assert httpx.get(f"{address}/schema.json").status_code == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()

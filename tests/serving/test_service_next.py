@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.bundles import stay
+
+from ibt_deploy.variables import NAMES
+
+ROUTE = "/v1/sepsis/next"
+
+
+def row(values: Any) -> dict[str, float]:
+    return {name: v for name, v in zip(NAMES, values.tolist(), strict=True) if not np.isnan(v)}
+
+
+def test_hour_by_hour_equals_the_whole_stay(client: Any) -> None:
+    whole = stay(20, seed=2)
+    expected = client.post("/v1/sepsis", json=[row(values) for values in whole.values]).json()
+    state, hours = None, []
+    for values in whole.values:
+        answer = client.post(ROUTE, json={"rows": [row(values)], "state": state}).json()
+        state = answer["state"]
+        hours += answer["hours"]
+    assert [hour["alarm"] for hour in hours] == [hour["alarm"] for hour in expected["hours"]]
+    np.testing.assert_allclose(
+        [hour["risk"] for hour in hours], [hour["risk"] for hour in expected["hours"]], atol=1.5e-6
+    )
+    assert [hour["missing"] for hour in hours] == [hour["missing"] for hour in expected["hours"]]
+    assert answer["warnings"] == expected["warnings"]
+    assert answer["bundle"] == expected["bundle"]
+
+
+def test_hours_that_are_left_out_are_inserted_as_in_a_file(client: Any) -> None:
+    whole = stay(8, seed=4)
+    kept = [row(values) for i, values in enumerate(whole.values) if i not in (3, 4)]
+    expected = client.post("/v1/sepsis", json=kept).json()
+    first = client.post(ROUTE, json={"rows": kept[:3]}).json()
+    second = client.post(ROUTE, json={"rows": kept[3:], "state": first["state"]}).json()
+    hours = [*first["hours"], *second["hours"]]
+    assert [(h["hour"], h["inserted"]) for h in hours] == [
+        (h["hour"], h["inserted"]) for h in expected["hours"]
+    ]
+    np.testing.assert_allclose(
+        [h["risk"] for h in hours], [h["risk"] for h in expected["hours"]], atol=1.5e-6
+    )
+
+
+def test_a_state_serves_more_than_once_and_under_any_operating_point(client: Any) -> None:
+    values = stay(3).values
+    state = client.post(ROUTE, json={"rows": [row(values[0])]}).json()["state"]
+    body = {"rows": [row(values[1])], "state": state}
+    assert client.post(ROUTE, json=body).json() == client.post(ROUTE, json=body).json()
+    points = client.app.models.bundles["sepsis"].operating_points
+    for point in points:
+        answer = client.post(f"{ROUTE}?operating_point={point}", json=body).json()
+        assert answer["operating_point"] == point
+
+
+def altered(state: str, place: int) -> str:
+    content = bytearray(base64.b64decode(state))
+    content[place] ^= 1
+    return base64.b64encode(content).decode()
+
+
+def test_a_state_that_is_not_ours_is_refused(client: Any, served: Any, client_of: Any) -> None:
+    values = stay(3).values
+    state = client.post(ROUTE, json={"rows": [row(values[0])]}).json()["state"]
+    foreign = client_of(served(state_key="another key of the service")).post(
+        ROUTE, json={"rows": [row(values[0])]}
+    )
+    size = len(base64.b64decode(state))
+    for wrong in (
+        *(altered(state, place) for place in (0, 4, 5, 40, 60, size // 2, size - 1)),
+        state[:-40],
+        state[: len(state) // 2 // 4 * 4],
+        state + state,
+        foreign.json()["state"],
+        "",
+        "no base64!",
+        "é",
+        7,
+        ["x"],
+    ):
+        answer = client.post(ROUTE, json={"rows": [row(values[1])], "state": wrong})
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad_state")
+
+
+def test_rows_that_do_not_follow_are_refused(client: Any) -> None:
+    values = stay(3).values
+    state = client.post(ROUTE, json={"rows": [row(values[1])]}).json()["state"]
+    for rows, code in (
+        ([row(values[1])], "hours_out_of_order"),
+        ([row(values[0])], "hours_out_of_order"),
+        ([], "bad_fields"),
+        ([{"HR": 80}], "missing_hour"),
+        ([{"ICULOS": 400, "HR": 80}], "too_long"),
+        ([{"ICULOS": 3, "patient_id": "x"}], "bad_fields"),
+    ):
+        answer = client.post(ROUTE, json={"rows": rows, "state": state})
+        assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+@pytest.mark.parametrize("hours", [1, 335])
+def test_a_state_is_compact(client: Any, hours: int) -> None:
+    rows = [row(values) for values in stay(hours).values]
+    answer = client.post(ROUTE, json={"rows": rows}).json()
+    assert len(answer["state"]) < 1000 + hours * 9000

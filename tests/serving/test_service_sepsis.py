@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers.bundles import stay, write_psv
+
+from ibt_deploy.cli import main
+from ibt_deploy.variables import NAMES
+from serving.settings import Settings
+
+ROUTE = "/v1/sepsis"
+PSV = {"content-type": "text/psv"}
+
+
+def rows(hours: int = 6, seed: int = 0) -> list[dict[str, Any]]:
+    return [
+        {name: None if np.isnan(value) else value for name, value in zip(NAMES, row, strict=True)}
+        for row in stay(hours, seed).values.tolist()
+    ]
+
+
+def columns(of: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in of] for name in of[0]}
+
+
+def test_a_file_is_answered_as_the_command_line_answers_it(
+    client: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_psv(tmp_path, stay(30, seed=3))
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(
+        main, ["predict", path.name, "--json", "--device", "cpu", "--bundle", settings.sepsis]
+    )
+    expected = json.loads(told.stdout)
+    assert client.upload(ROUTE, (path.name, path.read_bytes())).json() == expected
+    raw = client.post(f"{ROUTE}?record={path.stem}", content=path.read_bytes(), headers=PSV).json()
+    assert raw["hours"] == expected["hours"]
+    assert raw["record"] == path.stem
+
+
+def test_all_forms_of_json_give_the_same_hours(client: Any) -> None:
+    given = rows()
+    expected = client.post(ROUTE, json=given).json()
+    assert len(expected["hours"]) == 6
+    assert expected["input"]["format"] == "JSON"
+    for form in ({"rows": given}, {"columns": columns(given)}):
+        assert client.post(ROUTE, json=form).json() == expected
+    (only,) = client.post(ROUTE, json={"stays": [{"rows": given, "record": "stay"}]}).json()["stays"]
+    assert only == expected
+
+
+def test_numbers_come_through_with_every_bit(client: Any, tmp_path: Path) -> None:
+    from ibt_deploy.predictor import load
+
+    whole = stay(12, seed=5)
+    bundle = client.app.models.bundles["sepsis"].path
+    risk = load(bundle, device="cpu", threads=1).predict(whole).risk  # type: ignore[union-attr]
+    answer = client.post(ROUTE, json=rows(12, 5)).json()
+    np.testing.assert_array_equal([hour["risk"] for hour in answer["hours"]], np.round(risk, 6))
+
+
+def test_several_stays_are_answered_one_by_one_and_a_refused_one_costs_only_itself(client: Any) -> None:
+    table = [row | {"patient_id": name} for name in ("a", "b") for row in rows(4)]
+    table[5]["ICULOS"] = 1.0
+    answer = client.post(ROUTE, json=table)
+    first, second = answer.json()["stays"]
+    assert answer.status_code == 200
+    assert (first["record"], len(first["hours"])) == ("a", 4)
+    assert (second["refused"], second["code"]) == (True, "doubled_hour")
+    text = "\n".join(
+        ["patient_id,HR,O2Sat,Temp,SBP,MAP,ICULOS", "x,80,97,37,120,80,1", "y,80,97,37,120,80,1", ""]
+    )
+    answer = client.post(ROUTE, content=text, headers={"content-type": "text/csv; charset=utf-8"})
+    assert [entry["record"] for entry in answer.json()["stays"]] == ["x", "y"]
+    listed = client.post(
+        ROUTE, json={"stays": [{"rows": rows(3)}, {"rows": [{"HR": 80, "ICULOS": 1}]}]}
+    ).json()
+    assert [("hours" in entry, entry.get("code")) for entry in listed["stays"]] == [
+        (True, None),
+        (False, "missing_columns"),
+    ]
+
+
+def test_one_patient_in_a_column_is_still_a_list(client: Any) -> None:
+    answer = client.post(ROUTE, json=[row | {"patient_id": 7} for row in rows(2)]).json()
+    assert [entry["record"] for entry in answer["stays"]] == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ([], 422, "bad_fields"),
+        ({}, 422, "bad_fields"),
+        (5, 422, "bad_fields"),
+        ("rows", 422, "bad_fields"),
+        ({"rows": [], "columns": {}}, 422, "bad_fields"),
+        ({"rows": [1]}, 422, "bad_fields"),
+        ({"columns": {"HR": [1], "ICULOS": [1, 2]}}, 422, "bad_fields"),
+        ({"columns": {"HR": 1}}, 422, "bad_fields"),
+        ({"columns": {"HR|x": [1]}}, 422, "bad_fields"),
+        ({"rows": [{"HR": "80"}]}, 422, "bad_fields"),
+        ({"rows": [{"HR": True}]}, 422, "bad_fields"),
+        ({"rows": [{"HR": [80]}]}, 422, "bad_fields"),
+        ({"rows": [{"patient_id": "a|b", "HR": 1}]}, 422, "bad_fields"),
+        ({"stays": [{"rows": [{"patient_id": "a"}]}]}, 422, "bad_fields"),
+        ({"stays": []}, 422, "bad_fields"),
+        ({"rows": [{"HR": 80, "ICULOS": 1}]}, 422, "missing_columns"),
+        ({"rows": [{"hr": 80, "ICULOS": 1}]}, 422, "misspelt_column"),
+        ({"rows": [dict.fromkeys(NAMES, 1)] * 2001}, 422, "too_many_rows"),
+        ({"rows": [dict.fromkeys(NAMES, 1) | {"HR": 10**400}]}, 400, "bad_json"),
+    ],
+)
+def test_what_json_states_is_checked(client: Any, body: Any, status: int, code: str) -> None:
+    answer = client.post(ROUTE, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_tables_that_are_too_long_or_binary_are_refused(client: Any) -> None:
+    line = "80|97|37|120|80|"
+    long = "\n".join(["HR|O2Sat|Temp|SBP|MAP|ICULOS", *(f"{line}{i}" for i in range(1, 2100)), ""])
+    assert client.post(ROUTE, content=long, headers=PSV).json()["code"] in ("too_many_rows", "too_long")
+    assert client.post(ROUTE, content="\n" * 50_000, headers=PSV).json()["code"] == "too_many_rows"
+    assert client.post(ROUTE, content=b"PAR1" + bytes(100), headers=PSV).status_code == 415
+    assert client.upload(ROUTE, ("a.parquet", b"PAR1")).status_code == 415
+    assert client.post(ROUTE, content=b"\xff\xfe\x00", headers=PSV).status_code == 422
+    assert client.post(ROUTE, content=b"", headers=PSV).status_code == 422
