@@ -119,10 +119,14 @@ class PlannedFiles:
     def _file(self, entry: FileEntry | MemberEntry) -> File:
         return Path(entry.path) if isinstance(entry, FileEntry) else self._opened(entry).folder(entry)
 
+    def close(self) -> None:
+        """Close the archive that was read last; reading opens it again."""
+        if self._archive is not None:
+            self._archive.close()
+
     def _opened(self, entry: MemberEntry) -> Archive:
         if self._archive is None or self._archive.path != entry.archive:
-            if self._archive is not None:
-                self._archive.close()
+            self.close()
             self._archive = Archive(entry.archive)
         return self._archive
 

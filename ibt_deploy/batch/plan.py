@@ -75,12 +75,12 @@ def stored_plan(path: Path) -> Plan:
         return _cut(path, hashlib.file_digest(stream, "sha256").hexdigest())
 
 
-def part_size(inputs: int) -> int:
+def part_size(inputs: int, fewest: int = FEWEST_IN_PART) -> int:
     """Inputs in a part: enough parts to share among workers and to lose little, each worth its overhead.
 
     It depends on the number of inputs alone, so that any machine cuts alike.
     """
-    return min(MOST_IN_PART, max(FEWEST_IN_PART, -(-inputs // PARTS_AIMED_AT)))
+    return min(MOST_IN_PART, max(fewest, -(-inputs // PARTS_AIMED_AT)))
 
 
 def _cut(path: Path, fingerprint: str) -> Plan:

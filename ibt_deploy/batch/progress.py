@@ -16,20 +16,24 @@ class Progress:
     ----------
     total
         Inputs of the run.
-    before
-        Inputs that earlier runs have answered.
     noun
         What an input is called, in the plural.
     """
 
-    def __init__(self, total: int, before: int, noun: str, stream: TextIO | None = None) -> None:
-        self._total, self._before, self._noun = total, before, noun
+    def __init__(self, total: int, noun: str, stream: TextIO | None = None) -> None:
+        self._total, self._noun = total, noun
+        self.before = 0
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._start = self._shown = time.monotonic()
-        self._done = before
+        self._done = 0
         self._refused = 0
         self._width = 0
+
+    def begin(self, before: int) -> None:
+        """Start the clock; ``before`` inputs were answered by earlier runs."""
+        self._start = self._shown = time.monotonic()
+        self._done = self.before = before
 
     @property
     def seconds(self) -> float:
@@ -63,7 +67,7 @@ class Progress:
 
     def line(self) -> str:
         """Inputs, rate, refusals and time left."""
-        done = self._done - self._before
+        done = self._done - self.before
         rate = done / self.seconds if self.seconds > 0 else 0.0
         left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
         share = 100 * self._done // self._total if self._total else 100

@@ -7,6 +7,7 @@ folder under the same paths.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -24,6 +25,9 @@ from ibt_deploy.errors import IbtError
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import one_line
 
+_CPUS_OF_READER = 0.5
+"""Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""
+
 
 def scored_by_ray(
     job: Job, output: Output, items: Items, parts: Sequence[int], actors: int | None
@@ -33,7 +37,8 @@ def scored_by_ray(
     Parameters
     ----------
     actors
-        Predictors; one for each GPU where the job runs on them, else one for every second CPU, if left out.
+        Predictors. At most, and if left out, one for each GPU where the job runs on them, else four for every
+        five CPUs: scoring is most of the work, and the readers need what is left.
 
     Raises
     ------
@@ -48,13 +53,15 @@ def scored_by_ray(
     except ModuleNotFoundError as error:
         raise missing_extra(error, "--engine ray") from error
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     data.DataContext.get_current().enable_progress_bars = False
     cluster = ray.cluster_resources()
     gpus = int(cluster.get("GPU", 0)) if job.device == "cuda" else 0
-    count = actors or gpus or max(1, int(cluster.get("CPU", 2)) // 2)
+    most = gpus or max(1, int(cluster.get("CPU", 1)) * 4 // 5)
+    count = min(actors or most, most)
     dataset = data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
-    dataset = dataset.map(_Reader(job, items))
+    dataset = dataset.map(_Reader(job, items), num_cpus=_CPUS_OF_READER)
     dataset = dataset.map(
         _Scorer,
         fn_constructor_args=(job, output),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -94,22 +95,24 @@ def run_batch(options: Options) -> Result:
     output = Output(Path(options.out))
     with _locked(output):
         _check_there(output, options)
-        items, job = _planned(options, output)
-        output.prepare()
-        done = _tallies(output, job)
-        waiting = [part for part in range(len(items)) if part not in done]
-        before = sum(tally.inputs for tally in done.values())
-        progress = Progress(items.total, before, "recordings" if job.task == "arrhythmia" else "stays")
+        try:
+            items, job = _planned(options, output)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("interrupted while the inputs were listed; run it again") from error
+        progress = Progress(items.total, "recordings" if job.task == "arrhythmia" else "stays")
         workers = min(options.workers or usable_cpus(), usable_cpus())
         try:
+            output.prepare()
+            done = _tallies(output, job)
+            progress.begin(sum(tally.inputs for tally in done.values()))
+            waiting = [part for part in range(len(items)) if part not in done]
             _score(options, job, output, items, waiting, workers, progress)
+            progress.end()
+            return _finished(output, job, items, workers, progress)
         except (BatchError, KeyboardInterrupt) as error:
             progress.end()
-            now = len(_tallies(output, job))
-            state = f"{now} of {len(items)} parts are done; --resume goes on from there"
-            raise type(error)(f"{error or 'interrupted'}; {state}") from error
-        progress.end()
-        return _finished(output, job, items, workers, before, progress)
+            state = f"{len(_tallies(output, job))} of {len(items)} parts are done"
+            raise type(error)(f"{str(error) or 'interrupted'}; {state}, --resume goes on from there") from error
 
 
 def found_task(options: Options) -> Task:
@@ -295,9 +298,7 @@ def _advance(progress: Progress, event: tuple[int, Tally] | None) -> None:
     progress.show()
 
 
-def _finished(
-    output: Output, job: Job, items: Items, workers: int, before: int, progress: Progress
-) -> Result:
+def _finished(output: Output, job: Job, items: Items, workers: int, progress: Progress) -> Result:
     total = Tally()
     for tally in _tallies(output, job).values():
         total.add(tally)
@@ -305,16 +306,14 @@ def _finished(
     summary = summary_of(job, total, tables)
     page = report_page(summary, total, load_bundle(job.bundle).classes)
     write_whole(output.path / REPORT, lambda f: f.write(page.encode("utf-8")))
-    done = items.total - before
+    done = items.total - progress.before
     summary["run"] = {
         "workers": workers,
-        "inputs_before": before,
+        "inputs_before": progress.before,
         "seconds": round(progress.seconds, 1),
         "inputs_per_second": round(done / progress.seconds, 2) if done else None,
     }
-    from json import dumps
-
-    text = dumps(summary, indent=1) + "\n"
+    text = json.dumps(summary, indent=1) + "\n"
     write_whole(output.path / SUMMARY, lambda f: f.write(text.encode("utf-8")))
     return Result(total, summary)
 

@@ -92,10 +92,18 @@ def _named(source: str) -> list[str]:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a text file holds paths: its first line names something that exists."""
+    """Whether a text file holds paths: its first line that is no comment names something that exists."""
     with path.open("rb") as stream:
-        first = stream.readline(4096).decode("utf-8", errors="replace").strip()
-    return bool(first) and (Path(first).exists() or (path.parent / first).exists())
+        lines = stream.read(1 << 16).decode("utf-8", errors="replace").replace("\0", "").splitlines()
+    first = next((line.strip() for line in lines if line.strip() and not line.startswith("#")), "")[:4096]
+    return bool(first) and (_exists(Path(first)) or _exists(path.parent / first))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def _from_list(path: Path) -> list[str]:
@@ -110,7 +118,7 @@ def _from_list(path: Path) -> list[str]:
     for line in map(str.strip, lines):
         if line and not line.startswith("#"):
             beside = path.parent / line
-            found.append(str(beside) if beside.exists() or not Path(line).exists() else line)
+            found.append(str(beside) if _exists(beside) or not _exists(Path(line)) else line)
     if not found:
         raise BatchError(f"{path}: an empty list")
     return found

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ibt_deploy.batch.tables import Slice, Tables
 
 _MEMORY_MB = 1024
+_FEWEST_IN_PART = 256
 _REJECTED_IN_PART = 50_000
 
 
@@ -105,7 +106,7 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
         chosen = load_mapping(Path(mapping))
     paths = [Path(path) for path in table_files(sources)]
     tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB)
-    slices = tables.slices(-(-tables.patients // part_size(tables.patients)))
+    slices = tables.slices(-(-tables.patients // part_size(tables.patients, _FEWEST_IN_PART)))
     found = TableStays(tables, tuple(slices), sum(1 for _ in tables.rejected()))
     if not len(found):
         raise BatchError("the tables hold no row")

@@ -1,0 +1,234 @@
+"""Which inputs a run finds, in which order, and what it makes of archives."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.exports_ecg import write_export
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibt_deploy.batch import archives
+from ibt_deploy.batch.archives import archive_entries
+from ibt_deploy.batch.errors import BatchError
+from ibt_deploy.batch.grouping import grouped
+from ibt_deploy.batch.items import Item, PlannedFiles
+from ibt_deploy.batch.listing import (
+    Entry,
+    FileEntry,
+    MemberEntry,
+    RefusedEntry,
+    from_line,
+    source_of,
+    to_line,
+)
+from ibt_deploy.batch.plan import Plan, part_size, stored_plan, written_plan
+from ibt_deploy.batch.sources import entries_of
+from ibt_deploy.predictions import Refusal
+from ibt_deploy.records import Recording
+
+
+def no_header(name: str) -> str:
+    raise AssertionError(f"{name} need not be read")
+
+
+def names(entries: Iterable[Entry]) -> list[str]:
+    return [source_of(entry) for entry in entries]
+
+
+def answers(plan: Plan) -> list[Item]:
+    """Everything in the first part."""
+    with closing(PlannedFiles(plan)) as items:
+        return list(items.read(0, {}, lambda place: None))
+
+
+def test_signal_files_belong_to_their_header() -> None:
+    files = ["b.mat", "b.hea", "a_1.dat", "a_2.dat", "a.hea", "a.atr"]
+    assert grouped(files, no_header) == [
+        ("a.hea", ("a.atr", "a_1.dat", "a_2.dat")),
+        ("b.hea", ("b.mat",)),
+    ]
+
+
+def test_a_signal_file_of_another_name_is_found_in_the_header() -> None:
+    header = "r 1 500 5000\nsignals.dat 16 1000/mV 16 0 0 0 0 I\n"
+    assert grouped(["r.hea", "signals.dat"], lambda name: header) == [("r.hea", ("signals.dat",))]
+
+
+def test_other_formats_beside_a_header_are_records_of_their_own() -> None:
+    found = grouped(["x.hea", "x.dat", "x.dcm", "x.xml", "y.npy", "y.json", "notes.pdf"], lambda name: "")
+    assert [main for main, _ in found] == ["notes.pdf", "x.dcm", "x.hea", "x.xml", "y.npy"]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a_1", "c"]), max_size=4), st.randoms())
+def test_every_file_is_in_exactly_one_record(stems: list[str], shuffle: random.Random) -> None:
+    suffixes = (".hea", ".dat", ".mat", ".json", ".npy", ".dcm", ".xyz")
+    files = sorted({stem + suffix for stem in stems for suffix in suffixes})
+    found = grouped(files, lambda name: "")
+    assert sorted(n for main, rest in found for n in (main, *rest)) == files
+    shuffle.shuffle(files)
+    assert grouped(files, lambda name: "") == found
+
+
+def test_folders_are_walked_in_order_and_hidden_files_left_out(tmp_path: Path) -> None:
+    headers = write_export(tmp_path / "export", 12)
+    (tmp_path / "export" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "export" / "readme.md").write_text("what this is")
+    found = list(entries_of([str(tmp_path / "export")]))
+    assert names(found) == [str(tmp_path / "export" / "readme.md"), *map(str, headers)]
+    assert all(isinstance(entry, FileEntry) and len(entry.companions) == 1 for entry in found[1:])
+
+
+def test_what_is_named_twice_is_listed_once(tmp_path: Path) -> None:
+    headers = write_export(tmp_path, 3)
+    listing = tmp_path / "list.txt"
+    listing.write_text("# a comment\n" + "\n".join(str(h.relative_to(tmp_path)) for h in headers))
+    alone = names(entries_of([f"@{listing}"]))
+    assert alone == [str(h) for h in headers]
+    assert names(entries_of([str(listing), str(headers[0]), str(headers[0].with_suffix(".dat"))])) == alone
+    assert names(entries_of([str(headers[1]), str(tmp_path / "ward00")])) == alone
+    assert names(entries_of([str(tmp_path / "ward*" / "*.hea")])) == alone
+
+
+def test_a_listed_file_that_is_not_there_is_refused_and_a_source_is_an_error(tmp_path: Path) -> None:
+    headers = write_export(tmp_path, 1)
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"{headers[0]}\n{tmp_path / 'gone.hea'}\n")
+    found = list(entries_of([str(listing)]))
+    assert isinstance(found[1], RefusedEntry)
+    assert found[1].code == "no_such_file"
+    with pytest.raises(BatchError, match="no such file"):
+        list(entries_of([str(tmp_path / "nowhere")]))
+    with pytest.raises(BatchError, match="fits no file"):
+        list(entries_of([str(tmp_path / "*.nothing")]))
+
+
+def test_a_folder_that_cannot_be_listed_stops_before_anything_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_export(tmp_path / "export", 1)
+    scandir = os.scandir
+
+    def refuse(place: str) -> Any:
+        if "ward00" in str(place):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr("ibt_deploy.batch.sources.os.scandir", refuse)
+    with pytest.raises(BatchError, match=r"ward00: cannot be read \(Permission denied\)"):
+        list(entries_of([str(tmp_path / "export")]))
+
+
+def test_plan_is_cut_by_the_number_of_inputs_alone(tmp_path: Path) -> None:
+    entries = [FileEntry(f"f{i}", (i, i)) for i in range(150)]
+    plan = written_plan(tmp_path / "plan", entries)
+    assert (plan.inputs, plan.per_part, len(plan)) == (150, 64, 3)
+    assert [e for part in range(3) for e in plan.entries(part)] == entries
+    assert stored_plan(tmp_path / "plan") == plan
+    assert written_plan(tmp_path / "other", reversed(entries)).fingerprint != plan.fingerprint
+    assert part_size(1) == 64
+    assert part_size(10**6) == 1024
+
+
+def test_entries_survive_the_plan_file() -> None:
+    for entry in (
+        FileEntry("a\udcff.hea", (1, 2), (("a.dat", (3, 4)),)),
+        MemberEntry("x.zip", (1, 2), "d/a.hea", (("d/a.hea", 0, 9), ("d/a.dat", 512, 7))),
+        RefusedEntry("x.zip/b", "encrypted", "x.zip/b: encrypted"),
+    ):
+        assert from_line(to_line(entry)) == entry
+
+
+def archived(folder: Path, archive: Path) -> Path:
+    """An archive of ``folder``, members in an order of their own."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    random.Random(1).shuffle(files)
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+            for path in files:
+                out.write(path, path.relative_to(folder).as_posix())
+        return archive
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz" if archive.name.endswith("gz") else "w") as tar:
+        for path in files:
+            tar.add(path, path.relative_to(folder).as_posix())
+    content = data.getvalue()
+    if archive.suffix == ".zst":
+        content = pytest.importorskip("zstandard").ZstdCompressor().compress(content)
+    archive.write_bytes(content)
+    return archive
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.zst"])
+def test_an_archive_reads_as_the_folder_it_was_made_of(tmp_path: Path, name: str) -> None:
+    headers = write_export(tmp_path / "export", 12)
+    archive = archived(tmp_path / "export", tmp_path / name)
+    plan = written_plan(tmp_path / "plan", entries_of([str(archive)]))
+    assert plan.inputs == len(headers)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    read = {r.record_id: r for r in answers(plan) if isinstance(r, Recording)}
+    assert before == sorted(path.name for path in tmp_path.iterdir()), "nothing is unpacked"
+    expected = written_plan(tmp_path / "plan2", entries_of([str(tmp_path / "export")]))
+    for recording in answers(expected):
+        assert isinstance(recording, Recording)
+        found = read[recording.record_id]
+        assert (found.signal == recording.signal).all()
+        assert found.source.startswith(f"{archive}/ward")
+
+
+def test_an_encrypted_member_and_one_too_large_cost_only_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = archived(_export(tmp_path), tmp_path / "x.zip")
+    content = bytearray(archive.read_bytes())
+    place = content.index(b"PK\x01\x02")
+    content[place + 8] |= 1  # the flag of the first member
+    archive.write_bytes(content)
+    found = list(archive_entries(str(archive)))
+    assert [e.code for e in found if isinstance(e, RefusedEntry)][:1] == ["encrypted"]
+    assert sum(isinstance(e, MemberEntry) for e in found) >= 11
+
+    monkeypatch.setattr(archives, "MAX_RECORD_BYTES", 100)
+    codes = {e.code for e in archive_entries(str(archive)) if isinstance(e, RefusedEntry)}
+    assert codes == {"encrypted", "member_too_large"}
+
+
+def test_a_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "ALWAYS_ALLOWED_BYTES", 1 << 20)
+    bomb = tmp_path / "bomb.tar.gz"
+    with tarfile.open(bomb, "w:gz") as tar:
+        for number in range(40):
+            info = tarfile.TarInfo(f"z{number}.bin")
+            info.size = 1 << 20
+            tar.addfile(info, io.BytesIO(bytes(1 << 20)))
+    found = list(archive_entries(str(bomb)))
+    assert isinstance(found[-1], RefusedEntry)
+    assert found[-1].code == "archive_too_large"
+    assert len(found) < 40
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.zst"])
+def test_a_damaged_archive_is_refused_and_what_lies_before_is_read(tmp_path: Path, name: str) -> None:
+    archive = archived(_export(tmp_path), tmp_path / name)
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2])
+    plan = written_plan(tmp_path / "plan", entries_of([str(archive)]))
+    found = answers(plan)
+    codes = {a.code for a in found if isinstance(a, Refusal)}
+    assert "damaged_archive" in codes
+    if name != "x.zip":  # whose list of members is at its end
+        assert any(isinstance(a, Recording) for a in found)
+
+
+def _export(tmp_path: Path) -> Path:
+    write_export(tmp_path / "export", 12)
+    return tmp_path / "export"
