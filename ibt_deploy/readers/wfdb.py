@@ -10,7 +10,6 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, UnsupportedFormat
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
-from ibt_deploy.readers.units import MILLIVOLTS as MILLIVOLTS
 from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.wfdb_files import RawSignals, available_frames, raw_signals, signal_files
 from ibt_deploy.readers.wfdb_header import Header, SignalLine, looks_like_header, parse_header

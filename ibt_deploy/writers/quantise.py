@@ -80,7 +80,7 @@ def _grid(microvolts: FloatArray) -> float | None:
         return 1.0
     step = float(values[0])
     for _ in range(40):  # Euclid's algorithm on all values at once
-        if not FINEST / 10 <= step:
+        if step < FINEST / 10:
             return None
         rest = np.abs(values - np.rint(values / step) * step)
         rest = rest[rest > 1e-5 * step]
