@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.metrics.alarms import HOURS_PER_DAY
 from ibt_deploy.metrics.arrhythmia import Reward
 from ibt_deploy.metrics.ranking import quotient
-from ibt_deploy.metrics.sepsis import clipped, row_utilities, stay_of_row
+from ibt_deploy.metrics.sepsis import EARLIEST, LATEST, clipped, onset_rows, row_utilities, stay_of_row
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
@@ -88,18 +89,29 @@ def intervals(
     draws, seed, level
         Number of draws, seed of the draws, coverage.
     """
-    values: dict[str, list[Floats]] = {name: [] for name in statistics}
+    drawn = drawn_values(statistics, n_patients, draws=draws, seed=seed)
+    return {name: interval_of(values, level) for name, values in drawn.items()}
+
+
+def drawn_values(
+    statistics: Mapping[str, Statistic], n_patients: int, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Floats]:
+    """Each statistic on the data as they are, and then on every draw. Shape ``(1 + draws,)`` each.
+
+    The same arguments give the same draws, so that sums and differences of such values are paired, also those
+    of values kept on disk. Parameters as for :func:`intervals`.
+    """
+    everybody = np.ones((1, n_patients))
+    values = {name: [statistic(everybody)] for name, statistic in statistics.items()}
     for weights in draw_weights(n_patients, draws, seed):
         for name, statistic in statistics.items():
             values[name].append(statistic(weights))
-    everybody = np.ones((1, n_patients))
-    return {
-        name: _interval(float(statistic(everybody)[0]), np.concatenate(values[name]), level)
-        for name, statistic in statistics.items()
-    }
+    return {name: np.concatenate(found) for name, found in values.items()}
 
 
-def _interval(value: float, drawn: Floats, level: float) -> Interval:
+def interval_of(values: Floats, level: float = LEVEL) -> Interval:
+    """Percentile interval of the values of :func:`drawn_values`."""
+    value, drawn = float(values[0]), values[1:]
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
         return Interval(value, float("nan"), float("nan"), 0)
@@ -261,4 +273,24 @@ def arrhythmia_statistics(
         "f_measure": f_measure(labels, outputs, patients, mask),
         "auroc": ranking("auroc", labels, probabilities, patients, mask),
         "auprc": ranking("auprc", labels, probabilities, patients, mask),
+    }
+
+
+def alarm_rates(labels: Array, alarms: Array, offsets: Array) -> dict[str, Statistic]:
+    """Sensitivity, PPV and rate of alarms as statistics of the stays.
+
+    Parameters as for :func:`ibt_deploy.metrics.alarms.alarm_statistics`, whose values these have for all
+    stays together.
+    """
+    spans = np.asarray(offsets, dtype=np.int64)
+    stay, n = stay_of_row(spans, len(labels)), len(spans) - 1
+    onset = onset_rows(labels, spans)
+    from_onset = np.arange(len(labels)) - spans[:-1][stay] - onset[stay]
+    right = (np.asarray(alarms) > 0) & (from_onset >= EARLIEST) & (from_onset <= LATEST)
+    given = np.bincount(stay, np.asarray(alarms) > 0, n)
+    hits, hours, each = np.bincount(stay, right, n), np.bincount(stay, minlength=n), np.arange(n)
+    return {
+        "sensitivity": ratio(hits > 0, ~np.isnan(onset), each),
+        "ppv": ratio(hits, given, each),
+        "alarms_per_100_patient_days": ratio(100 * given, hours / HOURS_PER_DAY, each),
     }
