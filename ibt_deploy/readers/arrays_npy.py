@@ -27,6 +27,8 @@ _DTYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[a-zA-Z]\d{0,6})['"]""")
 _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\s,L]{0,80})\)""")
 
+_LENGTH = re.compile(r"\d{1,18}")
+
 Array = npt.NDArray[np.generic]
 
 
@@ -52,12 +54,15 @@ def npy_array(data: bytes) -> Array:
         raise UnsupportedFormat("a NumPy array of something other than plain numbers")
     if order is None or shape is None:
         raise MalformedFile("the header of the NumPy array is damaged", code="bad_header")
-    lengths = tuple(int(part.strip().rstrip("L") or -1) for part in shape.split(",") if part.strip())
+    parts = [part.strip().removesuffix("L") for part in shape.split(",") if part.strip()]
+    if not all(_LENGTH.fullmatch(part) for part in parts):
+        raise MalformedFile("the header of the NumPy array is damaged", code="bad_header")
+    lengths = tuple(map(int, parts))
     try:
         dtype = np.dtype(kind)
     except TypeError as error:
         raise MalformedFile("the header of the NumPy array is damaged", code="bad_header") from error
-    if dtype.itemsize == 0 or min(lengths, default=0) < 0 or len(lengths) > 4:
+    if dtype.itemsize == 0 or len(lengths) > 4:
         raise MalformedFile("the header of the NumPy array is damaged", code="bad_header")
     count = math.prod(lengths)
     held = (len(data) - start - length) // dtype.itemsize

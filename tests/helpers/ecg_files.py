@@ -11,6 +11,7 @@ import numpy as np
 from ibt_deploy.leads import LEADS
 from tests.helpers.wfdb_records import Raw, raw_ecg
 
+EDF_WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
@@ -144,3 +145,37 @@ def philips(
 </generalpatientdata></patient><waveforms>
 <parsedwaveforms dataencoding="{data}" durationperchannel="{duration}" {flag} {wave}>{text}</parsedwaveforms>
 </waveforms></restingecgdata>""".encode("utf-16")
+
+
+def edf(
+    raw: np.ndarray | None = None,
+    *,
+    labels: Sequence[str] = tuple(f"ECG {lead}" for lead in LEADS),
+    unit: str = "uV",
+    records: int | str = 10,
+    duration: str = "1",
+    reserved: str = "",
+    physical: tuple[str, str] = ("-3276.8", "3276.7"),
+    digital: tuple[str, str] = ("-32768", "32767"),
+    samples: Sequence[int] | None = None,
+    patient: str = "X",
+) -> bytes:
+    """An EDF file of ten records, a tenth of a microvolt a step; ``samples`` are those in a record."""
+    raw = raw_ecg()[: len(labels)] if raw is None else raw
+    counts = [raw.shape[1] // 10] * len(raw) if samples is None else list(samples)
+    n = len(counts)
+    fixed = [
+        ("0", 8), (patient, 80), ("Startdate 02-MAR-2002 X X X", 80), ("02.03.02", 8), ("10.00.00", 8),
+        (str(256 * (n + 1)), 8), (reserved, 44), (str(records), 8), (duration, 8), (str(n), 4),
+    ]  # fmt: skip
+    columns = [labels, [""] * n, [unit] * n, [physical[0]] * n, [physical[1]] * n, [digital[0]] * n,
+               [digital[1]] * n, [""] * n, [str(count) for count in counts], [""] * n]  # fmt: skip
+    head = "".join(f"{text:<{width}}"[:width] for text, width in fixed)
+    for column, width in zip(columns, EDF_WIDTHS, strict=True):
+        head += "".join(f"{text:<{width}}"[:width] for text in column)
+    data = b"".join(
+        row[i * count : (i + 1) * count].astype("<i2").tobytes()
+        for i in range(10)
+        for row, count in zip(raw, counts, strict=True)
+    )
+    return head.encode("latin-1") + data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +21,8 @@ from ibt_deploy.files import MemoryFolder
 from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
+from tests.helpers.ecg_files import edf
 from tests.helpers.wfdb_records import raw_ecg
-
-WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
-
-
-def edf(
-    raw: np.ndarray | None = None,
-    *,
-    labels: Sequence[str] = tuple(f"ECG {lead}" for lead in LEADS),
-    unit: str = "uV",
-    records: int | str = 10,
-    duration: str = "1",
-    reserved: str = "",
-    physical: tuple[str, str] = ("-3276.8", "3276.7"),
-    digital: tuple[str, str] = ("-32768", "32767"),
-    samples: Sequence[int] | None = None,
-    patient: str = "X",
-) -> bytes:
-    """An EDF file of ten records of a second, a tenth of a microvolt a step."""
-    raw = raw_ecg()[: len(labels)] if raw is None else raw
-    counts = [500] * len(raw) if samples is None else list(samples)
-    n = len(counts)
-    fixed = [
-        ("0", 8), (patient, 80), ("Startdate 02-MAR-2002 X X X", 80), ("02.03.02", 8), ("10.00.00", 8),
-        (str(256 * (n + 1)), 8), (reserved, 44), (str(records), 8), (duration, 8), (str(n), 4),
-    ]  # fmt: skip
-    columns = [labels, [""] * n, [unit] * n, [physical[0]] * n, [physical[1]] * n, [digital[0]] * n,
-               [digital[1]] * n, [""] * n, [str(count) for count in counts], [""] * n]  # fmt: skip
-    head = "".join(f"{text:<{width}}"[:width] for text, width in fixed)
-    for column, width in zip(columns, WIDTHS, strict=True):
-        head += "".join(f"{text:<{width}}"[:width] for text in column)
-    data = b"".join(
-        row[i * count : (i + 1) * count].astype("<i2").tobytes()
-        for i in range(10)
-        for row, count in zip(raw, counts, strict=True)
-    )
-    return head.encode("latin-1") + data
 
 
 def recording(data: bytes, name: str = "e.edf") -> Recording:
@@ -94,7 +58,8 @@ def test_equals_pyedflib(tmp_path: Path, kind: str) -> None:
     def channel(label: str, unit: str, rate: int, top: float) -> dict[str, Any]:
         return {
             "label": label, "dimension": unit, "sample_frequency": rate,
-            "physical_min": -top, "physical_max": top, "digital_min": -most - 1, "digital_max": most, "transducer": "", "prefilter": "",
+            "physical_min": -top, "physical_max": top, "digital_min": -most - 1, "digital_max": most,
+            "transducer": "", "prefilter": "",
         }  # fmt: skip
 
     with pyedflib.EdfWriter(str(path), 14, file_type=types[kind]) as writer:

@@ -1,0 +1,231 @@
+"""Small valid files of every format that is read: what a fuzzer mutates should begin as almost right."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ibt_deploy.files import MemoryFile, MemoryFolder
+from ibt_deploy.leads import LEADS
+from ibt_deploy.records import Recording
+from tests.helpers import ecg_files
+from tests.helpers import scp_records as scp
+from tests.helpers.wfdb_records import raw_ecg, write_record
+
+Files = dict[str, bytes]
+"""Content by name; the first is what the reader is given."""
+
+SAMPLES = 600
+LARGEST_REAL = 600_000
+LAYOUT = f'sampling_rate = 500\nunit = "uV"\nleads = "{" ".join(LEADS)}"\n'.encode()
+SEPARATOR = b"\n\xff--\xfe\n"
+REAL: Mapping[str, tuple[str, ...]] = {
+    "aecg": ("aecg/*.xml", "trio/*.xml"),
+    "dicom": ("trio/*.dcm", "muse_xml/*.dcm"),
+    "ecg_text": ("csv/*.csv", "txt/*.txt"),
+    "muse": ("muse_xml/*.xml",),
+    "philips": ("philips/*.xml",),
+    "scp": ("trio/*.scp", "scp_vendor/*"),
+}
+
+
+def packed(files: Files) -> bytes:
+    """Several files as one string of bytes, as the fuzzer mutates them."""
+    return SEPARATOR.join(name.encode() + b"\n" + content for name, content in files.items())
+
+
+def unpacked(data: bytes) -> MemoryFile:
+    """The first file of what :func:`packed` gave, or of what a fuzzer made of it, among the others."""
+    files: Files = {}
+    first = ""
+    for part in data.split(SEPARATOR)[:16]:
+        name, _, content = part.partition(b"\n")
+        text = str(PurePosixPath(name[:60].decode("latin-1").replace("\0", "").strip("/.") or "f"))
+        first = first or text
+        files.setdefault(text, content)
+    return MemoryFolder(files) / first
+
+
+def seeds(reader: str, shared: Path | None = None) -> list[Files]:
+    """Files for a reader: small ones made here, and the real ones where ``shared`` holds them."""
+    made = list(MAKERS[reader]())
+    if shared is not None:
+        for pattern in REAL.get(reader, ()):
+            paths = sorted((shared / "data" / "formats").glob(pattern))
+            made += [{path.name: path.read_bytes()} for path in paths if path.stat().st_size <= LARGEST_REAL]
+    return made
+
+
+def _raw() -> np.ndarray:
+    return raw_ecg(SAMPLES)
+
+
+def _recording() -> Recording:
+    return Recording(_raw() / 1000, 500.0, LEADS, "r1", "made", "made", age=61.0, sex="Female")
+
+
+def _wfdb() -> list[Files]:
+    found = []
+    for storage in ("16", "16+24", "16:2", "16x2"):
+        with tempfile.TemporaryDirectory() as folder:
+            header = write_record(
+                Path(folder), _raw(), storage=storage, comments=["# Dx: 426783006", "# Age: 61"]
+            )
+            files = sorted(Path(folder).iterdir(), key=lambda path: path != header)
+            found.append({path.name: path.read_bytes() for path in files})
+    for storage in ("8", "24", "32", "61", "80", "160", "212", "310", "311"):
+        text = found[0]["r1.hea"].replace(b".dat 16 ", f".dat {storage} ".encode())
+        found.append({"r1.hea": text.replace(b" 500 600", b" 500 100"), "r1.dat": bytes(range(256)) * 20})
+    import soundfile
+
+    stream = io.BytesIO()
+    soundfile.write(stream, _raw()[:8].T.astype(np.int16), 8000, format="FLAC", subtype="PCM_16")
+    header = b"\n".join(found[0]["r1.hea"].replace(b"r1 12", b"r1 8").split(b"\n")[:9])
+    found.append({"r1.hea": header.replace(b".dat 16 ", b".dat 516 "), "r1.dat": stream.getvalue()})
+    return found
+
+
+def _stays() -> list[Files]:
+    names = [
+        "HR",
+        "O2Sat",
+        "Temp",
+        "SBP",
+        "MAP",
+        "Resp",
+        "Age",
+        "Gender",
+        "HospAdmTime",
+        "ICULOS",
+        "SepsisLabel",
+    ]
+    rows = [[80 + i, 97, "NaN" if i % 3 else 36.8, 120, 80, 16, 61, 1, -3, i + 1, 0] for i in range(12)]
+    psv = "\n".join("|".join(map(str, row)) for row in [names, *rows])
+    many = "\n".join(
+        f'"{patient}",' + ",".join("" if cell == "NaN" else str(cell) for cell in row)
+        for patient in ("p1", "p2")
+        for row in rows
+    )
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stream = io.BytesIO()
+    columns = {name: [float(row[i]) for row in rows] for i, name in enumerate(names)}
+    pq.write_table(pa.table({"patient_id": ["p1"] * 12, **columns}), stream)
+    return [
+        {"p1.psv": psv.encode()},
+        {"many.csv": f"patient_id,{','.join(names)}\n{many}\n".encode()},
+        {"rows.parquet": stream.getvalue()},
+    ]
+
+
+def _written(suffix: str) -> list[Files]:
+    from ibt_deploy.writers import write
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write(_recording(), Path(folder, f"r1{suffix}"))
+        return [{path.name: path.read_bytes() for path in paths}]
+
+
+def _scp() -> list[Files]:
+    samples = scp.ecg(samples=SAMPLES)
+    leads = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+    about = {1: scp.patient(t8=b"\1"), 3: scp.lead_section(leads, SAMPLES)}
+    plain = {6: scp.signal_section([scp.plain(row) for row in samples])}
+    coded = {
+        2: scp.DEFAULT_TABLES,
+        6: scp.signal_section([scp.huffman(scp.differences(row, 2)) for row in samples], order=2),
+    }
+    return [{"a.scp": scp.record(about | plain)}, {"a.scp": scp.record(about | coded)}]
+
+
+def _aecg() -> list[Files]:
+    sequences = "".join(
+        f'<component><sequence><code code="MDC_ECG_LEAD_{lead}"/><value xsi:type="SLIST_PQ">'
+        '<origin value="0" unit="uV"/><scale value="1" unit="uV"/>'
+        f"<digits>{' '.join(map(str, row))}</digits></value></sequence></component>"
+        for lead, row in zip(LEADS, _raw().tolist(), strict=True)
+    )
+    text = (
+        '<AnnotatedECG xmlns="urn:hl7-org:v3" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+        '<component><series><code code="RHYTHM"/><component><sequenceSet><component><sequence>'
+        '<code code="TIME_RELATIVE"/><value xsi:type="GLIST_PQ"><head value="0" unit="s"/>'
+        '<increment value="0.002" unit="s"/></value>'
+        f"</sequence></component>{sequences}</sequenceSet></component></series></component></AnnotatedECG>"
+    )
+    return [{"a.xml": text.encode()}]
+
+
+def _muse() -> list[Files]:
+    raw = dict(zip(ecg_files.EIGHT, _raw(), strict=False))
+    return [{"m.xml": ecg_files.muse(raw)}]
+
+
+def _philips() -> list[Files]:
+    kinds = (("1.04", "xli"), ("1.03", "xli"), ("1.04", "int16"), ("1.04", "plain"))
+    return [{"p.xml": ecg_files.philips(_raw(), version=v, encoding=e)} for v, e in kinds]
+
+
+def _edf() -> list[Files]:
+    plus = ecg_files.edf(_raw(), reserved="EDF+C", patient="X F 02-MAY-1951 X")
+    bdf = b"\xffBIOSEMI" + ecg_files.edf(_raw(), records=-1)[8:]
+    return [{"e.edf": ecg_files.edf(_raw())}, {"e.edf": plus}, {"e.bdf": bdf}]
+
+
+def _arrays() -> list[Files]:
+    import scipy.io
+
+    found: list[Files] = []
+
+    def saved(name: str, save: Callable[[io.BytesIO], Any]) -> None:
+        stream = io.BytesIO()
+        save(stream)
+        found.append({name: stream.getvalue(), "a.toml": LAYOUT})
+
+    stated = {"val": _raw(), "sampling_rate": 500.0, "unit": "uV", "leads": " ".join(LEADS)}
+    saved("a.npy", lambda stream: np.save(stream, _raw()))
+    saved("a.npz", lambda stream: np.savez_compressed(stream, **stated))
+    for options in ({"format": "4"}, {"format": "5"}, {"do_compression": True}):
+        saved("a.mat", lambda stream, options=options: scipy.io.savemat(stream, stated, **options))  # type: ignore[misc]
+    return found
+
+
+def _ecg_text() -> list[Files]:
+    rows = _raw().T[:100].tolist()
+    lines = [",".join(map(str, row)) for row in rows]
+    named = ",".join(f"{lead} (uV)" for lead in LEADS)
+    timed = "\n".join(f"{i * 2},{line}" for i, line in enumerate(lines))
+    across = "\n".join(
+        f"{lead};" + ";".join(map(str, row)) for lead, row in zip(LEADS, _raw().tolist(), strict=True)
+    )
+    return [
+        {"t.csv": "\n".join([named, *lines]).encode(), "t.toml": b"sampling_rate = 500"},
+        {
+            "t.csv": "\n".join(lines).encode(),
+            "layout.json": b'{"sampling_rate": 500, "unit": "mV", "leads": "I II"}',
+        },
+        {"t.csv": f"time_ms,{named}\n{timed}".encode()},
+        {"t.txt": f"Sampling rate: 500 Hz\nunit: uV\n{across}".encode()},
+        {"t.txt": "\n".join(line.replace(",", " ") for line in lines).encode(), "t.toml": LAYOUT},
+    ]
+
+
+MAKERS: dict[str, Callable[[], list[Files]]] = {
+    "wfdb": _wfdb,
+    "recording_parquet": lambda: _written(".parquet"),
+    "stays": _stays,
+    "dicom": lambda: _written(".dcm"),
+    "scp": _scp,
+    "aecg": _aecg,
+    "muse": _muse,
+    "philips": _philips,
+    "edf": _edf,
+    "arrays": _arrays,
+    "ecg_text": _ecg_text,
+}
+"""Readers and what makes their files."""

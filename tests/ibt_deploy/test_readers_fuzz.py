@@ -1,0 +1,124 @@
+"""Mutated files of every format: nothing but the error tree comes out, within 2 s of CPU time and 512 MB."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+
+import numpy as np
+import pytest
+from helpers.guard import TookTooLongError, bounded, try_reader
+from helpers.seeds import MAKERS, Files, packed, seeds, unpacked
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ibt_deploy.errors import InputError
+from ibt_deploy.files import MemoryFolder
+from ibt_deploy.readers import READERS, read
+
+NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
+EXTREMES = (
+    b"0",
+    b"-1",
+    b"1e309",
+    b"nan",
+    b"99999999999999999999",
+    b"2147483648",
+    b"65536",
+    b"",
+    b"0.0001",
+    b"\xb2",
+)
+EXAMPLES = 60
+
+Mutation = tuple[str, float, float, bytes]
+mutations = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "cut", "copy", "insert", "number", "swap"]),
+        st.floats(0, 1),
+        st.floats(0, 1),
+        st.binary(min_size=1, max_size=8) | st.sampled_from(EXTREMES[:-3]),
+    ),
+    max_size=6,
+)
+
+
+def mutated(data: bytes, changes: list[Mutation]) -> bytes:
+    """``data`` with changes at places given as parts of its length; half of them near its beginning."""
+    for kind, at, to, new in changes:
+        place = int(len(data) * (at * 2 - 1 if at > 0.5 else at**3))
+        length = int(40 * to) if to < 0.9 else int(len(data) * to)
+        if kind == "set":
+            data = data[:place] + new + data[place + len(new) :]
+        elif kind == "cut":
+            data = data[:place] + data[place + length :]
+        elif kind == "copy":
+            data = data[:place] + data[place : place + length] * 2 + data[place + length :]
+        elif kind == "insert":
+            data = data[:place] + new + data[place:]
+        elif kind == "swap":
+            data = data[:place] + data[place : place + length][::-1] + data[place + length :]
+        elif match := NUMBER.search(data, place):
+            data = data[: match.start()] + EXTREMES[int(to * (len(EXTREMES) - 1))] + data[match.end() :]
+    return data
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, list[Files]]:
+    found = {}
+    for reader in MAKERS:
+        import_module(f"ibt_deploy.readers.{reader}")
+        found[reader] = seeds(reader)
+        for files in found[reader]:
+            try_reader(reader, unpacked(packed(files)))  # loads what is loaded when first needed
+    return found
+
+
+def test_every_reader_has_seeds_and_they_are_read(made: dict[str, list[Files]]) -> None:
+    assert set(made) == set(READERS)
+    for reader, found in made.items():
+        assert "read" in {try_reader(reader, unpacked(packed(files))) for files in found}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@given(data=st.data())
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_mutations_of_one_file_among_its_neighbours(
+    made: dict[str, list[Files]], reader: str, data: st.DataObject
+) -> None:
+    files = dict(data.draw(st.sampled_from(made[reader])))
+    name = data.draw(st.sampled_from(sorted(files)))
+    files[name] = mutated(files[name], data.draw(mutations))
+    with bounded():
+        try_reader(reader, MemoryFolder(files) / next(iter(files)))
+
+
+@pytest.mark.parametrize("reader", READERS)
+@given(data=st.binary(max_size=300))
+@settings(max_examples=EXAMPLES)
+def test_anything_after_the_beginning_of_a_real_file(
+    made: dict[str, list[Files]], reader: str, data: bytes
+) -> None:
+    files = dict(made[reader][0])
+    name = next(iter(files))
+    files[name] = files[name][: len(data)] + data
+    with bounded():
+        try_reader(reader, MemoryFolder(files) / name)
+
+
+@given(
+    st.binary(max_size=2000),
+    st.sampled_from(sorted({suffix for found in READERS.values() for suffix in found})),
+)
+@settings(max_examples=100)
+def test_noise_under_any_name(data: bytes, suffix: str) -> None:
+    file = MemoryFolder({f"noise{suffix}": data}) / f"noise{suffix}"
+    with bounded(), pytest.raises(InputError):
+        read(file)
+
+
+def test_the_guard_stops_what_takes_too_long_or_too_much() -> None:
+    with pytest.raises(TookTooLongError), bounded(seconds=0.05):
+        sum(iter(int, 1))
+    with pytest.raises(MemoryError), bounded():
+        np.ones(1 << 27)
