@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def csv() -> str:
 
 
 def _content(name: str) -> bytes:
-    return files("serving").joinpath("examples", name).read_bytes()
+    return (Path(__file__).parent / "examples" / name).read_bytes()
 
 
 def _plain(value: float) -> int | float:

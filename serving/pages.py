@@ -6,7 +6,7 @@ import html
 import mimetypes
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from serving.front import Drain
 from serving.models import Models
 from serving.problems import Problem
 
+HERE = Path(__file__).parent
 _TYPES = {
     ".hea": "text/plain",
     ".psv": "text/plain",
@@ -125,14 +126,15 @@ class Pages:
 
 @cache
 def _names(folder: str) -> frozenset[str]:
-    return frozenset(entry.name for entry in files("serving").joinpath(folder).iterdir() if entry.is_file())
+    return frozenset(entry.name for entry in (HERE / folder).iterdir() if entry.is_file())
 
 
 def _packaged(folder: str, name: str) -> Response:
     suffix = name[name.rfind(".") :]
     kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-    content = files("serving").joinpath(folder, name).read_bytes()
-    return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+    return Response(
+        (HERE / folder / name).read_bytes(), media_type=kind, headers={"Cache-Control": "no-cache"}
+    )
 
 
 def _missing() -> Response:

@@ -168,6 +168,8 @@ def test_the_quick_start_works_as_printed(root: Path, tmp_path: Path) -> None:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     answer = json.loads(shown)
     assert answer["record"] == "recording"
     assert len(answer["findings"]) == 26
