@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from training.models.deit import StayDeiT
 from training.models.encoder import Encoder
-from training.models.transformer import Attention, EcgTransformer
+from training.models.transformer import Block, EcgTransformer, causal_mask
 from training.sources import Source
 
 Floats = npt.NDArray[np.float64]
@@ -172,14 +174,23 @@ def _larger(sums: Tensor, tokens: int) -> Tensor:
 
 @contextmanager
 def recorded(network: Encoder) -> Iterator[list[Tensor]]:
-    """Softmax matrices of every block's attention in one forward pass, masked as the network masks them."""
+    """Softmax matrices of every block's attention in one forward pass, masked as the network masks them.
+
+    Of a stay student with queries, those of its hours, which see no query.
+    """
     found: list[Tensor] = []
 
-    def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
-        assert isinstance(module, Attention)
-        found.append(module.weights(*args))
+    def hooks_of(block: Block) -> RemovableHandle:
+        def keep(_norm: nn.Module, _args: tuple[Any, ...], z: Tensor) -> None:
+            hours = z[:, : z.shape[1] // 2] if isinstance(network, StayDeiT) else z
+            mask = (
+                None if isinstance(network, EcgTransformer) else causal_mask(*hours.shape[1:2] * 2, z.device)
+            )
+            found.append(block.attention.weights(hours, mask))
 
-    hooks = [m.register_forward_pre_hook(keep) for m in network.modules() if isinstance(m, Attention)]
+        return block.norm1.register_forward_hook(keep)
+
+    hooks = [hooks_of(module) for module in network.modules() if isinstance(module, Block)]
     try:
         yield found
     finally:
