@@ -9,7 +9,6 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
@@ -45,8 +44,8 @@ def sniff(file: File, head: bytes) -> bool:
 def read(file: File) -> list[Recording]:
     """Read the recording in ``file``.
 
-    The cart may end it with a calibration pulse, the same in all leads. That is no ECG: its samples count as
-    invalid, and a note says so.
+    The cart may end it with a calibration pulse, the same in all leads. That is no ECG: it is left out, and
+    a note says so.
 
     Raises
     ------
@@ -86,12 +85,11 @@ def read(file: File) -> list[Recording]:
     else:
         raw = np.array(stored)
     notes += _claimed_length(waves, raw.shape[1], rate)
-    millivolts: FloatArray = raw.astype(np.float64) * (resolution / 1000)
     pulse = _calibration_pulse(raw, round(PULSE_MICROVOLTS / resolution), rate)
-    if pulse.any():
-        millivolts[:, pulse] = np.nan
-        seconds = np.count_nonzero(pulse) / rate
-        notes.append(f"{seconds:.2g} s of calibration pulse count as invalid")
+    if pulse:
+        raw = raw[:, :-pulse]
+        notes.append(f"left out the last {pulse / rate:.2g} s, which are a calibration pulse")
+    millivolts: FloatArray = raw.astype(np.float64) * (resolution / 1000)
     patient = _found(root, "patient/generalpatientdata")
     years = number_in(text_of(patient, "age/years"))
     if years is None:
@@ -219,12 +217,10 @@ def _claimed_length(waves: Element, samples: int, rate: float) -> list[str]:
     return [] if samples == claimed else [f"{claimed} samples of each lead are claimed, {samples} are there"]
 
 
-def _calibration_pulse(raw: Samples, height: int, rate: float) -> npt.NDArray[np.bool_]:
-    """Samples at the end that are zero or 1 mV and the same in all leads, if there is a pulse among them."""
+def _calibration_pulse(raw: Samples, height: int, rate: float) -> int:
+    """Number of samples at the end that are a pulse of 1 mV, or zero around it, in all leads alike."""
     alike = (raw == raw[0]).all(axis=0) & ((raw[0] == 0) | (raw[0] == height))
     others = np.flatnonzero(~alike)
-    start = int(others[-1]) + 1 if len(others) else 0
-    pulse = np.zeros(raw.shape[1], dtype=np.bool_)
-    if np.count_nonzero(raw[0, start:] == height) >= PULSE_SECONDS * rate and len(raw) > 1:
-        pulse[start:] = True
-    return pulse
+    start = int(others[-1]) + 1 if len(others) else raw.shape[1]
+    high = np.count_nonzero(raw[0, start:] == height)
+    return raw.shape[1] - start if high >= PULSE_SECONDS * rate and len(raw) > 1 else 0

@@ -57,7 +57,7 @@ def test_limb_leads_of_real_files_obey_einthoven(shared: Path, name: str) -> Non
     """The cart rounded each limb lead on its own: they agree within two steps of 5 microvolts."""
     found, _ = real(shared, name)
     assert found.leads == LEADS
-    steps = {lead: row[~np.isnan(row)] / 0.005 for lead, row in zip(LEADS, found.signal, strict=True)}
+    steps = {lead: row / 0.005 for lead, row in zip(LEADS, found.signal, strict=True)}
     one, two, three = (steps[lead] for lead in ("I", "II", "III"))
     assert np.abs(three - (two - one)).max() <= 2 + 1e-9
     assert np.abs(2 * steps["aVR"] + one + two).max() <= 2 + 1e-9
@@ -75,7 +75,7 @@ def test_real_files_look_like_the_averaged_beats_in_them(shared: Path, name: str
         beat = np.frombuffer(base64.b64decode(beats[lead] or ""), "<i2").astype(float)
         beat = beat[beat != 32767] * 0.0025
         beat -= beat.mean()
-        parts = np.lib.stride_tricks.sliding_window_view(row[~np.isnan(row)], len(beat))
+        parts = np.lib.stride_tricks.sliding_window_view(row, len(beat))
         parts = parts - parts.mean(axis=1, keepdims=True)
         cosine = parts @ beat / np.sqrt((parts**2).sum(axis=1) * (beat @ beat))
         best = int(cosine.argmax())
@@ -87,13 +87,20 @@ def test_real_files_look_like_the_averaged_beats_in_them(shared: Path, name: str
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_calibration_pulse_counts_as_invalid(shared: Path, name: str) -> None:
+def test_calibration_pulse_is_left_out(shared: Path, name: str) -> None:
+    """The file holds 5500 samples; from 5300 on all leads are 0, then 1 mV for 0.2 s, then 0."""
     found, _ = real(shared, name)
-    assert found.signal.shape == (12, 5500)
-    invalid = np.isnan(found.signal)
-    assert invalid[:, 5300:].all()
-    assert not invalid[:, :5300].any()
-    assert "calibration pulse" in found.notes[0]
+    assert found.signal.shape == (12, 5300)
+    assert found.notes == ("left out the last 0.4 s, which are a calibration pulse",)
+
+
+def test_calibration_pulse_of_a_made_file() -> None:
+    raw = raw_ecg(1000)
+    raw[:, 900:] = 0
+    raw[:, 930:980] = 200
+    assert recording(philips(raw)).signal.shape == (12, 900)
+    raw[3, 930:980] = -200
+    assert recording(philips(raw)).signal.shape == (12, 1000)
 
 
 def test_age_sex_and_rate_of_real_files(shared: Path) -> None:
