@@ -128,6 +128,8 @@ def _histogram(
         )
         if room:
             shapes.append(f'<text x="{place * step:.1f}" y="{height - 18}">{edges[place]:g}</text>')
+    if room:
+        shapes.append(f'<text x="{width}" y="{height - 18}" text-anchor="end">{edges[-1]:g}</text>')
     base = f'<path d="M0 {height - room}.5H{width}"/>'
     return (
         f'<svg viewBox="0 0 {width} {height + 1}" role="img" aria-label="{escape(label)}">'
@@ -152,7 +154,7 @@ def _model(summary: dict[str, Any]) -> str:
     rows = summary["model"] | {"inputs (SHA-256 of the list)": summary["inputs_sha256"]}
     if summary["mapping_sha256"]:
         rows["mapping (SHA-256)"] = summary["mapping_sha256"]
-    rows |= {f"version of {name}": str(version) for name, version in summary["versions"].items()}
+    rows |= {name: summary["versions"][name] for name in ("ibt", "onnxruntime")}
     body = "".join(
         f"<tr><th scope=row>{escape(name.replace('_', ' '))}</th><td><code>{escape(value)}</code></td></tr>"
         for name, value in rows.items()

@@ -112,7 +112,9 @@ def run_batch(options: Options) -> Result:
         except (BatchError, KeyboardInterrupt) as error:
             progress.end()
             state = f"{len(_tallies(output, job))} of {len(items)} parts are done"
-            raise type(error)(f"{str(error) or 'interrupted'}; {state}, --resume goes on from there") from error
+            raise type(error)(
+                f"{str(error) or 'interrupted'}; {state}, --resume goes on from there"
+            ) from error
 
 
 def found_task(options: Options) -> Task:

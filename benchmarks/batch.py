@@ -1,0 +1,197 @@
+"""``ibt batch`` against the model alone, on the same cores in the same run: ``python -m benchmarks.batch``.
+
+The model alone is the packaged graph on inputs that are ready in memory, in as many processes as there are
+workers, each on one thread; it is timed before and after the batch run, and the mean is what counts.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.batch_data import linked_copies, renamed_csv
+from benchmarks.machine import markdown
+from benchmarks.watched import Watched, watched
+from ibt_deploy.device import usable_cpus
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SAMPLE = 96
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), default=DATA, show_default=True)
+@click.option("--workers", default=0, help="0 for all usable CPUs.")
+@click.option("--copies", default=20_000, show_default=True, help="Copies of recordings under other names.")
+@click.option("--seconds", default=20.0, show_default=True, help="Time for each timing of the model alone.")
+@click.option("--ecg/--no-ecg", default=True, help="Whether to score recordings.")
+@click.option("--stays/--no-stays", default=True, help="Whether to score stays.")
+@click.option("--quick", is_flag=True, help="400 copies, 3,000 stays, 5 seconds.")
+def benchmark(
+    data: Path, workers: int, copies: int, seconds: float, ecg: bool, stays: bool, quick: bool
+) -> None:
+    """Print the rate of ``ibt batch`` beside that of the model alone, and its peak memory."""
+    workers = workers or usable_cpus()
+    if quick:
+        copies, seconds = 400, 5.0
+    rows: list[list[str]] = []
+    with tempfile.TemporaryDirectory(prefix="ibt-batch-") as name:
+        folder = Path(name)
+        if ecg:
+            rows.append(_recordings(data / "ecg", folder, copies, workers, seconds, quick))
+        if stays:
+            rows += _stays(data / "p19" / "p19.parquet", folder, workers, seconds, quick)
+    header = ["export", "inputs", "ibt batch", "model alone", "share", "peak memory, MB (halves)", "status"]
+    click.echo(f"{workers} workers\n\n" + markdown(header, rows))
+
+
+def _recordings(
+    source: Path, folder: Path, copies: int, workers: int, seconds: float, quick: bool
+) -> list[str]:
+    headers = sorted(source.rglob("*.hea"))
+    linked_copies(headers[:: max(1, len(headers) // 500)], folder / "copies", copies)
+    sources = [str(folder / "copies")] if quick else [str(source), str(folder / "copies")]
+    step = max(1, len(headers) // SAMPLE)
+    return _row(
+        "ECGs", sources, folder, workers, lambda: _alone(_ecg_rate, headers[::step], workers, seconds)
+    )
+
+
+def _stays(parquet: Path, folder: Path, workers: int, seconds: float, quick: bool) -> list[list[str]]:
+    if quick:
+        import duckdb
+
+        part = folder / "part.parquet"
+        duckdb.execute(
+            f"COPY (SELECT * FROM read_parquet('{parquet}') WHERE hash(patient_id) % 12 = 0) TO '{part}'"
+        )
+        parquet = part
+
+    def alone() -> float:
+        return _alone(_stay_rate, [parquet], workers, seconds)
+
+    rows = [_row("stays, Parquet", [str(parquet)], folder, workers, alone, keep=folder / "parquet")]
+    for times in (1, 2):
+        table, mapping = renamed_csv(parquet, folder, times)
+        name = f"stays, shuffled CSV with other names and units{', doubled' * (times - 1)}"
+        sources = [str(table), "--map", str(mapping)]
+        rows.append(_row(name, sources, folder, workers, alone, keep=folder / f"csv{times}"))
+        table.unlink()
+    click.echo(_compared(folder / "parquet", folder / "csv1"))
+    return rows
+
+
+def _row(
+    name: str,
+    sources: list[str],
+    folder: Path,
+    workers: int,
+    alone: Callable[[], float],
+    keep: Path | None = None,
+) -> list[str]:
+    out = keep or folder / "out"
+    before = alone()
+    run = _batch(sources, out, workers)
+    model = (before + alone()) / 2
+    summary = json.loads((out / "summary.json").read_text()) if run.status in (0, 1) else {}
+    if not summary:
+        click.echo(run.output, err=True)
+        return [name, "-", "-", "-", "-", "-", str(run.status)]
+    if keep is None:
+        shutil.rmtree(out)
+    rate = summary["inputs"] / run.seconds
+    halves = " / ".join(f"{mb:.0f}" for mb in run.halves_mb)
+    return [
+        *(
+            name,
+            f"{summary['inputs']:,} ({summary['refusals']} refused)",
+            f"{rate:.1f}/s in {run.seconds:.0f} s",
+        ),
+        *(f"{model:.1f}/s", f"{rate / model:.0%}", f"{run.peak_mb:.0f} ({halves})", str(run.status)),
+    ]
+
+
+def _batch(sources: list[str], out: Path, workers: int) -> Watched:
+    ibt = str(Path(sys.executable).with_name("ibt"))
+    return watched([ibt, "batch", *sources, "--out", str(out), "--workers", str(workers), "--device", "cpu"])
+
+
+def _compared(one: Path, other: Path) -> str:
+    import duckdb
+
+    found = duckdb.execute(
+        f"""SELECT count(*), count(a.risk), count(b.risk), max(abs(a.risk - b.risk))
+        FROM read_parquet('{one}/predictions/*.parquet') a
+        FULL JOIN read_parquet('{other}/predictions/*.parquet') b
+        ON concat('n0-', a.record) = b.record AND a.hour = b.hour"""
+    ).fetchone()
+    assert found is not None
+    return f"Parquet against CSV: {found[0]:,} hours, {found[1]:,} and {found[2]:,} of them scored, largest \
+difference of a risk {found[3]:.1e}\n"
+
+
+def _alone(rate: Callable[..., float], paths: list[Path], workers: int, seconds: float) -> float:
+    """Inputs a second of the model alone, summed over processes that run at the same time."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers) as pool:
+        return sum(pool.starmap(rate, [(paths, seconds)] * workers, chunksize=1))
+
+
+def _ecg_rate(paths: list[Path], seconds: float) -> float:
+    from ibt_deploy.predictor import load
+    from ibt_deploy.preprocess.ecg import EcgPreprocessing, standardise, windows
+    from ibt_deploy.readers import read
+    from ibt_deploy.records import Recording
+    from ibt_deploy.scorers.ecg import EcgScorer
+
+    predictor = load("arrhythmia", device="cpu", threads=1)
+    constants, scorer = predictor.bundle.preprocessing, predictor._scorer
+    assert isinstance(constants, EcgPreprocessing)
+    assert isinstance(scorer, EcgScorer)
+    found = [r for path in paths for r in read(path) if isinstance(r, Recording)]
+    ready = [windows(standardise(recording), constants) for recording in found]
+    signal = np.concatenate(ready)
+    return len(ready) * _calls_per_second(lambda: scorer.logits(signal, 32), seconds)
+
+
+def _stay_rate(paths: list[Path], seconds: float) -> float:
+    import pyarrow.parquet as pq
+
+    from ibt_deploy.predictor import load
+    from ibt_deploy.preprocess.stay import featurise
+    from ibt_deploy.preprocess.stay_constants import StayPreprocessing
+    from ibt_deploy.scorers.stay import StayScorer
+    from ibt_deploy.variables import NAMES
+
+    predictor = load("sepsis", device="cpu", threads=1)
+    constants, scorer = predictor.bundle.preprocessing, predictor._scorer
+    assert isinstance(constants, StayPreprocessing)
+    assert isinstance(scorer, StayScorer)
+    rows: Any = pq.read_table(paths[0], columns=["patient_id", *NAMES]).slice(0, 40_000).to_pandas()
+    features = []
+    for _, stay in list(rows.groupby("patient_id"))[:-1]:
+        values = stay[list(NAMES)].to_numpy(dtype=np.float64)
+        features.append(featurise(values, np.array([0, len(values)]), constants))
+    return len(features) * _calls_per_second(lambda: scorer.logits(features, 32), seconds)
+
+
+def _calls_per_second(call: Callable[[], object], seconds: float) -> float:
+    call()
+    start, calls = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        call()
+        calls += 1
+    return calls / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    benchmark()

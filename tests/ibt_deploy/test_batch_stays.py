@@ -1,0 +1,108 @@
+"""A run over a table of many patients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from helpers.bundles import stay
+from helpers.exports_ecg import bytes_of
+
+from ibt_deploy.batch.run import Options, run_batch
+from ibt_deploy.errors import InputError
+from ibt_deploy.predictions import SepsisPrediction
+from ibt_deploy.predictor import Predictor
+from ibt_deploy.records import Stay
+from ibt_deploy.variables import INDEX, N_TIME_VARYING, NAMES
+
+
+def patient(number: int) -> np.ndarray:
+    """Rows of a patient whose values nobody takes for another unit: vital signs alone."""
+    values = stay(hours=5 + number % 40, seed=number).values
+    values[:, 1:N_TIME_VARYING] = np.nan
+    rng = np.random.default_rng(number)
+    for name, usual in {"O2Sat": 97, "Temp": 37, "SBP": 120, "MAP": 82, "Resp": 18}.items():
+        values[:, INDEX[name]] = (usual * rng.normal(1, 0.02, len(values))).round(1)
+    values[:, INDEX["O2Sat"]] = np.minimum(values[:, INDEX["O2Sat"]], 100)
+    return values
+
+
+STAYS = {f"s{number:03d}": patient(number) for number in range(60)}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty stays, rows shuffled; one goes back in time, and one row belongs to nobody."""
+    frames = [pd.DataFrame(values, columns=NAMES).assign(patient_id=name) for name, values in STAYS.items()]
+    rows = pd.concat(frames).sample(frac=1.0, random_state=0)
+    doubled = rows[rows.patient_id == "s007"].head(1)
+    nobody = rows.head(1).assign(patient_id="")
+    path = tmp_path_factory.mktemp("table") / "icu.csv"
+    pd.concat([rows, doubled, nobody]).to_csv(path, index=False)
+    return path
+
+
+def test_every_stay_is_scored_or_refused_once(
+    table: Path, stay_bundle: Path, stays: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options(sources=[str(table)], out=tmp_path / "o", bundle=stay_bundle, device="cpu", workers=1)
+    tally = run_batch(options).tally
+    assert "HR" in capsys.readouterr().err, "the columns are reported before anything is scored"
+    scored = pd.concat(
+        pq.read_table(part).to_pandas() for part in sorted((tmp_path / "o" / "predictions").iterdir())
+    )
+    refused = pd.concat(
+        pq.read_table(part).to_pandas() for part in sorted((tmp_path / "o" / "refused").iterdir())
+    )
+    assert sorted(scored.record.unique()) == sorted(STAYS.keys() - {"s007"})
+    assert sorted(refused.code) == ["doubled_hour", "missing_patient"]
+    assert (tally.records, tally.n_refused, tally.inputs) == (59, 2, 61)
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert summary["rows"] == len(scored) == sum(len(v) for name, v in STAYS.items() if name != "s007")
+    assert summary["alarms"]["hours"] == scored.alarm.sum()
+    assert summary["tables"]["patients"] == 60
+    for name, rows in scored.groupby("record"):
+        answer = stays.predict(Stay(STAYS[str(name)], str(name), "icu.csv", "test"))
+        assert isinstance(answer, SepsisPrediction)
+        assert rows.hour.tolist() == answer.hours.tolist()
+        assert np.abs(rows.risk - answer.risk).max() < 1e-6
+        assert rows.missing.tolist() == [len(missing) for missing in answer.missing]
+        assert rows.alarm.tolist() == answer.alarms.tolist()
+
+
+def test_number_of_workers_and_resuming_change_no_byte(
+    table: Path, stay_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibt_deploy.batch.stays._FEWEST_IN_PART", 16)
+    runs = []
+    for workers in (1, 2):
+        out = tmp_path / f"o{workers}"
+        options = Options(
+            sources=[str(table)], out=out, bundle=stay_bundle, device="cpu", workers=workers, restart=True
+        )
+        run_batch(options)
+        runs.append(bytes_of(out))
+    assert len(runs[0]) == 10
+    assert runs[0] == runs[1]
+    for marker in sorted((out / ".batch" / "parts").iterdir())[1:3]:
+        marker.unlink()
+    (out / "predictions" / "part-00001.parquet").unlink()
+    again = Options(sources=[str(table)], out=out, bundle=stay_bundle, device="cpu", resume=True)
+    assert run_batch(again).tally.inputs == 61
+    assert bytes_of(out) == runs[0]
+
+
+def test_a_column_in_another_unit_is_refused_before_anything_is_scored(
+    table: Path, stay_bundle: Path, tmp_path: Path
+) -> None:
+    rows = pd.read_csv(table)
+    rows["Temp"] = rows["Temp"] * 1.8 + 32
+    other = tmp_path / "fahrenheit.csv"
+    rows.to_csv(other, index=False)
+    with pytest.raises(InputError, match="Temp"):
+        run_batch(Options(sources=[str(other)], out=tmp_path / "o", bundle=stay_bundle, device="cpu"))
+    assert not (tmp_path / "o" / "predictions").exists()
