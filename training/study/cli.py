@@ -1,0 +1,150 @@
+"""``ibt reproduce``: the paper's tables and figures from prepared data, with the controls it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.cli import FILE, FOLDER, TrainGroup
+from training.study.plan import BUDGETS, PURPOSES, Task
+
+BOOTSTRAP_DRAWS = 1000
+
+
+@click.group(
+    cls=TrainGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done, 1 some runs could not be trained, 2 the command could not run as asked.",
+)
+def reproduce() -> None:
+    """Train, judge and report the whole study: tables and figures of the paper, and controls.
+
+    \b
+    ibt reproduce sepsis --data cache/sepsis --out study/sepsis
+    ibt reproduce arrhythmia --data cache/arrhythmia --out study/arrhythmia --external ludb=cache/ludb
+    ibt reproduce docs study/sepsis study/arrhythmia --to docs/reproduction.md
+
+    The same command again goes on where it stopped, whenever that was, and ends with the same results.json.
+    Research software, not a medical device.
+    """
+
+
+def _externals(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    """``name=folder`` pairs as a dictionary."""
+    pairs = [value.partition("=") for value in values]
+    for name, _, folder in pairs:
+        if not name.strip() or not folder.strip():
+            raise click.BadParameter(f"{name!r} is not of the form NAME=CACHE, such as ludb=cache/ludb")
+    return {name.strip(): Path(folder.strip()) for name, _, folder in pairs}
+
+
+def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that both tasks have."""
+    options = (
+        click.option("--data", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'."),
+        click.option("--out", type=FOLDER, required=True, help="Folder of the study; a study there goes on."),
+        click.option("--seeds", type=click.IntRange(min=1), help="Seeds of every method [budget's own]."),
+        click.option(
+            "--budget",
+            default="cpu",
+            show_default=True,
+            metavar="|".join((*BUDGETS, "FILE")),
+            help="How long and how large: cpu takes a day on two cores, gpu hours on one GPU, tiny a minute.",
+        ),
+        click.option(
+            "--only", type=click.Choice(PURPOSES), multiple=True, help="Train only what this needs; repeat."
+        ),
+        click.option(
+            "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time."
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
+            help="auto takes CUDA where there is one; cuda without one is an error.",
+        ),
+        click.option("--split", type=FILE, help="Split to use in place of the cache's own."),
+        click.option(
+            "--external",
+            multiple=True,
+            metavar="NAME=CACHE",
+            callback=_externals,
+            help="Prepared data that nothing is trained on, to test on; repeat.",
+        ),
+        click.option("--no-train", is_flag=True, help="Judge and report what is trained; train nothing."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _command(task: Task, help_text: str) -> click.Command:
+    @_study_options
+    def run(
+        data: Path,
+        out: Path,
+        seeds: int | None,
+        budget: str,
+        only: tuple[str, ...],
+        jobs: int,
+        device: str,
+        split: Path | None,
+        external: dict[str, Path],
+        no_train: bool,
+    ) -> None:
+        from training.study.plan import load_budget
+        from training.study.reproduce import reproduced
+        from training.study.study import open_study
+
+        plan = load_budget(budget)
+        study = open_study(task, plan, seeds or plan.seeds, data, out, split=split, external=external)
+        failed = reproduced(
+            study,
+            split=split,
+            only=only,
+            jobs=jobs,
+            device=device,
+            train=not no_train,
+            draws=BOOTSTRAP_DRAWS,
+            say=lambda line: click.echo(line, err=True),
+        )
+        click.echo(str(out / "report.md"))
+        if failed:
+            raise SystemExit(1)
+
+    return click.command(task, help=help_text)(run)
+
+
+reproduce.add_command(
+    _command(
+        "sepsis",
+        "The study on ICU stays: Table 1 to 3, Figures 1 to 3, controls, learning curves, external "
+        "hospitals, and alarms of the shipped model.",
+    )
+)
+reproduce.add_command(
+    _command(
+        "arrhythmia",
+        "The study on 12-lead ECGs: Table 1 to 3, Figures 1 to 3, controls, an external source, and "
+        "calibration of the shipped model.",
+    )
+)
+
+
+@reproduce.command(
+    epilog="""\b
+Example:
+  ibt reproduce docs study/sepsis study/arrhythmia --to docs/reproduction.md"""
+)
+@click.argument("studies", nargs=-1, required=True, type=FOLDER, metavar="OUT...")
+@click.option("--to", type=FILE, required=True, help="File of the report; figures go beside it.")
+def docs(studies: tuple[Path, ...], to: Path) -> None:
+    """Join the reports of finished studies OUT into one page, figures in a folder of its name."""
+    from training.study.reproduce import joined_report
+
+    joined_report(studies, to)
+    click.echo(str(to))

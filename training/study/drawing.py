@@ -1,0 +1,156 @@
+"""The study's pictures, drawn from what ``results.json`` and the similarity arrays hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.study.claims import TITLES
+from training.study.decisions import TUNED
+from training.study.figures import write
+from training.study.figures_bedside import AlarmCurve, ReliabilityPanel, alarm_curves, reliability_diagrams
+from training.study.figures_blocks import attention_numbers
+from training.study.figures_matrices import attention_maps, cka_maps
+from training.study.figures_scores import BarPanel, CurvePanel, bar_chart, learning_curves
+from training.study.markdown import at, count
+from training.study.measures import FREE
+from training.study.report_shipped import EVERYBODY
+from training.study.report_words import FIGURES
+from training.study.similarity import CEILING, Similarities
+from training.study.tables import METHODS, STUDENTS
+
+SHOWN_SEED = 0
+"""Whose attention is shown as a picture; the numbers are of all seeds."""
+BLOCK_NUMBERS = ("distance", "local_mass", "toeplitz_share", "entropy")
+
+
+def draw_figures(results: Mapping[str, Any], similarities: Similarities, folder: Path) -> None:
+    """Draw what was measured into ``folder``, under the names of :data:`FIGURES`."""
+    paths = {name: folder / file for name, file in FIGURES.items()}
+    sizes = results["data"]["sets"]["test"]
+    unit = "stays" if results["task"] == "sepsis" else "recordings"
+    note = f"Test part: {count(sizes[unit])} {unit} of {count(sizes['patients'])} patients."
+    _scores(results, note, paths["scores"])
+    _curves(results, note, paths["curves"])
+    _cka(results, note, paths["cka"])
+    _attention(results, similarities, paths)
+    _shipped(results, note, paths)
+
+
+def _scores(results: Mapping[str, Any], note: str, path: Path) -> None:
+    found, official = results["table2"]["methods"], results["official"]
+    paper = results["paper"]["table2"]
+    panels = []
+    for row, measure in ((TUNED, official), (TUNED, "f_measure"), (FREE, "auroc"), (FREE, "auprc")):
+        estimates = {m: at(found, m, row, measure) for m in METHODS}
+        measured = {m: estimate for m, estimate in estimates.items() if estimate is not None}
+        theirs = {m: paper[m][measure] for m in measured if measure in paper[m]}
+        if measured:
+            panels.append(BarPanel(TITLES[measure], TITLES[measure], measured, theirs))
+    if panels:
+        write(bar_chart(panels, note), path)
+
+
+def _curves(results: Mapping[str, Any], note: str, path: Path) -> None:
+    panels = []
+    for row, measure in ((TUNED, results["official"]), (FREE, "auprc")):
+        points = [
+            {
+                "fraction": point["fraction"],
+                "patients": point["patients"],
+                "method": method,
+                "estimate": estimate,
+            }
+            for point in results["curves"].get("points", ())
+            for method in METHODS
+            if (estimate := at(point["methods"], method, row, measure)) is not None
+        ]
+        if points:
+            panels.append(CurvePanel(TITLES[measure], points))
+    if panels:
+        write(learning_curves(panels, note), path)
+
+
+def _cka(results: Mapping[str, Any], note: str, path: Path) -> None:
+    found = results["similarity"]["cka"].get("arms", {})
+    matrices = {
+        name: np.array(found[name]["units"], dtype=np.float64)
+        for name in (*STUDENTS, CEILING)
+        if name in found
+    }
+    if not matrices:
+        return
+    stays = results["task"] == "sepsis"
+    units = ("teacher: LSTM layer" if stays else "teacher: residual block", "other: layer or block")
+    n_groups = len(next(iter(found.values()))["diagonal"])
+    rows, columns = next(iter(matrices.values())).shape
+    ends = [(rows // n_groups * i, columns // n_groups * i) for i in range(1, n_groups + 1)]
+    write(cka_maps(matrices, note, groups=() if n_groups == rows else ends, units=units), path)
+
+
+def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Mapping[str, Path]) -> None:
+    found = results["similarity"]["attention"]
+    if not found:
+        return
+    deit = results["table2"]["deit"]
+    arms = {name: deit if name == "deit" else name for name in STUDENTS}
+    kept = {name: similarities.attention(arm, SHOWN_SEED) for name, arm in arms.items() if arm}
+    shown = {name: arrays for name, arrays in kept.items() if arrays is not None}
+    note = f"{count(found['records'])} records of the test part."
+    one = next(iter(shown.values()), None)
+    if one is not None:
+        averaged = {name: arrays["averaged"] for name, arrays in shown.items()}
+        token = "h" if found["causal"] else "0.1 s"
+        maps = attention_maps(
+            averaged, note, token=token, reached=one["reached"] if found["causal"] else None
+        )
+        write(maps, paths["attention"])
+    numbers = {
+        name: {
+            kind: [e if isinstance(e, Mapping) else {"value": e, "interval": None} for e in values[kind]]
+            for kind in BLOCK_NUMBERS
+        }
+        for name, values in found["arms"].items()
+        if name in STUDENTS
+    }
+    unit = "h" if found["causal"] else "tokens of 0.1 s"
+    titles = {
+        "distance": f"mean distance\n({unit})",
+        "local_mass": f"share of attention\nwithin {found['window']} {'h' if found['causal'] else 'tokens'}",
+    }
+    drawn = attention_numbers(numbers, note, uniform=found["uniform"], titles=titles)
+    write(drawn, paths["attention_numbers"])
+
+
+def _shipped(results: Mapping[str, Any], note: str, paths: Mapping[str, Path]) -> None:
+    found = results["shipped"]
+    if "calibration" not in found.get(EVERYBODY, {}):
+        return
+    panels = [ReliabilityPanel("all", {"all": found[EVERYBODY]["calibration"]["reliability"]})]
+    for kind, values in found["groups"].items():
+        curves = {
+            value: entry["calibration"]["reliability"]
+            for value, entry in values.items()
+            if "calibration" in entry
+        }
+        if curves:
+            panels.append(ReliabilityPanel(f"by {kind}", curves))
+    write(reliability_diagrams(panels, f"{found['model']} {found['version']}. {note}"), paths["reliability"])
+    if results["task"] == "sepsis":
+        names = {"all": found[EVERYBODY]} | found["groups"]["hospital"]
+        curves_of = {name: _alarm_curve(entry) for name, entry in names.items() if "alarm_curve" in entry}
+        everybody = {"all stays": {"all": curves_of.pop("all")}}
+        panel = everybody | ({"by hospital": curves_of} if curves_of else {})
+        write(alarm_curves(panel, f"{found['model']} {found['version']}. {note}"), paths["alarms"])
+
+
+def _alarm_curve(entry: Mapping[str, Any]) -> AlarmCurve:
+    curve = entry["alarm_curve"]
+    points = {
+        name: (point["alarms_per_100_patient_days"]["value"], point["sensitivity"]["value"])
+        for name, point in entry["operating_points"].items()
+    }
+    return AlarmCurve(curve["alarms_per_100_patient_days"], curve["sensitivity"], points)

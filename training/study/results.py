@@ -1,0 +1,222 @@
+"""results.json: everything that the study found, as plain data; the same study gives the same bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ibt_deploy.predictions import NOTICE
+from training.study.claims import claims
+from training.study.cohort import Floats
+from training.study.decisions import OFFICIAL, TUNED
+from training.study.measures import Measured, measured
+from training.study.outputs import run_outputs
+from training.study.paper import paper_numbers
+from training.study.plan import BUDGETS, CONTROLS, GROUPS, PURPOSES, site_studies
+from training.study.shipped import shipped_table
+from training.study.similarity import Alignments, Similarities
+from training.study.similarity_tables import attention_table, cka_table
+from training.study.study import LEFT_OUT, TEST, Study
+from training.study.tables import (
+    Arms,
+    agreement_table,
+    arm_table,
+    by_arm,
+    difference,
+    drawn,
+    method_table,
+    number,
+    renamed,
+)
+
+SCHEMA = 1
+FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5)
+"""Shares of the training patients that the study asks for, beside all of them."""
+ALL_GROUPS = {"arrhythmia": 4, "sepsis": 3}
+
+
+class Timings(dict[str, float]):
+    """Seconds of each step of this call; what was kept on disk costs nothing."""
+
+    @contextmanager
+    def of(self, step: str) -> Iterator[None]:
+        """Time a step."""
+        begun = time.perf_counter()
+        yield
+        self[step] = round(self.get(step, 0.0) + time.perf_counter() - begun, 1)
+
+
+def study_results(
+    study: Study,
+    split: Path | None,
+    device: torch.device,
+    *,
+    draws: int,
+    say: Callable[[str], None],
+    timings: Timings,
+) -> dict[str, Any]:
+    """Judge every finished run and put the tables together.
+
+    Parameters
+    ----------
+    study
+        With its runs, as far as they are trained.
+    split
+        A split in place of the data's own.
+    device
+        Where networks run.
+    draws
+        Of the bootstrap.
+    say
+        Told a line for each run and step.
+    timings
+        Filled.
+    """
+    judged: list[Measured] = []
+    for i, name in enumerate(study.trained, start=1):
+        run = study.runs[name]
+        with timings.of("outputs"):
+            run_outputs(study, run, device)
+        say(f"scored    {name} ({i} of {len(study.trained)})")
+    for i, name in enumerate(study.trained, start=1):
+        with timings.of("measures"):
+            judged.append(measured(study, study.runs[name], device, draws))
+        say(f"measured  {name} ({i} of {len(study.trained)})")
+    arms, seeds = by_arm(judged), range(study.seeds)
+    results: dict[str, Any] = _head(study, draws)
+    results["table2"] = method_table(arms, "", TEST, seeds)
+    results["external"] = dict(_external(study, arms, method_table))
+    results["table1"] = {"in distribution": agreement_table(arms, "", TEST, seeds)}
+    results["table1"] |= dict(_external(study, arms, agreement_table))
+    names = (*GROUPS[study.task], "bbm")
+    results["table3"] = arm_table(arms, names, ("bbm-groups-1",), TEST, seeds)
+    results["table3"]["groups_of_bbm"] = ALL_GROUPS[study.task]
+    controls = (*CONTROLS, "transformer-long")
+    results["controls"] = arm_table(arms, controls, ("transformer", "bbm"), TEST, seeds)
+    results["curves"] = _curves(study, arms)
+    deit = results["table2"]["deit"]
+    similarities = Similarities(study, split, device)
+    with timings.of("similarity"):
+        aligned: dict[int, Alignments] = {}
+        for seed in seeds:
+            if found := similarities.alignments(seed):
+                aligned[seed] = found
+                say(f"aligned   seed {seed}")
+        results["similarity"] = {"cka": cka_table(aligned, deit)}
+    with timings.of("attention"):
+        table = attention_table(similarities, study.cohort, seeds, deit, draws)
+        results["similarity"]["attention"] = table
+        say("attention measured")
+    with timings.of("shipped"):
+        results["shipped"] = shipped_table(study, draws)
+        say("shipped model judged")
+    results["claims"] = claims(study.task, results)
+    return results
+
+
+def _head(study: Study, draws: int) -> dict[str, Any]:
+    cohort, budget = study.cohort, study.budget
+    name = budget.name if budget.name in BUDGETS else Path(budget.name).name
+    externals = "".join(f" --external {e}=cache/{e}" for e in study.external)
+    parts = {p: cohort.describe(cohort.items(p)) for p in ("train", "validation", "test")}
+    subjects = parts | {n: c.describe(np.arange(len(c))) for n, c in study.external.items()}
+    for sites in site_studies(study.task, cohort.sites.tolist()).values():
+        subjects[_left_out_title(study, sites)] = cohort.describe(cohort.left_out(sites))
+    return {
+        "schema": SCHEMA,
+        "notice": NOTICE,
+        "task": study.task,
+        "official": OFFICIAL[study.task],
+        "budget": name,
+        "budget_tables": dict(budget.tables[study.task]),
+        "seeds": list(range(study.seeds)),
+        "command": f"ibt reproduce {study.task} --data cache/{study.task} --out study/{study.task} "
+        f"--budget {name} --seeds {study.seeds}{externals}",
+        "data": {
+            "cache_sha256": cohort.cache.sha256,
+            "split_sha256": cohort.split_sha256,
+            "sites": {str(s): int((cohort.sites == s).sum()) for s in sorted(set(cohort.sites.tolist()))},
+            "sets": subjects,
+            "external": {n: c.cache.sha256 for n, c in study.external.items()},
+        },
+        "bootstrap": {"draws": draws, "level": 0.95, "drawn": "patients"},
+        "runs": [_run_entry(study, name) for name in study.runs],
+        "purposes": list(PURPOSES),
+        "paper": paper_numbers(study.task),
+    }
+
+
+def _run_entry(study: Study, name: str) -> dict[str, Any]:
+    run, record = study.runs[name], study.trained.get(name)
+    entry: dict[str, Any] = {
+        "name": name,
+        "arm": run.arm,
+        "seed": run.recipe.seed,
+        "purpose": run.purpose,
+        "recipe_sha256": run.recipe.sha256,
+        "trained": record is not None,
+    }
+    if record is not None:
+        entry |= {
+            "epochs": record["epochs"],
+            "best_epoch": record["best"]["epoch"] + 1,
+            "validation": number(record["best"]["validation"]["selection"]),
+            "network_sha256": record["network_sha256"],
+        }
+    return entry
+
+
+def _external(
+    study: Study, arms: Arms, made: Callable[..., dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A table for every external test, with its title."""
+    seeds = range(study.seeds)
+    for place, sites in site_studies(study.task, study.cohort.sites.tolist()).items():
+        yield _left_out_title(study, sites), made(arms, f"{place}/", LEFT_OUT, seeds)
+    for name in study.external:
+        yield name, made(arms, "", name, seeds)
+
+
+def _left_out_title(study: Study, sites: Sequence[str]) -> str:
+    others = ", ".join(sorted(set(study.cohort.sites.tolist()) - set(sites)))
+    if study.task == "sepsis":
+        return f"hospital {others}, trained on hospital {', '.join(sites)}"
+    return f"source {others}, trained on the others"
+
+
+def _curves(study: Study, arms: Arms) -> dict[str, Any]:
+    """Scores by share of the training patients, and how differences change with it."""
+    if study.task != "sepsis":
+        return {}
+    n = len(study.cohort.items("train"))
+    seeds = range(study.seeds)
+    shares = sorted({*FRACTIONS, *study.budget.fractions})
+    points = [
+        {
+            "fraction": share,
+            "patients": round(share * n),
+            **method_table(arms, "" if share == 1 else f"fraction-{share:g}/", TEST, seeds),
+        }
+        for share in (*shares, 1.0)
+    ]
+    trained = [point["fraction"] for point in points[:-1] if point["methods"]]
+    if not trained:
+        return {"points": points}
+    full, few = renamed(arms, "", seeds), renamed(arms, f"fraction-{trained[0]:g}/", seeds)
+    gaps = {}
+    for first, second in (("teacher", "transformer"), ("bbm", "transformer")):
+        at_few, at_full = _gap(few, first, second, study), _gap(full, first, second, study)
+        gaps[f"{first} - {second}"] = difference(at_few, at_full)
+    return {"points": points, "smallest": trained[0], "gaps": gaps}
+
+
+def _gap(methods: Arms, first: str, second: str, study: Study) -> dict[int, Floats]:
+    """Difference of two methods in the official score, by seed."""
+    a, b = (drawn(methods, m, TEST, TUNED, OFFICIAL[study.task]) for m in (first, second))
+    return {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))}

@@ -1,0 +1,213 @@
+"""The shipped model at the bedside: calibration, and alarms or findings at every operating point, by group.
+
+The bundle is asked through the product itself, :class:`ibt_deploy.predictor.Predictor`, so that the figures
+are those of what users get.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.calibration import calibration_line, reliability
+from ibt_deploy.metrics import bootstrap
+from ibt_deploy.metrics.alarms import alarm_burden, alarm_statistics, policy_alarms
+from ibt_deploy.metrics.ranking import brier
+from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
+from ibt_deploy.predictor import load
+from ibt_deploy.thresholds import decisions
+from training.study.cohort import Bools, Floats, Ints, Truth
+from training.study.outputs import OUTPUTS, subject_sha256
+from training.study.store import Arrays, kept
+from training.study.study import TEST, Study, Subject
+from training.study.tables import figure, number
+
+SHIPPED = "shipped"
+VERSION = 1
+FEWEST = 20
+"""Septic stays, or positive labels, from which on a sub-group gets figures."""
+EVERYBODY = "all"
+CURVE_POINTS = 60
+
+
+def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[str, Any]:
+    """Everything about the bundle on the test part.
+
+    Parameters
+    ----------
+    study
+        Whose test part it is asked about.
+    draws
+        Of the bootstrap.
+    bundle
+        A bundle's directory; by default the task's own in the package.
+
+    Returns
+    -------
+    Plain data; with ``not_run`` in place of figures where the bundle was trained under another split of the
+    same data, because test patients may then have trained it.
+    """
+    predictor = load(bundle or study.task, device="cpu")
+    model = predictor.bundle
+    data = dict(model.contract["training"]["data"])
+    head = {
+        "model": model.name,
+        "version": model.version,
+        "sha256": model.sha256,
+        "own_data": data["cache_sha256"] == study.cohort.cache.sha256,
+    }
+    if head["own_data"] and data["split_sha256"] != study.cohort.split_sha256:
+        return head | {"not_run": "the bundle was trained under another split of these data"}
+    test = Subject(study.cohort, study.cohort.items("test"))
+    answers = kept(
+        study.out / OUTPUTS / f"{SHIPPED}.npz",
+        {"version": VERSION, "bundle": model.sha256, "set": subject_sha256(test)},
+        lambda: _answers(predictor.predict_many(test.cohort.records(test.items))),
+    )
+    accepted = answers["accepted"]
+    truth = test.cohort.truth(test.items).chosen(accepted)
+    groups = {name: values[accepted] for name, values in test.cohort.groups(test.items).items()}
+    judge = _judge_stays if study.task == "sepsis" else _judge_ecgs
+    everybody = np.ones(int(accepted.sum()), dtype=bool)
+    p = answers["probabilities"]
+    return head | {
+        "set": TEST,
+        "refused": int((~accepted).sum()),
+        EVERYBODY: judge(model, truth, p, everybody, draws),
+        "groups": {
+            name: {
+                value: judge(model, truth, p, values == value, draws)
+                for value in sorted(set(values.tolist()))
+            }
+            for name, values in groups.items()
+        },
+    }
+
+
+def _answers(answers: Any) -> Arrays:
+    accepted, probabilities = [], []
+    for answer in answers:
+        accepted.append(isinstance(answer, ArrhythmiaPrediction | SepsisPrediction))
+        if isinstance(answer, ArrhythmiaPrediction):
+            probabilities.append(answer.probabilities[None])
+        elif isinstance(answer, SepsisPrediction):
+            probabilities.append(answer.risk)
+    return {"accepted": np.array(accepted), "probabilities": np.concatenate(probabilities)}
+
+
+def _judge_stays(model: Bundle, truth: Truth, risk: Floats, chosen: Bools, draws: int) -> dict[str, Any]:
+    rows = np.repeat(chosen, np.diff(truth.offsets))
+    part, p = truth.chosen(chosen), risk[rows]
+    labels, offsets = part.labels, part.offsets
+    septic = len(np.unique(part.patients[labels > 0]))
+    table: dict[str, Any] = {"stays": int(chosen.sum()), "septic": septic, "hours": len(labels)}
+    if septic < FEWEST:
+        return table
+    table["calibration"] = _calibration(labels > 0, p, part.patients, part.n_patients, draws)
+    table["alarm_curve"] = _alarm_curve(labels, p, offsets)
+    table["operating_points"] = {}
+    for name, point in model.operating_points.items():
+        threshold = float(point.thresholds[0])
+        given = policy_alarms(p, offsets, threshold)
+        rates = bootstrap.alarm_rates(labels, given, offsets) | {
+            "utility": bootstrap.utility(labels, p >= threshold, offsets)
+        }
+        found = alarm_statistics(labels, given, offsets)
+        table["operating_points"][name] = (
+            {"threshold": number(threshold), "alarms": found.n_alarms}
+            | _figures(rates, part.n_patients, draws)
+            | {
+                "lead_time_quartiles": [number(hours) for hours in found.lead_time],
+                "number_needed_to_evaluate": number(found.number_needed_to_evaluate),
+                "only_after_onset": number(found.only_after_onset),
+            }
+        )
+    return table
+
+
+def _alarm_curve(labels: Ints, risk: Floats, offsets: Ints) -> dict[str, Any]:
+    """Sensitivity and alarms as the threshold rises."""
+    highest = np.maximum.reduceat(risk, offsets[:-1])
+    thresholds = np.unique(np.quantile(highest, np.linspace(0, 1, CURVE_POINTS)))
+    burden = alarm_burden(labels, risk, offsets, thresholds)
+    return {
+        "threshold": [number(t) for t in thresholds],
+        "alarms_per_100_patient_days": [number(100 * rate) for rate in burden.alarms_per_patient_day],
+        "sensitivity": [number(share) for share in burden.sensitivity],
+    }
+
+
+def _judge_ecgs(model: Bundle, truth: Truth, p: Floats, chosen: Bools, draws: int) -> dict[str, Any]:
+    part = truth.chosen(chosen)
+    evaluable = np.array([c.evaluable for c in model.classes])
+    known = part.known & evaluable
+    positives = int((part.labels & known).sum())
+    table: dict[str, Any] = {
+        "recordings": int(chosen.sum()),
+        "patients": part.n_patients,
+        "positive_labels": positives,
+        "classes": int(evaluable.sum()),
+    }
+    if positives < FEWEST:
+        return table
+    patients = np.broadcast_to(part.patients[:, None], known.shape)[known]
+    labels = part.labels[known]
+    table["calibration"] = _calibration(labels, p[chosen][known], patients, part.n_patients, draws)
+    table["operating_points"] = {}
+    for name, point in model.operating_points.items():
+        given = decisions(p[chosen], point.thresholds, evaluable)
+        pooled = given[known]
+        statistics = {
+            "sensitivity": bootstrap.ratio(labels & pooled, labels, patients),
+            "ppv": bootstrap.ratio(labels & pooled, pooled, patients),
+            "findings_per_100_recordings": bootstrap.ratio(
+                100 * given.sum(axis=1), np.ones(len(given)), part.patients
+            ),
+            "challenge_metric": bootstrap.challenge_metric(part.labels, given, part.patients, part.known),
+        }
+        table["operating_points"][name] = _figures(statistics, part.n_patients, draws)
+    return table
+
+
+def _calibration(labels: Bools, p: Floats, patients: Ints, n_patients: int, draws: int) -> dict[str, Any]:
+    """Slope, intercept, Brier score, and ten bins of equal count with intervals of what was observed."""
+    line, table = calibration_line(labels, p), reliability(labels, p)
+    order = np.argsort(p, kind="stable")
+    bins = np.empty(len(p), dtype=np.int64)
+    bins[order] = np.repeat(np.arange(len(table.counts)), table.counts)
+    statistics: dict[str, bootstrap.Statistic] = {
+        f"bin {b}": bootstrap.ratio(labels & (bins == b), bins == b, patients)
+        for b in range(len(table.counts))
+    }
+    statistics["brier"] = bootstrap.ratio((p - labels) ** 2, np.ones(len(p)), patients)
+    found = _figures(statistics, n_patients, draws)
+    return {
+        "slope": number(line.slope),
+        "intercept": number(line.intercept),
+        "brier": found["brier"],
+        "brier_of_prevalence": number(brier(labels, np.full(len(p), labels.mean()))),
+        "expected_calibration_error": number(table.expected_calibration_error),
+        "reliability": [
+            {
+                "predicted": number(predicted),
+                "observed": number(observed),
+                "interval": found[f"bin {b}"]["interval"],
+                "n": int(n),
+            }
+            for b, (predicted, observed, n) in enumerate(
+                zip(table.predicted, table.observed, table.counts, strict=True)
+            )
+        ],
+    }
+
+
+def _figures(
+    statistics: dict[str, bootstrap.Statistic], n_patients: int, draws: int
+) -> dict[str, dict[str, Any]]:
+    drawn = bootstrap.drawn_values(statistics, n_patients, draws=draws)
+    return {
+        name: {part: found for part, found in figure({0: values}).items() if part in ("value", "interval")}
+        for name, values in drawn.items()
+    }
