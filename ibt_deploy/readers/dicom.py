@@ -26,7 +26,8 @@ TASK = "arrhythmia"
 MAX_BYTES = 128 << 20
 MAX_GROUPS = 64
 SHORTEST_RHYTHM = 2.0
-"""Seconds; a derived group without a telling label that is shorter is an averaged beat."""
+"""Seconds; a group without a telling label that is not longer is taken for an averaged beat, unless it is all
+there is and states to be original."""
 
 ECG_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.9.1.1": "12-lead ECG",
@@ -154,8 +155,11 @@ def _ecg_kind(dataset: Any) -> str:
 def _rhythms(groups: list[Group], notes: list[str]) -> list[list[Group]]:
     """The groups that are rhythms; those that show other leads of the same seconds stand together."""
     whole = [group for group in groups if not group.is_beat]
+    whole = [group for group in whole if group.seconds > SHORTEST_RHYTHM] or [
+        group for group in whole if group.original
+    ]
     originals = [group for group in whole if group.original is not False]
-    chosen = originals or [group for group in whole if group.seconds > SHORTEST_RHYTHM]
+    chosen = originals or whole
     if not chosen:
         raise MalformedFile("holds averaged beats and no rhythm", code="no_rhythm")
     if not originals:

@@ -116,12 +116,15 @@ def test_averaged_beats_are_left_out() -> None:
     rhythm = dcm.group(dcm.ecg(), CHANNELS)
     beat = dcm.group(dcm.ecg(samples=600), CHANNELS, label="MEDIAN BEAT", originality="DERIVED")
     unlabelled = dcm.group(dcm.ecg(samples=600), CHANNELS, label="", originality="DERIVED")
-    for groups in ((rhythm, beat), (beat, rhythm), (unlabelled, rhythm)):
+    unstated = dcm.group(dcm.ecg(samples=600), CHANNELS, label="", originality="")
+    for groups in ((rhythm, beat), (beat, rhythm), (unlabelled, rhythm), (unstated, rhythm)):
         found = recording(dcm.dicom(*groups))
         assert found.signal.shape == (12, 3000)
         assert any("left out derived signals" in note for note in found.notes)
     assert refused(dcm.dicom(beat)) == "no_rhythm"
     assert refused(dcm.dicom(unlabelled)) == "no_rhythm"
+    short = dcm.group(dcm.ecg(samples=600), CHANNELS)
+    assert recording(dcm.dicom(short)).signal.shape == (12, 600)
 
 
 def test_a_rhythm_that_calls_itself_derived_is_read_where_there_is_no_other() -> None:
