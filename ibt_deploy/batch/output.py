@@ -93,9 +93,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails does not say where
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 

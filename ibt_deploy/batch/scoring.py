@@ -21,9 +21,12 @@ from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.scorers.stay import PreparedStay, StayScorer
+from ibt_deploy.variables import MAX_HOURS
 
 T = TypeVar("T")
 BATCH = 32
+STAYS_AT_ONCE = ((64, 32), (128, 16), (MAX_HOURS, 4))
+"""Longest stay, and how many of such go through the graph together: attention takes their hours squared."""
 _AHEAD = 2
 
 
@@ -74,12 +77,23 @@ class PartScorer:
         return tally
 
     def _answers(self, pool: Pool) -> list[Prediction | Refusal]:
-        scored: Iterator[Prediction]
         if isinstance(self._scorer, EcgScorer):
-            scored = iter(self._scorer.score([p for p in pool if isinstance(p, PreparedEcg)], BATCH))
-        else:
-            scored = iter(self._scorer.score([p for p in pool if isinstance(p, PreparedStay)], BATCH))
-        return [entry if isinstance(entry, Refusal) else next(scored) for entry in pool]
+            ready = [entry for entry in pool if isinstance(entry, PreparedEcg)]
+            scored: Iterator[Prediction] = iter(self._scorer.score(ready, BATCH))
+            return [entry if isinstance(entry, Refusal) else next(scored) for entry in pool]
+        answers: list[Prediction | Refusal | None] = [e if isinstance(e, Refusal) else None for e in pool]
+        shortest = 0
+        for longest, batch in STAYS_AT_ONCE:
+            chosen = [
+                (place, entry)
+                for place, entry in enumerate(pool)
+                if isinstance(entry, PreparedStay) and shortest < len(entry.features) <= longest
+            ]
+            found = self._scorer.score([entry for _, entry in chosen], batch)
+            for (place, _), answer in zip(chosen, found, strict=True):
+                answers[place] = answer
+            shortest = longest
+        return [answer for answer in answers if answer is not None]
 
 
 def _guarded(prepared: Iterator[Pool]) -> Iterator[Pool]:
