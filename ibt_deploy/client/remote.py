@@ -29,7 +29,7 @@ Rows: TypeAlias = FloatArray | Sequence[Mapping[str, float | None]]
 
 
 class RemoteStep(NamedTuple):
-    """The answer for the new hours, those missing since the last step included; and what to give back next."""
+    """The answer for the new hours (and those missing since the last step), and what to give back next."""
 
     prediction: SepsisPrediction
     state: str
