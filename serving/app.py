@@ -21,7 +21,7 @@ from serving.predict import Scorer
 from serving.settings import Settings
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
-GPU_BATCH = 32
+CPU_BATCH, GPU_BATCH = 8, 32
 
 
 class Application:
@@ -42,7 +42,7 @@ class Application:
         logs.start()
         self.models = Models.load(settings)
         self.drain = Drain()
-        batch = settings.batch or (GPU_BATCH if self.models.on_gpu else 1)
+        batch = settings.batch or (GPU_BATCH if self.models.on_gpu else CPU_BATCH)
         self.pool = Pool(settings.computing_threads, batch, settings.queue)
         scorer = Scorer(settings, self.models, self.pool, Memory(settings.memory_bytes))
         pages = Pages(self.models, document(self.models, settings), self.drain)

@@ -41,7 +41,7 @@ Research software, not a medical device."""
     help="Requests that a process computes at once. [default: its CPUs]",
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 256), help="Waiting requests that share a run. [default: 1, GPU 32]"
+    "--batch", type=click.IntRange(1, 256), help="Waiting requests that share a run. [default: 8, GPU 32]"
 )
 @click.option(
     "--queue", type=click.IntRange(1, 100_000), help="Requests of a process that may wait. [default: 64]"

@@ -20,21 +20,44 @@ from ibt_deploy.stream_state import pack, unpack
 from ibt_deploy.streaming import RiskStream, StreamState
 from ibt_deploy.variables import MAX_HOURS, N_VARIABLES, NAMES
 from serving.fields import as_object, record_name
+from serving.json_text import parsed
 from serving.problems import Problem
 from serving.stays import FORMAT, as_psv, columns_of
 from serving.work import as_json
 
-FIELDS = {"rows", "state", "record"}
+FIELDS = {"rows", "record"}
 SOURCE = "next"
+FRAMED = "application/vnd.ibt.next"
 
 
-def next_hours(value: Any, stream: RiskStream, predictor: Predictor, key: bytes) -> bytes:
-    """The answer for the new rows, with the state after them.
+def from_json(value: Any, stream: RiskStream, predictor: Predictor, key: bytes) -> bytes:
+    """The answer to JSON with the state as base64 in the field ``state``; see :func:`next_hours`."""
+    stated = as_object(value, FIELDS | {"state"}, required={"rows"})
+    token = stated.pop("state", None)
+    state = None if token is None else _decoded(token)
+    answer, after = next_hours(stated, state, stream, predictor, key)
+    # put in by hand: the JSON library would look at each of its characters
+    return as_json(answer)[:-2] + b', "state": "' + base64.b64encode(after) + b'"}\n'
+
+
+def from_frame(body: bytes, depth: int, stream: RiskStream, predictor: Predictor, key: bytes) -> bytes:
+    """The answer to a line of JSON with the state's bytes behind it, in the same form."""
+    line, _, state = body.partition(b"\n")
+    answer, after = next_hours(parsed(line, depth), state or None, stream, predictor, key)
+    return as_json(answer) + after
+
+
+def next_hours(
+    value: Any, state: bytes | None, stream: RiskStream, predictor: Predictor, key: bytes
+) -> tuple[dict[str, Any], bytes]:
+    """The answer for the new rows, and the state after them.
 
     Parameters
     ----------
     value
-        Parsed JSON: ``rows``, a list of row objects; ``state`` of the answer before, or null; ``record``.
+        Parsed JSON: ``rows``, a list of row objects, and perhaps ``record``.
+    state
+        Of the answer before; None at the start of a stay.
     stream, predictor
         Of the same bundle and operating point.
     key
@@ -49,10 +72,10 @@ def next_hours(value: Any, stream: RiskStream, predictor: Predictor, key: bytes)
     """
     stated = as_object(value, FIELDS, required={"rows"})
     record = record_name(stated.get("record"), "stay")
-    state = _state(stated.get("state"), predictor.bundle.sha256, key)
-    new = _new_rows(stated["rows"], record, state)
+    before = None if state is None else _opened(state, predictor.bundle.sha256, key)
+    new = _new_rows(stated["rows"], record, before)
     try:
-        step = stream.next(new.values, state)
+        step = stream.next(new.values, before)
     except InputError as error:
         raise error.at(record) from None
     assert new.inserted is not None
@@ -70,19 +93,21 @@ def next_hours(value: Any, stream: RiskStream, predictor: Predictor, key: bytes)
         values=clean(new.values)[0],
         inserted=new.inserted,
     )
-    token = base64.b64encode(pack(step.state, key)).decode("ascii")
-    return as_json(answer.to_dict() | {"state": token})
+    return answer.to_dict(), pack(step.state, key)
 
 
-def _state(token: Any, sha256: str, key: bytes) -> StreamState | None:
-    if token is None:
-        return None
+def _decoded(token: Any) -> bytes:
     if not isinstance(token, str):
         raise Problem("bad_state", "'state' must be the text of an earlier answer, or null.")
     try:
-        return unpack(base64.b64decode(token, validate=True), key, sha256)
+        return base64.b64decode(token, validate=True)
     except (binascii.Error, ValueError):
         raise Problem("bad_state", "The state is not base64, or is cut.") from None
+
+
+def _opened(state: bytes, sha256: str, key: bytes) -> StreamState:
+    try:
+        return unpack(state, key, sha256)
     except InputError as error:
         raise Problem("bad_state", f"{error.message}.") from None
 

@@ -9,6 +9,7 @@ from ibt_deploy.bundle import TASKS, Task
 from ibt_deploy.predictions import NOTICE
 from serving import examples_json as examples
 from serving.models import Models
+from serving.next_hour import FRAMED
 from serving.problems import MEDIA_TYPE
 from serving.schemas import RECORD, components, ref
 from serving.settings import Settings
@@ -116,12 +117,14 @@ def _scoring(models: Models) -> Part:
         "/v1/sepsis/next": _post(
             "Risk of the next hours of a stay",
             "Send the new rows with the state of the answer before. The server keeps nothing: the state is "
-            "the stay so far, signed, for this model only.",
+            "the stay so far, signed, for this model only. For speed, a line of JSON with the bytes of the "
+            f"state behind it is taken and answered as {FRAMED}.",
             {
                 "application/json": {
                     "schema": ref("NextHours"),
                     "examples": {"first": {"value": {"rows": first[:1], "state": None}}},
-                }
+                },
+                FRAMED: {"schema": {"type": "string", "format": "binary"}},
             },
             [_point(models, "sepsis")],
             ref("RiskAndState"),

@@ -66,6 +66,15 @@ class Pool:
         """Requests in the queue."""
         return len(self._queue)
 
+    def admit(self) -> None:
+        """Raise a Problem where the queue is full, so that a body need not be read in vain."""
+        if len(self._queue) >= self._longest:
+            raise Problem(
+                "queue_full",
+                "Too many requests are waiting; try again.",
+                headers={"Retry-After": str(self._retry_after())},
+            )
+
     async def answer(self, work: Work, seconds: float) -> bytes:
         """Compute ``work`` on a thread.
 
@@ -84,12 +93,7 @@ class Pool:
 
         entry = _Waiting(work, done)
         with self._changed:
-            if len(self._queue) >= self._longest:
-                raise Problem(
-                    "queue_full",
-                    "Too many requests are waiting; try again.",
-                    headers={"Retry-After": str(self._retry_after())},
-                )
+            self.admit()
             self._queue.append(entry)
             self._changed.notify()
         try:

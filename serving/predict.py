@@ -17,7 +17,8 @@ from serving.bodies import Held, Memory, chunks, whole
 from serving.fields import record_name
 from serving.json_text import parsed
 from serving.models import Models
-from serving.next_hour import next_hours
+from serving.next_hour import FRAMED, from_frame
+from serving.next_hour import from_json as next_from_json
 from serving.pool import Pool, Work
 from serving.problems import Problem
 from serving.recordings import stated_recording, uploaded_recording
@@ -53,6 +54,7 @@ class Scorer:
         point = self._point("arrhythmia", request, {"operating_point", "signal"})
         drawn = _flag(request, "signal")
         kind = _kind(request, JSON, MULTIPART)
+        self.pool.admit()
         with self.memory.hold() as held:
             if kind == JSON:
                 body = await whole(request, self.settings, held)
@@ -73,6 +75,7 @@ class Scorer:
         kind = _kind(request, JSON, MULTIPART, *TABLES)
         record = request.query_params.get("record")
         name = record_name(record, "stay")
+        self.pool.admit()
         with self.memory.hold() as held:
             files = await self._files(request, held) if kind == MULTIPART else {}
             body = b"" if kind == MULTIPART else await whole(request, self.settings, held)
@@ -89,12 +92,19 @@ class Scorer:
     async def sepsis_next(self, request: Request) -> Response:
         """Risk of the next hours, and the state after them."""
         point = self._point("sepsis", request, {"operating_point"})
-        _kind(request, JSON)
+        kind = _kind(request, JSON, FRAMED)
+        self.pool.admit()
         stream, predictor = self.models.streams[point], self.models.predictors["sepsis", point]
         key = self.settings.state_key.encode()
         with self.memory.hold() as held:
             body = await whole(request, self.settings, held)
-            return await self._answer(Call(lambda: next_hours(self._json(body), stream, predictor, key)))
+
+            def call() -> bytes:
+                if kind == FRAMED:
+                    return from_frame(body, self.settings.json_depth, stream, predictor, key)
+                return next_from_json(self._json(body), stream, predictor, key)
+
+            return await self._answer(Call(call), kind)
 
     def _point(self, task: Task, request: Request, known: set[str]) -> str:
         stated = request.query_params
@@ -109,12 +119,12 @@ class Scorer:
         body = chunks(request, self.settings, held)
         return await uploaded(request.headers["content-type"], body, self.settings.parts)
 
-    async def _answer(self, work: Work) -> Response:
+    async def _answer(self, work: Work, kind: str = JSON) -> Response:
         try:
             body = await self.pool.answer(work, self.settings.answer_seconds)
         finally:
             metrics.queued.set(self.pool.waiting)
-        return Response(body, media_type=JSON)
+        return Response(body, media_type=kind)
 
 
 def _kind(request: Request, *known: str) -> str:

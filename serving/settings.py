@@ -37,8 +37,9 @@ class Settings:
     threads
         Requests that are computed at once; 0 means one for every usable CPU.
     batch
-        Waiting requests of one kind that go through the graph together; 0 means 1 on a CPU, where more
-        gains nothing (docs/service.md has the figures), and 32 on a GPU.
+        Waiting requests of one kind that go through the graph together, at most; 0 means 8 on a CPU
+        (docs/service.md
+        has the figures) and 32 on a GPU.
     queue
         Requests that may wait for a thread.
     answer_seconds

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,23 @@ def test_hour_by_hour_equals_the_whole_stay(client: Any) -> None:
     assert [hour["missing"] for hour in hours] == [hour["missing"] for hour in expected["hours"]]
     assert answer["warnings"] == expected["warnings"]
     assert answer["bundle"] == expected["bundle"]
+
+
+def test_bytes_in_place_of_base64_give_the_same_answers(client: Any) -> None:
+    headers = {"content-type": "application/vnd.ibt.next"}
+    whole, text, raw = stay(6, seed=7), None, b""
+    for values in whole.values:
+        expected = client.post(ROUTE, json={"rows": [row(values)], "state": text}).json()
+        body = json.dumps({"rows": [row(values)]}).encode() + b"\n" + raw
+        answer = client.post(ROUTE, content=body, headers=headers)
+        line, _, raw = answer.content.partition(b"\n")
+        text = expected.pop("state")
+        assert answer.headers["content-type"] == headers["content-type"]
+        assert json.loads(line) == expected
+        assert base64.b64decode(text) == raw
+    for wrong in (raw[:-1], raw + b"x", b"\n", b"{}"):
+        answer = client.post(ROUTE, content=body.partition(b"\n")[0] + b"\n" + wrong, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad_state")
 
 
 def test_hours_that_are_left_out_are_inserted_as_in_a_file(client: Any) -> None:
