@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,17 +26,18 @@ def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
         It is no such thing.
     """
     if entry.get("refused"):
-        message = told_of(source, str(entry["source"]), str(entry["message"]))
+        message = told_of(source, [str(entry["source"])], str(entry["message"]))
         return Refusal(source, str(entry["code"]), message)
     found = _arrhythmia(entry) if entry["task"] == "arrhythmia" else _sepsis(entry)
     return replace(found, source=source)
 
 
-def told_of(source: str, theirs: str, message: str) -> str:
-    """A refusal's line with our own name for the source in place of the server's."""
-    for name in (theirs, source.replace("\\", "/").rpartition("/")[2]):
-        if name and message.startswith(name):
-            return f"{source}{message.removeprefix(name)}"
+def told_of(source: str, theirs: Iterable[str], message: str) -> str:
+    """A refusal's line with our own name for the source in place of the name that the server gives it."""
+    for name in theirs:
+        rest = message.removeprefix(name)
+        if rest != message and rest.startswith((":", ",")):
+            return f"{source}{rest}"
     return f"{source}: {message}"
 
 

@@ -146,7 +146,7 @@ class Client:
         if isinstance(answer, _Problem) and answer.code == "wrong_task":
             answer = self._posted(upload, _OTHER[upload.task])
         if isinstance(answer, _Problem):
-            return [Refusal(source, answer.code, told_of(source, "", answer.detail))]
+            return [Refusal(source, answer.code, told_of(source, upload.files, answer.detail))]
         try:
             return [answer_of(entry, source) for entry in answer.get("stays", [answer])]
         except _NOT_UNDERSTOOD as error:

@@ -167,6 +167,13 @@ def test_what_is_refused_is_refused_with_the_reason_of_the_server(
     assert caught.value.code == "too_short"
 
 
+def test_a_refusal_names_the_file_that_was_given(
+    service: FakeService, ecg: Predictor, tmp_path: Path
+) -> None:
+    signal = write_header(tmp_path, recording(3.0, seed=5)).with_suffix(".dat")
+    assert list(Client(service.url).predict_many([signal])) == list(ecg.predict_many([signal]))
+
+
 def test_stays_of_one_file_are_many_answers(service: FakeService, stays: Predictor, tmp_path: Path) -> None:
     one, two = (write_psv(tmp_path, stay(8, seed=seed)).read_text().splitlines() for seed in (1, 2))
     table = tmp_path / "both.csv"

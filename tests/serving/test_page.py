@@ -237,6 +237,28 @@ def test_several_files_are_sorted_out_and_a_refused_one_costs_only_itself(
     assert titles == ["r8", "stay", "bad.psv: not scored"]
 
 
+def test_what_belongs_together_is_sent_together(visits: Any, tmp_path: Path) -> None:
+    page = visits()
+    sent: list[set[str]] = []
+
+    def answer(route: Any) -> None:
+        sent.append(set(re.findall(r'filename="([^"]+)"', route.request.post_data_buffer.decode("latin-1"))))
+        body = '{"code": "too_short", "detail": "no"}'
+        route.fulfill(status=422, content_type="application/problem+json", body=body)
+
+    page.route("**/v1/*", answer)
+    files = {
+        "r1.hea": "r1 2 500 10\nr1_1.dat 16 1000/mV 16 0 0 0 0 I\nr1_2.dat 16 1000/mV 16 0 0 0 0 II\n",
+        "r1_1.dat": "a", "r1_2.dat": "b", "r2.npy": "c", "r2.toml": "unit = 'mV'",
+        "stay.psv": "HR|ICULOS\n8|1\n", "other.dat": "d",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    choose(page, *(tmp_path / name for name in reversed(files)))
+    shown(page, 4)
+    assert sent == [{"other.dat"}, {"stay.psv"}, {"r2.npy", "r2.toml"}, {"r1.hea", "r1_1.dat", "r1_2.dat"}]
+
+
 def test_a_refusal_says_why_in_words_and_with_its_code(visits: Any, examples: Path, tmp_path: Path) -> None:
     page = visits()
     choose(page, examples / "recording.hea")
