@@ -31,11 +31,11 @@ from ibt_deploy.batch.tables_layout import Layout, layout_of
 from ibt_deploy.batch.tables_read import FileFacts, StayMaker
 from ibt_deploy.batch.tables_report import Report, column_facts
 from ibt_deploy.batch.tables_store import REJECTED, STARTS, STORE, write_json
-from ibt_deploy.errors import InputError, MalformedFile
+from ibt_deploy.errors import InputError, MalformedFile, TooShort
 from ibt_deploy.inputs import refusal
 from ibt_deploy.mapping.schema import Mapping, Time
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.readers.stays import HOSPITAL, LABEL
+from ibt_deploy.readers.stays import LABEL
 from ibt_deploy.records import Stay
 
 SCHEMA = 1
@@ -202,6 +202,8 @@ def open_tables(
         try:
             table = surveyed(path, mapping)
             layout = layout_of(table.names, mapping)
+            if layout.patient is not None and not table.rows:
+                raise TooShort("there is a header and no row", code="no_rows")
         except InputError as error:
             first = first or error.at(str(path))
             refused.append((str(path), error.code, error.message))
@@ -269,12 +271,16 @@ def _doubtful_rows(report: Report, files: list[tuple[TableFile, Layout]]) -> tup
         return ()
     lost = []
     if report.unassigned_rows:
-        lost.append(f"{report.unassigned_rows} rows")
+        lost.append(_counted(report.unassigned_rows, "row"))
     if report.refused_files:
-        lost.append(f"{len(report.refused_files)} files")
+        lost.append(_counted(len(report.refused_files), "file"))
     if not lost:
         return ()
     return (f"{' and '.join(lost)} of the export could not be read; they may have held rows of this stay.",)
 
 
-__all__ = ["HOSPITAL", "Report", "Slice", "Tables", "open_tables"]
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n > 1)}"
+
+
+__all__ = ["Report", "Slice", "Tables", "open_tables"]

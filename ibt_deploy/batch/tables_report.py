@@ -81,10 +81,9 @@ class Report:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.files} files, {self.patients} stays, {self.rows} rows"
+        yield f"files: {self.files}, stays: {self.patients}, rows: {self.rows}"
         if self.rejected_rows:
-            whose = f"of {self.unassigned_rows} cannot be told whose they are"
-            yield f"{self.rejected_rows} rows cannot be used; {whose}"
+            yield f"rows not usable: {self.rejected_rows}, of unknown patients: {self.unassigned_rows}"
         for path, code, message in self.refused_files:
             yield f"not read: {path}: {message} ({code})"
         doubtful = {doubt.variable: doubt for doubt in self.doubts}
@@ -125,7 +124,7 @@ def column_facts(store: Path, mapping: Mapping | None, stays: int) -> tuple[Colu
     mapped = mapping.columns if mapping is not None else {}
     found = []
     with pq.ParquetFile(store) as file:
-        present = _values(file.metadata)
+        present = {variable.name: 0 for variable in VARIABLES} | _values(file.metadata)
         counters = [
             _Counter(variable, _stated(variable, mapping), present[variable.name])
             for variable in VARIABLES
@@ -179,7 +178,8 @@ class _Counter:
         """Count on."""
         with np.errstate(over="ignore"):
             short = values.astype(np.float32)
-        self._sample.append(values[-self._values % self._step :: self._step].copy())
+        sampled = values[-self._values % self._step :: self._step]
+        self._sample.append(sampled[np.isfinite(sampled)])
         self._values += len(values)
         outside = values[(short < self._low) | (short > self._high)]
         self._outside += len(outside)

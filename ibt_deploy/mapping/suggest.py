@@ -1,0 +1,254 @@
+"""A first mapping from the names and values of a table, for a person to correct.
+
+What the names and values do not settle is written as ``"?"``, which :func:`ibt_deploy.mapping.load_mapping`
+refuses: nothing uncertain can be scored by oversight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ibt_deploy.errors import BadUnits
+from ibt_deploy.mapping.sample import Sample, quoted, sampled
+from ibt_deploy.mapping.suggest_time import time_lines
+from ibt_deploy.mapping.synonyms import (
+    BY_NAME,
+    FEMALE,
+    HOSPITALS,
+    LABELS,
+    MALE,
+    MEDICAL,
+    PATIENT,
+    SEX,
+    SURGICAL,
+    UNIT_TYPES,
+    name_and_unit,
+    plain_name,
+    unit_in_brackets,
+)
+from ibt_deploy.mapping.units import CANONICAL, conversion
+from ibt_deploy.mapping.usual import OTHER_UNITS, central, is_within, wide
+from ibt_deploy.variables import INDEX, NAMES, VARIABLES
+
+FEWEST_VALUES = 10
+MOST_CODES = 20
+SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, 99.0, 999.0, 9999.0, 99999.0)
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A column that may be a variable, and the unit that its name states."""
+
+    column: str
+    variable: str
+    unit: str | None
+    is_certain: bool
+
+
+def suggested_mapping(path: Path) -> str:
+    """The text of a first ``mapping.toml`` for the table at ``path``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    return "\n".join(_lines(sampled(path))) + "\n"
+
+
+def _lines(sample: Sample) -> Iterator[str]:
+    by_plain = {plain_name(name): name for name in reversed(list(sample.columns))}
+    matches = _matches(sample)
+    used: set[str] = set()
+    yield f"# First mapping for {sample.path.name}, from its column names and its first {sample.rows} rows."
+    yield '# Correct it: every "?" must be decided, every unit compared with what the laboratory states.'
+    yield "# Research software, not a medical device."
+    yield ""
+    yield from _table(sample, by_plain, used)
+    yield ""
+    yield from time_lines(sample, by_plain, used)
+    for variable in NAMES:
+        if variable == "Gender":
+            yield from _gender(sample, by_plain, used)
+        found = [m for m in matches.get(variable, []) if m.column not in used]
+        if found:
+            yield ""
+            yield from _column(sample, found, used)
+    yield from _unit_type(sample, by_plain, used)
+    absent = [name for name in NAMES[: INDEX["Age"]] if name not in matches]
+    yield ""
+    if absent:
+        yield f"# No column was found for {', '.join(absent)}."
+    rest = [name for name in sample.columns if name not in used]
+    if rest:
+        yield f"# Columns that are not used: {', '.join(map(_comment, rest))}."
+
+
+def _matches(sample: Sample) -> dict[str, list[_Match]]:
+    """Columns that may be a variable, the most certain first."""
+    found: dict[str, list[_Match]] = {}
+    for column in sample.columns:
+        plain, unit = plain_name(column), unit_in_brackets(column)
+        match = None
+        for name, stated in name_and_unit(plain):
+            if name in BY_NAME:
+                match = _Match(column, BY_NAME[name], unit or stated, True)
+                break
+        if match is None:
+            parts = plain.split("_")
+            words = {BY_NAME[part] for part in parts if len(part) > 1 and part in BY_NAME}
+            if len(words) == 1:
+                match = _Match(column, words.pop(), unit, False)
+        if match is not None:
+            found.setdefault(match.variable, []).append(match)
+    return {name: sorted(these, key=lambda m: not m.is_certain) for name, these in found.items()}
+
+
+def _table(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+    yield "[table]"
+    patients = [by_plain[name] for name in PATIENT if name in by_plain]
+    if patients:
+        others = ", ".join(map(_comment, patients[1:]))
+        doubt = f"  # one name for each ICU stay; or {others}?" if others else ""
+        yield f"patient = {quoted(patients[0])}{doubt}"
+        used.add(patients[0])
+    else:
+        yield 'patient = "?"  # the column that names the stay; delete this line if every file is one stay'
+    for key, names in (("hospital", HOSPITALS), ("label", LABELS)):
+        column = next((by_plain[name] for name in names if name in by_plain), None)
+        if column is not None:
+            yield f"{key} = {quoted(column)}"
+            used.add(column)
+    if sample.delimiter is not None:
+        yield f"delimiter = {quoted(sample.delimiter)}"
+    if sample.decimal == ",":
+        yield 'decimal = ","'
+    if sample.encoding != "utf-8":
+        yield f"encoding = {quoted(sample.encoding)}  # the file is no UTF-8"
+
+
+def _column(sample: Sample, found: Sequence[_Match], used: set[str]) -> Iterator[str]:
+    best, variable = found[0], found[0].variable
+    rivals = [m.column for m in found[1:] if m.is_certain == best.is_certain]
+    yield f"[columns.{variable}]"
+    values = sample.numbers(best.column)
+    if rivals:
+        yield f'column = "?"  # which? {", ".join(quoted(c) for c in (best.column, *rivals))}'
+        used.update(m.column for m in found)
+    elif best.is_certain:
+        yield f"column = {quoted(best.column)}"
+    else:
+        yield f'column = "?"  # perhaps {quoted(best.column)}'
+    used.add(best.column)
+    unit, why = _unit(best, values)
+    yield f"unit = {quoted(unit)}  # {why}"
+    yield from _missing(sample, best, values, unit)
+
+
+def _unit(match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[str, str]:
+    """The unit that name and values agree upon, or ``?``; and the reason."""
+    variable, own = match.variable, CANONICAL[match.variable]
+    median = float(np.median(values)) if len(values) >= FEWEST_VALUES else None
+    shown = f"too few values ({len(values)})" if median is None else f"median {median:.4g}"
+    stated = match.unit
+    if stated is not None:
+        try:
+            known = conversion(variable, stated)
+        except BadUnits:
+            return "?", f"{shown}; the name says {_comment(stated)}, which is no unit of {variable}"
+        usual = wide(variable)
+        if median is None or usual is None or is_within(known.value(median), usual):
+            return stated, f"the name says so; {shown}"
+        return "?", f"the name says {_comment(stated)}, but {shown} is unusual for it"
+    usual = central(variable)
+    if variable in ("pH", "Gender", "Unit1", "Unit2"):
+        return own, shown
+    if median is None or usual is None:
+        return "?", f"{shown}; {own}?"
+    units = (own, *OTHER_UNITS.get(variable, ()))
+    likely = [unit for unit in units if is_within(conversion(variable, unit).value(median), usual)]
+    if len(likely) == 1:
+        return likely[0], f"from the values: {shown}"
+    if len(units) == 1:
+        return "?", f"{shown} is unusual for {variable} in {own}"
+    return "?", f"{shown}: {' or '.join(likely or units)}?"
+
+
+def _missing(
+    sample: Sample, match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]], unit: str
+) -> Iterator[str]:
+    """Codes that may stand for missing values, for a person to uncomment."""
+    words = sample.words(match.column)
+    codes = [code for code, _ in words.most_common(MOST_CODES)]
+    variable = VARIABLES[INDEX[match.variable]]
+    if unit != "?":
+        known = conversion(match.variable, unit)
+        codes += [
+            f"{code:g}"
+            for code in SENTINELS
+            if (values == code).any()
+            and not variable.plausible_min <= known.value(code) <= variable.plausible_max
+        ]
+    if codes:
+        listed = ", ".join(map(quoted, codes))
+        yield f"# missing = [{listed}]  # found among the numbers: uncomment those that mean 'not measured'"
+
+
+def _gender(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+    column = next((by_plain[name] for name in SEX if name in by_plain), None)
+    if column is None:
+        return
+    used.add(column)
+    codes = [code for code, _ in sample.values(column).most_common(MOST_CODES)]
+    male = [code for code in codes if code.casefold() in MALE]
+    female = [code for code in codes if code.casefold() in FEMALE]
+    rest = [code for code in codes if code not in male and code not in female]
+    yield ""
+    yield "[columns.Gender]"
+    yield f"column = {quoted(column)}"
+    yield f"male = {_texts(male)}"
+    yield f"female = {_texts(female)}"
+    if rest:
+        yield f"# Not placed: {', '.join(map(quoted, rest))}; those that mean neither: unknown = [...]"
+
+
+def _unit_type(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+    free = (by_plain[name] for name in UNIT_TYPES if name in by_plain and by_plain[name] not in used)
+    column = next(free, None)
+    if column is None or {"Unit1", "Unit2"} & set(sample.columns):
+        yield from _unit_flags(sample, used)
+        return
+    codes = [code for code, _ in sample.values(column).most_common(MOST_CODES)]
+    medical = [code for code in codes if any(word in code.casefold() for word in MEDICAL)]
+    surgical = [
+        code for code in codes if any(word in code.casefold() for word in SURGICAL) and code not in medical
+    ]
+    rest = [code for code in codes if code not in medical and code not in surgical]
+    used.add(column)
+    yield ""
+    yield "[unit_type]"
+    yield f"column = {quoted(column)}"
+    yield f"medical = {_texts(medical)}"
+    yield f"surgical = {_texts(surgical)}"
+    if rest:
+        yield f"# Not placed: {', '.join(map(quoted, rest))}; those that are neither: unknown = [...]"
+
+
+def _unit_flags(sample: Sample, used: set[str]) -> Iterator[str]:
+    for name in ("Unit1", "Unit2"):
+        if name in sample.columns:
+            used.add(name)
+            yield from ("", f"[columns.{name}]", f'column = "{name}"', f"unit = {quoted(CANONICAL[name])}")
+
+
+def _texts(values: Sequence[str]) -> str:
+    return f"[{', '.join(map(quoted, values))}]" if values else '["?"]  # nothing that could be recognised'
+
+
+def _comment(value: str) -> str:
+    """A text that fits into a comment."""
+    return "".join(c if c.isprintable() else "?" for c in value)

@@ -1,0 +1,98 @@
+"""A suggestion settles what names and values settle, and leaves a question mark elsewhere."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ibt_deploy.errors import InputError
+from ibt_deploy.mapping import parse_mapping
+from ibt_deploy.mapping.suggest import suggested_mapping
+
+ROWS = 60
+
+
+def german(folder: Path) -> Path:
+    header = (
+        "Fallnr;Zeit;Aufnahme ITS;Puls (1/min);SpO2 [%];Temperatur [°C];RRsys;RRdia;MAD;AF;"
+        "Kreatinin (µmol/l);BZ;Laktat;Hb (g/l);Geschlecht;Alter;Station;Kommentar"
+    )
+    rows = [
+        f"{i % 7};{1 + i % 28:02d}.03.2021 {i % 24:02d}:15;01.03.2021 00:00;{70 + i % 30};97;"
+        f"{36 + i % 3},5;120;60;80;16;{70 + i};{5 + i % 4},2;1,5;110;{'MWd'[i % 3]};{60 + i % 9};{('MICU', 'SICU', 'CCU')[i % 3]};x"
+        for i in range(ROWS)
+    ]
+    path = folder / "its.csv"
+    path.write_text("\n".join([header, *rows]), encoding="utf-8")
+    return path
+
+
+def mimic(folder: Path) -> Path:
+    header = (
+        "stay_id,charttime,intime,heart_rate,sbp,sbp_ni,temperature,glucose,creatinine,hemoglobin,lactate,"
+        "gender"
+    )
+    rows = [
+        f"{i % 7},2150-01-0{1 + i % 9} 0{i % 10}:00:00,2150-01-01 00:00:00,{80 + i % 9},120,118,{98 + i % 3},"
+        f"{120 + i},{-1 if i % 5 == 0 else 0.9},10.1,1.4,{'MF'[i % 2]}"
+        for i in range(ROWS)
+    ]
+    path = folder / "mimic.csv"
+    path.write_text("\n".join([header, *rows]), encoding="utf-8")
+    return path
+
+
+def test_german_names_and_units(tmp_path: Path) -> None:
+    found = tomllib.loads(suggested_mapping(german(tmp_path)))
+    assert found["table"] == {"patient": "Fallnr", "delimiter": ";", "decimal": ","}
+    assert found["time"]["format"] == "%d.%m.%Y %H:%M"
+    assert found["time"]["zone"] == "?"
+    assert found["time"]["admission"] == "Aufnahme ITS"
+    columns = found["columns"]
+    assert columns["HR"]["column"] == "Puls (1/min)"
+    assert columns["Temp"] == {"column": "Temperatur [°C]", "unit": "°C"}
+    assert columns["Glucose"]["unit"] == "mmol/L"
+    assert columns["Creatinine"]["unit"] == "µmol/l"
+    assert columns["Gender"] == {"column": "Geschlecht", "male": ["M"], "female": ["W"]}
+    assert found["unit_type"] == {"column": "Station", "medical": ["MICU"], "surgical": ["SICU"]}
+    assert '"CCU"' in suggested_mapping(german(tmp_path))
+
+
+def test_what_is_uncertain_is_marked_and_refused(tmp_path: Path) -> None:
+    text = suggested_mapping(mimic(tmp_path))
+    found = tomllib.loads(text)
+    assert found["columns"]["SBP"]["column"] == "?"
+    assert found["columns"]["Temp"]["unit"] == "degF"
+    assert found["columns"]["Creatinine"]["unit"] == "mg/dL"
+    assert '# missing = ["-1"]' in text
+    with pytest.raises(InputError, match="a person has to decide"):
+        parse_mapping(text.encode())
+
+
+def test_a_decided_suggestion_is_a_mapping(tmp_path: Path) -> None:
+    text = suggested_mapping(mimic(tmp_path))
+    text = text.replace('zone = "?"', 'zone = "fixed"').replace('column = "?"', 'column = "sbp"')
+    mapping = parse_mapping(text.encode())
+    assert mapping.time.formats == ("iso",)
+    assert mapping.columns["SBP"].column == "sbp"
+
+
+def test_day_and_month_are_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "us.csv"
+    path.write_text("id,charttime,hr\n" + "\n".join(f"1,0{1 + i % 9}/03/2021 10:00,80" for i in range(20)))
+    assert 'format = "?"' in suggested_mapping(path)
+
+
+def test_strange_names_stay_valid_toml(tmp_path: Path) -> None:
+    path = tmp_path / "odd.csv"
+    path.write_text('id,"heart_rate ""x""\\",ICULOS\n1,80,1\n')
+    tomllib.loads(suggested_mapping(path))
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.csv"
+    path.write_bytes(b"")
+    with pytest.raises(InputError):
+        suggested_mapping(path)

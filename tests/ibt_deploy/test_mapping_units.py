@@ -1,0 +1,137 @@
+"""Conversions against values that others have published, and laws that any conversion obeys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibt_deploy.errors import BadUnits
+from ibt_deploy.mapping.substances import mass_of, molar_mass
+from ibt_deploy.mapping.units import CANONICAL, conversion
+from ibt_deploy.mapping.usual import OTHER_UNITS
+from ibt_deploy.variables import INDEX, VARIABLES
+
+# Factors from conventional to SI units in the table "Selected laboratory tests" of the AMA Manual of Style.
+AMA = [
+    ("Glucose", "mmol/L", 0.0555),
+    ("Creatinine", "umol/L", 88.4),
+    ("Bilirubin_total", "umol/L", 17.104),
+    ("Bilirubin_direct", "umol/L", 17.104),
+    ("BUN", "mmol/L", 0.357),
+    ("Calcium", "mmol/L", 0.25),
+    ("Magnesium", "mmol/L", 0.4114),
+    ("Phosphate", "mmol/L", 0.323),
+    ("Hgb", "g/L", 10.0),
+    ("Hgb", "mmol/L", 0.6206),
+    ("Hct", "fraction", 0.01),
+    ("Fibrinogen", "umol/L", 0.0294),
+    ("Fibrinogen", "g/L", 0.01),
+    ("AST", "ukat/L", 0.0167),
+    ("Alkalinephos", "ukat/L", 0.0167),
+    ("Lactate", "mg/dL", 9.01),
+    ("PaCO2", "kPa", 0.133),
+    ("TroponinI", "ug/L", 1.0),
+    ("TroponinI", "ng/L", 1000.0),
+    ("WBC", "10^9/L", 1.0),
+    ("Platelets", "10*9/L", 1.0),
+    ("Potassium", "mEq/L", 1.0),
+    ("Calcium", "mEq/L", 0.5),
+    ("Magnesium", "mEq/L", 0.8229),
+]
+
+SPELLINGS = [
+    ("Temp", "°C", "degC"),
+    ("Temp", "Fahrenheit", "degF"),
+    ("Glucose", "mmol/l", "mmol/L"),
+    ("Creatinine", "µmol/l", "umol/L"),
+    ("WBC", "G/l", "10^9/L"),
+    ("WBC", "Tsd/µl", "10^3/uL"),
+    ("WBC", "x10³/µL".replace("³", "^3"), "10^3/uL"),
+    ("Platelets", "K/uL", "10^3/uL"),
+    ("AST", "U/l", "IU/L"),
+    ("SBP", "mm Hg", "mmHg"),
+    ("HR", "bpm", "beats/min"),
+    ("FiO2", "percent", "%"),
+    ("PTT", "sec", "s"),
+]
+
+UNITS = [(name, unit) for name, units in OTHER_UNITS.items() for unit in units]
+
+
+@pytest.mark.parametrize(("variable", "unit", "factor"), AMA)
+def test_factors_are_those_of_the_published_table(variable: str, unit: str, factor: float) -> None:
+    assert conversion(variable, unit).given(1.0) == pytest.approx(factor, rel=0.006)
+
+
+@pytest.mark.parametrize(("fahrenheit", "celsius"), [(32, 0), (98.6, 37), (104, 40), (212, 100)])
+def test_fahrenheit(fahrenheit: float, celsius: float) -> None:
+    assert conversion("Temp", "degF").value(fahrenheit) == pytest.approx(celsius, abs=1e-9)
+
+
+def test_molar_masses_are_those_of_the_handbooks() -> None:
+    # CRC Handbook of Chemistry and Physics
+    assert mass_of("C6H12O6") == pytest.approx(180.155, abs=0.01)
+    assert mass_of("C4H7N3O") == pytest.approx(113.119, abs=0.01)
+    assert mass_of("C33H36N4O6") == pytest.approx(584.662, abs=0.02)
+    assert mass_of("C3H6O3") == pytest.approx(90.078, abs=0.01)
+    assert mass_of("CH4N2O") == pytest.approx(60.055, abs=0.01)
+    assert molar_mass("HR") is None
+
+
+def test_urea_is_not_its_nitrogen() -> None:
+    assert conversion("BUN", "mg/dL", "urea").given(1.0) == pytest.approx(2.14, abs=0.01)
+    assert conversion("BUN", "mmol/L", "urea").factor == conversion("BUN", "mmol/L").factor
+
+
+@pytest.mark.parametrize(("variable", "spelling", "usual"), SPELLINGS)
+def test_spellings(variable: str, spelling: str, usual: str) -> None:
+    assert conversion(variable, spelling).factor == conversion(variable, usual).factor
+    assert conversion(variable, spelling).offset == conversion(variable, usual).offset
+
+
+@pytest.mark.parametrize("variable", [v.name for v in VARIABLES])
+def test_a_variable_in_its_own_unit_passes_bit_for_bit(variable: str) -> None:
+    assert conversion(variable, CANONICAL[variable]).changes_nothing
+
+
+@pytest.mark.parametrize(
+    ("variable", "unit"),
+    [
+        ("Temp", "K"),
+        ("Glucose", "kPa"),
+        ("Phosphate", "mEq/L"),
+        ("pH", "nmol/L"),
+        ("WBC", "mg/dL"),
+        ("Glucose", "mg/dL*3"),
+        ("Glucose", ""),
+        ("Glucose", "__import__"),
+        ("FiO2", "L/min"),
+        ("Gender", "M"),
+        ("nothing", "mg/dL"),
+        ("SBP", "1e9999 mmHg"),
+    ],
+)
+def test_other_units_are_refused(variable: str, unit: str) -> None:
+    with pytest.raises(BadUnits) as caught:
+        conversion(variable, unit)
+    assert caught.value.code == "unknown_unit"
+
+
+@given(st.text(max_size=30))
+def test_no_text_breaks_the_parser(text: str) -> None:
+    try:
+        found = conversion("Glucose", text)
+    except BadUnits:
+        return
+    assert np.isfinite(found.factor)
+
+
+@given(st.sampled_from(UNITS), st.floats(0, 1, allow_nan=False))
+def test_there_and_back_again_is_the_same_float32(pair: tuple[str, str], share: float) -> None:
+    variable = VARIABLES[INDEX[pair[0]]]
+    span = variable.plausible_max - variable.plausible_min
+    value = np.float32(variable.plausible_min + share * span)
+    found = conversion(*pair)
+    assert np.float32(found.value(found.given(float(value)))) == value
