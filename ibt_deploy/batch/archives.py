@@ -16,9 +16,9 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
-from ibt_deploy.batch.grouping import grouped
+from ibt_deploy.batch.grouping import HEADER, grouped
 from ibt_deploy.batch.listing import Entry, MemberEntry, RefusedEntry, Stamp, stamp_of
 from ibt_deploy.errors import InputError, MalformedFile, TooLong
 from ibt_deploy.extras import missing_extra
@@ -39,6 +39,17 @@ ALWAYS_ALLOWED_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
 _ZST_WINDOW = 1 << 27
 _CHUNK = 1 << 20
+_SMALL = 1 << 14
+_KEPT = 1 << 28
+
+
+class _Member(NamedTuple):
+    """Where a member is, its place among all, and the content of a small header in a compressed tar."""
+
+    offset: int
+    size: int
+    content: bytes | None = None
+    place: int = 0
 
 
 def is_archive(name: str) -> bool:
@@ -51,7 +62,7 @@ def archive_entries(path: str) -> Iterator[Entry]:
 
     What cannot be read costs a refusal: a member on its own, or the rest of an archive that is damaged.
     """
-    members: dict[str, tuple[int, int]] = {}
+    members: dict[str, _Member] = {}
     try:
         stamp = stamp_of(Path(path).stat())
         listing = _zip_members(path) if path.lower().endswith(ZIP) else _tar_members(path)
@@ -68,15 +79,15 @@ def archive_entries(path: str) -> Iterator[Entry]:
 
 
 def _collected(
-    listing: Iterator[tuple[str, int, int, tuple[str, str] | None]],
-    members: dict[str, tuple[int, int]],
+    listing: Iterator[tuple[str, _Member, tuple[str, str] | None]],
+    members: dict[str, _Member],
     path: str,
     stamp: Stamp,
 ) -> Iterator[RefusedEntry]:
     """Fill ``members``; yields a refusal for each that cannot be read, raises TooLong for a bomb."""
     allowed = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * stamp[0])
     total = 0
-    for count, (name, offset, size, fault) in enumerate(listing):
+    for count, (name, member, fault) in enumerate(listing):
         if count >= MAX_MEMBERS:
             raise TooLong(f"more than {MAX_MEMBERS} members; cut it", code="archive_too_large")
         if _hidden(name):
@@ -85,20 +96,19 @@ def _collected(
         if fault is not None:
             yield RefusedEntry(source, fault[0], f"{source}: {fault[1]}")
             continue
-        if size > MAX_RECORD_BYTES:
-            text = f"{size >> 20} MiB, at most {MAX_RECORD_BYTES >> 20} MiB are read from an archive"
-            yield RefusedEntry(source, "member_too_large", f"{source}: {text}")
+        if member.size > MAX_RECORD_BYTES:
+            yield _too_large(source, member.size)
             continue
-        total += size
+        total += member.size
         if total > allowed:
             raise TooLong(
                 f"holds more than {MAX_RATIO} times its size; what follows was not read",
                 code="archive_too_large",
             )
-        members[name] = (offset, size)
+        members[name] = member._replace(place=count)
 
 
-def _records(path: str, stamp: Stamp, members: dict[str, tuple[int, int]]) -> Iterator[Entry]:
+def _records(path: str, stamp: Stamp, members: dict[str, _Member]) -> Iterator[Entry]:
     folders: dict[str, list[str]] = {}
     for name in members:
         folder, _, plain = name.rpartition("/")
@@ -108,28 +118,44 @@ def _records(path: str, stamp: Stamp, members: dict[str, tuple[int, int]]) -> It
         for folder, names in folders.items():
             prefix = f"{folder}/" if folder else ""
             for main, companions in grouped(names, partial(_header_text, archive, prefix, members)):
-                parts = sorted((prefix + n, *members[prefix + n]) for n in (main, *companions))
-                parts.sort(key=lambda part: part[1])
-                found.append(MemberEntry(path, stamp, prefix + main, tuple(parts)))
+                parts = {prefix + n: members[prefix + n] for n in (main, *companions)}
+                found.append(_record(path, stamp, prefix + main, parts))
     found.sort(key=lambda entry: (entry.members[-1][1], entry.name))
     for entry in found:
         size = sum(part[2] for part in entry.members)
         if size > MAX_RECORD_BYTES:
-            source = f"{path}/{entry.name}"
-            text = f"{size >> 20} MiB, at most {MAX_RECORD_BYTES >> 20} MiB are read from an archive"
-            yield RefusedEntry(source, "member_too_large", f"{source}: {text}")
+            yield _too_large(f"{path}/{entry.name}", size)
         else:
             yield entry
 
 
-def _header_text(archive: Archive, prefix: str, members: dict[str, tuple[int, int]], name: str) -> str:
-    offset, size = members[prefix + name]
-    if size > MAX_HEADER_BYTES:
+def _record(path: str, stamp: Stamp, name: str, parts: dict[str, _Member]) -> MemberEntry:
+    """The entry of one record; headers apart from their signals in a compressed tar are kept in it."""
+    places = [part.place for part in parts.values()]
+    together = max(places) - min(places) == len(places) - 1
+    inline = {} if together else {n: p.content for n, p in parts.items() if p.content is not None}
+    if len(inline) == len(parts):
+        inline = {}
+    rest = [(n, p.offset, p.size) for n, p in parts.items() if n not in inline]
+    rest.sort(key=lambda part: (part[1], part[0]))
+    kept = tuple((n, content.decode("latin-1")) for n, content in sorted(inline.items()))
+    return MemberEntry(path, stamp, name, tuple(rest), kept)
+
+
+def _too_large(source: str, size: int) -> RefusedEntry:
+    text = f"{size >> 20} MiB, at most {MAX_RECORD_BYTES >> 20} MiB are read from an archive"
+    return RefusedEntry(source, "member_too_large", f"{source}: {text}")
+
+
+def _header_text(archive: Archive, prefix: str, members: dict[str, _Member], name: str) -> str:
+    member = members[prefix + name]
+    if member.size > MAX_HEADER_BYTES:
         return ""
     try:
-        return archive.read(prefix + name, offset, size).decode("utf-8", errors="replace")
+        content = member.content or archive.read(prefix + name, member.offset, member.size)
     except InputError:
         return ""
+    return content.decode("utf-8", errors="replace")
 
 
 class Archive:
@@ -158,7 +184,8 @@ class Archive:
         """The file of a record, in memory, with those that belong to it beside it."""
         folder, _, plain = entry.name.rpartition("/")
         label = f"{self.path}/{folder}" if folder else self.path
-        files = {name.rpartition("/")[2]: self.read(name, at, size) for name, at, size in entry.members}
+        files = {name.rpartition("/")[2]: text.encode("latin-1") for name, text in entry.inline}
+        files |= {name.rpartition("/")[2]: self.read(name, at, size) for name, at, size in entry.members}
         return MemoryFolder(files, label) / plain
 
     def read(self, name: str, offset: int, size: int) -> bytes:
@@ -202,7 +229,7 @@ class Archive:
         return b"".join(pieces)
 
 
-def _zip_members(path: str) -> Iterator[tuple[str, int, int, tuple[str, str] | None]]:
+def _zip_members(path: str) -> Iterator[tuple[str, _Member, tuple[str, str] | None]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.is_dir():
@@ -214,22 +241,30 @@ def _zip_members(path: str) -> Iterator[tuple[str, int, int, tuple[str, str] | N
                 info.file_size > max(_CHUNK, 1100 * info.compress_size) or info.compress_type not in _METHODS
             ):
                 fault = ("damaged_archive", "impossible size or unknown compression")
-            yield info.filename, 0, info.file_size, fault
+            yield info.filename, _Member(0, info.file_size), fault
 
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
-def _tar_members(path: str) -> Iterator[tuple[str, int, int, tuple[str, str] | None]]:
+def _tar_members(path: str) -> Iterator[tuple[str, _Member, tuple[str, str] | None]]:
+    compressed = not path.lower().endswith(TAR)
+    kept = 0
     with _uncompressed(path) as stream:
-        mode = "r:" if path.lower().endswith(TAR) else "r|"
+        mode = "r|" if compressed else "r:"
         with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
             while (info := archive.next()) is not None:
                 archive.members = []  # which it would keep for ever
                 if info.isdir():
                     continue
                 fault = None if info.isreg() and not info.issparse() else ("not_a_file", "no plain file")
-                yield info.name.removeprefix("./"), info.offset_data, info.size, fault
+                content = None
+                small = info.size <= _SMALL and kept + info.size <= _KEPT
+                if compressed and fault is None and small and info.name.lower().endswith(HEADER):
+                    stored = archive.extractfile(info)
+                    content = stored.read() if stored is not None else None
+                    kept += info.size
+                yield info.name.removeprefix("./"), _Member(info.offset_data, info.size, content), fault
 
 
 def _uncompressed(path: str) -> BinaryIO:

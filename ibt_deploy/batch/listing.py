@@ -43,12 +43,16 @@ class MemberEntry:
     members
         Name, offset and size of each member of the record; the offset counts uncompressed bytes of a tar
         archive and is 0 in a zip archive.
+    inline
+        Name and content, as Latin-1, of members of a compressed tar that lie far from the others: going back
+        to them would mean to decompress all over again.
     """
 
     archive: str
     stamp: Stamp
     name: str
     members: tuple[tuple[str, int, int], ...]
+    inline: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def to_line(entry: Entry) -> bytes:
     if isinstance(entry, FileEntry):
         fields: list[Any] = ["file", entry.path, entry.stamp, entry.companions]
     elif isinstance(entry, MemberEntry):
-        fields = ["member", entry.archive, entry.stamp, entry.name, entry.members]
+        fields = ["member", entry.archive, entry.stamp, entry.name, entry.members, entry.inline]
     else:
         fields = ["refused", entry.source, entry.code, entry.message]
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
@@ -88,8 +92,14 @@ def from_line(line: bytes) -> Entry:
         path, stamp, companions = fields
         return FileEntry(path, _stamp(stamp), tuple((name, _stamp(s)) for name, s in companions))
     if kind == "member":
-        archive, stamp, name, members = fields
-        return MemberEntry(archive, _stamp(stamp), name, tuple((n, o, s) for n, o, s in members))
+        archive, stamp, name, members, inline = fields
+        return MemberEntry(
+            archive,
+            _stamp(stamp),
+            name,
+            tuple((n, offset, size) for n, offset, size in members),
+            tuple((n, text) for n, text in inline),
+        )
     source, code, message = fields
     return RefusedEntry(source, code, message)
 

@@ -185,6 +185,22 @@ def test_an_archive_reads_as_the_folder_it_was_made_of(tmp_path: Path, name: str
         assert found.source.startswith(f"{archive}/ward")
 
 
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tar.zst"])
+def test_a_compressed_archive_in_any_order_is_decompressed_once(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = write_export(tmp_path / "export", 30)
+    archive = archived(tmp_path / "export", tmp_path / name)
+    plan = written_plan(tmp_path / "plan", entries_of([str(archive)]))
+    opened = []
+    real = archives._uncompressed
+    monkeypatch.setattr(archives, "_uncompressed", lambda path: opened.append(path) or real(path))
+    found = answers(plan)
+    assert len(found) == len(headers)
+    assert all(isinstance(answer, Recording) for answer in found)
+    assert len(opened) == 1
+
+
 def test_an_encrypted_member_and_one_too_large_cost_only_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
