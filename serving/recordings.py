@@ -13,6 +13,7 @@ from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb_files import available_frames, signal_files
 from ibt_deploy.readers.wfdb_header import parse_header
 from ibt_deploy.records import FloatArray, Recording, Stay
+from serving.bodies import unpacked_too_large
 from serving.fields import as_object, record_name
 from serving.problems import Problem
 from serving.settings import Settings
@@ -21,6 +22,7 @@ HEADER = ".hea"
 MILLIVOLTS = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "V": 1e3}
 FIELDS = {"signal", "sampling_rate", "leads", "unit", "record"}
 MOST_LEADS = 64
+BYTES_A_SAMPLE = 2
 CELLS = {int, float, type(None)}
 
 
@@ -107,13 +109,15 @@ def _main_file(folder: MemoryFolder) -> MemoryFile:
 
 
 def _check_header(file: MemoryFile, settings: Settings) -> None:
-    """Refuse a record that is too long before memory is set aside for it."""
+    """Refuse a record that is too long, or of too many samples, before memory is set aside for it."""
     header = parse_header(file.read_bytes().decode("utf-8", errors="replace"))
     try:
         frames = header.frames or available_frames(header, signal_files(header, file))
     except InputError as error:
         raise error.at(str(file)) from None
     _check_length(frames / header.rate, settings)
+    if frames * len(header.signals) * BYTES_A_SAMPLE > settings.unpacked_bytes:
+        raise unpacked_too_large(settings)
 
 
 def _check_length(seconds: float, settings: Settings) -> None:

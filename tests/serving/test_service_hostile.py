@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ECG, STAY, NEXT = "/v1/arrhythmia", "/v1/sepsis", "/v1/sepsis/next"
@@ -238,6 +239,17 @@ def test_forms_that_are_damaged(within: Callable[..., Any], kind: str, content: 
     assert refused(within(ECG, content=content, headers={"content-type": kind})) == "bad_multipart"
 
 
+def test_xml_that_grows_or_asks_for_files(within: Callable[..., Any]) -> None:
+    entities = b"".join(b'<!ENTITY e%d "%s">' % (i + 1, b"&e%d;" % i * 10) for i in range(9))
+    growing = b'<!DOCTYPE a [<!ENTITY e0 "aaaaaaaaaa">%s]>' % entities
+    asking = b'<!DOCTYPE a [<!ENTITY e9 SYSTEM "file:///etc/passwd">]>'
+    for declared in (growing, asking):
+        for root in (b'AnnotatedECG xmlns="urn:hl7-org:v3"', b"RestingECG", b"restingecgdata"):
+            name = root.split()[0]
+            content = b'<?xml version="1.0"?>%s<%s>&e9;</%s>' % (declared, root, name)
+            refused(within(ECG, **form(("a.xml", content))), 415, 422)
+
+
 def test_two_files_of_one_name(within: Callable[..., Any]) -> None:
     assert refused(within(ECG, **form(("a.hea", b"x"), ("a.hea", b"y")))) == "bad_file_name"
 
@@ -316,3 +328,14 @@ def test_after_all_that_the_service_still_answers(client: Any, examples: Path) -
     assert client.post(ECG, files=files).status_code == 200
     rows = json.loads(client.get("/openapi.json").text)["paths"][STAY]["post"]["requestBody"]["content"]
     assert client.post(STAY, json=rows["application/json"]["examples"]["rows"]["value"]).status_code == 200
+
+
+def test_compressed_signals_that_unpack_to_more_than_may_be_held(within: Callable[..., Any]) -> None:
+    """Two minutes of silence at 10 kHz: 30 kB as FLAC, 29 MB as samples."""
+    soundfile = pytest.importorskip("soundfile")
+    out = io.BytesIO()
+    silence = np.zeros((119 * 10_000, 8), dtype=np.int16)
+    soundfile.write(out, silence, 10_000, format="FLAC", subtype="PCM_16")
+    lines = [b"x 8 10000 1190000", *(b"x.dat 516 1000(0)/mV 16 0 0 0 0 V%d" % lead for lead in range(8)), b""]
+    answer = within(ECG, **form(("x.hea", b"\n".join(lines)), ("x.dat", out.getvalue())))
+    assert refused(answer, 413) == "unpacked_too_large"

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import serving.server
+from serving.cli import serve
+from serving.settings import PREFIX, Settings, SettingsError
+
+
+def test_every_setting_is_a_variable_and_documented(root: Path) -> None:
+    page = (root / "docs" / "service.md").read_text(encoding="utf-8")
+    for field in fields(Settings):
+        assert f"`{PREFIX}{field.name.upper()}`" in page
+    chosen = Settings.from_environment(
+        {"IBT_SERVE_QUEUE": "7", "IBT_SERVE_IDLE_SECONDS": "0.5", "OTHER": "x"}
+    )
+    assert (chosen.queue, chosen.idle_seconds, chosen.body_bytes) == (7, 0.5, Settings().body_bytes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUEUE", "x"),
+        ("QUEUE", "0"),
+        ("BODY_SECONDS", "nan"),
+        ("ROWS", "-1"),
+        ("TOKEN", "short"),
+        ("STATE_KEY", ""),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name}"):
+        Settings.from_environment({f"{PREFIX}{name}": value})
+
+
+def test_secrets_are_not_shown_and_differ() -> None:
+    settings = Settings(token="a token that is long")
+    assert "token that" not in repr(settings)
+    assert settings.state_key not in repr(settings)
+    assert settings.state_key != Settings().state_key
+
+
+def test_options_reach_the_workers_through_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("a token that is long\n")
+    given: list[object] = []
+
+    def run(host: str, port: int, workers: int, *rest: object) -> None:
+        given.extend([host, port, workers, Settings.from_environment()])
+
+    monkeypatch.setattr(serving.server, "run", run)
+    options = ["--port", "0", "--workers", "3", "--threads", "2", "--queue", "9", "--token-file", str(token)]
+    with pytest.MonkeyPatch.context() as environment:
+        for field in fields(Settings):  # whatever the command sets is taken back
+            environment.setenv(f"{PREFIX}{field.name.upper()}", "")
+            environment.delenv(f"{PREFIX}{field.name.upper()}")
+        result = CliRunner().invoke(serve, options)
+    assert result.exit_code == 0, result.output
+    host, port, workers, settings = given
+    assert (host, port, workers) == ("127.0.0.1", 0, 3)
+    assert isinstance(settings, Settings)
+    assert (settings.threads, settings.queue, settings.token) == (2, 9, "a token that is long")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--operating-point", "x"], ["--ssl-keyfile", __file__], ["--workers", "0"], ["--port", "70000"]],
+)
+def test_options_that_make_no_sense_are_refused(options: list[str]) -> None:
+    result = CliRunner().invoke(serve, options)
+    assert result.exit_code == click.UsageError.exit_code
+
+
+def test_the_examples_of_the_service_are_those_of_the_repository(root: Path) -> None:
+    for path in (root / "serving" / "examples").iterdir():
+        assert path.read_bytes() == (root / "examples" / path.name).read_bytes()
+
+
+def test_a_bento_needs_what_the_package_needs(root: Path) -> None:
+    bento = yaml.safe_load((root / "serving" / "bentofile.yaml").read_text(encoding="utf-8"))
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {*project["dependencies"], *project["optional-dependencies"]["serve"]}
+    plain = {line.split(";")[0].strip().replace("onnxruntime-gpu", "onnxruntime") for line in needed}
+    assert plain <= set(bento["python"]["packages"])
