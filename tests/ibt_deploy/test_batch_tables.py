@@ -1,0 +1,472 @@
+"""Tables of many patients in any order give the stays that the single-file reader gives, and lose no row."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibt_deploy.batch.errors import BatchError
+from ibt_deploy.batch.tables import Tables, open_tables
+from ibt_deploy.batch.tables_hourly import medians
+from ibt_deploy.errors import BadUnits, InputError
+from ibt_deploy.mapping import parse_mapping
+from ibt_deploy.predictions import Refusal
+from ibt_deploy.readers import stays as single
+from ibt_deploy.records import Stay
+from ibt_deploy.variables import INDEX, NAMES
+
+pa = pytest.importorskip("pyarrow")
+pytest.importorskip("duckdb")
+
+HEADER = "patient_id,ICULOS,HR,O2Sat,Temp,SBP,MAP,SepsisLabel"
+MEMORY_MB = 600
+
+
+def row(patient: str, hour: object, rate: object = 80) -> str:
+    return f"{patient},{hour},{rate},97,37,120,80,0"
+
+
+Open = Callable[..., Tables]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    """Open a table written from lines, or files as they are."""
+
+    def open_(lines: Sequence[str] | None = None, *, paths: Sequence[Path] = (), mapping: str = "") -> Tables:
+        given = list(paths)
+        if lines is not None:
+            path = tmp_path / "export.csv"
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            given.append(path)
+        read = parse_mapping(mapping.encode()) if mapping else None
+        return open_tables(given, read, work=tmp_path / "work", memory_mb=MEMORY_MB, threads=1)
+
+    return open_
+
+
+def answers(tables: Tables, slices: int = 3) -> list[Stay | Refusal]:
+    return [answer for part in tables.slices(slices) for answer in tables.read(part)]
+
+
+def stay_named(found: Sequence[Stay | Refusal], name: str) -> Stay:
+    return next(a for a in found if isinstance(a, Stay) and a.patient_id == name)
+
+
+def refusals(found: Sequence[Stay | Refusal]) -> list[Refusal]:
+    return [a for a in found if isinstance(a, Refusal)]
+
+
+def example(root: Path) -> list[str]:
+    return (root / "examples" / "stay.psv").read_text(encoding="utf-8").splitlines()
+
+
+def assert_same(found: Stay, expected: Stay) -> None:
+    np.testing.assert_array_equal(found.values, expected.values)
+    np.testing.assert_array_equal(np.asarray(found.labels), np.asarray(expected.labels))
+    np.testing.assert_array_equal(np.asarray(found.inserted), np.asarray(expected.inserted))
+    for name in ("patient_id", "source", "format", "notes", "extra"):
+        assert getattr(found, name) == getattr(expected, name), name
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_folder_of_single_stays_reads_as_the_reader_reads_them(
+    root: Path, tmp_path: Path, opened: Open, count: int
+) -> None:
+    lines = example(root)
+    folder = tmp_path / "psv"
+    folder.mkdir()
+    for i in range(count):
+        kept = [line for k, line in enumerate(lines) if k == 0 or k % (i + 3)]
+        (folder / f"p{i:02d}.psv").write_text("\n".join(kept), encoding="utf-8")
+    found = answers(opened(paths=[folder]))
+    assert len(found) == count
+    for answer in found:
+        assert isinstance(answer, Stay)
+        assert_same(answer, single.read(Path(answer.source))[0])
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.zst", "parquet"])
+def test_one_table_reads_as_the_reader_reads_it(tmp_path: Path, opened: Open, ending: str) -> None:
+    rng = np.random.default_rng(1)
+    lines = [
+        HEADER + ",hospital",
+        *(f"{row(f'p{p}', h, rng.normal(80, 9))},A" for p in range(40) for h in (1, 2, 4)),
+    ]
+    plain = tmp_path / "plain" / "table.csv"
+    plain.parent.mkdir()
+    plain.write_text("\n".join(lines), encoding="utf-8")
+    path = tmp_path / f"table.{ending}"
+    if ending == "parquet":
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.csv.read_csv(plain), path)
+    elif ending == "csv":
+        path.write_bytes(plain.read_bytes())
+    else:
+        with pa.output_stream(str(path), compression="gzip" if ending.endswith("gz") else "zstd") as stream:
+            stream.write(plain.read_bytes())
+    expected = {stay.patient_id: stay for stay in single.read(plain)}
+    found = answers(opened(paths=[path]))
+    assert [a.patient_id for a in found if isinstance(a, Stay)] == sorted(expected)
+    for answer in found:
+        assert isinstance(answer, Stay)
+        reference = expected[answer.patient_id]
+        np.testing.assert_array_equal(answer.values, reference.values)
+        np.testing.assert_array_equal(np.asarray(answer.labels), np.asarray(reference.labels))
+        assert answer.notes == reference.notes
+        assert answer.extra == {"hospital": "A"}
+
+
+def test_rows_in_any_order_and_over_several_files(tmp_path: Path, opened: Open) -> None:
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_text(f"{HEADER}\n{row('b', 2, 62)}\n{row('a', 3, 53)}\n")
+    second.write_text(f"{HEADER}\n{row('a', 1, 51)}\n{row('b', 1, 61)}\n{row('a', 2, 52)}\n")
+    a, b = answers(opened(paths=[first, second]))
+    assert isinstance(a, Stay)
+    assert isinstance(b, Stay)
+    assert a.values[:, INDEX["HR"]].tolist() == [51, 52, 53]
+    assert b.hours.tolist() == [1, 2]
+    assert "Rows were gathered from 2 files." in a.notes
+
+
+def test_patients_come_in_the_order_of_their_bytes(opened: Open) -> None:
+    names = ["Z", "a", "é", "10", "9", "B"]
+    found = answers(opened([HEADER, *(row(name, 1) for name in names)]))
+    assert [a.patient_id for a in found if isinstance(a, Stay)] == sorted(names, key=str.encode)
+
+
+def test_a_slice_knows_how_many_it_holds_and_travels(opened: Open) -> None:
+    tables = opened([HEADER, *(row(f"{p:03d}", h) for p in range(50) for h in range(1, 2 + p % 5))])
+    again = pickle.loads(pickle.dumps(tables))
+    for n in (1, 4, 50, 80):
+        slices = tables.slices(n)
+        assert sum(map(len, slices)) == tables.patients == 50
+        found = [a for part in slices for a in again.read(part)]
+        assert [a.patient_id for a in found] == [f"{p:03d}" for p in range(50)]
+        assert [len(list(again.read(part))) for part in slices] == [len(part) for part in slices]
+
+
+CASES = {
+    "not_a_number": [row("b", 1, "abc")],
+    "doubled_hour": [row("b", 1), row("b", 1)],
+    "missing_hour": [row("b", "")],
+    "bad_hour": [row("b", 1.5)],
+    "infinite": [row("b", 1, "inf")],
+    "too_long": [row("b", 337)],
+    "bad_label": ["b,1,80,97,37,120,80,2"],
+}
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_a_bad_patient_costs_only_itself(opened: Open, code: str) -> None:
+    found = answers(opened([HEADER, row("a", 1), *CASES[code], row("c", 1)]))
+    assert [a.code for a in refusals(found)] == [code]
+    assert "patient b" in refusals(found)[0].message
+    assert len(found) == 3
+
+
+def test_a_message_names_the_row_of_the_file(opened: Open) -> None:
+    lines = [HEADER, *(row("a", h) for h in range(1, 9)), row("x", 1, "?"), row("b", 5), row("b", 5)]
+    found = refusals(answers(opened(lines)))
+    assert [a.code for a in found] == ["doubled_hour", "not_a_number"]
+    assert "row 11 repeats hour 5" in found[0].message
+    assert "row 9, column HR" in found[1].message
+
+
+def test_a_short_line_costs_its_patient_where_that_is_known(opened: Open) -> None:
+    tables = opened([HEADER, row("a", 1), "a,2,80", row("b", 1), "nobody", row("b", 2)])
+    found = answers(tables)
+    assert [a.code for a in refusals(found)] == ["ragged_rows"]
+    lost = list(tables.rejected())
+    assert len(lost) == 1
+    assert "row 4" in lost[0].message
+    assert tables.report.rejected_rows == 2
+    assert tables.report.unassigned_rows == 1
+    assert any("1 row of the export could not be read" in note for note in stay_named(found, "b").notes)
+
+
+@pytest.mark.parametrize("end", ["", 'd",1,80,97,37,120,80,0'])
+def test_a_quotation_mark_swallows_no_neighbours(opened: Open, end: str) -> None:
+    lines = [HEADER, row("a", 1), f'"{row("a", 2)}', row("b", 1), row("c", 1), *filter(None, [end])]
+    tables = opened(lines)
+    names = {a.patient_id for a in answers(tables) if isinstance(a, Stay)}
+    assert {"a", "b", "c"} <= names
+    assert [r.code for r in tables.rejected()] == ["ragged_rows"]
+
+
+def test_cells_that_only_the_reader_understands_are_read(opened: Open) -> None:
+    found = answers(
+        opened([HEADER, row("a", 1, "   "), row("a", 2, "nAn"), row("a", 3, " 81 "), row("a", 4, "٨٢")])
+    )
+    rates = stay_named(found, "a").values[:, INDEX["HR"]]
+    np.testing.assert_array_equal(rates, [np.nan, np.nan, 81, 82])
+
+
+def test_rows_without_a_patient_are_reported(opened: Open) -> None:
+    tables = opened([HEADER, row("a", 1), row("", 7)])
+    assert len(answers(tables)) == 1
+    assert [(r.code, "row 2" in r.message) for r in tables.rejected()] == [("missing_patient", True)]
+
+
+def test_a_damaged_file_costs_only_itself(tmp_path: Path, opened: Open) -> None:
+    good, bad, empty = tmp_path / "a.csv.gz", tmp_path / "b.csv.gz", tmp_path / "c.csv"
+    good.write_bytes(gzip.compress(f"{HEADER}\n{row('a', 1)}\n".encode()))
+    bad.write_bytes(gzip.compress("\n".join([HEADER, *(row(str(i), 1) for i in range(999))]).encode())[:-40])
+    empty.write_bytes(b"")
+    parquet = tmp_path / "d.parquet"
+    parquet.write_bytes(b"PAR1 and nothing else")
+    tables = opened(paths=[good, bad, empty, parquet])
+    assert [a.patient_id for a in answers(tables) if isinstance(a, Stay)] == ["a"]
+    assert [path for path, _, _ in tables.report.refused_files] == [str(bad), str(empty), str(parquet)]
+    assert len(list(tables.rejected())) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ([], "empty_file"),
+        ([HEADER], "no_rows"),
+        (["a,b,c", "1,2,3"], "missing_columns"),
+        ([f"{HEADER},HR"], "doubled_column"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(opened: Open, lines: list[str], code: str) -> None:
+    with pytest.raises(InputError) as caught:
+        opened(lines)
+    assert caught.value.code in (code, "empty_file")
+
+
+def test_the_same_inputs_are_not_ingested_twice(tmp_path: Path, opened: Open) -> None:
+    lines = [HEADER, row("a", 1)]
+    first = opened(lines)
+    store = first.folder / "stays.parquet"
+    made = store.stat().st_mtime_ns
+    assert opened(lines).fingerprint == first.fingerprint
+    assert store.stat().st_mtime_ns == made
+    changed = opened([*lines, row("b", 1)])
+    assert changed.fingerprint != first.fingerprint
+    assert changed.patients == 2
+
+
+def test_too_little_memory_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"{HEADER}\n{row('a', 1)}\n")
+    with pytest.raises(BatchError, match="too low"):
+        open_tables([path], None, work=tmp_path / "w", memory_mb=100)
+
+
+def test_doubtful_columns_are_refused_before_anything_is_scored(opened: Open) -> None:
+    lines = ["patient_id,ICULOS,HR,O2Sat,Temp,SBP,MAP"]
+    lines += [f"{p},{h},80,97,{98 + h % 3},120,80" for p in range(25) for h in (1, 2, 3)]
+    tables = opened(lines)
+    assert "doubtful" in tables.report.text()
+    with pytest.raises(BadUnits, match="degF") as caught:
+        tables.slices(1)
+    assert caught.value.code == "doubtful_unit"
+
+
+MAPPING = """
+[table]
+patient = "Fall"
+decimal = ","
+missing = [-1]
+[time]
+{time}
+[columns.HR]
+column = "Puls"
+unit = "1/min"
+[columns.O2Sat]
+column = "SpO2"
+unit = "%"
+[columns.Temp]
+column = "T"
+unit = "degF"
+[columns.SBP]
+column = "RR"
+unit = "kPa"
+[columns.Creatinine]
+column = "Krea"
+unit = "µmol/L"
+[columns.Gender]
+column = "sex"
+male = ["M"]
+female = ["W"]
+unknown = ["X"]
+[unit_type]
+column = "station"
+medical = ["MICU"]
+surgical = ["SICU"]
+unknown = ["CCU"]
+"""
+COLUMNS = "Fall;Zeit;Aufnahme;Puls;SpO2;T;RR;Krea;sex;station"
+STAMPS = """kind = "timestamp"
+column = "Zeit"
+format = "%d.%m.%Y %H:%M"
+zone = "Europe/Berlin"
+admission = "Aufnahme"
+"""
+
+
+def stamped(at: str, rate: str = "80", sex: str = "M", station: str = "MICU", patient: str = "7") -> str:
+    return f"{patient};{at};01.03.2021 10:00;{rate};97;98,6;16;88,4;{sex};{station}"
+
+
+def test_a_mapping_gives_canonical_hourly_rows(opened: Open) -> None:
+    lines = [
+        COLUMNS,
+        stamped("01.03.2021 12:59", "90,5"),
+        stamped("01.03.2021 10:00", "80"),
+        stamped("01.03.2021 10:30", "84"),
+        stamped("01.03.2021 10:59", "-1"),
+        stamped("01.03.2021 12:01", "70"),
+        stamped("01.03.2021 12:00", "75"),
+    ]
+    (stay,) = answers(opened(lines, mapping=MAPPING.format(time=STAMPS)))
+    assert isinstance(stay, Stay)
+    assert stay.hours.tolist() == [1, 2, 3]
+    values = stay.values
+    np.testing.assert_array_equal(values[:, INDEX["HR"]], [82, np.nan, 75])
+    assert values[0, INDEX["Temp"]] == pytest.approx(37, abs=1e-9)
+    assert values[0, INDEX["SBP"]] == pytest.approx(120.01, abs=0.01)
+    assert values[0, INDEX["Creatinine"]] == pytest.approx(1.0, abs=0.001)
+    assert values[0, [INDEX["Gender"], INDEX["Unit1"], INDEX["Unit2"]]].tolist() == [1, 1, 0]
+    notes = " ".join(stay.notes)
+    for part in (
+        "Temp from degF to degC",
+        "medians within each hour",
+        "6 rows became 2 hours",
+        "1 missing hour",
+    ):
+        assert part in notes
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (stamped("31.02.2021 10:00"), "bad_time"),
+        (stamped("01.03.2021 09:59"), "before_admission"),
+        (stamped("28.03.2021 02:30"), "ambiguous_time"),
+        (stamped(""), "missing_hour"),
+        (stamped("20.03.2021 10:00"), "too_long"),
+        (stamped("01.03.2021 10:00", sex="D"), "unknown_code"),
+        (stamped("01.03.2021 10:00", station="NICU"), "unknown_code"),
+        (stamped("01.03.2021 10:00", "8.5"), "not_a_number"),
+        (stamped("01.03.2021 10:00").replace("01.03.2021 10:00;80", "02.03.2021 10:00;80"), "bad_admission"),
+    ],
+)
+def test_what_a_mapping_does_not_settle_is_refused(opened: Open, line: str, code: str) -> None:
+    lines = [COLUMNS, stamped("01.03.2021 11:00"), line, stamped("01.03.2021 11:00", patient="8")]
+    found = answers(opened(lines, mapping=MAPPING.format(time=STAMPS)))
+    assert [a.code for a in refusals(found)] == [code]
+    assert len(found) == 2
+
+
+def test_rows_outside_the_stay_may_be_dropped_aloud(opened: Open) -> None:
+    time = STAMPS + 'before_admission = "drop"\nafter_two_weeks = "drop"\n'
+    lines = [COLUMNS, *map(stamped, ("01.03.2021 08:00", "01.03.2021 10:00", "20.03.2021 10:00"))]
+    (stay,) = answers(opened(lines, mapping=MAPPING.format(time=time)))
+    assert isinstance(stay, Stay)
+    assert stay.hours.tolist() == [1]
+    assert "1 row before ICU admission left out." in stay.notes
+    assert "1 row after two weeks left out." in stay.notes
+
+
+def test_first_row_as_admission_and_minutes_as_hours(opened: Open) -> None:
+    first = STAMPS.replace('admission = "Aufnahme"', 'admission = "first"')
+    lines = [COLUMNS, stamped("01.03.2021 13:10"), stamped("01.03.2021 14:09"), stamped("01.03.2021 14:10")]
+    (stay,) = answers(opened(lines, mapping=MAPPING.format(time=first)))
+    assert isinstance(stay, Stay)
+    assert stay.hours.tolist() == [1, 2]
+    minutes = 'kind = "hours"\ncolumn = "Zeit"\nunit = "min"\n'
+    lines = [COLUMNS, stamped("0"), stamped("59,9"), stamped("60"), stamped("180")]
+    (stay,) = answers(opened(lines, mapping=MAPPING.format(time=minutes)))
+    assert isinstance(stay, Stay)
+    assert stay.hours.tolist() == [1, 2, 3, 4]
+
+
+def test_codes_that_are_neither_are_unknown(opened: Open) -> None:
+    lines = [COLUMNS, stamped("01.03.2021 10:00", sex="x", station="ccu")]
+    (stay,) = answers(opened(lines, mapping=MAPPING.format(time=STAMPS)))
+    assert isinstance(stay, Stay)
+    assert np.isnan(stay.values[0, [INDEX["Gender"], INDEX["Unit1"], INDEX["Unit2"]]]).all()
+
+
+def test_a_file_without_a_mapped_column_is_refused(opened: Open) -> None:
+    with pytest.raises(InputError, match="no column Aufnahme"):
+        opened(
+            [COLUMNS.replace("Aufnahme", "x"), stamped("01.03.2021 10:00")],
+            mapping=MAPPING.format(time=STAMPS),
+        )
+
+
+@given(
+    st.lists(st.lists(st.floats(-1e3, 1e3) | st.just(np.nan), min_size=1, max_size=6), min_size=1, max_size=6)
+)
+def test_medians_are_those_of_numpy(groups: list[list[float]]) -> None:
+    values = np.array([x for group in groups for x in group])[:, None]
+    begins = np.cumsum([0, *(len(group) for group in groups[:-1])])
+    expected = [np.nan if np.isnan(group).all() else np.nanmedian(group) for group in groups]
+    np.testing.assert_allclose(medians(values, begins)[:, 0], expected, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_every_line_ends_in_one_place(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    cell = st.sampled_from(["a", "b", "1", "2", "", "x", '"', "NaN", "-3", "1e5", "é", "inf", "1_0"])
+    line = st.lists(cell, min_size=1, max_size=9).map(",".join)
+    good = st.builds(row, st.sampled_from("abc"), st.integers(0, 4))
+    lines = data.draw(st.lists(line | good, min_size=1, max_size=12))
+    path = folder / "t.csv"
+    path.write_text("\n".join([HEADER, *lines]), encoding="utf-8")
+    tables = open_tables([path], None, work=folder / "w", memory_mb=MEMORY_MB, threads=1)
+    lost = len(list(tables.rejected()))
+    assert lost == tables.report.unassigned_rows
+    count = sum(not (text.isspace() or not text) for text in lines)
+    assert tables.report.rows + lost >= count
+    assert tables.report.rows + lost <= count + len(lines)
+    found = answers(tables)
+    assert len(found) == tables.patients
+    assert len({a.patient_id if isinstance(a, Stay) else a.message for a in found}) == len(found)
+
+
+def test_real_stays_through_other_units(root: Path, opened: Open) -> None:
+    lines = example(root)
+    names = lines[0].split("|")
+    swapped = {
+        "Temp": ("degF", 1.8, 32.0),
+        "Glucose": ("mmol/L", 1 / 18.0156, 0.0),
+        "PaCO2": ("kPa", 0.133322387415, 0),
+    }
+    header = ",".join(["id", *(f"my {name}" for name in names)])
+    rows = []
+    for line in reversed(lines[1:]):
+        cells = line.split("|")
+        for name, (_, factor, offset) in swapped.items():
+            place = names.index(name)
+            if cells[place] != "NaN":
+                cells[place] = repr(float(cells[place]) * factor + offset)
+        rows.append(",".join(["one", *cells]))
+    mapping = '[table]\npatient = "id"\nlabel = "my SepsisLabel"\n[time]\ncolumn = "my ICULOS"\n'
+    if "SepsisLabel" not in names:
+        mapping = mapping.replace('label = "my SepsisLabel"\n', "")
+    mapping += '[columns.Gender]\ncolumn = "my Gender"\nmale = [1]\nfemale = [0]\n'
+    from ibt_deploy.mapping.units import CANONICAL
+
+    for name in NAMES:
+        if name in names and name not in ("Gender", "ICULOS"):
+            unit = swapped[name][0] if name in swapped else CANONICAL[name]
+            mapping += f'[columns.{name}]\ncolumn = "my {name}"\nunit = "{unit}"\n'
+    (stay,) = answers(opened([header, *rows], mapping=mapping))
+    assert isinstance(stay, Stay)
+    expected = single.read(root / "examples" / "stay.psv")[0]
+    np.testing.assert_array_equal(stay.values.astype(np.float32), expected.values.astype(np.float32))
