@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
-from ibt_deploy.batch.grouping import HEADER, grouped
+from ibt_deploy.batch.grouping import HEADER, SIDECAR_SUFFIXES, grouped
 from ibt_deploy.batch.listing import Entry, MemberEntry, RefusedEntry, Stamp, stamp_of
 from ibt_deploy.errors import InputError, MalformedFile, TooLong
 from ibt_deploy.extras import missing_extra
@@ -41,6 +41,7 @@ _ZST_WINDOW = 1 << 27
 _CHUNK = 1 << 20
 _SMALL = 1 << 14
 _KEPT = 1 << 28
+_KEPT_SUFFIXES = (HEADER, *sorted(SIDECAR_SUFFIXES))
 
 
 class _Member(NamedTuple):
@@ -260,7 +261,7 @@ def _tar_members(path: str) -> Iterator[tuple[str, _Member, tuple[str, str] | No
                 fault = None if info.isreg() and not info.issparse() else ("not_a_file", "no plain file")
                 content = None
                 small = info.size <= _SMALL and kept + info.size <= _KEPT
-                if compressed and fault is None and small and info.name.lower().endswith(HEADER):
+                if compressed and fault is None and small and info.name.lower().endswith(_KEPT_SUFFIXES):
                     stored = archive.extractfile(info)
                     content = stored.read() if stored is not None else None
                     kept += info.size

@@ -12,7 +12,22 @@ from pathlib import PurePosixPath
 HEADER = ".hea"
 RECORD_SUFFIXES = frozenset(
     (
-        *(".dcm", ".xml", ".scp", ".ecg", ".edf", ".bdf", ".npy", ".npz", ".csv", ".tsv", ".psv", ".txt"),
+        *(
+            ".dcm",
+            ".xml",
+            ".scp",
+            ".ecg",
+            ".edf",
+            ".bdf",
+            ".rec",
+            ".asc",
+            ".npy",
+            ".npz",
+            ".csv",
+            ".tsv",
+            ".psv",
+            ".txt",
+        ),
         *(".parquet", ".zip", ".tar", ".gz", ".tgz", ".zst", ".tzst"),
     )
 )
@@ -20,6 +35,9 @@ RECORD_SUFFIXES = frozenset(
 SIDECAR_SUFFIXES = frozenset((".json", ".toml"))
 DESCRIBED_SUFFIXES = frozenset((".npy", ".npz", ".mat", ".csv", ".tsv", ".txt", ".bin", ".dat"))
 """Files that a sidecar of the same stem describes."""
+
+LAYOUTS = frozenset(("layout.toml", "layout.json"))
+"""Sidecars of every such file in their folder (docs/formats.md)."""
 
 Group = tuple[str, tuple[str, ...]]
 """Name of the file to read, and the names of those that belong to it."""
@@ -35,7 +53,10 @@ def grouped(names: Iterable[str], header_text: Callable[[str], str]) -> list[Gro
     header_text
         Text of a WFDB header; asked only where names alone leave a file without a record.
     """
-    ordered = sorted(names)
+    everything = sorted(names)
+    described_here = any(PurePosixPath(name).suffix.lower() in DESCRIBED_SUFFIXES for name in everything)
+    shared = tuple(name for name in everything if name in LAYOUTS) if described_here else ()
+    ordered = [name for name in everything if name not in shared]
     paths = {name: PurePosixPath(name) for name in ordered}
     headers = {path.stem: name for name, path in paths.items() if path.suffix.lower() == HEADER}
     described = {p.stem: n for n, p in paths.items() if p.suffix.lower() in DESCRIBED_SUFFIXES}
@@ -60,7 +81,14 @@ def grouped(names: Iterable[str], header_text: Callable[[str], str]) -> list[Gro
     belonging: dict[str, list[str]] = {}
     for name, owner in owners.items():
         belonging.setdefault(owner, []).append(name)
-    return [(name, tuple(belonging.get(name, ()))) for name in ordered if name not in owners]
+    return [
+        (
+            name,
+            (*belonging.get(name, ()), *(shared if paths[name].suffix.lower() in DESCRIBED_SUFFIXES else ())),
+        )
+        for name in ordered
+        if name not in owners
+    ]
 
 
 def _named_by_headers(

@@ -34,7 +34,7 @@ from ibt_deploy.readers import Task, task_of
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = ("local", "ray")
 SUMMARY, REPORT, JOB, PLAN = "summary.json", "report.html", "job.json", "plan.jsonl"
-TABLE_SUFFIXES = (".psv", ".parquet", ".csv.gz", ".psv.gz", ".csv.zst", ".psv.zst", ".tsv.gz", ".tsv.zst")
+TABLE_SUFFIXES = (".csv.gz", ".psv.gz", ".csv.zst", ".psv.zst", ".tsv.gz", ".tsv.zst")
 _LOOKED_AT = 50
 _TICK_SECONDS = 1.0
 

@@ -69,6 +69,12 @@ def test_other_formats_beside_a_header_are_records_of_their_own() -> None:
     assert [main for main, _ in found] == ["notes.pdf", "x.dcm", "x.hea", "x.xml", "y.npy"]
 
 
+def test_a_layout_belongs_to_every_array_beside_it() -> None:
+    found = grouped(["layout.toml", "x.npy", "y.npy", "z.dcm"], no_header)
+    assert found == [("x.npy", ("layout.toml",)), ("y.npy", ("layout.toml",)), ("z.dcm", ())]
+    assert grouped(["layout.toml", "z.dcm"], no_header) == [("layout.toml", ()), ("z.dcm", ())]
+
+
 @given(st.lists(st.sampled_from(["a", "b", "a_1", "c"]), max_size=4), st.randoms())
 def test_every_file_is_in_exactly_one_record(stems: list[str], shuffle: random.Random) -> None:
     suffixes = (".hea", ".dat", ".mat", ".json", ".npy", ".dcm", ".xyz")
