@@ -14,6 +14,8 @@
     │   └── BadRows            hourly rows that are out of order, doubled, not numeric or implausible
     ├── BundleError            a model bundle is incomplete, altered, or needs preprocessing we do not have
     ├── DeviceError            the device asked for is not there
+    ├── BatchError             a batch run cannot start or go on; what is done stays done
+    ├── ServerError            a service cannot be reached, stays busy, or does not answer as one
     ├── MissingExtra           an optional part of the package is not installed
     ├── RecipeError            a training recipe holds an unknown key or an impossible value
     ├── DataError              a prepared data set, split or checkpoint is unusable
@@ -114,6 +116,14 @@ class BundleError(IbtError):
 
 class DeviceError(IbtError):
     """The device asked for is not available."""
+
+
+class BatchError(IbtError):
+    """A batch run that cannot start, or cannot go on; it can be resumed unless the message says otherwise."""
+
+
+class ServerError(IbtError):
+    """The server cannot be reached, stays busy, or does not answer as an ibt service does."""
 
 
 class MissingExtra(IbtError):

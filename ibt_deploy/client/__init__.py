@@ -6,6 +6,6 @@
 
 from ibt_deploy.client.remote import Client as Client
 from ibt_deploy.client.remote import RemoteStep as RemoteStep
-from ibt_deploy.client.transport import ServerError as ServerError
+from ibt_deploy.errors import ServerError as ServerError
 
 __all__ = ["Client", "RemoteStep", "ServerError"]

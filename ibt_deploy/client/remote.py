@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from ibt_deploy.client.answers import answer_of, told_of
-from ibt_deploy.client.transport import Response, ServerError, Transport
+from ibt_deploy.client.transport import Response, Transport
 from ibt_deploy.client.uploads import Upload, multipart, upload_of
-from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.errors import InputError, ServerError, UnsupportedFormat
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Prediction, Refusal, SepsisPrediction
 from ibt_deploy.printable import one_line

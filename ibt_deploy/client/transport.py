@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from ibt_deploy.errors import IbtError
+from ibt_deploy.errors import ServerError
 
 BUSY = (429, 503)
 LONGEST_WAIT = 60.0
 MOST_BYTES = 256 * 2**20
 _TOKEN = re.compile(r"[!-~]+")
-
-
-class ServerError(IbtError):
-    """The server cannot be reached, stays busy, or does not answer as an ibt service does."""
 
 
 @dataclass(frozen=True)
