@@ -111,9 +111,11 @@ def read(file: File) -> list[Recording]:
 @contextmanager
 def _damage() -> Iterator[None]:
     """Whatever a damaged file makes pydicom raise, as a refusal."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
     try:
         yield
-    except _DAMAGE as error:
+    except (*_DAMAGE, BytesLengthException, InvalidDicomError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise MalformedFile(f"cannot be read as DICOM: {reason}") from error
 

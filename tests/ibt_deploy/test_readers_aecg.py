@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
@@ -215,6 +218,19 @@ def test_encodings(encoding: str) -> None:
 )
 def test_root_name(head: bytes, name: str | None) -> None:
     assert root_name(head) == name
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), min_size=1, max_size=5),
+    st.integers(50, 9000),
+)
+@settings(max_examples=100)
+def test_stray_bytes_give_nothing_but_refusals(changes: list[tuple[int, int]], stop: int) -> None:
+    data = bytearray(aecg(whole(raw(samples=100))))
+    for place, byte in changes:
+        data[place] = byte
+    with suppress(InputError):
+        recordings(bytes(data[:stop]))
 
 
 def test_real_files(shared: object) -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import dicom_records as dcm
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
     BasicTextSRStorage,
@@ -28,6 +31,7 @@ from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
 
 CHANNELS = [dcm.channel(lead) for lead in LEADS]
+WHOLE = dcm.dicom(dcm.group(dcm.ecg(), CHANNELS))
 
 
 def recordings(data: bytes, name: str = "a.dcm") -> list[Recording]:
@@ -223,10 +227,24 @@ def of_one(**options: Any) -> bytes:
         (dcm.dicom(sop_class=BasicTextSRStorage), "no_ecg_waveform"),
         (dcm.dicom(dcm.group(dcm.ecg(), CHANNELS), sop_class=HemodynamicWaveformStorage), "no_ecg_waveform"),
         (b"\0" * 128 + b"DICM" + b"\xff" * 500, "no_ecg_waveform"),
+        (dcm.dicom(dcm.group(dcm.ecg(), CHANNELS)).replace(b"UL\4\0", b"UL\7\0", 1), "malformed_file"),
     ],
 )
 def test_refusals(data: bytes, code: str) -> None:
     assert refused(data) == code
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=20),
+    st.integers(100, 80000),
+)
+@settings(max_examples=60)
+def test_stray_bytes_give_nothing_but_refusals(changes: list[tuple[int, int]], stop: int) -> None:
+    data = bytearray(WHOLE)
+    for place, byte in changes:
+        data[place] = byte
+    with suppress(InputError):
+        recordings(bytes(data[:stop]))
 
 
 def test_a_negative_sensitivity_is_warned_of() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
 import pytest
@@ -302,6 +304,32 @@ def test_the_largest_record_is_decoded_in_two_seconds(tables: str) -> None:
 def test_a_truncated_record_is_refused(cut: float) -> None:
     data = scp.record(plain_sections(scp.ecg(2)))
     assert refused(data[: max(int(cut * len(data)), 1)]) in ("truncated_file", "unsupported_format")
+
+
+@cache
+def compressed_in_every_way() -> bytes:
+    """A record without checksums, so that stray bytes reach what lies behind them."""
+    samples = scp.ecg(leads=2, samples=1000)
+    sections = plain_sections(samples) | {
+        2: scp.table_section([[("0", 1, 1, 0), ("10", 18, 1, 0), ("11", 2, 0, 2)], [("0", 9, 1, 0)]]),
+        4: struct.pack("<HHH", 400, 100, 1) + struct.pack("<HIII", 0, 100, 150, 199) + bytes(8),
+        5: scp.signal_section([bytes(100)] * 2),
+        6: scp.signal_section([scp.huffman(row) for row in samples], order=2, bimodal=1),
+    }
+    return scp.record(sections, crcs=dict.fromkeys((-1, *range(7)), 0))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), min_size=1, max_size=20),
+    st.integers(100, 8000),
+)
+@settings(max_examples=100)
+def test_stray_bytes_give_nothing_but_refusals(changes: list[tuple[int, int]], stop: int) -> None:
+    data = bytearray(compressed_in_every_way())
+    for place, byte in changes:
+        data[place] = byte
+    with suppress(InputError):
+        recording(bytes(data[:stop]))
 
 
 def test_vendor_files_called_scp_are_told_what_they_are(shared: object) -> None:
