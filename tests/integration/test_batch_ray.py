@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from helpers.bundles import write_ecg_bundle
 from helpers.exports_ecg import bytes_of, write_export
 
 
@@ -18,10 +19,23 @@ def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
         pytest.skip("needs ray: pip install 'ibt[ray]'")
     headers = write_export(tmp_path / "in", 80, seconds=6.0)
     headers[7].with_suffix(".dat").write_bytes(b"short")
+    bundle = write_ecg_bundle(tmp_path / "bundle")
     ibt = str(Path(sys.executable).with_name("ibt"))
     for engine in ("local", "ray"):
         done = subprocess.run(
-            [ibt, "batch", "in", "--out", engine, "--engine", engine, "--device", "cpu", "--workers", "2"],
+            [
+                ibt,
+                "batch",
+                "in",
+                "--out",
+                engine,
+                "--engine",
+                engine,
+                "--bundle",
+                str(bundle),
+                "--device",
+                "cpu",
+            ],
             cwd=tmp_path,
             capture_output=True,
             text=True,
