@@ -29,7 +29,6 @@ from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads
 from ibt_deploy.files import File
 from ibt_deploy.leads import LEADS, canonical_lead
 from ibt_deploy.readers.units import millivolts_per
-from ibt_deploy.readers.wfdb_files import MAX_VALUES
 from ibt_deploy.records import FloatArray, Recording
 
 KEYS = (
@@ -47,6 +46,8 @@ SUFFIXES = (".toml", ".json")
 SHARED_STEM = "layout"
 MAX_BYTES = 1 << 16
 MAX_LEADS = 64
+MAX_VALUES = 25_000_000
+"""Samples times leads at most (12 leads at 500 Hz: over an hour), so that memory stays bounded."""
 MAX_RATE = 1e7
 
 EXAMPLES = {
@@ -167,7 +168,7 @@ def recording_of(
     MalformedFile
         The shape is not that of the leads.
     TooLong
-        More than :data:`ibt_deploy.readers.wfdb_files.MAX_VALUES` values.
+        More than :data:`MAX_VALUES` values.
     """
     if values.size > MAX_VALUES:
         raise TooLong(f"{values.size} values; cut it into pieces", code="recording_too_long")

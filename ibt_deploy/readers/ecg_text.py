@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
+from ibt_deploy.errors import BadRows, BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.arrays_layout import Layout, layout_beside, recording_of, standard_leads_in
-from ibt_deploy.readers.delimited import DelimitedTable
+from ibt_deploy.readers.delimited import DelimitedTable, cell_number, without_infinity
 from ibt_deploy.readers.ecg_text_table import Table, cells, name_and_unit, statements, table_in
 from ibt_deploy.records import FloatArray, Recording
 
@@ -26,6 +26,9 @@ TASK = "arrhythmia"
 
 MAX_BYTES = 1 << 25
 MAX_LINES = 1_000_000
+WIDEST = 256
+"""Columns at most; a wider table holds leads in rows."""
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 FEWEST_COLUMNS = 8
 """A table without names is taken for an ECG from so many columns on, if no layout says so."""
 FEWEST_LEADS = 2
@@ -77,11 +80,11 @@ def read(file: File) -> list[Recording]:
     """
     if file.stat().st_size > MAX_BYTES:
         raise TooLong("more than 32 MiB of text; cut it into pieces", code="recording_too_long")
-    data = file.read_bytes()
-    if data.count(b"\n") > MAX_LINES:
+    text = _decoded(file.read_bytes())
+    if sum(map(text.count, LINE_ENDS)) > MAX_LINES:
         raise TooLong("more than a million lines; cut it into pieces", code="recording_too_long")
     layout = layout_beside(file)
-    table = table_in(_decoded(data), layout.stated)
+    table = table_in(text, layout.stated)
     if table is None:
         raise MalformedFile("holds no table of numbers", code="no_rows")
     values = _numbers(table, layout.stated.get("decimal", "."))
@@ -124,6 +127,8 @@ def _decoded(data: bytes) -> str:
 def _numbers(table: Table, decimal: str) -> FloatArray:
     """The cells as numbers, shape ``(rows, columns)``; NaN where a cell is empty."""
     rows, delimiter = table.rows, table.delimiter
+    if table.width > WIDEST:
+        return _wide_numbers(table, decimal)
     if delimiter == " ":
         rows = [" ".join(row.split()) for row in rows]
     elif rows[0].rstrip().endswith(delimiter) and len(cells(rows[0], delimiter)) == table.width:
@@ -135,6 +140,34 @@ def _numbers(table: Table, decimal: str) -> FloatArray:
     if numbers.faults:
         raise numbers.faults[min(numbers.faults)]
     return numbers.values
+
+
+def _wide_numbers(table: Table, decimal: str) -> FloatArray:
+    """As :func:`_numbers`, where each of a few rows holds all samples of a lead."""
+    if len(table.rows) > WIDEST:
+        raise MalformedFile(
+            f"{len(table.rows)} rows of {table.width} cells hold leads neither in columns nor in rows",
+            code="bad_layout",
+        )
+    values = np.empty((len(table.rows), table.width))
+    for number, line in enumerate(table.rows):
+        row = cells(line if decimal == "." else line.replace(decimal, "."), table.delimiter)
+        if len(row) != table.width:
+            message = f"row {number + 1} has {len(row)} cells, the first has {table.width}"
+            raise MalformedFile(message, code="ragged_rows")
+        try:
+            if "_" in line:  # float() would read 1_000
+                raise ValueError
+            values[number] = list(map(float, row))
+        except ValueError:
+            faults: dict[int, BadRows] = {}
+            values[number] = [cell_number(cell, number, "of samples", faults) for cell in row]
+            if faults:
+                raise faults[number] from None
+    found = without_infinity(values, ["of samples"] * table.width)
+    if found.faults:
+        raise found.faults[min(found.faults)]
+    return values
 
 
 def _leads_of(names: tuple[str, ...], columns: FloatArray) -> tuple[FloatArray, dict[str, Any], list[str]]:

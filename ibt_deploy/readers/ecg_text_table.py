@@ -14,6 +14,8 @@ from ibt_deploy.readers.delimited import MISSING_WORDS
 
 DELIMITERS = (",", ";", "\t", "|", " ")
 MAX_PREAMBLE = 200
+LOOKED_AT = 1000
+"""Cells of a row by which it is taken for numbers; all are checked when they are read."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$")
 _RATE = re.compile(
@@ -122,7 +124,8 @@ def statements(preamble: Sequence[str]) -> dict[str, Any]:
 
 
 def _are_numbers(row: Sequence[str], decimal: str) -> bool:
-    """Whether a row holds numbers and perhaps missing values, and nothing else."""
+    """Whether a row holds numbers and perhaps missing values, and nothing else, as far as it is looked at."""
+    row = row[:LOOKED_AT]
     plain = [cell if decimal == "." else cell.replace(decimal, ".") for cell in row]
     numbers = [_NUMBER.match(cell) is not None for cell in plain]
     return any(numbers) and all(

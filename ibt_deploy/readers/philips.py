@@ -29,6 +29,7 @@ TASK = "arrhythmia"
 
 VERSIONS = ("1.03", "1.04")
 MAX_LEADS = 24
+MAX_PLAIN = 1 << 23
 TWELVE_LEADS = ("STD-12", "10-WIRE")
 """Acquisition types whose leads are the 12 standard ones, in order; version 1.03 names no leads."""
 PULSE_MICROVOLTS = 1000.0
@@ -181,6 +182,8 @@ def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Samples], bool
 
 def _plain_numbers(text: str) -> Samples:
     """Whole numbers set apart by blanks or commas."""
+    if len(text) > MAX_PLAIN:
+        raise TooLong("more than 8 MiB of numbers", code="recording_too_long")
     words = text.replace(",", " ").split()
     if not all(
         word.lstrip("+-").isascii() and word.lstrip("+-").isdigit() and len(word) < 8 for word in words

@@ -108,6 +108,24 @@ def test_leads_in_rows() -> None:
     expect_raw(recording(table(rows=RAW), t_toml=LAYOUT))
 
 
+def test_faults_in_rows_of_leads() -> None:
+    wide = table(rows=RAW)
+    lines = wide.split("\n")
+    empty = lines[3].split(",")
+    empty[5] = ""
+    found = recording("\n".join([*lines[:3], ",".join(empty), *lines[4:]]), t_toml=LAYOUT)
+    assert np.isnan(found.signal[3, 5])
+    assert np.isnan(found.signal).sum() == 1
+    for word, code in (("x", "not_a_number"), ("1_0", "not_a_number"), ("1e999", "infinite")):
+        row = lines[3].split(",")
+        row[5] = word
+        text = "\n".join([*lines[:3], ",".join(row), *lines[4:]])
+        assert code_of(BadRows, text, t_toml=LAYOUT) == code
+    assert code_of(MalformedFile, wide[:-9], t_toml=LAYOUT) == "ragged_rows"
+    many = table(rows=np.ones((300, 300), np.int64))
+    assert code_of(MalformedFile, many, t_toml=LAYOUT) == "bad_layout"
+
+
 def test_column_of_times_and_other_columns() -> None:
     header = "time_ms," + ",".join(f"{lead} (mV)" for lead in LEADS) + ",marker"
     rows = np.column_stack([np.arange(600) * 2, RAW.T / 1000, np.zeros(600)])
