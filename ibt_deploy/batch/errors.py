@@ -1,9 +1,7 @@
-"""What ends a batch run, in one line; what is done stays done."""
+"""The error that ends a batch run, under the name by which the modules of tables know it."""
 
 from __future__ import annotations
 
-from ibt_deploy.errors import IbtError
+from ibt_deploy.errors import BatchError
 
-
-class BatchError(IbtError):
-    """A batch run that cannot start, or cannot go on; it can be resumed unless the message says otherwise."""
+__all__ = ["BatchError"]

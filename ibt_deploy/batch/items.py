@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from ibt_deploy.batch.archives import Archive
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.listing import Entry, FileEntry, MemberEntry, RefusedEntry, source_of
 from ibt_deploy.batch.plan import Plan
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.files import File
 from ibt_deploy.inputs import items_of, refusal
 from ibt_deploy.predictions import Refusal

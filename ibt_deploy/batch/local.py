@@ -18,12 +18,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.items import Items
 from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.messages import Crashed, Done, Failed, Reading, Report, Request, Setting
 from ibt_deploy.batch.output import Output
 from ibt_deploy.batch.tally import Tally
+from ibt_deploy.errors import BatchError
 
 Event = tuple[int, Tally] | str | None
 """A part that is done and its counts; why the run cannot go on; or None: nothing new."""

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.items import Items
 from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.output import Output
@@ -21,7 +20,7 @@ from ibt_deploy.batch.prepare import Pool, pools
 from ibt_deploy.batch.scoring import PartScorer
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.batch.transport import packed, unpacked
-from ibt_deploy.errors import IbtError
+from ibt_deploy.errors import BatchError, IbtError
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import one_line
 

@@ -15,7 +15,6 @@ from typing import Literal
 
 from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.items import Items, PlannedFiles
 from ibt_deploy.batch.job import LAYOUT, Format, Job
 from ibt_deploy.batch.local import LocalEngine
@@ -28,7 +27,7 @@ from ibt_deploy.batch.summary import summary_of
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.readers import Task, task_of
 
 Engine = Literal["local", "ray"]

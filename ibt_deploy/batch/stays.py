@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
 from ibt_deploy.batch.plan import Plan, part_size, written_plan
 from ibt_deploy.batch.sources import stamped, table_files
+from ibt_deploy.errors import BatchError
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from ibt_deploy.batch import archives
 from ibt_deploy.batch.archives import archive_entries
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.grouping import grouped
 from ibt_deploy.batch.items import Item, PlannedFiles
 from ibt_deploy.batch.listing import (
@@ -33,6 +32,7 @@ from ibt_deploy.batch.listing import (
 )
 from ibt_deploy.batch.plan import Plan, part_size, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of
+from ibt_deploy.errors import BatchError
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.records import Recording
 

@@ -22,8 +22,8 @@ import pytest
 from helpers.exports_ecg import bytes_of, write_export
 
 from ibt_deploy.batch import run
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.run import Options, run_batch
+from ibt_deploy.errors import BatchError
 from ibt_deploy.predictor import Predictor
 
 COUNT = 150
