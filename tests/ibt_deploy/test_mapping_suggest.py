@@ -22,7 +22,8 @@ def german(folder: Path) -> Path:
     units, sexes = ("MICU", "SICU", "CCU"), "MWd"
     rows = [
         f"{i % 7};{1 + i % 28:02d}.03.2021 {i % 24:02d}:15;01.03.2021 00:00;{70 + i % 30};97;"
-        f"{36 + i % 3},5;120;60;80;16;{70 + i};{5 + i % 4},2;1,5;110;{sexes[i % 3]};{60 + i % 9};{units[i % 3]};x"
+        f"{36 + i % 3},5;120;60;80;16;{70 + i};{5 + i % 4},2;1,5;110;{sexes[i % 3]};{60 + i % 9};"
+        f"{units[i % 3]};x"
         for i in range(ROWS)
     ]
     path = folder / "its.csv"
