@@ -252,7 +252,8 @@ def _summary(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """What an earlier run has left for the same inputs."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["fingerprint"] == fingerprint else None
+        is_whole = all((path.parent / name).is_file() for name in (STORE, STARTS, REJECTED))
+        return found if is_whole and found["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

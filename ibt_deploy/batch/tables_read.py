@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +227,13 @@ class StayMaker:
         )  # fmt: skip
         return resampled, tuple(notes)
 
+    @cached_property
+    def _rows(self) -> RowNumbers:
+        return RowNumbers(self._folder)
+
     def _row(self, part: Block, index: int) -> int:
         """Number of a row in its file, counted from 1 below the header."""
-        return RowNumbers(self._folder).of(int(part.files[index]), int(part.lines[index]))
+        return self._rows.of(int(part.files[index]), int(part.lines[index]))
 
 
 class _LazyRows:
