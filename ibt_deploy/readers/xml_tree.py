@@ -15,9 +15,10 @@ from xml.parsers import expat
 from ibt_deploy.errors import MalformedFile, TooLong
 from ibt_deploy.files import File
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = 8 << 20
 MAX_ELEMENTS = 250_000
 MAX_DEPTH = 200
+MAX_TAG_BYTES = 1 << 20
 """Far beyond any ECG of minutes; so a tree takes less than 500 MB and 2 s whatever the file holds."""
 
 _CHUNK = 1 << 16
@@ -67,6 +68,9 @@ def parsed(file: File) -> Element:
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 parser.Parse(chunk)
+                # text is passed on as it comes, so what is held back is a single tag or comment
+                if stream.tell() - max(parser.CurrentByteIndex, 0) > MAX_TAG_BYTES:
+                    raise MalformedFile("a tag longer than any ECG has", code="bad_xml")
         parser.Parse(b"", True)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise MalformedFile(f"is not well-formed XML: {error}", code="bad_xml") from error

@@ -14,7 +14,7 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
-from ibt_deploy.readers.xml_tree import MAX_DEPTH, MAX_ELEMENTS, root_name
+from ibt_deploy.readers.xml_tree import MAX_BYTES, MAX_DEPTH, MAX_ELEMENTS, root_name
 from ibt_deploy.records import Recording
 
 Raw = npt.NDArray[np.int64]
@@ -180,6 +180,8 @@ ONE = lead("I", [1, 2])
         (aecg(before='<!DOCTYPE AnnotatedECG [<!ENTITY a SYSTEM "file:///etc/passwd">]>'), "unsafe_xml"),
         (aecg("<a>" * (MAX_DEPTH + 1) + "</a>" * (MAX_DEPTH + 1)), "bad_xml"),
         (aecg("<a/>" * (MAX_ELEMENTS + 1)), "bad_xml"),
+        (aecg("<a " + " ".join(f'b{n}=""' for n in range(200_000)) + "/>"), "bad_xml"),
+        (aecg(" " * MAX_BYTES), "recording_too_long"),
     ],
 )
 def test_refusals(data: bytes, code: str) -> None:
@@ -196,6 +198,11 @@ def test_billion_laughs() -> None:
 def test_a_document_type_without_content_is_passed_over() -> None:
     (found,) = recordings(aecg(whole(raw()), before='<!DOCTYPE AnnotatedECG SYSTEM "aecg.dtd">'))
     assert found.signal.shape == (12, 3000)
+
+
+def test_a_long_rhythm_is_not_taken_for_a_long_tag() -> None:
+    (found,) = recordings(aecg(whole(raw(samples=60_000))))
+    assert found.signal.shape == (12, 60_000)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
