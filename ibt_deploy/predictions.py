@@ -7,6 +7,7 @@ A number is never NaN here, and a refused input has no number at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -208,7 +209,10 @@ class SepsisPrediction:
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON knows it."""
         threshold = round(self.threshold, DECIMALS)
-        rows = zip(self.hours, self.risk, self.alarms, self.inserted, self.missing, strict=True)
+        risks = [round(risk, DECIMALS) for risk in self.risk.tolist()]
+        rows = zip(
+            self.hours.tolist(), risks, self.alarms.tolist(), self.inserted.tolist(), self.missing, strict=True
+        )
         return _head(self.record, self.task, self.model) | {
             "input": {
                 "source": self.source,
@@ -222,11 +226,11 @@ class SepsisPrediction:
             "warnings": _notices(self.warnings),
             "hours": [
                 {
-                    "hour": int(hour),
-                    "risk": round(float(risk), DECIMALS),
+                    "hour": hour,
+                    "risk": risk,
                     "threshold": threshold,
-                    "alarm": bool(alarm),
-                    "inserted": bool(inserted),
+                    "alarm": alarm,
+                    "inserted": inserted,
                     "missing": list(missing),
                 }
                 for hour, risk, alarm, inserted, missing in rows
@@ -281,7 +285,7 @@ def _notices(notices: tuple[Notice, ...]) -> list[dict[str, str]]:
 
 
 def _names(missing: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-    return tuple(NAMES[i] for i in np.flatnonzero(missing))
+    return tuple(compress(NAMES, missing.tolist()))
 
 
 def _rounded(values: Floats) -> list[float]:

@@ -64,7 +64,7 @@ def _check_hours(hours: FloatArray) -> None:
         raise TooShort("the stay has no row", code="no_rows")
     if len(hours) > MAX_HOURS:
         raise TooLong(f"{len(hours)} rows, the models read at most {MAX_HOURS} hours (two weeks)")
-    if not np.isin(hours, np.arange(1, MAX_HOURS + 1)).all():
+    if not ((hours >= 1) & (hours <= MAX_HOURS) & (hours == np.floor(hours))).all():
         raise BadRows(f"every row needs ICULOS, a whole hour from 1 to {MAX_HOURS}", code="bad_hour")
     consecutive = np.diff(hours) == 1
     if not consecutive.all():
@@ -123,12 +123,14 @@ def _measurement_notices(rows: Float32Array) -> Iterator[Notice]:
         yield Notice("vitals_never_measured", f"Never measured: {', '.join(never)}.")
     if not ever[list(LABS)].any():
         yield Notice("labs_never_measured", "No lab was ever measured.")
-    stale = []
-    for vital in VITALS:
-        times = np.flatnonzero(measured[:, vital])
-        longest = int(np.diff(times, append=len(rows)).max()) - 1 if len(times) else 0
-        if longest > LONG_FILL_HOURS:
-            stale.append(f"{VARIABLES[vital].name} {longest} h")
+    hour = np.arange(len(rows))[:, np.newaxis]
+    last = np.maximum.accumulate(np.where(measured[:, VITALS], hour, -1), axis=0)
+    longest = np.where(last >= 0, hour - last, 0).max(axis=0)
+    stale = [
+        f"{VARIABLES[vital].name} {hours} h"
+        for vital, hours in zip(VITALS, longest.tolist(), strict=True)
+        if hours > LONG_FILL_HOURS
+    ]
     if stale:
         yield Notice("long_forward_fill", f"Old values were carried forward, at most: {', '.join(stale)}.")
 
