@@ -12,6 +12,13 @@ EXTRA_OF: dict[str, str] = {
     "pyarrow": "batch",
     "pydicom": "formats",
     "bentoml": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "markdown_it": "serve",
+    "duckdb": "batch",
+    "pint": "batch",
+    "zstandard": "batch",
     "ray": "ray",
 }
 
