@@ -29,7 +29,7 @@ EXTREMES = (
     b"0.0001",
     b"\xb2",
 )
-EXAMPLES = 60
+EXAMPLES = 40
 
 Mutation = tuple[str, float, float, bytes]
 mutations = st.lists(
