@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import tiny
 from helpers.tiny import ecg_cache, stay_cache
 
+from ibt_deploy.errors import DataError
+from training.study import runner, store
+from training.study.cli import reproduce
+from training.study.plan import PURPOSES
+from training.study.report_words import FIGURES
+
 ECGS, STAYS = 120, 320
+FIRST_LINES = 10
+
+
+class HereAndNow:
+    """An executor that runs each training in this process: starting twenty-eight would take the longest."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> HereAndNow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*args))
+        return future
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", HereAndNow)
 
 
 def tiny_stays(folder: Path) -> Path:
@@ -19,9 +54,215 @@ def tiny_stays(folder: Path) -> Path:
 def tiny_ecgs(folder: Path, *, prefix: str = "R", seed: int = 0, n: int = ECGS) -> Path:
     """Twelve-lead ECGs of two sources, one of which is held out."""
     cache = ecg_cache(folder, n, leads=12, seed=seed)
-    index = cache / "index.csv"
-    index.write_text(index.read_text().replace(",two,", ",georgia,").replace("R0", f"{prefix}0"))
-    split = cache / "split.csv"
-    split.write_text(split.read_text().replace("R0", f"{prefix}0"))
+    for name in ("index.csv", "split.csv"):
+        text = (cache / name).read_text().replace(",two,", ",georgia,").replace("R0", f"{prefix}0")
+        (cache / name).write_text(text)
+    (cache / "cache.json").unlink()
     tiny._seal(cache, "arrhythmia", "ecg", n)
     return cache
+
+
+def study(task: str, data: Path, out: Path, *more: str) -> Any:
+    arguments = [task, "--data", str(data), "--out", str(out), "--budget", "tiny", "--device", "cpu", *more]
+    return CliRunner().invoke(reproduce, arguments, catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, Path]]]:
+    """Cache and finished study of each task."""
+    base = tmp_path_factory.mktemp("studies")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "ProcessPoolExecutor", HereAndNow)
+        stays, ecgs = tiny_stays(base / "stays"), tiny_ecgs(base / "ecgs")
+        elsewhere = tiny_ecgs(base / "elsewhere", prefix="L", seed=1, n=30)
+        more = {"sepsis": (), "arrhythmia": ("--external", f"elsewhere={elsewhere}")}
+        for task, data in (("sepsis", stays), ("arrhythmia", ecgs)):
+            result = study(task, data, base / task, *more[task])
+            assert result.exit_code == 0, result.output
+            found[task] = (data, base / task)
+        yield found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["sepsis", "arrhythmia"])
+def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Path, Path]], task: str) -> None:
+    _, out = finished[task]
+    results = json.loads((out / "results.json").read_text())
+    assert all(run["trained"] for run in results["runs"])
+    assert {run["purpose"] for run in results["runs"]} == set(PURPOSES) - (
+        {"fractions"} if task == "arrhythmia" else set()
+    )
+    methods = {"transformer", "teacher", "deit", "bbm"}
+    assert methods < set(results["table2"]["methods"])
+    for rows in results["table2"]["methods"].values():
+        assert set(rows) == {"0.5", "tuned", "threshold_free"}
+        for row in rows.values():
+            assert len(row) == 2
+            for figure in row.values():
+                low, high = figure["interval"]
+                assert low <= figure["value"] <= high or np.isclose(low, high)
+    assert len(results["table2"]["differences"]) == 6
+    for place, table in results["table1"].items():
+        wanted = {"transformer", "deit", "bbm"} | (set() if "trained on" in place else {"ceiling"})
+        assert wanted <= set(table["methods"])
+    assert len(results["table1"]) == 3
+    assert len(results["controls"]["arms"]) == 6
+    assert set(results["similarity"]["cka"]["arms"]) >= methods - {"teacher"} | {"ceiling"}
+    assert set(results["similarity"]["attention"]["arms"]) >= methods - {"teacher"}
+    assert "calibration" in results["shipped"]["all"]
+    assert "seconds" not in json.dumps(results)
+    drawn = {path.name for path in (out / "figures").iterdir()}
+    missing = set(FIGURES.values()) - drawn
+    assert missing == (set() if task == "sepsis" else {FIGURES["curves"], FIGURES["alarms"]})
+    report = (out / "report.md").read_text()
+    head = "\n".join(report.splitlines()[:FIRST_LINES])
+    for word in ("not a medical device", "Held:", "Did not hold:", "Not resolved by these data:"):
+        assert word in head
+    for figure in drawn:
+        assert f"(figures/{figure})" in report
+    assert "paper" in report
+    assert str(out) not in report + json.dumps(results)
+
+
+@pytest.mark.slow
+def test_one_page_holds_both_studies(finished: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "reproduction.md"
+    folders = [str(out) for _, out in finished.values()]
+    result = CliRunner().invoke(reproduce, ["docs", *folders, "--to", str(page)], catch_exceptions=False)
+    assert result.exit_code == 0
+    text = page.read_text()
+    for task in ("Sepsis", "Arrhythmia"):
+        assert f"**{task}. Held:**" in "\n".join(text.splitlines()[:FIRST_LINES])
+    for line in text.splitlines():
+        if line.startswith("!["):
+            assert (page.parent / line.rpartition("(")[2].rstrip(")")).is_file()
+
+
+@pytest.mark.slow
+def test_nothing_is_filled_in(finished: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+    data, out = finished["sepsis"]
+    part = tmp_path / "part"
+    for arm in ("teacher", "bbm"):
+        (part / "runs" / arm).mkdir(parents=True)
+        (part / "runs" / arm / "seed-0").symlink_to(out / "runs" / arm / "seed-0")
+    assert study("sepsis", data, part, "--no-train").exit_code == 0
+    results, report = json.loads((part / "results.json").read_text()), (part / "report.md").read_text()
+    assert set(results["table2"]["methods"]) == {"teacher", "bbm"}
+    assert results["table2"]["deit"] is None
+    assert results["table3"]["arms"].keys() == {"bbm"}
+    row = next(line for line in report.splitlines() if line.startswith("| DeiT | tuned"))
+    assert row.count("not run") == 2
+    assert "--only controls" in report.partition("### Not run")[2]
+    whole = json.loads((out / "results.json").read_text())
+    assert results["table2"]["methods"]["bbm"] == whole["table2"]["methods"]["bbm"]
+
+
+class Killed(BaseException):
+    """Ends everything, as a signal does."""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_in_this_process")
+def test_a_study_killed_at_any_step_ends_the_same(
+    finished: dict[str, tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _ = finished["sepsis"]
+    only = ("--only", "groups")
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    assert study("sepsis", data, unbroken, *only).exit_code == 0
+    kept = len(list(unbroken.rglob("*.npz")))
+    assert kept > 5
+
+    epochs = killed_in_training(monkeypatch, data, broken, only)
+    assert epochs == 1
+    deaths = 0
+    for write in range(1, kept + 1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(store.os, "fsync", dying_at(write - deaths))
+            try:
+                study("sepsis", data, broken, *only)
+            except Killed:
+                deaths += 1
+    assert deaths > 2
+    assert study("sepsis", data, broken, *only).exit_code == 0
+    for name in ("results.json", "report.md"):
+        assert (broken / name).read_bytes() == (unbroken / name).read_bytes()
+    for figure in (unbroken / "figures").iterdir():
+        assert (broken / "figures" / figure.name).read_bytes() == figure.read_bytes()
+
+
+def dying_at(wanted: int) -> Callable[[int], None]:
+    """A write that is cut short the ``wanted``-th time."""
+    count = 0
+
+    def fsync(_: int) -> None:
+        nonlocal count
+        count += 1
+        if count == wanted:
+            raise Killed
+
+    return fsync
+
+
+def killed_in_training(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, only: tuple[str, ...]) -> int:
+    """Die in the second epoch of the second run; epochs that this run had behind it."""
+    from training.fit import Fit
+
+    begun, epoch = 0, Fit._epoch
+
+    def dying(self: Fit, number: int, reporter: Any) -> dict[str, Any]:
+        nonlocal begun
+        begun += 1
+        if begun == 4:
+            raise Killed
+        return epoch(self, number, reporter)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_epoch", dying)
+        with pytest.raises(Killed):
+            study("sepsis", data, out, *only)
+    unfinished = [p for p in out.rglob("metrics.jsonl") if not (p.parent / "run.json").is_file()]
+    return len(unfinished[0].read_text().splitlines())
+
+
+@pytest.mark.slow
+def test_another_task_and_data_that_are_not_external_are_refused(
+    finished: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    ecgs, _ = finished["arrhythmia"]
+    stays, _ = finished["sepsis"]
+    wrong = study("sepsis", ecgs, tmp_path / "a")
+    assert wrong.exit_code == 2
+    assert "holds arrhythmia data" in wrong.output
+    same = study("arrhythmia", ecgs, tmp_path / "b", "--external", f"again={ecgs}")
+    assert same.exit_code == 2
+    assert "no external test" in same.output
+    nothing = study("sepsis", stays, tmp_path / "c", "--no-train")
+    assert nothing.exit_code == 2
+    assert "nothing is trained" in nothing.output
+
+
+def test_results_are_kept_while_what_they_come_from_stays(tmp_path: Path) -> None:
+    path, made = tmp_path / "a" / "kept.npz", []
+
+    def make() -> dict[str, Any]:
+        made.append(1)
+        return {"x": np.arange(3)}
+
+    for _ in range(2):
+        assert store.kept(path, {"network": "one"}, make)["x"].tolist() == [0, 1, 2]
+    assert len(made) == 1
+    store.kept(path, {"network": "two"}, make)
+    assert len(made) == 2
+    path.write_bytes(path.read_bytes()[:50])
+    store.kept(path, {"network": "two"}, make)
+    assert len(made) == 3
+    with pytest.raises(DataError):
+        store.kept(path, {"network": "three"}, failing)
+    assert store.kept(path, {"network": "two"}, make)["x"].tolist() == [0, 1, 2]
+    assert len(made) == 3
+
+
+def failing() -> dict[str, Any]:
+    raise DataError("no")
