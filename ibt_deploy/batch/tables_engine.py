@@ -13,7 +13,7 @@ from ibt_deploy.batch.tables_sql import text
 from ibt_deploy.errors import MissingExtra
 from ibt_deploy.printable import one_line
 
-RESERVED_MB = 220
+RESERVED_MB = 300
 """Memory of the process besides the engine's own: interpreter, libraries, buffers of a reader."""
 
 LEAST_MB = 512
