@@ -18,6 +18,7 @@ from serving.fields import as_object, record_name
 from serving.problems import Problem
 from serving.settings import Settings
 
+LAYOUTS = (".toml", ".json")
 HEADER = ".hea"
 MILLIVOLTS = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "V": 1e3}
 FIELDS = {"signal", "sampling_rate", "leads", "unit", "record"}
@@ -95,10 +96,10 @@ def _signal(rows: Any, n_leads: int) -> FloatArray:
 
 
 def _main_file(folder: MemoryFolder) -> MemoryFile:
-    """The header, or the only file."""
+    """The header, or the only file, perhaps with one beside it that states its layout."""
     files = list(folder)
     headers = [file for file in files if file.suffix.lower() == HEADER]
-    chosen = headers or files
+    chosen = headers or [file for file in files if file.suffix.lower() not in LAYOUTS] or files
     if len(chosen) != 1:
         raise Problem(
             "no_recording",

@@ -21,6 +21,8 @@ from serving.settings import Settings, share_state_key
 APP = "serving.service:asgi"
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 2048
+SWITCH_SECONDS = 0.0005
+"""How long a computing thread may keep the interpreter from the one that accepts and refuses requests."""
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -49,6 +51,7 @@ def run(
     """
     Settings.from_environment()
     share_state_key()
+    sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         APP,
         factory=True,

@@ -11,9 +11,11 @@ INTERNAL = {"input_error", "bad_units", "bad_sampling"}
 
 
 def test_every_reason_code_is_documented(root: Path) -> None:
-    documented = set(
-        re.findall(r"`([a-z0-9_]+)`", (root / "docs" / "scoring.md").read_text(encoding="utf-8"))
-    )
+    documented = {
+        code
+        for page in (root / "docs").glob("*.md")
+        for code in re.findall(r"`([a-z0-9_]+)`", page.read_text(encoding="utf-8"))
+    }
     stated = {
         code
         for path in (root / "ibt_deploy").rglob("*.py")

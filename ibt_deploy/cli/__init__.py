@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from ibt_deploy import __version__
 from ibt_deploy.cli.group import CommandGroup
+
+# read once, when numpy is imported: threads of OpenBLAS spin on the matrices of one ECG for longer than they compute
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @click.group(
