@@ -211,7 +211,12 @@ class SepsisPrediction:
         threshold = round(self.threshold, DECIMALS)
         risks = [round(risk, DECIMALS) for risk in self.risk.tolist()]
         rows = zip(
-            self.hours.tolist(), risks, self.alarms.tolist(), self.inserted.tolist(), self.missing, strict=True
+            self.hours.tolist(),
+            risks,
+            self.alarms.tolist(),
+            self.inserted.tolist(),
+            self.missing,
+            strict=True,
         )
         return _head(self.record, self.task, self.model) | {
             "input": {

@@ -9,7 +9,7 @@ import click
 from ibt_deploy import __version__
 from ibt_deploy.cli.group import CommandGroup
 
-# read once, when numpy is imported: threads of OpenBLAS spin on the matrices of one ECG for longer than they compute
+# read once, when numpy is imported: on one ECG, threads of OpenBLAS spin for longer than they compute
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
