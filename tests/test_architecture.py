@@ -77,6 +77,8 @@ def test_no_module_is_two_concepts_long(root: Path, package: str) -> None:
 HEAVY = (
     "torch",
     "bentoml",
+    "duckdb",
+    "pint",
     "matplotlib",
     "pandas",
     "scipy",

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.tables_sql import text
-from ibt_deploy.errors import MissingExtra
+from ibt_deploy.errors import BatchError, MissingExtra
 from ibt_deploy.printable import one_line
 
 RESERVED_MB = 300

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.tables_engine import engine
 from ibt_deploy.batch.tables_files import TableFile, arrow
 from ibt_deploy.batch.tables_layout import Layout
@@ -31,7 +30,7 @@ from ibt_deploy.batch.tables_store import (
     write_row_numbers,
     write_starts,
 )
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.printable import one_line
 
 ROWS_IN_GROUP = 32_768

@@ -8,7 +8,7 @@ from ibt_deploy.errors import MalformedFile
 from ibt_deploy.mapping.schema import Mapping, Time
 from ibt_deploy.mapping.units import Conversion
 from ibt_deploy.readers.delimited import MISSING_WORDS, shortened
-from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, PATIENT, _column_notes
+from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, PATIENT, column_notes
 from ibt_deploy.variables import NAMES
 
 
@@ -100,7 +100,7 @@ def layout_of(names: tuple[str, ...], mapping: Mapping | None) -> Layout:
 
 def _own(names: tuple[str, ...]) -> Layout:
     """The layout of a file whose columns have the names of the Challenge 2019."""
-    notes = tuple(_column_notes(names))
+    notes = tuple(column_notes(names))
     numbers = tuple(NumberColumn(name, name) for name in (*NAMES, HOUR, LABEL) if name in names)
     return Layout(
         PATIENT if PATIENT in names else None,

@@ -16,7 +16,7 @@ from ibt_deploy.batch.tables_sql import FAULT, TIMES
 from ibt_deploy.batch.tables_store import RowNumbers
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
 from ibt_deploy.mapping.schema import Time
-from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, _hourly, _inserted_note
+from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, hourly, inserted_note
 from ibt_deploy.records import FloatArray, Stay
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
 
@@ -158,7 +158,7 @@ class StayMaker:
             part, notes = self._resampled(part, self._time)
         numbers = _LazyRows(self, part)
         labels = part.labels if file.has_label else None
-        values, inserted, checked = _hourly(part.values, labels, numbers)  # type: ignore[arg-type]
+        values, inserted, checked = hourly(part.values, labels, numbers)
         if (part.files != part.files[0]).any():
             notes = (*notes, f"Rows were gathered from {len(np.unique(part.files))} files.")
         return Stay(
@@ -168,7 +168,7 @@ class StayMaker:
             format=file.format,
             labels=checked,
             inserted=inserted,
-            notes=(*file.notes, *notes, *_inserted_note(int(np.count_nonzero(inserted))), *self._common),
+            notes=(*file.notes, *notes, *inserted_note(int(np.count_nonzero(inserted))), *self._common),
             extra={HOSPITAL: part.hospitals[0]} if file.has_hospital else {},
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,7 @@ def _delimiter(header: str) -> str:
 
 
 def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
-    notes = _column_notes(table.names)
+    notes = column_notes(table.names)
     if not len(table):
         raise TooShort("there is a header and no row", code="no_rows")
     present = [name for name in NAMES if name in table.names]
@@ -138,7 +138,7 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
         try:
             if numbers.faults and (faulty := [row for row in rows.tolist() if row in numbers.faults]):
                 raise numbers.faults[faulty[0]]
-            whole, inserted, whole_labels = _hourly(
+            whole, inserted, whole_labels = hourly(
                 values[rows], None if labels is None else labels[rows], rows + 1
             )
         except InputError as error:
@@ -152,12 +152,12 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
             format=file_format,
             labels=whole_labels,
             inserted=inserted,
-            notes=(*notes, *_inserted_note(missing_hours)),
+            notes=(*notes, *inserted_note(missing_hours)),
             extra={} if hospitals is None else {HOSPITAL: hospitals[rows[0]]},
         )
 
 
-def _column_notes(names: tuple[str, ...]) -> list[str]:
+def column_notes(names: tuple[str, ...]) -> list[str]:
     """Notes about columns that are missing or unknown; refuses a file that is no stay."""
     missing = [name for name in NAMES if name not in names]
     measured = [name for name in NAMES[:N_TIME_VARYING] if name in names]
@@ -191,7 +191,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(shortened, names[:LISTED])) + more
 
 
-def _inserted_note(count: int) -> list[str]:
+def inserted_note(count: int) -> list[str]:
+    """Note about ``count`` hours that are missing from the file; none for 0."""
     if not count:
         return []
     return [f"{count} missing hour{'s' * (count > 1)} inserted as rows without measurements."]
@@ -221,13 +222,16 @@ def _patients(table: _Table) -> Iterator[tuple[str | None, npt.NDArray[np.int64]
         yield patient, np.array(indices)
 
 
-def _hourly(
-    values: FloatArray, labels: FloatArray | None, numbers: npt.NDArray[np.int64]
-) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int8] | None]:
-    """One row for every hour from the first to the last, which of them are new, and their labels.
+class RowNumbers(Protocol):
+    """Numbers in the file of a stay's rows, for messages; asked for only when there is something to say."""
 
-    ``numbers`` are the row numbers in the file, for messages.
-    """
+    def __getitem__(self, row: Any, /) -> Any: ...
+
+
+def hourly(
+    values: FloatArray, labels: FloatArray | None, numbers: RowNumbers
+) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int8] | None]:
+    """One row for every hour from the first to the last, which of them are new, and their labels."""
     hours = values[:, ICULOS]
     for broken, code, what in (
         (np.isnan(hours), "missing_hour", "has no ICULOS"),
@@ -264,7 +268,7 @@ def _hourly(
     return whole, inserted, whole_labels
 
 
-def _checked_labels(labels: FloatArray, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+def _checked_labels(labels: FloatArray, numbers: RowNumbers) -> npt.NDArray[np.int8]:
     usable = np.isin(labels, (0, 1)) | np.isnan(labels)
     if not usable.all():
         row = int(np.argmin(usable))

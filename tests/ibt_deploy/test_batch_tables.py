@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.batch.errors import BatchError
 from ibt_deploy.batch.tables import Tables, open_tables
 from ibt_deploy.batch.tables_hourly import medians
-from ibt_deploy.errors import BadUnits, InputError
+from ibt_deploy.errors import BadUnits, BatchError, InputError
 from ibt_deploy.mapping import parse_mapping
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers import stays as single

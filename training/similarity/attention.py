@@ -183,9 +183,8 @@ def recorded(network: Encoder) -> Iterator[list[Tensor]]:
     def hooks_of(block: Block) -> RemovableHandle:
         def keep(_norm: nn.Module, _args: tuple[Any, ...], z: Tensor) -> None:
             hours = z[:, : z.shape[1] // 2] if isinstance(network, StayDeiT) else z
-            mask = (
-                None if isinstance(network, EcgTransformer) else causal_mask(*hours.shape[1:2] * 2, z.device)
-            )
+            tokens = hours.shape[1]
+            mask = None if isinstance(network, EcgTransformer) else causal_mask(tokens, tokens, z.device)
             found.append(block.attention.weights(hours, mask))
 
         return block.norm1.register_forward_hook(keep)
