@@ -36,6 +36,7 @@ OWN: dict[str, str] = {
 KNOWN: dict[str, str] = {
     "train": "Prepare data and train models (needs ibt[train]).",
     "export": "Turn a trained model into a bundle (needs ibt[train]).",
+    "reproduce": "Repeat the paper's study: train, judge, draw and report (needs ibt[train,plot]).",
     "serve": "Serve predictions over HTTP (needs ibt[serve]).",
 }
 

@@ -84,7 +84,7 @@ def _cka(results: Mapping[str, Any], note: str, path: Path) -> None:
     if not matrices:
         return
     stays = results["task"] == "sepsis"
-    units = ("teacher: LSTM layer" if stays else "teacher: residual block", "other: layer or block")
+    units = ("teacher: LSTM layer" if stays else "teacher: residual block", "student: block")
     n_groups = len(next(iter(found.values()))["diagonal"])
     rows, columns = next(iter(matrices.values())).shape
     ends = [(rows // n_groups * i, columns // n_groups * i) for i in range(1, n_groups + 1)]
