@@ -152,5 +152,6 @@ def _alarm_curve(entry: Mapping[str, Any]) -> AlarmCurve:
     points = {
         name: (point["alarms_per_100_patient_days"]["value"], point["sensitivity"]["value"])
         for name, point in entry["operating_points"].items()
+        if point["alarms"]  # no alarm has no place on a logarithmic axis
     }
     return AlarmCurve(curve["alarms_per_100_patient_days"], curve["sensitivity"], points)
