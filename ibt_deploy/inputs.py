@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import InputError, MissingExtra, UnsupportedFormat
 from ibt_deploy.files import AnyFile
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
@@ -15,13 +15,16 @@ from ibt_deploy.records import Recording, Stay
 def items_of(file: AnyFile) -> Iterator[Recording | Stay | Refusal]:
     """Everything that a file holds.
 
-    A table of many patients gives one item for each of them, so that one bad patient costs one refusal.
+    A table of many patients gives one item for each of them, so that one bad patient costs one refusal. A
+    file whose reader needs a package that is not installed is refused too (``missing_extra``).
     """
     try:
         for answer in read_each(file):
             yield refusal(str(file), answer) if isinstance(answer, InputError) else answer
     except InputError as error:
         yield refusal(str(file), error.at(str(file)))
+    except MissingExtra as error:
+        yield refusal(str(file), UnsupportedFormat(str(error), where=str(file), code="missing_extra"))
 
 
 def refusal(source: str, error: InputError) -> Refusal:

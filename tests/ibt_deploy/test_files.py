@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -147,3 +148,19 @@ def test_an_empty_and_an_unknown_file_in_memory() -> None:
         with pytest.raises(InputError) as caught:
             task_of(folder / name)
         assert (caught.value.code, caught.value.where) == (code, f"u/{name}")
+
+
+def test_a_missing_package_costs_only_the_files_that_need_it(
+    tmp_path: Path, ecg: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = write_record(tmp_path)
+    dicom = tmp_path / "a.dcm"
+    dicom.write_bytes(bytes(128) + b"DICM" + bytes(500))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    first, second, third = ecg.predict_many([header, dicom, header])
+    assert isinstance(first, Prediction)
+    assert isinstance(third, Prediction)
+    assert isinstance(second, Refusal)
+    assert second.code == "missing_extra"
+    assert second.message.startswith(f"{dicom}: ")
+    assert "pip install 'ibt[formats]'" in second.message
