@@ -35,7 +35,7 @@ EXPECTED: dict[str, str] = {
     ".dcm": "called DICOM, but does not begin as one: damaged or encrypted",
     ".xml": "XML that is neither HL7 aECG, GE MUSE nor Philips Sierra, or no XML",
     ".edf": "called EDF, but does not begin as one: damaged or encrypted",
-    ".dat": "a signal file whose WFDB header (.hea) is not beside it, or something else",
+    ".dat": "a signal file whose WFDB header (.hea) is not beside it or is damaged, or something else",
     ".mat": "a MATLAB file without a WFDB header (.hea) or a layout beside it, or something else",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -97,11 +98,15 @@ def _header_text(file: File) -> str:
 
 
 def _header_beside(file: File) -> File | None:
-    """The header of the signal file ``file``: of the same name, or less a number (``HR00001_1.dat``)."""
+    """The header of the signal file ``file``: of the same name, or less a number (``HR00001_1.dat``).
+
+    One that cannot be read names no file, so that it costs its neighbours nothing.
+    """
     for stem in dict.fromkeys((file.stem, file.stem.rpartition("_")[0])):
         header = file.with_name(f"{stem}{SUFFIX}")
-        if stem and header.is_file() and file.name in _header_text(header).split():
-            return header
+        with suppress(MalformedFile, OSError):
+            if stem and header.is_file() and file.name in _header_text(header).split():
+                return header
     return None
 
 

@@ -14,6 +14,7 @@ import soundfile
 from ibt_deploy.errors import BadUnits, InputError, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read as read_any
+from ibt_deploy.readers import task_of
 from ibt_deploy.readers.wfdb import read
 from ibt_deploy.records import Recording
 from tests.helpers.wfdb_records import raw_ecg, write_record
@@ -395,3 +396,14 @@ def test_where_the_system_allows_no_links(tmp_path: Path, monkeypatch: pytest.Mo
     path = written_by_wfdb(tmp_path, raw, "212")
     monkeypatch.setattr(Path, "symlink_to", refuse)
     np.testing.assert_array_equal(read(path)[0].signal, raw / 1000)
+
+
+def test_a_damaged_header_costs_its_neighbours_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.hea").write_bytes(bytes(1000))
+    stay = tmp_path / "x.psv"
+    stay.write_text("HR|O2Sat|Temp|SBP|MAP|ICULOS\n80|97|36.5|120|80|1\n")
+    assert task_of(stay) == "sepsis"
+    signal = tmp_path / "x.dat"
+    signal.write_bytes(bytes(1000))
+    with pytest.raises(UnsupportedFormat, match="damaged"):
+        task_of(signal)
