@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Literal
 
 from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
+from ibt_deploy.batch.columns import arrow
 from ibt_deploy.batch.items import Items, PlannedFiles
 from ibt_deploy.batch.job import LAYOUT, Format, Job
 from ibt_deploy.batch.local import LocalEngine
@@ -91,6 +91,8 @@ def run_batch(options: Options) -> Result:
     BundleError, DeviceError, MissingExtra
         The model cannot be used, or a package is missing.
     """
+    if options.format != "jsonl":
+        arrow()
     output = Output(Path(options.out))
     with _locked(output):
         _check_there(output, options)
@@ -206,7 +208,6 @@ def _planned(options: Options, output: Output) -> tuple[Items, Job]:
 
         plan = table_plan(new, options.sources)
         stays = opened_stays(options.sources, options.mapping, output.state)
-        print(stays.tables.report.text(), file=sys.stderr)
         items, fingerprint = stays, stays.tables.fingerprint
     import onnxruntime
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -90,6 +91,8 @@ def table_plan(path: Path, sources: Sequence[str]) -> Plan:
 def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path) -> TableStays:
     """The stays of the tables, in slices; what was brought into order before is taken as it is.
 
+    The columns are reported on standard error before doubtful ones are refused.
+
     Raises
     ------
     InputError
@@ -106,6 +109,7 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
         chosen = load_mapping(Path(mapping))
     paths = [Path(path) for path in table_files(sources)]
     tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB)
+    print(tables.report.text(), file=sys.stderr)
     slices = tables.slices(-(-tables.patients // part_size(tables.patients, _FEWEST_IN_PART)))
     found = TableStays(tables, tuple(slices), sum(1 for _ in tables.rejected()))
     if not len(found):

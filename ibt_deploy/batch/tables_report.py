@@ -87,14 +87,14 @@ class Report:
         for path, code, message in self.refused_files:
             yield f"not read: {path}: {message} ({code})"
         doubtful = {doubt.variable: doubt for doubt in self.doubts}
-        yield f"{'column':<17}{'unit':<14}{'values':>10}{'out of range':>14}" + _right(
+        yield f"{'column':<17}{'unit':<18}{'values':>10}{'out of range':>14}" + _right(
             "5 %", "median", "95 %"
         )
         for facts in self.columns:
             shown = [f"{facts.quantiles[i]:.4g}" for i in (0, 2, 4)] if facts.quantiles else []
             mark = "  doubtful" if facts.variable in doubtful else ""
             share = f"{facts.out_of_range_share:>13.2%} "
-            name = f"{facts.variable:<17}{facts.unit[:13]:<14}"
+            name = f"{facts.variable:<17}{_units(facts)[:17]:<18}"
             yield f"{name}{facts.values:>10}{share}{_right(*shown)}{mark}"
         for doubt in doubtful.values():
             yield f"doubtful: {doubt.message}"
@@ -107,6 +107,12 @@ class Report:
         )
         files = tuple((path, code, message) for path, code, message in found["refused_files"])
         return cls(**{**found, "columns": columns, "refused_files": files})
+
+
+def _units(facts: ColumnFacts) -> str:
+    """The unit of a column and, where another, that of the model, in which its numbers are shown."""
+    own = CANONICAL[facts.variable]
+    return facts.unit if (facts.factor, facts.offset) == (1.0, 0.0) else f"{facts.unit} -> {own}"
 
 
 def _right(*cells: str) -> str:

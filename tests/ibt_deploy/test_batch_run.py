@@ -23,7 +23,7 @@ from helpers.exports_ecg import bytes_of, write_export
 
 from ibt_deploy.batch import run
 from ibt_deploy.batch.run import Options, run_batch
-from ibt_deploy.errors import BatchError
+from ibt_deploy.errors import BatchError, MissingExtra
 from ibt_deploy.predictor import Predictor
 
 COUNT = 150
@@ -298,3 +298,12 @@ def test_the_report_needs_nothing_from_elsewhere(whole: Path) -> None:
     assert "truncated_file" in page
     for outside in ("http:", "https:", "src=", "href=", "@import", "url("):
         assert outside not in page
+
+
+def test_a_missing_package_is_said_before_anything_is_scored(
+    export: Path, ecg_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"ibt\[batch\]"):
+        run_batch(Options(sources=[str(export)], out=tmp_path / "o", bundle=ecg_bundle, device="cpu"))
+    assert not (tmp_path / "o").exists()

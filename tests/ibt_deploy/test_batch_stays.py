@@ -97,7 +97,7 @@ def test_number_of_workers_and_resuming_change_no_byte(
 
 
 def test_a_column_in_another_unit_is_refused_before_anything_is_scored(
-    table: Path, stay_bundle: Path, tmp_path: Path
+    table: Path, stay_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = pd.read_csv(table)
     rows["Temp"] = rows["Temp"] * 1.8 + 32
@@ -105,4 +105,5 @@ def test_a_column_in_another_unit_is_refused_before_anything_is_scored(
     rows.to_csv(other, index=False)
     with pytest.raises(InputError, match="Temp"):
         run_batch(Options(sources=[str(other)], out=tmp_path / "o", bundle=stay_bundle, device="cpu"))
+    assert "  doubtful\n" in capsys.readouterr().err, "whoever corrects it sees all columns"
     assert not (tmp_path / "o" / "predictions").exists()
