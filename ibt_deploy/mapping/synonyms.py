@@ -19,7 +19,7 @@ SBP: sbp systolic systolic_bp sys_bp sysbp bp_sys systolic_blood_pressure system
   noninvasivesystolic rr_sys rrsys nibp_sys nibp_systolic abp_sys abp_systolic sbp_ni
   blutdruck_systolisch systolisch art_sys
 MAP: map mbp mean_bp meanbp bp_mean mean_arterial_pressure systemicmean noninvasivemean mad mitteldruck
-  rr_mad nibp_mean abp_mean mbp_ni arterieller_mitteldruck art_mean
+  rr_mad rr_mittel rrmittel nibp_mean abp_mean mbp_ni arterieller_mitteldruck art_mean
 DBP: dbp diastolic diastolic_bp dias_bp diasbp bp_dia diastolic_blood_pressure systemicdiastolic
   noninvasivediastolic rr_dia rrdia nibp_dia nibp_diastolic abp_dia abp_diastolic dbp_ni
   blutdruck_diastolisch diastolisch art_dia
@@ -158,7 +158,7 @@ LABELS = ["sepsislabel", "sepsis_label"]
 
 MALE = frozenset({"m", "male", "man", "mann", "maennlich", "männlich"})
 FEMALE = frozenset({"f", "w", "female", "woman", "frau", "weiblich"})
-MEDICAL = ("micu", "medical", "internist", "medizinisch")
+MEDICAL = ("micu", "medical", "internist", "innere", "medizinisch")
 SURGICAL = ("sicu", "surgical", "chirurg")
 
 UNIT_IN_NAME: tuple[tuple[str, str], ...] = (

@@ -98,3 +98,13 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(InputError):
         suggested_mapping(path)
+
+
+def test_names_of_german_wards_and_pressures(tmp_path: Path) -> None:
+    path = tmp_path / "its.csv"
+    rows = [f"{i % 7};{1 + i // 7};80;82;{('Innere', 'Chirurgie')[i % 2]}" for i in range(ROWS)]
+    path.write_text("\n".join(["Fallnr;ICULOS;HF;RR mittel;Fachabteilung", *rows]), encoding="utf-8")
+    found = tomllib.loads(suggested_mapping(path))
+    assert found["columns"]["MAP"]["column"] == "RR mittel"
+    assert found["unit_type"]["medical"] == ["Innere"]
+    assert found["unit_type"]["surgical"] == ["Chirurgie"]
