@@ -27,6 +27,7 @@ def report_page(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleC
         _risks(summary, tally) if stays else _findings(tally, classes),
         _table("Refused", "refusals", "reason", summary["refused"], "Nothing was refused."),
         _table("Warnings", "records", "code", summary["warnings"], "No record carries a warning."),
+        _notes(summary),
         _model(summary),
     ]
     return (
@@ -148,6 +149,15 @@ def _table(title: str, count: str, what: str, rows: dict[str, int], nothing: str
         f"<section><h2>{title}</h2><table><thead><tr><th>{what}<th class=n>{count}</tr></thead>"
         f"<tbody>{body}</tbody></table></section>"
     )
+
+
+def _notes(summary: dict[str, Any]) -> str:
+    """How the columns of tables were read: conversions, hours, what was absent or ignored."""
+    notes = summary.get("tables", {}).get("notes", [])
+    if not notes:
+        return ""
+    body = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<section><h2>How the tables were read</h2><ul>{body}</ul></section>"
 
 
 def _model(summary: dict[str, Any]) -> str:

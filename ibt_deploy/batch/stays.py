@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MEMORY_MB = 1024
 _FEWEST_IN_PART = 256
 _REJECTED_IN_PART = 50_000
+_NOTES = 100
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class TableStays:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What was found about the columns before anything was scored."""
-        return asdict(self.tables.report)
+        """What was found about the columns before anything was scored, and how they were read."""
+        notes = dict.fromkeys(note for file in self.tables.files for note in file.notes)
+        return asdict(self.tables.report) | {"notes": list(islice(notes, _NOTES))}
 
     def size_of(self, part: int) -> int:
         """Patients, or refusals, in a part."""

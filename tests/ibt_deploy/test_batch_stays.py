@@ -107,3 +107,33 @@ def test_a_column_in_another_unit_is_refused_before_anything_is_scored(
         run_batch(Options(sources=[str(other)], out=tmp_path / "o", bundle=stay_bundle, device="cpu"))
     assert "  doubtful\n" in capsys.readouterr().err, "whoever corrects it sees all columns"
     assert not (tmp_path / "o" / "predictions").exists()
+
+
+def test_conversions_and_medians_are_said(table: Path, stay_bundle: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(table)
+    rows = rows[(rows.patient_id != "s007") & rows.patient_id.notna()]
+    same = {"O2Sat": "%", "SBP": "mmHg", "MAP": "mmHg", "Resp": "breaths/min"}
+    rows.assign(minutes=rows.ICULOS * 60 - 30, t=rows.Temp * 1.8 + 32)[
+        ["patient_id", "minutes", "t", *same]
+    ].to_csv(tmp_path / "t.csv", index=False)
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(
+        '[table]\npatient = "patient_id"\n[time]\nkind = "hours"\ncolumn = "minutes"\nunit = "min"\n'
+        '[columns.Temp]\ncolumn = "t"\nunit = "degF"\n'
+        + "".join(f'[columns.{name}]\ncolumn = "{name}"\nunit = "{unit}"\n' for name, unit in same.items())
+    )
+    out = tmp_path / "o"
+    options = Options(
+        sources=[str(tmp_path / "t.csv")],
+        out=out,
+        mapping=mapping,
+        bundle=stay_bundle,
+        device="cpu",
+        workers=1,
+    )
+    assert run_batch(options).tally.records == 59
+    notes = " ".join(json.loads((out / "summary.json").read_text())["tables"]["notes"])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for said in ("Temp from degF to", "medians within each hour"):
+        assert said in notes
+        assert said in page
