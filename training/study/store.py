@@ -47,7 +47,7 @@ def _read(path: Path) -> Arrays | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path) as content:
+        with path.open("rb") as file, np.load(file) as content:
             return dict(content)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
