@@ -75,6 +75,9 @@ class Sample:
         return Counter(cell for cell in self.columns[name] if cell.casefold() not in MISSING_WORDS)
 
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
 def sampled(path: Path) -> Sample:
     """The first rows of the file at ``path``.
 
@@ -119,6 +122,9 @@ def _parquet(path: Path) -> Sample:
 
 def _text(path: Path, head: bytes) -> Sample:
     data = _start(path, head)
+    if b"\0" in data:
+        what = "UTF-16 text" if data[:2] in UTF_16 else "a binary file, perhaps a spreadsheet"
+        raise MalformedFile(f"this is {what}; export the table as CSV in UTF-8", code="not_text")
     is_whole = len(data) < MOST_BYTES
     try:
         text, encoding = data.decode("utf-8-sig", errors="strict" if is_whole else "ignore"), "utf-8"

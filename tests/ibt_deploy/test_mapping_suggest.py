@@ -108,3 +108,15 @@ def test_names_of_german_wards_and_pressures(tmp_path: Path) -> None:
     assert found["columns"]["MAP"]["column"] == "RR mittel"
     assert found["unit_type"]["medical"] == ["Innere"]
     assert found["unit_type"]["surgical"] == ["Chirurgie"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("Fall;HF\n1;80\n".encode("utf-16"), "UTF-16"), (b"PK\x03\x04" + bytes(500), "spreadsheet")],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "its.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        suggested_mapping(path)
+    assert caught.value.code == "not_text"
