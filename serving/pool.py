@@ -7,6 +7,7 @@ behind it. Nobody waits for a batch to fill: what is alone is computed alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 from serving.problems import Problem
 
 SMOOTHING = 0.1
+CLOSE_SECONDS = 2.0
 
 
 class Work(Protocol):
@@ -89,7 +91,8 @@ class Pool:
         future: asyncio.Future[bytes] = loop.create_future()
 
         def done(answer: bytes | Exception) -> None:
-            loop.call_soon_threadsafe(_settle, future, answer)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever asked
+                loop.call_soon_threadsafe(_settle, future, answer)
 
         entry = _Waiting(work, done)
         with self._changed:
@@ -107,12 +110,17 @@ class Pool:
             entry.abandoned = True
 
     def close(self) -> None:
-        """Finish what is in the queue and end the threads."""
+        """Finish what is in the queue and end the threads.
+
+        Requests have been waited for by then: a thread that still computes was given up as too slow, and is
+        left to end with the process.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        given_up = time.monotonic() + CLOSE_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(given_up - time.monotonic(), 0))
 
     def _retry_after(self) -> int:
         return max(1, math.ceil(len(self._queue) * self._seconds / len(self._threads)))

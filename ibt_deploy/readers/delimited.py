@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ibt_deploy.errors import BadRows, MalformedFile
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 LONGEST_SHOWN = 40
+MOST_COLUMNS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,8 @@ class DelimitedTable:
     Raises
     ------
     MalformedFile
-        No header, a name that occurs twice, a row with more or fewer cells than the header, or a cell of
-        absurd length.
+        No header, more columns than any export has, a name that occurs twice, a row with more or fewer cells
+        than the header, or a cell of absurd length.
     """
 
     def __init__(self, text: str, delimiter: str) -> None:
@@ -62,8 +64,10 @@ class DelimitedTable:
         self._delimiter = delimiter
         self._plain = '"' not in text
         self._lines = lines[1:]
+        if lines[0].count(delimiter) >= MOST_COLUMNS:
+            raise MalformedFile(f"has more than {MOST_COLUMNS} columns", code="too_many_columns")
         self.names = tuple(name.strip() for name in self._cells(lines[0]))
-        doubled = sorted({name for name in self.names if name and self.names.count(name) > 1})
+        doubled = sorted(name for name, times in Counter(self.names).items() if name and times > 1)
         if doubled:
             raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
         width = len(self.names)

@@ -191,6 +191,7 @@ def test_length_of_a_stay(tmp_path: Path) -> None:
         (("|".join(NAMES) + "\n").encode(), "no_rows"),
         (("|".join(NAMES) + "\n" + "1|" * 30 + "1\n").encode(), "ragged_rows"),
         (("|".join([*NAMES, "HR"]) + "\n" + "1|" * 40 + "1\n").encode(), "doubled_column"),
+        (",".join([*NAMES, *map(str, range(300_000))]).encode(), "too_many_columns"),
         (("|".join(NAMES).replace("Temp", "temp") + "\n" + "1|" * 39 + "1\n").encode(), "misspelt_column"),
         (("|".join(NAMES[:39]) + "\n" + "1|" * 38 + "1\n").encode(), "missing_columns"),
         (b"HR|O2Sat|Temp|SBP|Age|ICULOS\n80|97|37|120|60|1\n", "missing_columns"),

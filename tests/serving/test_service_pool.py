@@ -124,6 +124,25 @@ def test_closing_finishes_what_waits() -> None:
     assert asyncio.run(main()) == [b"1"] * 5
 
 
+def test_closing_does_not_wait_for_what_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.pool.CLOSE_SECONDS", 0.2)
+    stuck = Task()
+
+    async def start() -> Pool:
+        made = Pool(1, 1, 4)
+        asking = asyncio.ensure_future(made.answer(stuck, 0.05))
+        await until(lambda: made.busy)
+        with pytest.raises(Problem):
+            await asking
+        return made
+
+    made = asyncio.run(start())
+    begun = time.monotonic()
+    made.close()
+    assert 0.1 < time.monotonic() - begun < 2
+    stuck.gate.set()
+
+
 def test_batched_requests_are_answered_as_single_ones(
     served: Any, client: Any, ecg_files: list[tuple[str, bytes]]
 ) -> None:
