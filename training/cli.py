@@ -12,6 +12,7 @@ import click
 
 from ibt_deploy.cli.group import Failure
 from ibt_deploy.errors import IbtError
+from training.tune.cli import tune
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -271,3 +272,6 @@ def curves(runs: tuple[Path, ...], plot: Path | None) -> None:
     if plot is not None:
         draw(read, plot)
         click.echo(f"drawn: {plot}", err=True)
+
+
+train.add_command(tune)

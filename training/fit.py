@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,8 +122,12 @@ class Fit:
         waited = len(self.history) - 1 - best["epoch"] if best else 0
         return len(self.history) >= fit.min_epochs and waited >= fit.patience
 
-    def run(self) -> dict[str, Any]:
-        """Train to the end, going on from ``last.pt`` if there is one; record of the best epoch."""
+    def run(self, keep_going: Callable[[list[dict[str, Any]]], bool] | None = None) -> dict[str, Any]:
+        """Train to the end, going on from ``last.pt`` if there is one; record of the best epoch.
+
+        ``keep_going`` is asked before every epoch but the very first, with the records of those done (a
+        search stops hopeless runs with it); after False the same call would ask again.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
         resumed = self._resume()
         fit, title = self.recipe.fit, f"{self.recipe.task} {self.recipe.method}"
@@ -134,7 +138,7 @@ class Fit:
                 f"{self.device}, {self.dtype}"
                 + (f", resumed after epoch {len(self.history)}" if resumed else "")
             )
-            while not self.finished:
+            while not self.finished and self._is_wanted(keep_going):
                 record = self._epoch(len(self.history), reporter)
                 reporter.say(epoch_line(record, fit.epochs))
                 self._warn_of_shrinkage(reporter)
@@ -142,6 +146,12 @@ class Fit:
         if best is None:
             raise DataError(f"{self.out}: no epoch was trained; fit.epochs is {fit.epochs}")
         return best
+
+    def _is_wanted(self, keep_going: Callable[[list[dict[str, Any]]], bool] | None) -> bool:
+        if keep_going is None or not self.history:
+            return True
+        wanted: bool = self.place.from_first(lambda: keep_going(self.history))
+        return wanted
 
     def _epoch(self, epoch: int, reporter: Reporter) -> dict[str, Any]:
         fit, source, seed = self.recipe.fit, self.source, self.recipe.seed

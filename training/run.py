@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def train(
     teacher: Path | None = None,
     opinion: Path | None = None,
     device: str = "auto",
+    keep_going: Callable[[list[dict[str, Any]]], bool] | None = None,
 ) -> dict[str, Any]:
     """Train as ``recipe`` says, or go on where ``out`` stopped; record of the best epoch.
 
@@ -77,4 +79,4 @@ def train(
             place=place,
             learnt_from={"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256},
         )
-        return fit.run()
+        return fit.run(keep_going)
