@@ -94,6 +94,7 @@ def run_batch(options: Options) -> Result:
     if options.format != "jsonl":
         arrow()
     output = Output(Path(options.out))
+    _require_free(output)
     with _locked(output):
         _check_there(output, options)
         try:
@@ -159,7 +160,7 @@ def _locked(output: Output) -> Iterator[None]:
 
 
 def _check_there(output: Output, options: Options) -> None:
-    """Whether the folder may be used as asked."""
+    """Whether a run that is there may be used as asked."""
     job = output.state / JOB
     if options.restart:
         if job.is_file():
@@ -173,13 +174,16 @@ def _check_there(output: Output, options: Options) -> None:
                 elif path.name != "lock":
                     path.unlink()
         return
-    if job.is_file():
-        if not options.resume:
-            state = "a finished run" if (output.path / SUMMARY).is_file() else "an unfinished run"
-            raise BatchError(
-                f"{output.path}: holds {state}; --resume goes on with it, "
-                "--restart removes it and begins anew"
-            )
+    if job.is_file() and not options.resume:
+        state = "a finished run" if (output.path / SUMMARY).is_file() else "an unfinished run"
+        raise BatchError(
+            f"{output.path}: holds {state}; --resume goes on with it, --restart removes it and begins anew"
+        )
+
+
+def _require_free(output: Output) -> None:
+    """Refuse a folder with something else in it, before anything is written there."""
+    if (output.state / JOB).is_file() or not output.path.is_dir():
         return
     others = [path.name for path in output.path.iterdir() if path != output.state]
     if others:

@@ -307,3 +307,14 @@ def test_a_missing_package_is_said_before_anything_is_scored(
     with pytest.raises(MissingExtra, match=r"ibt\[batch\]"):
         run_batch(Options(sources=[str(export)], out=tmp_path / "o", bundle=ecg_bundle, device="cpu"))
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_with_something_else_stays_as_it_is(
+    export: Path, ecg_bundle: Path, tmp_path: Path, restart: bool
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    options = Options(sources=[str(export)], out=tmp_path, bundle=ecg_bundle, device="cpu", restart=restart)
+    with pytest.raises(BatchError, match=r"thesis\.tex"):
+        run_batch(options)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
