@@ -98,6 +98,9 @@ def _is_table(path: Path) -> bool:
     return bool(suffixes) and suffixes[-1] in SUFFIXES and not path.name.startswith(".")
 
 
+HEAD_BYTES = 4096
+
+
 def surveyed(path: Path, mapping: Mapping | None) -> TableFile:
     """Look through one file.
 
@@ -108,7 +111,9 @@ def surveyed(path: Path, mapping: Mapping | None) -> TableFile:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(8)
+            head = file.read(HEAD_BYTES)
+            if b"\0" in head and not head.startswith((PARQUET_MAGIC, *MAGIC)):
+                raise MalformedFile("is no text", code="not_text")
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if head.startswith(PARQUET_MAGIC):

@@ -123,8 +123,7 @@ class StayMaker:
                     self._check(part)
                 yield self._stay(part, file)
             except InputError as error:
-                where = file.path if file.is_one_stay else f"{file.path}, patient {part.patients[0]}"
-                yield error.at(where)
+                yield error.at(self._place(part, 0))
 
     @staticmethod
     def _odd(block: Block) -> npt.NDArray[np.bool_]:
@@ -137,10 +136,11 @@ class StayMaker:
         return np.asarray(odd)
 
     def _check(self, part: Block) -> None:
-        for fault in part.faults:
+        for row, fault in enumerate(part.faults):
             if fault is not None:
                 code, _, message = fault.partition(FAULT)
-                raise (BadRows if code == "not_a_number" else MalformedFile)(message, code=code)
+                kind = BadRows if code == "not_a_number" else MalformedFile
+                raise kind(message, where=self._place(part, row), code=code)
         places = np.argwhere(np.isinf(part.values)).tolist()
         if places:
             row, column = places[0]
@@ -151,6 +151,11 @@ class StayMaker:
             f"row {self._row(part, row)}: ICULOS {iculos[row]:g} and hour {hour[row]:g} differ",
             code="hours_differ",
         )
+
+    def _place(self, part: Block, row: int) -> str:
+        """The file of a row, and the patient where it holds several."""
+        file = self._files[int(part.files[row])]
+        return file.path if file.is_one_stay else f"{file.path}, patient {part.patients[row]}"
 
     def _stay(self, part: Block, file: FileFacts) -> Stay:
         notes: tuple[str, ...] = ()

@@ -469,3 +469,23 @@ def test_real_stays_through_other_units(root: Path, opened: Open) -> None:
     assert isinstance(stay, Stay)
     expected = single.read(root / "examples" / "stay.psv")[0]
     np.testing.assert_array_equal(stay.values.astype(np.float32), expected.values.astype(np.float32))
+
+
+def test_a_damaged_row_is_named_with_its_own_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text(f"{HEADER}\n{row('x', 1)}\n{row('y', 1)}\n")
+    second.write_text(f"{HEADER}\n{row('x', 2)}\n{row('y', 2)[:-3].rpartition(',')[0]}\n")
+    tables = open_tables([first, second], None, work=tmp_path / "w", memory_mb=1024)
+    refused = [item for part in tables.slices(1) for item in tables.read(part) if isinstance(item, Refusal)]
+    assert [(item.code, item.message.startswith(f"{second}, ")) for item in refused] == [
+        ("ragged_rows", True)
+    ]
+
+
+def test_a_huge_file_that_is_no_text_is_refused_by_its_beginning(tmp_path: Path) -> None:
+    huge = tmp_path / "a.csv"
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "b.csv").write_text(f"{HEADER}\n{row('x', 1)}\n")
+    tables = open_tables([huge, tmp_path / "b.csv"], None, work=tmp_path / "w", memory_mb=1024)
+    assert [(path, code) for path, code, _ in tables.report.refused_files] == [(str(huge), "not_text")]
