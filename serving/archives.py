@@ -15,6 +15,8 @@ from serving.settings import Settings
 from serving.uploads import plain_name
 
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others are rare, slow, and shrink emptiness a millionfold."""
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 """What zipfile raises at archives that are damaged, encrypted or packed in ways it does not know."""
 
@@ -69,6 +71,8 @@ def _zipped(content: bytes, left: int, settings: Settings) -> Iterator[tuple[str
             raise Problem("too_many_parts", f"The archive holds more than {settings.parts} files.")
         for entry in members:
             name = _member_name(entry)
+            if entry.compress_type not in METHODS:
+                raise NotImplementedError
             with archive.open(
                 entry
             ) as stream:  # the stated size may be a lie, so that one byte more is asked for

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -59,6 +60,7 @@ def run(
         port=port,
         workers=workers,
         backlog=BACKLOG,
+        http=_http(),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -81,6 +83,15 @@ def run(
     with tempfile.TemporaryDirectory(prefix="ibt-figures-") as folder:
         os.environ[MULTIPROCESS_FOLDER] = folder
         _Workers(config, [listening]).run()
+
+
+def _http() -> Any:
+    """What parses HTTP: httptools within bounds where it is installed, else h11, which has its own."""
+    try:
+        from serving.heads import BoundedHeads
+    except ModuleNotFoundError:
+        return "auto"
+    return BoundedHeads
 
 
 class _Workers(Multiprocess):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
 from ibt_deploy.files import MemoryFile, MemoryFolder
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
@@ -22,6 +22,8 @@ from serving.settings import Settings
 
 FORMAT = "JSON"
 MOST_COLUMNS = 200
+LONGEST_LINE = 2**16
+"""Bytes; a line of millions of cells would keep a thread for minutes."""
 WORDS = frozenset((PATIENT, HOSPITAL))
 _NAME = re.compile(r"[\w .()%/+-]{1,64}")
 _WORD = re.compile(r"[\w .:+-]{1,64}")
@@ -49,13 +51,16 @@ def from_text(name: str, text: bytes, settings: Settings) -> Stays:
     """
     if text.startswith(PARQUET_MAGIC) or name.lower().endswith(".parquet"):
         raise UnsupportedFormat("Parquet is not taken here; send CSV, PSV or JSON", where=name)
-    if text.count(b"\n") + text.count(b"\r") > 2 * settings.rows + 2:
+    if max(text.count(b"\n"), text.count(b"\r")) > settings.rows + 1:
         raise _too_many(settings)
-    header = text.lstrip().splitlines()[:1] or [b""]
+    lines = text.splitlines()
+    if max(map(len, lines), default=0) > LONGEST_LINE:
+        raise MalformedFile(f"a line is longer than {LONGEST_LINE} bytes", where=name)
+    header = next((line for line in lines if line.strip()), b"")
     items = list(_read(MemoryFolder({name: text}) / name))
     if sum(len(item.values) for item in items if isinstance(item, Stay)) > settings.rows:
         raise _too_many(settings)
-    return Stays(items, bool(_PATIENT_COLUMN.search(header[0])))
+    return Stays(items, bool(_PATIENT_COLUMN.search(header)))
 
 
 def from_json(value: Any, settings: Settings, record: str | None) -> Stays:

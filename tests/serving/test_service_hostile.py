@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.json_text import parsed
+from serving.problems import Problem
+
 ECG, STAY, NEXT = "/v1/arrhythmia", "/v1/sepsis", "/v1/sepsis/next"
 JSON = {"content-type": "application/json"}
 HEADER = b"x 1 500 %s\nx.dat 16 1000(0)/mV 16 0 0 0 0 I\n"
@@ -153,6 +156,29 @@ def test_bombs(within: Callable[..., Any]) -> None:
         refused(within(ECG, **form(("x.zip", zipped(**{f"{i}": b"" for i in range(40)})))))
         == "too_many_parts"
     )
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_packed_in_slow_ways(within: Callable[..., Any], method: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        archive.writestr("x.hea", bytes(2**24))
+    assert refused(within(ECG, **form(("x.zip", out.getvalue())))) == "bad_compression"
+
+
+@pytest.mark.parametrize(
+    "table", [b"HR," * 100_000, b"ICULOS|HR\n1|80\n" + b"|" * 100_000, b'"' + b"a" * 100_000]
+)
+def test_tables_with_endless_lines(within: Callable[..., Any], table: bytes) -> None:
+    answer = within(STAY, content=table, headers={"content-type": "text/csv"})
+    assert refused(answer, 422) == "malformed_file"
+
+
+@pytest.mark.parametrize("value", [b"1,", b"[],", b"null,"])
+def test_json_of_too_many_values(value: bytes) -> None:
+    with pytest.raises(Problem) as refusal:
+        parsed(b"[" + value * 5_000_001 + b"1]", 8)
+    assert refusal.value.code == "body_too_large"
 
 
 def test_archives_with_tricks(within: Callable[..., Any]) -> None:
