@@ -47,7 +47,7 @@ def cka_maps(
         rows = max(np.shape(m)[0] for m in matrices.values())
         cell = min(3.6 / rows, 0.8)
         inches = sum(max(cell * w, 1.5) for w in width) + 0.75 * len(width) + 1.3
-        figure = new_figure(inches, cell * rows + 1.45, images=True)
+        figure = new_figure(inches, cell * rows + 1.7, images=True)
         panels = figure.subplots(
             1, len(width), squeeze=False, width_ratios=[max(cell * w, 1.5) for w in width]
         )[0]
@@ -136,7 +136,7 @@ def attention_maps(
         bar = figure.colorbar(image, ax=panels, extend="both", fraction=0.03, pad=0.01, shrink=0.95)
         bar.set_label("mean weight (log scale)")
         bar.minorticks_off()
-        ticks = [step * 10.0**power for power in range(-9, 1) for step in (1, 2, 3, 5, 7)]
+        ticks = [step * 10.0**power for power in range(-9, 1) for step in (1, 1.5, 2, 3, 5, 7)]
         bar.set_ticks(inside := [t for t in ticks if low <= t <= high], labels=[f"{t:g}" for t in inside])
         if reached is None:
             bar.ax.axhline(1 / np.shape(matrix)[1], color="white", linewidth=2)
