@@ -112,6 +112,21 @@ def test_requests_under_way_are_finished_at_sigterm_and_new_ones_are_refused(roo
         assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.parametrize(
+    "header", [b"X-Long: " + b"a" * 2**20, b"\r\n".join([b"X-Many: " + b"a" * 1000] * 2000)]
+)
+def test_a_head_without_end_is_refused(service: str, header: bytes) -> None:
+    host, port = service.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        try:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
+            answer = connection.recv(100)
+        except ConnectionError:  # closed while there was still more to send
+            answer = b""
+    assert answer.startswith(b"HTTP/1.1 431 ") or not answer
+    assert httpx.get(f"{service}/livez").status_code == 200
+
+
 def test_workers_share_figures_and_the_key_of_states(root: Path) -> None:
     with running(root, "--workers", "2", "--threads", "1") as (process, address):
         state, asked = None, 0
