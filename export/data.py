@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.evaluation.subgroups import UNKNOWN, age_bands
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing
 from ibt_deploy.records import Recording, Stay
@@ -32,8 +33,6 @@ Bools = npt.NDArray[np.bool_]
 Strings = npt.NDArray[np.str_]
 
 MICROVOLTS = 1000.0
-UNKNOWN = "unknown"
-AGE_BANDS = ((40, "under 40"), (65, "40-64"), (80, "65-79"), (1000, "80 and over"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,13 +271,3 @@ def _strings(column: pd.Series[Any]) -> Strings:
 
 def _named(values: Strings, known: set[str]) -> Strings:
     return np.where(np.isin(values, sorted(known)), values, UNKNOWN)
-
-
-def age_bands(ages: npt.NDArray[np.float64]) -> Strings:
-    """The age band of each age in years; ``unknown`` for NaN and for what is no age."""
-    bands = np.full(len(ages), UNKNOWN, dtype="U16")
-    lower = 0
-    for upper, name in AGE_BANDS:
-        bands[(ages >= lower) & (ages < upper)] = name
-        lower = upper
-    return bands

@@ -12,8 +12,8 @@ from export.decide import Decisions
 from export.figures import calibration_figures, compared, figures, number, reliability_bins
 from export.scored import Answers
 from ibt_deploy.metrics import bootstrap
-from ibt_deploy.metrics.alarms import HOURS_PER_DAY, AlarmPolicy, alarm_statistics, policy_alarms
-from ibt_deploy.metrics.sepsis import EARLIEST, LATEST, onset_rows, stay_of_row
+from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_statistics, policy_alarms
+from ibt_deploy.metrics.sepsis import stay_of_row
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -82,37 +82,13 @@ def _alarms(part: StayPart, risk: Floats, threshold: float, draws: int) -> dict[
     policy = AlarmPolicy()
     given = policy_alarms(risk, part.offsets, threshold, policy)
     found = alarm_statistics(part.labels, given, part.offsets)
-    return figures(alarm_rates(part, given), len(part), draws) | {
+    return figures(bootstrap.alarm_rates(part.labels, given, part.offsets), len(part), draws) | {
         "alarms": found.n_alarms,
         "patient_days": number(found.patient_days),
         "number_needed_to_evaluate": number(found.number_needed_to_evaluate),
         "lead_time_hours": [number(hours) for hours in found.lead_time],
         "only_after_onset": number(found.only_after_onset),
         "silence_hours": policy.silence,
-    }
-
-
-def alarm_rates(part: StayPart, alarms: Bools) -> dict[str, bootstrap.Statistic]:
-    """Sensitivity, PPV and rate of alarms given, as statistics of the stays.
-
-    What counts is defined in :mod:`ibt_deploy.metrics.alarms`, whose :func:`alarm_statistics` gives the same
-    values for all stays together.
-    """
-    stay = stay_of_row(part.offsets, len(part.labels))
-    onset = onset_rows(part.labels, part.offsets)
-    from_onset = np.arange(len(part.labels)) - part.offsets[:-1][stay] - onset[stay]
-    right = alarms & (from_onset >= EARLIEST) & (from_onset <= LATEST)
-    n = len(part)
-    per_stay = {
-        "given": np.bincount(stay, alarms, n),
-        "right": np.bincount(stay, right, n),
-        "hours": np.bincount(stay, minlength=n) / HOURS_PER_DAY,
-    }
-    each = np.arange(n)
-    return {
-        "sensitivity": bootstrap.ratio(per_stay["right"] > 0, ~np.isnan(onset), each),
-        "ppv": bootstrap.ratio(per_stay["right"], per_stay["given"], each),
-        "alarms_per_100_patient_days": bootstrap.ratio(100 * per_stay["given"], per_stay["hours"], each),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from export.data import AGE_BANDS, UNKNOWN
+from ibt_deploy.evaluation.subgroups import AGE_BANDS, UNKNOWN
 
 T = TypeVar("T")
 NOTHING = "-"

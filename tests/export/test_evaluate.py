@@ -13,17 +13,18 @@ import pytest
 from helpers.exports import reseal
 from sklearn.metrics import roc_auc_score
 
-from export.data import EcgPart, StayPart, age_bands, open_data
+from export.data import EcgPart, StayPart, open_data
 from export.decide import Decisions, Point, ecg_decisions, evaluable_classes, stay_decisions
 from export.evaluate_ecg import FIXED, ecg_evaluation, macro_auroc
-from export.evaluate_stay import alarm_rates, stay_comparison, stay_evaluation
+from export.evaluate_stay import stay_comparison, stay_evaluation
 from export.figures import number
 from export.scored import Answers, over_windows
 from ibt_deploy.calibration import FittedCalibration
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.contract import Calibration
 from ibt_deploy.errors import ExportError
-from ibt_deploy.metrics import arrhythmia
+from ibt_deploy.evaluation.subgroups import age_bands
+from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.alarms import alarm_statistics, policy_alarms
 from ibt_deploy.metrics.sepsis import utility
 from ibt_deploy.thresholds import decisions as decisions_of
@@ -135,7 +136,7 @@ def test_alarm_rates_are_those_of_the_alarm_statistics() -> None:
         given = policy_alarms(risk, part.offsets, threshold)
         expected = alarm_statistics(part.labels, given, part.offsets)
         everybody = np.ones((1, len(part)))
-        for name, statistic in alarm_rates(part, given).items():
+        for name, statistic in bootstrap.alarm_rates(part.labels, given, part.offsets).items():
             np.testing.assert_allclose(statistic(everybody)[0], getattr(expected, name), rtol=1e-12)
 
 
