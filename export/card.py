@@ -13,10 +13,11 @@ from export.card_ecg import ecg_sections
 from export.card_stay import stay_sections
 from export.contract import seal
 from export.curves import curves_svg
-from export.markdown import bullets, count, decimal, table
+from export.markdown import bullets
 from ibt_deploy.bundle import CONTRACT
 from ibt_deploy.errors import BundleError
 from ibt_deploy.predictions import NOTICE
+from ibt_deploy.render.markdown import count, decimal, table
 
 CARD, PICTURE = "card.md", "curves.svg"
 

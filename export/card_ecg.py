@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.markdown import count, counted, decimal, in_order, ranged, table
+from export.markdown import counted, in_order, ranged
 from export.sections import Sections
+from ibt_deploy.render.markdown import count, decimal, table
 
 PARTS = ("train", "validation", "test")
 TITLES = {"source": "source", "sex": "sex", "age": "age"}

@@ -72,10 +72,9 @@ def _zipped(content: bytes, left: int, settings: Settings) -> Iterator[tuple[str
         for entry in members:
             name = _member_name(entry)
             if entry.compress_type not in METHODS:
-                raise NotImplementedError
-            with archive.open(
-                entry
-            ) as stream:  # the stated size may be a lie, so that one byte more is asked for
+                raise zipfile.BadZipFile("another method of compression")
+            with archive.open(entry) as stream:
+                # the stated size may be a lie, so that one byte more is asked for
                 data = stream.read(left + 1)
             left -= len(data)
             if left < 0:

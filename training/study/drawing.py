@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ibt_deploy.render.markdown import count
 from training.study.claims import TITLES
 from training.study.decisions import TUNED
 from training.study.figures import write
@@ -15,7 +16,7 @@ from training.study.figures_bedside import AlarmCurve, ReliabilityPanel, alarm_c
 from training.study.figures_blocks import attention_numbers
 from training.study.figures_matrices import attention_maps, cka_maps
 from training.study.figures_scores import BarPanel, CurvePanel, bar_chart, learning_curves
-from training.study.markdown import at, count
+from training.study.markdown import at
 from training.study.measures import FREE
 from training.study.report_shipped import EVERYBODY
 from training.study.report_words import FIGURES

@@ -72,6 +72,19 @@ class Look:
     marker: str
     dashes: str | tuple[int, tuple[int, ...]]
 
+    @property
+    def points(self) -> dict[str, Any]:
+        """Arguments of ``Axes.errorbar`` for a course of estimates with intervals."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "linestyle": self.dashes,
+            "markersize": 5.5,
+            "markeredgecolor": INK,
+            "markeredgewidth": 0.5,
+            "capsize": 2,
+        }
+
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart
 LOOKS: dict[str, Look] = {

@@ -81,16 +81,10 @@ def _reliability(axes: Axes, panel: ReliabilityPanel, top: float) -> None:
             [float(b["predicted"]) for b in bins],
             [float(b["observed"]) for b in bins],
             errors_of(list(estimates)),
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.dashes,
-            markersize=5.5,
-            markeredgecolor=INK,
-            markeredgewidth=0.5,
-            capsize=2,
             linewidth=1.4,
             elinewidth=0.9,
             label=f"{name} (n = {sum(int(b['n']) for b in bins):,})",
+            **style.points,
         )
     for axis, scale, limits in (
         (axes.xaxis, axes.set_xscale, axes.set_xlim),

@@ -9,7 +9,6 @@ import numpy as np
 
 from training.study.figures import (
     GREY,
-    INK,
     Estimate,
     annotate,
     errors_of,
@@ -85,16 +84,10 @@ def _number(axes: Axes, name: str, methods: Mapping[str, Mapping[str, Sequence[E
             1 + np.arange(len(estimates)) + aside,
             [value_of(e) for e in estimates],
             errors_of(estimates),
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.dashes,
-            markersize=5.5,
-            markeredgecolor=INK,
-            markeredgewidth=0.5,
-            capsize=2,
             linewidth=1.5,
             elinewidth=1.0,
             label=style.label,
+            **style.points,
         )
     axes.set_xticks(range(1, blocks + 1))
     axes.set_xlabel("block")

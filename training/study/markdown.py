@@ -1,41 +1,24 @@
-"""Markdown of the report: tables, and figures as a reader wants them."""
+"""Figures of the study as cells of its report: value, interval, seeds, and what was not run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOT_RUN, UNDEFINED = "not run", "-"
+from ibt_deploy.render.markdown import UNDEFINED, bounds, decimal
 
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table; columns whose title ends in ``>`` are aligned to the right."""
-    titles = [title.removesuffix(">") for title in header]
-    rule = ["---:" if title.endswith(">") else "---" for title in header]
-    lines = ([cell.replace("|", "\\|") for cell in row] for row in (titles, rule, *rows))
-    return ["", *(f"| {' | '.join(line)} |" for line in lines), ""]
-
-
-def decimal(value: float | None, digits: int = 3) -> str:
-    """A number, never minus zero; a dash where it is undefined."""
-    if value is None:
-        return UNDEFINED
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def bounds(interval: Sequence[float | None] | None, digits: int = 3, *, signed: bool = False) -> str:
-    """``0.790-0.833``, or with ``to`` where a dash could be read as a minus; empty for no interval."""
-    if interval is None:
-        return ""
-    low, high = (signed_decimal(b, digits) if signed else decimal(b, digits) for b in interval)
-    return f"{low}{' to ' if signed or '-' in low + high else '-'}{high}"
+NOT_RUN = "not run"
 
 
 def signed_decimal(value: float | None, digits: int = 3) -> str:
     """A difference with its sign."""
     text = decimal(value, digits)
     return text if value is None or text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def signed_bounds(interval: Sequence[float | None] | None, digits: int = 3) -> str:
+    """``-0.012 to +0.034``; empty for no interval."""
+    return "" if interval is None else " to ".join(signed_decimal(bound, digits) for bound in interval)
 
 
 def cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
@@ -58,7 +41,7 @@ def gap(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
         return UNDEFINED
     text = signed_decimal(figure["value"], digits)
     if figure.get("interval"):
-        text += f" ({bounds(figure['interval'], digits, signed=True)})"
+        text += f" ({signed_bounds(figure['interval'], digits)})"
     text = f"**{text}**" if figure.get("resolved") else text
     return text + _seeds(figure, digits)
 
@@ -67,11 +50,6 @@ def _seeds(figure: Mapping[str, Any], digits: int) -> str:
     if len(figure.get("per_seed", {})) < 2:
         return ""
     return f" [{bounds(figure['range'], digits)}]"
-
-
-def count(value: int) -> str:
-    """A whole number with thousands."""
-    return f"{value:,}"
 
 
 def image(title: str, path: str) -> list[str]:

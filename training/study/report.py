@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ibt_deploy.render.markdown import count, table
 from training.study.claims import FAILED, HELD, NOT_RUN, NOT_SEEN, SEEN, UNRESOLVED
-from training.study.markdown import bounds, count, signed_decimal, table
+from training.study.markdown import signed_bounds, signed_decimal
 from training.study.paper import CITATION
 from training.study.report_sections import sections
 from training.study.report_words import data_line
@@ -58,7 +59,7 @@ def _answers(results: Mapping[str, Any]) -> list[str]:
 def _difference(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "not run"
-    interval = bounds(found["interval"], signed=True)
+    interval = signed_bounds(found["interval"])
     return f"{signed_decimal(found['value'])}{', ' + interval if interval else ''}"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ibt_deploy.render.markdown import count, table
 from training.study.claims import NAMES, TITLES
 from training.study.decisions import TUNED
-from training.study.markdown import NOT_RUN, at, cell, count, gap, image, table
+from training.study.markdown import NOT_RUN, at, cell, gap, image
 from training.study.measures import FREE
 from training.study.report_words import purpose_of, set_name, source
 from training.study.tables import METHODS

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ibt_deploy.render.markdown import count, decimal, table
 from training.study.claims import NAMES, TITLES
 from training.study.decisions import FIXED, TUNED
-from training.study.markdown import NOT_RUN, at, cell, count, decimal, gap, image, table
+from training.study.markdown import NOT_RUN, at, cell, gap, image
 from training.study.measures import FREE
 from training.study.report_more import (
     controls_section,

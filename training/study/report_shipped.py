@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from training.study.markdown import at, cell, count, decimal, image, table
+from ibt_deploy.render.markdown import count, decimal, table
+from training.study.markdown import at, cell, image
 
 EVERYBODY = "all"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from training.study.markdown import count
+from ibt_deploy.render.markdown import count
 from training.study.study import LEFT_OUT
 
 FIGURES = {
