@@ -141,7 +141,8 @@ def attend_rows_and_queries(attention: Attention, z: Tensor) -> Tensor:
     """Attention within ``z``, rows followed by as many queries, ``(batch, 2 * hours, dim)``.
 
     A row sees the rows up to its own, a query the rows up to its hour and itself. The half of the scores that
-    such a mask would empty is not computed: training on stays of 300 hours takes half the time, on 40 as long.
+    such a mask would empty is not computed: on stays of 300 hours training takes half the time, on stays of
+    40 hours as long.
     """
     hours = z.shape[1] // 2
     q, k, v = attention.project(z)
