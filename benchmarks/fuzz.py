@@ -1,22 +1,31 @@
 """Coverage-guided fuzzing of the readers: ``python -m benchmarks.fuzz READER --seconds 300``.
 
-Nothing but the error tree may come out of a reader, whatever it is given, within 2 s and 512 MB. What breaks
-this is written to ``--out`` (``crash-...``), and said again by ``python -m benchmarks.fuzz READER FILE``.
+Nothing but the error tree may come out of a reader, whatever it is given, within 2 s of processor time and
+512 MB. What breaks this is written to ``--out`` (``READER-finding-...``), each kind once, while the search
+goes on; it is said again by ``python -m benchmarks.fuzz READER FILE``.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
-import tempfile
+import time
+import traceback
 import warnings
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST_INPUT = 1 << 16
+LONGEST_INPUT = 1 << 18
+INSTRUMENTED = ("ibt_deploy.readers",)
+PARSERS = {"dicom": ("pydicom.filereader", "pydicom.filebase", "pydicom.dataset", "pydicom.values")}
+"""Modules of other packages whose coverage leads the search too."""
 
 
 @click.command()
@@ -36,43 +45,98 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
     warnings.simplefilter("ignore")
     if reader == "all":
         sys.exit(_all(seconds, out))
-    with atheris.instrument_imports(include=["ibt_deploy.readers"]):
+    with atheris.instrument_imports(include=[*INSTRUMENTED, *PARSERS.get(reader, ())]):
         _load(reader)
     from tests.helpers.guard import bounded, try_reader
     from tests.helpers.seeds import packed, seeds, unpacked
 
-    def one_input(data: bytes) -> None:
-        found = unpacked(data)
-        with bounded():
-            try_reader(reader, found)
-
     if file is not None:
-        found = unpacked(file.read_bytes())
         with bounded():
-            click.echo(try_reader(reader, found))
+            click.echo(try_reader(reader, unpacked(file.read_bytes())))
         return
+    from benchmarks.fuzz_mutator import mutation
+
     shared = ROOT.parent / "shared"
     corpus = out / reader
     corpus.mkdir(parents=True, exist_ok=True)
     for number, files in enumerate(seeds(reader, shared if shared.is_dir() else None)):
         data = packed(files)
+        outcome = try_reader(reader, unpacked(data))  # loads, too, what is loaded when first needed
+        click.echo(f"seed {next(iter(files))}, {len(data)} bytes: {outcome}")
         if len(data) <= LONGEST_INPUT:
             (corpus / f"seed-{number}").write_bytes(data)
-    options = [f"-max_total_time={seconds}", f"-max_len={LONGEST_INPUT}", "-timeout=60", "-rss_limit_mb=4096"]
-    options += [f"-artifact_prefix={out}/{reader}-", "-print_final_stats=1", "-verbosity=0"]
-    with tempfile.TemporaryDirectory() as new:
-        atheris.Setup([sys.argv[0], *options, new, str(corpus)], one_input)
-        atheris.Fuzz()
+    search = Search(reader, seconds, out)
+
+    def one_input(data: bytes) -> None:
+        found = unpacked(data)
+        try:
+            with bounded():
+                outcome = try_reader(reader, found)
+        except Exception as error:  # noqa: BLE001
+            outcome = search.finding(data, error)
+        search.count(outcome)
+
+    def mutate(data: bytes, longest: int, seed: int) -> bytes:
+        return mutation(data, longest, seed, atheris.Mutate)
+
+    options = [f"-max_len={LONGEST_INPUT}", "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1"]
+    options += [f"-artifact_prefix={out}/{reader}-", f"-max_total_time={seconds + 60}"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one_input, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+class Search:
+    """What came of the inputs so far; ends the process when the time is over.
+
+    Parameters
+    ----------
+    reader, seconds, out
+        As of the command.
+    """
+
+    def __init__(self, reader: str, seconds: float, out: Path) -> None:
+        self._reader, self._out = reader, out
+        self._start = time.monotonic()
+        self._seconds = seconds
+        self._outcomes: Counter[str] = Counter()
+        self._findings: set[str] = set()
+
+    def finding(self, data: bytes, error: Exception) -> str:
+        """Write down an input that broke the rules, once for each place in our code; its name."""
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in frames if "ibt_deploy" in frame.filename] or frames
+        place = f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
+        if place not in self._findings:
+            self._findings.add(place)
+            name = f"{self._reader}-finding-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+            (self._out / name).write_bytes(data)
+            click.echo(f"FOUND {place}: {str(error)[:200]} -> {name}")
+        return f"FOUND {place}"
+
+    def count(self, outcome: str) -> None:
+        """One more input of this outcome."""
+        self._outcomes[outcome] += 1
+        took = time.monotonic() - self._start
+        if took > self._seconds:
+            corpus = sum(1 for _ in (self._out / self._reader).iterdir())
+            done: Any = self._outcomes.total()
+            click.echo(f"{self._reader}: {done} executions in {took:.0f} s, corpus {corpus}")
+            for name, times in self._outcomes.most_common():
+                click.echo(f"  {times:8} {name}")
+            sys.stdout.flush()
+            os._exit(1 if self._findings else 0)  # libFuzzer's own way out takes no exit status
 
 
 def _load(reader: str) -> None:
-    """Import a reader and, that its parts are instrumented too, the modules named after it."""
+    """Import the readers, that their parts are instrumented too."""
     folder = ROOT / "ibt_deploy" / "readers"
     if not (folder / f"{reader}.py").is_file():
         known = import_module("ibt_deploy.readers").READERS
         raise click.ClickException(f"no reader {reader!r}; there are {', '.join(known)} and 'all'")
-    for path in sorted(folder.glob(f"{reader}*.py")):
+    for path in sorted(folder.glob("*.py")):
         import_module(f"ibt_deploy.readers.{path.stem}")
+    for module in PARSERS.get(reader, ()):
+        import_module(module)
 
 
 def _all(seconds: int, out: Path) -> int:
@@ -80,18 +144,8 @@ def _all(seconds: int, out: Path) -> int:
     known = import_module("ibt_deploy.readers").READERS
     broken = 0
     for reader in known:
-        click.echo(f"{reader}:")
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.fuzz",
-            reader,
-            "--seconds",
-            str(seconds),
-            "--out",
-            str(out),
-        ]
-        broken += subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+        command = [sys.executable, "-m", "benchmarks.fuzz", reader, "--seconds", str(seconds)]
+        broken += subprocess.run([*command, "--out", str(out)], cwd=ROOT, check=False).returncode != 0
     return broken
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -31,7 +33,10 @@ REAL: Mapping[str, tuple[str, ...]] = {
     "muse": ("muse_xml/*.xml",),
     "philips": ("philips/*.xml",),
     "scp": ("trio/*.scp", "scp_vendor/*"),
+    "wfdb": ("wfdb/*.hea",),
 }
+SHORT_SIGNAL = 8_000
+"""Bytes of a real signal file that are kept, and characters of numbers of a real text."""
 
 
 def packed(files: Files) -> bytes:
@@ -57,8 +62,25 @@ def seeds(reader: str, shared: Path | None = None) -> list[Files]:
     if shared is not None:
         for pattern in REAL.get(reader, ()):
             paths = sorted((shared / "data" / "formats").glob(pattern))
-            made += [{path.name: path.read_bytes()} for path in paths if path.stat().st_size <= LARGEST_REAL]
+            made += [_real(path) for path in paths if path.stat().st_size <= LARGEST_REAL]
     return made
+
+
+def _real(path: Path) -> Files:
+    """A real file, without most of its numbers where it would be large, and what its header names."""
+    content = path.read_bytes()
+    if path.suffix == ".hea":
+        content = re.sub(rb"\A(\S+ \d+ \S+) \d+", rb"\1", content)
+        named = {line.split()[0] for line in content.decode("latin-1").splitlines()[1:] if line.split()}
+        beside = {name: path.with_name(name) for name in sorted(named) if "/" not in name}
+        return {path.name: content} | {
+            name: file.read_bytes()[:SHORT_SIGNAL] for name, file in beside.items() if file.is_file()
+        }
+    if path.suffix == ".xml":
+        content = re.sub(rb"(<digits>[^<]{0,2000} )[^<]*", rb"\1", content)
+    elif path.suffix in (".csv", ".txt"):
+        content = content[:SHORT_SIGNAL].rpartition(b"\n")[0]
+    return {path.name: content}
 
 
 def _raw() -> np.ndarray:
@@ -141,7 +163,37 @@ def _scp() -> list[Files]:
         2: scp.DEFAULT_TABLES,
         6: scp.signal_section([scp.huffman(scp.differences(row, 2)) for row in samples], order=2),
     }
-    return [{"a.scp": scp.record(about | plain)}, {"a.scp": scp.record(about | coded)}]
+    switching = [[("0", 1, 1, 0), ("10", 18, 1, 0), ("11", 2, 0, 2)], [("0", 9, 1, 0)]]
+    beat = {
+        2: scp.table_section(switching),
+        3: scp.lead_section(leads, SAMPLES, flags=1),
+        4: struct.pack("<HHH", 400, 100, 1) + struct.pack("<HIII", 0, 100, 150, 199) + bytes(8),
+        5: scp.signal_section([bytes(100)] * len(leads)),
+    }
+    bimodal = {6: scp.signal_section([bytes(200)] * len(leads), order=2, bimodal=1, interval=8000)}
+    made = [about | plain, about | coded, about | coded | beat, about | beat | bimodal]
+    return [{"a.scp": scp.record(sections)} for sections in made]
+
+
+def _dicom() -> list[Files]:
+    from pydicom import uid
+
+    from tests.helpers import dicom_records as dicom
+
+    made = _written(".dcm")
+    raw = dicom.ecg(samples=1200)
+    for syntax in (uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian):
+        group = dicom.group(raw, [dicom.channel(lead) for lead in LEADS], padding=-400)
+        made.append({"a.dcm": dicom.dicom(group, syntax=syntax, PatientAge="061Y", PatientSex="F")})
+    small = dicom.ecg("i1", 1200)
+    groups = [
+        dicom.group(small[:6], [dicom.channel(lead) for lead in LEADS[:6]]),
+        dicom.group(small[6:], [dicom.channel(lead, meaning="", unit="mV") for lead in LEADS[6:]]),
+        dicom.group(small[:2, :600], [dicom.channel(lead) for lead in LEADS[:2]], label="MEDIAN BEAT"),
+    ]
+    born = {"PatientBirthDate": "19510502", "AcquisitionDateTime": "20200101120000"}
+    made.append({"a.dcm": dicom.dicom(*groups, sop_class=uid.GeneralECGWaveformStorage, **born)})
+    return made
 
 
 def _aecg() -> list[Files]:
@@ -219,7 +271,7 @@ MAKERS: dict[str, Callable[[], list[Files]]] = {
     "wfdb": _wfdb,
     "recording_parquet": lambda: _written(".parquet"),
     "stays": _stays,
-    "dicom": lambda: _written(".dcm"),
+    "dicom": _dicom,
     "scp": _scp,
     "aecg": _aecg,
     "muse": _muse,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 
 import numpy as np
 import pytest
 from helpers.guard import TookTooLongError, bounded, try_reader
+from helpers.mutations import EXTREMES, KINDS, layers, mutated
 from helpers.seeds import MAKERS, Files, packed, seeds, unpacked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,51 +16,17 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.readers import READERS, read
 
-NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
-EXTREMES = (
-    b"0",
-    b"-1",
-    b"1e309",
-    b"nan",
-    b"99999999999999999999",
-    b"2147483648",
-    b"65536",
-    b"",
-    b"0.0001",
-    b"\xb2",
-)
 EXAMPLES = 40
 
-Mutation = tuple[str, float, float, bytes]
 mutations = st.lists(
     st.tuples(
-        st.sampled_from(["set", "cut", "copy", "insert", "number", "swap"]),
+        st.sampled_from(KINDS),
         st.floats(0, 1),
         st.floats(0, 1),
         st.binary(min_size=1, max_size=8) | st.sampled_from(EXTREMES[:-3]),
     ),
     max_size=6,
 )
-
-
-def mutated(data: bytes, changes: list[Mutation]) -> bytes:
-    """``data`` with changes at places given as parts of its length; half of them near its beginning."""
-    for kind, at, to, new in changes:
-        place = int(len(data) * (at * 2 - 1 if at > 0.5 else at**3))
-        length = int(40 * to) if to < 0.9 else int(len(data) * to)
-        if kind == "set":
-            data = data[:place] + new + data[place + len(new) :]
-        elif kind == "cut":
-            data = data[:place] + data[place + length :]
-        elif kind == "copy":
-            data = data[:place] + data[place : place + length] * 2 + data[place + length :]
-        elif kind == "insert":
-            data = data[:place] + new + data[place:]
-        elif kind == "swap":
-            data = data[:place] + data[place : place + length][::-1] + data[place + length :]
-        elif match := NUMBER.search(data, place):
-            data = data[: match.start()] + EXTREMES[int(to * (len(EXTREMES) - 1))] + data[match.end() :]
-    return data
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +54,8 @@ def test_mutations_of_one_file_among_its_neighbours(
 ) -> None:
     files = dict(data.draw(st.sampled_from(made[reader])))
     name = data.draw(st.sampled_from(sorted(files)))
-    files[name] = mutated(files[name], data.draw(mutations))
+    content, closed = data.draw(st.sampled_from(layers(files[name])))
+    files[name] = closed(mutated(content, data.draw(mutations)))
     with bounded():
         try_reader(reader, MemoryFolder(files) / next(iter(files)))
 
