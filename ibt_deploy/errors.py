@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ibt_deploy.printable import one_line
+
 
 class IbtError(Exception):
     """Root of every error that ibt raises on purpose."""
@@ -37,7 +39,8 @@ class InputError(IbtError):
     Parameters
     ----------
     message
-        One line: what is wrong and, where that helps, what to do.
+        One line: what is wrong and, where that helps, what to do. It may quote a file: what cannot be seen
+        there is escaped, and a broken line joined.
     where
         The file, record or row concerned; readers add it.
     code
@@ -47,8 +50,8 @@ class InputError(IbtError):
     default_code: ClassVar[str] = "input_error"
 
     def __init__(self, message: str, *, where: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message if message.isprintable() else one_line(message)
+        super().__init__(self.message)
         self.where = where
         self.code = code or self.default_code
 

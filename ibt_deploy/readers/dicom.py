@@ -42,10 +42,11 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _SEXES = {"M": "Male", "F": "Female"}
 _AGE = re.compile(r"(\d{3})([YMWD])", re.ASCII)
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+_ABSENT = re.compile(r"'(?:File\w+)?Dataset' object has no attribute '(\w+)'")
 _PREAMBLE = 128
 _DAMAGE = (
     AttributeError, AssertionError, EOFError, IndexError, KeyError, LookupError, NotImplementedError,
-    OverflowError, RecursionError, TypeError, ValueError, struct.error, zlib.error,
+    OSError, OverflowError, RecursionError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
 """What pydicom raises over damaged files; everything we do with its objects happens under these."""
 
@@ -75,9 +76,13 @@ def read(file: File) -> list[Recording]:
         import pydicom  # noqa: F401
     except ImportError as error:
         raise MissingExtra("reading DICOM needs pydicom: pip install 'ibt[formats]'") from error
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise TooLong(f"larger than {MAX_BYTES >> 20} MiB", code="recording_too_long")
     with catch_warnings(), _damage():
         simplefilter("ignore")  # pydicom warns of values that break rules which do not matter here
-        dataset = _dataset(file)
+        dataset = _dataset(data)
         kind = _ecg_kind(dataset)
         items = list(dataset.WaveformSequence)
         if len(items) > MAX_GROUPS:
@@ -117,17 +122,17 @@ def _damage() -> Iterator[None]:
         yield
     except (*_DAMAGE, BytesLengthException, InvalidDicomError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if absent := _ABSENT.search(reason):
+            raise MalformedFile(
+                f"has no {absent[1]}, which a waveform needs: truncated or damaged", code="truncated_file"
+            ) from error
         raise MalformedFile(f"cannot be read as DICOM: {reason}") from error
 
 
-def _dataset(file: File) -> Any:
+def _dataset(data: bytes) -> Any:
     """The whole data set; a deflated one is inflated within bounds."""
     import pydicom
 
-    with file.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise TooLong(f"larger than {MAX_BYTES >> 20} MiB", code="recording_too_long")
     if DEFLATED in data[_PREAMBLE:1024]:
         data = _inflated(data)
     return pydicom.dcmread(BytesIO(data), force=True)
@@ -148,8 +153,13 @@ def _ecg_kind(dataset: Any) -> str:
     uid = str(dataset.get("SOPClassUID", ""))
     if uid in ECG_CLASSES:
         if "WaveformSequence" not in dataset:
-            raise MalformedFile("states an ECG and holds no waveform", code="no_rhythm")
+            raise MalformedFile(
+                "states an ECG and holds no waveform: exported without it, or truncated before it",
+                code="no_rhythm",
+            )
         return ECG_CLASSES[uid]
+    if str(getattr(dataset.file_meta, "MediaStorageSOPClassUID", "")) in ECG_CLASSES and not uid:
+        raise MalformedFile("states an ECG and ends before it: truncated or damaged", code="truncated_file")
     from pydicom.uid import UID
 
     name = UID(uid).name if uid else "data without a SOP class"

@@ -22,6 +22,7 @@ from pydicom.uid import (
     GeneralECGWaveformStorage,
     HemodynamicWaveformStorage,
     ImplicitVRLittleEndian,
+    TwelveLeadECGWaveformStorage,
 )
 
 from ibt_deploy.errors import InputError
@@ -214,7 +215,7 @@ def of_one(**options: Any) -> bytes:
         (spoilt("NumberOfWaveformChannels", 0), "bad_header"),
         (spoilt("WaveformSampleInterpretation", "MB"), "unsupported_compression"),
         (spoilt("WaveformSampleInterpretation", "SL"), "bad_header"),
-        (spoilt("WaveformData", None), "malformed_file"),
+        (spoilt("WaveformData", None), "truncated_file"),
         (of_one(sensitivity=None), "missing_gain"),
         (of_one(sensitivity=0), "missing_gain"),
         (of_one(unit=None), "missing_gain"),
@@ -232,6 +233,25 @@ def of_one(**options: Any) -> bytes:
 )
 def test_refusals(data: bytes, code: str) -> None:
     assert refused(data) == code
+
+
+def test_what_a_cut_file_lacks_is_said_by_its_name() -> None:
+    with pytest.raises(InputError, match="has no WaveformData, which a waveform needs: truncated or damaged"):
+        recordings(spoilt("WaveformData", None))
+    cut = WHOLE[: WHOLE.index(b"\x08\0\x16\0UI")]  # behind the meta information, before the data set
+    with pytest.raises(InputError, match="states an ECG and ends before it: truncated"):
+        recordings(cut)
+
+
+def test_a_sequence_that_ends_before_its_items_do() -> None:
+    """pydicom raises OSError over it, which would be said as if the disk were at fault."""
+    place = WHOLE.index(b"\0\x54\0\x01SQ")
+    assert refused(WHOLE[: place + 8] + b"\x10\0\0\0" + bytes(2)) == "malformed_file"
+
+
+def test_a_broken_line_in_a_name_is_no_broken_line_in_a_message() -> None:
+    sop_class = b"UI\x1e\x00" + TwelveLeadECGWaveformStorage.encode()
+    assert refused(WHOLE.replace(sop_class, sop_class[:-4] + b"\n9.9")) == "no_ecg_waveform"
 
 
 @given(
