@@ -124,7 +124,7 @@ class RiskStream:
         values = np.concatenate([state.values, rows])
         cleaned, warnings = checked_stay(Stay(values, patient_id="stream", source="stream", format="rows"))
         before = len(state.values)
-        features, after = featurise_next(cleaned[before:], self._constants, state.features)
+        features, after = featurise_next(cleaned[before:], self._constants, state.features, cleaned=True)
         logits, past_k, past_v = self._graph.run(
             ["logit", "present_k", "present_v"],
             {

@@ -58,17 +58,21 @@ class FeatureState:
         return cls(nothing, np.zeros(N_VARIABLES, dtype=np.int64), 0)
 
 
-def featurise(values: AnyFloatArray, offsets: Offsets, constants: StayPreprocessing) -> Float32Array:
+def featurise(
+    values: AnyFloatArray, offsets: Offsets, constants: StayPreprocessing, *, cleaned: bool = False
+) -> Float32Array:
     """Features of every row of many stays; science specification, section 7.2, steps 2 to 7.
 
     Parameters
     ----------
     values
-        Raw rows, shape ``(rows, 40)``, one row an hour without gaps; they are cleaned here.
+        Raw rows, shape ``(rows, 40)``, one row an hour without gaps.
     offsets
         Stay ``i`` is the rows ``offsets[i]:offsets[i + 1]``; shape ``(stays + 1,)``, from 0 to ``rows``.
     constants
         The constants of the model.
+    cleaned
+        Whether the rows are what :func:`ibt_deploy.preprocess.stay_rows.clean` gave; else it is done here.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def featurise(values: AnyFloatArray, offsets: Offsets, constants: StayPreprocess
         beyond = int(np.searchsorted(spans, spans[stay] + ROWS_AT_ONCE, side="right")) - 1
         beyond = max(beyond, stay + 1)
         begin, end = spans[stay], spans[beyond]
-        rows = _usable(values[begin:end], constants)
+        rows = _usable(values[begin:end], constants, cleaned)
         first = np.repeat(spans[stay:beyond] - begin, np.diff(spans[stay : beyond + 1]))
         last, since = _carried(rows, first)
         features[begin:end] = constants.standardised(_features(rows, last, since, constants))
@@ -106,7 +110,11 @@ def featurise(values: AnyFloatArray, offsets: Offsets, constants: StayPreprocess
 
 
 def featurise_next(
-    rows: AnyFloatArray, constants: StayPreprocessing, state: FeatureState | None = None
+    rows: AnyFloatArray,
+    constants: StayPreprocessing,
+    state: FeatureState | None = None,
+    *,
+    cleaned: bool = False,
 ) -> tuple[Float32Array, FeatureState]:
     """Features of the next rows of one stay, and the state after them.
 
@@ -120,6 +128,8 @@ def featurise_next(
         The constants of the model.
     state
         The state after the rows before; None at the start of a stay.
+    cleaned
+        As for :func:`featurise`.
 
     Raises
     ------
@@ -127,7 +137,7 @@ def featurise_next(
         A row without a usable ICULOS.
     """
     state = state or FeatureState.empty()
-    known = np.concatenate([state.last[None], _usable(rows, constants)])
+    known = np.concatenate([state.last[None], _usable(rows, constants, cleaned)])
     last, since = _carried(known, np.zeros(len(known), dtype=np.int64))
     since[last == 0] += np.broadcast_to(state.since, last.shape)[last == 0]
     columns = np.arange(N_VARIABLES)
@@ -136,9 +146,9 @@ def featurise_next(
     return constants.standardised(_features(known, last, since, constants)[1:]), after
 
 
-def _usable(values: AnyFloatArray, constants: StayPreprocessing) -> Float32Array:
+def _usable(values: AnyFloatArray, constants: StayPreprocessing, cleaned: bool) -> Float32Array:
     """Cleaned rows, each of which had its hour, without what the model must not see."""
-    rows, _ = clean(values)
+    rows = values.astype(np.float32) if cleaned else clean(values)[0]
     without = np.isnan(rows[:, HOUR])
     if without.any():
         hour = values[int(np.argmax(without)), HOUR]

@@ -16,6 +16,8 @@ from ibt_deploy.errors import BadRows, MalformedFile
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 LONGEST_SHOWN = 40
 MOST_COLUMNS = 10_000
+ROWS_AT_ONCE = 2048
+_OF_NUMBERS = b"0123456789+-.eEnNaA"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,25 +93,27 @@ class DelimitedTable:
         columns = [self.names.index(name) for name in names]
         if not (self._lines and columns):
             return Numbers(np.empty((len(self._lines), len(columns))), {})
-        if self._plain:
-            try:
-                return without_infinity(
-                    np.loadtxt(
-                        self._filled(), delimiter=self._delimiter, usecols=columns, ndmin=2, comments=None
-                    ),
-                    names,
-                )
-            except ValueError:
-                pass  # some cell is not a number: read cell by cell to tell which
         faults: dict[int, BadRows] = {}
-        cells = (self._cells(line) for line in self._lines)
-        values = np.array(
-            [
-                [cell_number(row_cells[column], row, self.names[column], faults) for column in columns]
-                for row, row_cells in enumerate(cells)
-            ]
-        )
-        return without_infinity(values, names, faults)
+        parts = [self._part(first, columns, faults) for first in range(0, len(self._lines), ROWS_AT_ONCE)]
+        return without_infinity(np.concatenate(parts), names, faults)
+
+    def _part(self, first: int, columns: list[int], faults: dict[int, BadRows]) -> npt.NDArray[np.float64]:
+        """Some columns of the rows from ``first`` on, in one go, or where one is odd column by column."""
+        lines = self._lines[first : first + ROWS_AT_ONCE]
+        width, mark = len(self.names), self._delimiter
+        if self._plain:
+            text = _filled(mark.join(lines), mark)
+            if columns == list(range(width)):
+                whole = plain_numbers(text, len(lines) * width, mark)
+                if whole is not None:
+                    return whole.reshape(len(lines), width)
+            cells = text.split(mark)
+        else:
+            cells = [cell for line in lines for cell in self._cells(line)]
+        values = np.empty((len(lines), len(columns)))
+        for place, column in enumerate(columns):
+            values[:, place] = column_numbers(cells[column::width], first, self.names[column], faults)
+        return values
 
     def _cells(self, line: str) -> list[str]:
         if self._plain:
@@ -119,13 +123,41 @@ class DelimitedTable:
         except csv.Error as error:
             raise MalformedFile(f"{shortened(line)!r} cannot be read as a row: {error}") from error
 
-    def _filled(self) -> list[str]:
-        """The lines with NaN in place of empty cells, which loadtxt does not take."""
-        text, mark = "\n".join(["", *self._lines, ""]), self._delimiter
-        if mark + mark in text or "\n" + mark in text or mark + "\n" in text:
-            text = text.replace(mark + mark, f"{mark}nan{mark}").replace(mark + mark, f"{mark}nan{mark}")
-            text = text.replace("\n" + mark, f"\nnan{mark}").replace(mark + "\n", f"{mark}nan\n")
-        return text[1:-1].split("\n")
+
+def plain_numbers(text: str, count: int, mark: str) -> npt.NDArray[np.float64] | None:
+    """The ``count`` numbers of ``text`` with ``mark`` between them; None where it holds anything else.
+
+    Blanks, too, are something else here: numpy reads a blank cell as -1.
+    """
+    if not text.isascii() or text.encode().translate(None, _OF_NUMBERS + mark.encode()):
+        return None
+    try:
+        # the number at the end is reached only where all before it could be read
+        found = np.fromstring(f"{text}{mark}0", np.float64, sep=mark)
+    except ValueError:
+        return None
+    return found[:-1] if len(found) == count + 1 else None
+
+
+def column_numbers(
+    cells: Sequence[str], first: int, column: str, faults: dict[int, BadRows]
+) -> Sequence[float]:
+    """:func:`cell_number` of a column's cells, of which the first is in row ``first``."""
+    try:
+        if "_" not in "".join(cells):  # float() would read 1_000
+            return list(map(float, cells))
+    except ValueError:
+        pass  # some cell is not a number: look at each to tell which
+    return [cell_number(cell, row, column, faults) for row, cell in enumerate(cells, first)]
+
+
+def _filled(text: str, mark: str) -> str:
+    """``text`` with NaN in its empty cells."""
+    text = f"{mark}{text}{mark}"
+    if mark + mark in text:
+        # twice, since what is replaced does not overlap
+        text = text.replace(mark + mark, f"{mark}nan{mark}").replace(mark + mark, f"{mark}nan{mark}")
+    return text[1:-1]
 
 
 def cell_number(cell: str, row: int, column: str, faults: dict[int, BadRows]) -> float:
@@ -137,7 +169,7 @@ def cell_number(cell: str, row: int, column: str, faults: dict[int, BadRows]) ->
     if text.casefold() in MISSING_WORDS:
         return math.nan
     try:
-        if "_" not in text:  # float() would read 1_000
+        if "_" not in text:
             return float(text)
     except ValueError:
         pass

@@ -53,7 +53,7 @@ class StayScorer:
     def prepare(self, stay: Stay) -> PreparedStay:
         """Clean and featurise one stay; raises InputError where it is refused."""
         values, warnings = checked_stay(stay)
-        features = featurise(values, np.array([0, len(values)]), self._constants)
+        features = featurise(values, np.array([0, len(values)]), self._constants, cleaned=True)
         return PreparedStay(stay, values, warnings, features)
 
     def logits(self, features: Sequence[Float32Array], batch_size: int) -> list[npt.NDArray[np.float32]]:

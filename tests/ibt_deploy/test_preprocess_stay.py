@@ -125,6 +125,17 @@ def test_later_rows_never_touch_earlier_features(seed, hours, data, fitted) -> N
     assert featurise(values[:cut], np.array([0, cut]), fitted).tobytes() == before.tobytes()
 
 
+@pytest.mark.parametrize("constants", [FULL, replace(FULL, hidden=("ICULOS", "HR"))])
+def test_rows_that_are_clean_already_need_no_cleaning(constants: StayPreprocessing) -> None:
+    raw, span = random_rows(3, 50), np.array([0, 50])
+    rows, _ = clean(raw)
+    before = rows.copy()
+    expected = featurise(raw, span, constants).tobytes()
+    assert featurise(rows, span, constants, cleaned=True).tobytes() == expected
+    assert featurise_next(rows, constants, cleaned=True)[0].tobytes() == expected
+    np.testing.assert_array_equal(rows, before)
+
+
 @given(seeds, st.lists(st.integers(1, 9), min_size=1, max_size=8), st.sampled_from([FULL, VALUES40]))
 def test_streaming_equals_the_whole_stay_bit_for_bit(seed, portions, fitted) -> None:
     values = random_rows(seed, sum(portions), first_hour=5)
