@@ -41,6 +41,51 @@ AMA = [
     ("Magnesium", "mEq/L", 0.8229),
 ]
 
+# Standard atomic weights of 2021, https://www.ciaaw.org/atomic-weights.htm (looked up in November 2026):
+# intervals as published, or the value and its uncertainty.
+CIAAW_2021 = {
+    "H": (1.00784, 1.00811),
+    "C": (12.0096, 12.0116),
+    "N": (14.00643, 14.00728),
+    "O": (15.99903, 15.99977),
+    "Mg": (24.304, 24.307),
+    "P": (30.973761993, 30.973762003),
+    "Ca": (40.074, 40.082),
+}
+
+# Atoms of a molecule that count in the mass which laboratories report: of urea its two nitrogens (BUN), of
+# phosphate its phosphorus.
+MOLECULES = {
+    "Glucose": {"C": 6, "H": 12, "O": 6},
+    "Creatinine": {"C": 4, "H": 7, "N": 3, "O": 1},
+    "Bilirubin_total": {"C": 33, "H": 36, "N": 4, "O": 6},
+    "Bilirubin_direct": {"C": 33, "H": 36, "N": 4, "O": 6},
+    "Lactate": {"C": 3, "H": 6, "O": 3},
+    "BUN": {"N": 2},
+    "Calcium": {"Ca": 1},
+    "Magnesium": {"Mg": 1},
+    "Phosphate": {"P": 1},
+}
+
+# Published factors from a unit of mass, with the digits that are printed (looked up in November 2026).
+# Calcium, creatinine, bilirubin: http://w3.csmu.edu.tw/~chr/Int_unit_conversion.htm
+# Glucose, lactate, magnesium, phosphorus: http://www.elephantcare.org/convers.htm
+# Urea nitrogen: https://quickmedcalc.com/calculators/unit-converter,
+# after Young, Ann. Intern. Med. 106 (1987)
+# Haemoglobin (a mole is one of its four chains): https://medicalalgorithms.com/hemoglobin-unit-conversion,
+# after Kratz et al., N. Engl. J. Med. 351 (2004)
+PRINTED = [
+    ("Calcium", "mg/dL", "mmol/L", "0.2495"),
+    ("Creatinine", "mg/dL", "umol/L", "88.4"),
+    ("Bilirubin_total", "mg/dL", "umol/L", "17.1"),
+    ("Glucose", "mg/dL", "mmol/L", "0.05551"),
+    ("Lactate", "mg/dL", "mmol/L", "0.111"),
+    ("Magnesium", "mg/dL", "mmol/L", "0.4114"),
+    ("Phosphate", "mg/dL", "mmol/L", "0.3229"),
+    ("BUN", "mg/dL", "mmol/L", "0.357"),
+    ("Hgb", "g/dL", "mmol/L", "0.6206"),
+]
+
 SPELLINGS = [
     ("Temp", "°C", "degC"),
     ("Temp", "Fahrenheit", "degF"),
@@ -68,6 +113,23 @@ def test_factors_are_those_of_the_published_table(variable: str, unit: str, fact
 @pytest.mark.parametrize(("fahrenheit", "celsius"), [(32, 0), (98.6, 37), (104, 40), (212, 100)])
 def test_fahrenheit(fahrenheit: float, celsius: float) -> None:
     assert conversion("Temp", "degF").value(fahrenheit) == pytest.approx(celsius, abs=1e-9)
+
+
+@pytest.mark.parametrize("variable", MOLECULES)
+def test_molar_masses_follow_from_the_standard_atomic_weights(variable: str) -> None:
+    low, high = (
+        sum(CIAAW_2021[element][end] * n for element, n in MOLECULES[variable].items()) for end in (0, 1)
+    )
+    assert low - 0.0005 <= (molar_mass(variable) or 0) <= high + 0.0005
+
+
+@pytest.mark.parametrize(("variable", "mass", "amount", "printed"), PRINTED)
+def test_factors_round_to_the_digits_that_tables_print(
+    variable: str, mass: str, amount: str, printed: str
+) -> None:
+    found = conversion(variable, mass).factor / conversion(variable, amount).factor
+    digits = len(printed.partition(".")[2])
+    assert abs(found - float(printed)) <= 0.51 * 10**-digits
 
 
 def test_molar_masses_are_those_of_the_handbooks() -> None:
