@@ -19,6 +19,7 @@ from ibt_deploy.batch.items import Items, PlannedFiles
 from ibt_deploy.batch.job import LAYOUT, Format, Job
 from ibt_deploy.batch.local import LocalEngine
 from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, write_whole
+from ibt_deploy.batch.packages import reopened
 from ibt_deploy.batch.plan import Plan, difference, stored_plan, written_plan
 from ibt_deploy.batch.progress import Progress
 from ibt_deploy.batch.report import report_page
@@ -106,6 +107,8 @@ def run_batch(options: Options) -> Result:
         try:
             output.prepare()
             done = _tallies(output, job)
+            for part in reopened(output, done):
+                del done[part]
             progress.begin(sum(tally.inputs for tally in done.values()))
             waiting = [part for part in range(len(items)) if part not in done]
             _score(options, job, output, items, waiting, workers, progress)

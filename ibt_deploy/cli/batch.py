@@ -9,6 +9,8 @@ import click
 from ibt_deploy.cli.group import Failure, Interrupted
 from ibt_deploy.cli.options import model_options
 from ibt_deploy.device import Device
+from ibt_deploy.errors import InputError
+from ibt_deploy.printable import one_line
 from ibt_deploy.readers import Task
 
 
@@ -83,7 +85,10 @@ def batch(
     if suggest_map is not None:
         from ibt_deploy.mapping.suggest import suggested_mapping
 
-        click.echo(suggested_mapping(suggest_map), nl=False)
+        try:
+            click.echo(suggested_mapping(suggest_map), nl=False)
+        except InputError as error:
+            raise Failure(one_line(f"{error} [{error.code}]")) from error
         return
     if not sources or out is None:
         raise click.UsageError("name at least one SOURCE, and --out")
@@ -110,10 +115,18 @@ def batch(
         tally = run_batch(options).tally
     except KeyboardInterrupt as error:
         raise Interrupted(str(error)) from error
+    except InputError as error:
+        raise Failure(one_line(f"{error} [{error.code}]")) from error
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         raise Failure(f"{place}{error.strerror or error}; --resume goes on once this is mended") from error
     click.echo(
         f"{tally.records:,} scored, {tally.n_refused:,} refused: {out}/summary.json, {out}/report.html"
     )
+    if lacking := tally.refused["missing_extra"]:
+        click.echo(
+            f"{lacking:,} of them need a package that is not installed (code missing_extra says which): "
+            "install it and run this again with --resume",
+            err=True,
+        )
     ctx.exit(1 if tally.n_refused else 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ibt_deploy.errors import UnsupportedFormat
 from ibt_deploy.files import File
 
@@ -29,6 +31,10 @@ KINDS: tuple[tuple[int, bytes, str], ...] = (
 )
 """Content by what stands at which place."""
 
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+TABLES = re.compile(r"\.(?:csv|psv|tsv)\.(?:gz|zst)", re.IGNORECASE)
+TABLE = "a compressed table; 'ibt batch --task sepsis' reads tables of ICU stays, also compressed"
+
 EXPECTED: dict[str, str] = {
     ".scp": "called SCP, but does not begin as EN 1064 has it: a format of the device's own, damaged or "
     "encrypted; export standard SCP-ECG from the device's software",
@@ -46,6 +52,8 @@ def unknown_content(file: File, head: bytes, faults: list[str]) -> UnsupportedFo
     start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         what = "an HTML page, perhaps of a login or an error; download the file itself"
+    if head.startswith(COMPRESSED) and TABLES.search(file.name[-8:]):
+        what = TABLE
     what = what or EXPECTED.get(file.suffix.lower())
     told = f"this is {what}" if what else "no reader knows this content; docs/formats.md lists what is read"
     return UnsupportedFormat("; ".join([told, *faults]))

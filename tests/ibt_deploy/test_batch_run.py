@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -25,6 +26,8 @@ from ibt_deploy.batch import run
 from ibt_deploy.batch.run import Options, run_batch
 from ibt_deploy.errors import BatchError, MissingExtra
 from ibt_deploy.predictor import Predictor
+from ibt_deploy.readers import read
+from ibt_deploy.records import Recording
 
 COUNT = 150
 KILLS = int(os.environ.get("IBT_KILLS", "5"))
@@ -311,6 +314,59 @@ def test_a_missing_package_is_said_before_anything_is_scored(
     with pytest.raises(MissingExtra, match=r"ibt\[batch\]"):
         run_batch(Options(sources=[str(export)], out=tmp_path / "o", bundle=ecg_bundle, device="cpu"))
     assert not (tmp_path / "o").exists()
+
+
+def test_what_lacked_a_package_is_tried_again_when_it_is_there(
+    export: Path, ecg_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ibt_deploy.writers import write
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (recording,) = read(next(export.rglob("e0001.hea")))
+    assert isinstance(recording, Recording)
+    write(recording, folder / "a.dcm")
+    shutil.copy(next(export.rglob("e0001.hea")), folder)
+    shutil.copy(next(export.rglob("e0001.dat")), folder)
+    options = command(folder, ecg_bundle, tmp_path / "lacking")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text("import sys; sys.modules['pydicom'] = None")
+    lacking = finished(options, env=os.environ | {"PYTHONPATH": str(hidden)})
+    assert lacking.returncode == 1
+    assert "1 of them need a package that is not installed" in lacking.stderr
+    again = finished([*options, "--resume"], env=os.environ | {"PYTHONPATH": str(hidden)})
+    assert json.loads((tmp_path / "lacking" / "summary.json").read_text())["run"]["inputs_before"] == 2
+    assert again.returncode == 1
+    assert finished([*options, "--resume"]).returncode == 0
+    assert finished(command(folder, ecg_bundle, tmp_path / "whole")).returncode == 0
+    assert bytes_of(tmp_path / "lacking") == bytes_of(tmp_path / "whole")
+
+
+def test_an_error_of_the_whole_run_says_its_code(stay_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[table]\nnonsense = 1\n")
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    arguments = command(tmp_path / "a.csv", stay_bundle, tmp_path / "out")
+    said = finished([*arguments, "--map", str(tmp_path / "bad.toml")])
+    assert said.returncode == 2
+    assert said.stderr.rstrip().endswith("[bad_mapping]")
+    assert said.stderr.count("\n") == 1
+
+
+def test_a_compressed_table_among_ecgs_is_told_from_an_archive(
+    export: Path, ecg_bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for suffix in (".hea", ".dat"):
+        shutil.copy(next(export.rglob(f"e0001{suffix}")), folder)
+    with gzip.open(folder / "labs.csv.gz", "wt") as stream:
+        stream.write("patient_id,ICULOS,HR\n1,1,80\n")
+    out = tmp_path / "out"
+    run_batch(Options(sources=[str(folder)], out=out, bundle=ecg_bundle, device="cpu"))
+    (row,) = table(out, "refused")
+    assert row["code"] == "unsupported_format"
+    assert "a compressed table; 'ibt batch --task sepsis' reads" in row["message"]
 
 
 @pytest.mark.parametrize("restart", [False, True])
