@@ -64,11 +64,15 @@ def archive_entries(path: str) -> Iterator[Entry]:
     What cannot be read costs a refusal: a member on its own, or the rest of an archive that is damaged.
     """
     members: dict[str, _Member] = {}
+    rest: RefusedEntry | None = None
+    faults = 0
     try:
         stamp = stamp_of(Path(path).stat())
         listing = _zip_members(path) if path.lower().endswith(ZIP) else _tar_members(path)
-        yield from _collected(listing, members, path, stamp)
-        rest = None
+        for faults, fault in enumerate(_collected(listing, members, path, stamp), start=1):  # noqa: B007
+            yield fault
+        if not members and not faults:
+            rest = RefusedEntry(path, "no_recording", f"{path}: the archive holds no file")
     except InputError as error:
         rest = RefusedEntry(path, error.code, one_line(error.at(path)))
     except _UNREADABLE as error:

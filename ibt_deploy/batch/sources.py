@@ -160,12 +160,19 @@ def _scanned(top: str) -> Iterator[tuple[str, list[str], dict[str, Stamp]]]:
                         continue
                     if item.is_dir(follow_symlinks=False):
                         below.append(item.name)
-                    elif not item.is_dir():
+                    elif not _leads_to_folder(item):
                         stamps[item.name] = _stamp(item)
         except OSError as error:
             raise _unreadable(place, error) from error
         yield place, sorted(stamps), stamps
         waiting += [str(Path(place) / name) for name in sorted(below, reverse=True)]
+
+
+def _leads_to_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link to itself; reading it says so
+        return False
 
 
 def _stamp(item: os.DirEntry[str]) -> Stamp:

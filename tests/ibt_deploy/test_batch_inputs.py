@@ -94,6 +94,16 @@ def test_folders_are_walked_in_order_and_hidden_files_left_out(tmp_path: Path) -
     assert all(isinstance(entry, FileEntry) and len(entry.companions) == 1 for entry in found[1:])
 
 
+def test_a_link_to_itself_costs_only_itself(tmp_path: Path) -> None:
+    headers = write_export(tmp_path / "export", 3)
+    (tmp_path / "export" / "round.hea").symlink_to("round.hea")
+    (tmp_path / "export" / "loop").symlink_to(tmp_path / "export")
+    plan = written_plan(tmp_path / "plan", entries_of([str(tmp_path / "export")]))
+    found = answers(plan)
+    assert [item.code for item in found if isinstance(item, Refusal)] == ["unreadable_file"]
+    assert sum(isinstance(item, Recording) for item in found) == len(headers)
+
+
 def test_what_is_named_twice_is_listed_once(tmp_path: Path) -> None:
     headers = write_export(tmp_path, 3)
     listing = tmp_path / "list.txt"
@@ -249,6 +259,17 @@ def test_a_damaged_archive_is_refused_and_what_lies_before_is_read(tmp_path: Pat
     assert "damaged_archive" in codes
     if name != "x.zip":  # whose list of members is at its end
         assert any(isinstance(a, Recording) for a in found)
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
+def test_an_archive_without_a_file_is_refused_not_passed_over(tmp_path: Path, name: str) -> None:
+    if name == "x.zip":
+        zipfile.ZipFile(tmp_path / name, "w").close()
+    else:
+        (tmp_path / name).write_bytes(bytes(20480))
+    (entry,) = entries_of([str(tmp_path)])
+    assert isinstance(entry, RefusedEntry)
+    assert (entry.source, entry.code) == (str(tmp_path / name), "no_recording")
 
 
 def _export(tmp_path: Path) -> Path:
