@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,10 @@ from ibt_deploy.files import File, openable
 from ibt_deploy.readers.delimited import Numbers, cell_number, shortened, without_infinity
 
 MAX_ROWS = 20_000_000
-"""Read at most, because a small file can stand for any number of rows; their 40 variables take 6 GiB."""
+"""Read at most; their 40 variables take 6 GiB."""
+MAX_UNPROVEN, MAX_RATIO = 128 << 20, 200
+"""Bytes of numbers that any file may stand for, and how many times its own size it may beyond them: a column
+that repeats one value takes some bytes, however many rows it has."""
 
 
 class ParquetTable:
@@ -35,7 +39,7 @@ class ParquetTable:
     MalformedFile
         Not Parquet, damaged, or a name that occurs twice.
     TooLong
-        More than :data:`MAX_ROWS` rows.
+        More than :data:`MAX_ROWS` rows, or far more than the file can hold.
     """
 
     def __init__(self, file: File) -> None:
@@ -44,12 +48,15 @@ class ParquetTable:
             import pyarrow.parquet as pq
         except ImportError as error:
             raise MissingExtra("reading Parquet needs pyarrow: pip install 'ibt[batch]'") from error
-        self._errors = (pa.ArrowException, OSError)
+        self._errors = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are no UTF-8
         try:
             self._file = pq.ParquetFile(openable(file))
+            self._rows = int(self._file.metadata.num_rows)
+            self.names: tuple[str, ...] = tuple(self._file.schema_arrow.names)
         except self._errors as error:
             raise _damaged(error) from error
-        self.names: tuple[str, ...] = tuple(self._file.schema_arrow.names)
+        if self._rows < 0:
+            raise MalformedFile(f"claims {self._rows} rows", code="bad_header")
         doubled = sorted({name for name in self.names if self.names.count(name) > 1})
         if doubled:
             raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
@@ -58,14 +65,19 @@ class ParquetTable:
                 f"{len(self)} rows; cut it by patients into files of at most {MAX_ROWS}",
                 code="table_too_large",
             )
+        if 8 * self._rows * len(self.names) > max(MAX_UNPROVEN, MAX_RATIO * file.stat().st_size):
+            raise TooLong(
+                f"claims {self._rows} rows, far more than its size can hold; give it to 'ibt batch'",
+                code="table_too_large",
+            )
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return self._rows
 
     def words(self, name: str) -> list[str]:
         """One column as text; empty where it is null."""
         try:
-            cells = self._file.read(columns=[name])[name].to_pylist()
+            cells = self._cells(name).to_pylist()
         except self._errors as error:
             raise _damaged(error) from error
         return ["" if cell is None else str(cell).strip() for cell in cells]
@@ -88,15 +100,24 @@ class ParquetTable:
         import pyarrow as pa
 
         try:
-            cells = self._file.read(columns=[name])[name]
+            cells = self._cells(name)
             if pa.types.is_floating(cells.type) or pa.types.is_integer(cells.type):
                 return np.asarray(cells.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+            texts = ["" if cell is None else str(cell) for cell in cells.to_pylist()]
         except self._errors as error:
             raise _damaged(error) from error
-        texts = ("" if cell is None else str(cell) for cell in cells.to_pylist())
         return np.array([cell_number(text, row, name, faults) for row, text in enumerate(texts)])
+
+    def _cells(self, name: str) -> Any:
+        """A whole column."""
+        cells = self._file.read(columns=[name])[name]
+        if len(cells) != self._rows:
+            raise MalformedFile(
+                f"a column of {len(cells)} rows in a table of {self._rows}", code="truncated_file"
+            )
+        return cells
 
 
 def _damaged(error: Exception) -> MalformedFile:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return MalformedFile(f"cannot be read as Parquet: {reason}")

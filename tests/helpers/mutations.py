@@ -65,7 +65,7 @@ def mutated(data: bytes, changes: list[Mutation]) -> bytes:
 def layers(data: bytes) -> list[Layer]:
     """What is to be changed in ``data``: what its wrappings hold; itself where it has none."""
     found: list[Layer] = []
-    for opener in (_scp, _base64, _zip, _matlab, _deflated, _gzip, _parquet):
+    for opener in (_scp, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _parquet):
         with suppress(Exception):  # a wrapping that a mutation broke before holds nothing
             found += opener(data)
     return found or [Layer(data, bytes)]
@@ -160,6 +160,13 @@ def _deflated(data: bytes) -> Iterator[Layer]:
 
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], LARGEST_UNPACKED)
     yield Layer(inflated, closed)
+
+
+def _dicom(data: bytes) -> Iterator[Layer]:
+    """What follows in a DICOM file where it says that it is an ECG, without which it is refused at once."""
+    start = data.rfind(b"1.2.840.10008.5.1.4.1.1.9.1.", 0, 4096)
+    if start >= 0 and data[128:132] == b"DICM":
+        yield Layer(data[start + 30 :], lambda new: data[: start + 30] + new)
 
 
 def _gzip(data: bytes) -> Iterator[Layer]:

@@ -1,0 +1,57 @@
+"""Tables in Parquet whose footers lie: found by fuzzing, made here byte by byte."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ibt_deploy.errors import InputError
+from ibt_deploy.files import MemoryFolder
+from ibt_deploy.readers import parquet, read
+
+ROWS = 12
+COUNT = b"\x16" + bytes([2 * ROWS])
+"""The number of rows in the footer: a 64-bit integer of Thrift's compact protocol, zigzag."""
+
+
+def stored(rows: int = ROWS) -> bytes:
+    stream = BytesIO()
+    columns = {name: [80.0] * rows for name in ("HR", "O2Sat", "Temp", "SBP", "MAP", "Resp", "Age")}
+    table = pa.table({"ICULOS": [float(i + 1) for i in range(rows)], **columns})
+    pq.write_table(table, stream, store_schema=False)
+    return stream.getvalue()
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(InputError) as caught:
+        read(MemoryFolder({"a.parquet": data}) / "a.parquet")
+    assert "\n" not in caught.value.message
+    return caught.value.code
+
+
+def test_the_table_is_read() -> None:
+    assert len(read(MemoryFolder({"a.parquet": stored()}) / "a.parquet")) == 1
+
+
+@pytest.mark.parametrize(
+    ("claimed", "code"),
+    [(2 * ROWS + 2, "truncated_file"), (2 * ROWS - 1, "bad_header")],
+    ids=["more", "negative"],
+)
+def test_a_number_of_rows_that_no_column_has(claimed: int, code: str) -> None:
+    footer = stored().rindex(b"schema")  # the name of the root, before the number of rows
+    data = stored()
+    assert refused(data[:footer] + data[footer:].replace(COUNT, b"\x16" + bytes([claimed]), 1)) == code
+
+
+def test_a_column_name_that_is_no_text() -> None:
+    assert refused(stored().replace(b"O2Sat", b"\x80\xffSat")) == "malformed_file"
+
+
+def test_a_small_file_that_stands_for_too_many_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "MAX_UNPROVEN", 1 << 10)
+    monkeypatch.setattr(parquet, "MAX_RATIO", 2)
+    assert refused(stored(5000)) == "table_too_large"
