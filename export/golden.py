@@ -87,7 +87,7 @@ def stay_cases(scorer: StayScorer, inputs: dict[str, Stay]) -> dict[str, GoldenC
     """The inputs with the features and logits that scoring gives here."""
     cases = {}
     for name, given in inputs.items():
-        features = scorer.prepare(given).features
+        (features,) = scorer.features([scorer.prepare(given)])
         cases[name] = GoldenCase(name, given, features, scorer.logits([features], batch_size=1)[0])
     return cases
 

@@ -81,7 +81,7 @@ def open_session(
     options.log_severity_level = _FATAL
     ort.set_default_logger_severity(_FATAL)
     ort.disable_telemetry_events()
-    if device == "cuda" or (device == "auto" and _driver_is_there()):
+    if device == "cuda" or (device == "auto" and driver_is_there()):
         session = _cuda_session(graph, options)
         if session is not None:
             return session, "cuda"
@@ -128,7 +128,7 @@ def _cuda_session(graph: bytes, options: onnxruntime.SessionOptions) -> onnxrunt
     return session if _CUDA in session.get_providers() else None
 
 
-def _driver_is_there() -> bool:
+def driver_is_there() -> bool:
     """Whether an NVIDIA driver can be loaded at all; spares everybody else the search for CUDA."""
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
@@ -142,7 +142,7 @@ def _why_no_cuda() -> str:
 
     if _CUDA not in ort.get_available_providers():
         reason = "this onnxruntime is built without it; install onnxruntime-gpu"
-    elif not _driver_is_there():
+    elif not driver_is_there():
         reason = "there is no NVIDIA driver on this machine"
     else:
         reason = (

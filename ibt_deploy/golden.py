@@ -142,7 +142,7 @@ def _features_and_logits(
         from ibt_deploy.scorers.stay import StayScorer
 
         stays = StayScorer(bundle, graph)
-        rows = stays.prepare(given).features
+        (rows,) = stays.features([stays.prepare(given)])
         return rows, stays.logits([rows], batch_size=1)[0]
     raise BundleError(f"{bundle.path / GOLDEN}: holds inputs of another task")
 

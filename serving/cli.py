@@ -9,12 +9,11 @@ from typing import Any
 import click
 
 from ibt_deploy.cli.options import model_options
-from ibt_deploy.device import Device, usable_cpus
+from ibt_deploy.device import Device
 from ibt_deploy.errors import MissingExtra
 from ibt_deploy.extras import missing_extra
+from serving.capacity import default_threads, default_workers
 
-CPUS_PER_WORKER = 4
-"""So many threads keep one Python process busy but not yet waiting for itself."""
 NEEDED = {"bentoml", "starlette", "uvicorn", "prometheus_client", "python_multipart"}
 """What the extra ``serve`` brings, bentoml first."""
 
@@ -32,13 +31,11 @@ Research software, not a medical device."""
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
-@click.option(
-    "--workers", type=click.IntRange(1, 256), help="Processes; by default one for every four usable CPUs."
-)
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes; by default one for each usable CPU.")
 @click.option(
     "--threads",
     type=click.IntRange(1, 256),
-    help="Requests that a process computes at once. [default: its CPUs]",
+    help="Requests that a process computes at once. [default: its share of the CPUs]",
 )
 @click.option(
     "--batch", type=click.IntRange(1, 256), help="Waiting requests that share a run. [default: 8, GPU 32]"
@@ -88,13 +85,13 @@ def serve(
         raise click.UsageError("requests choose their operating point: ?operating_point=NAME")
     if ssl_keyfile and not ssl_certfile:
         raise click.UsageError("--ssl-keyfile needs --ssl-certfile")
-    processes = workers or max(1, usable_cpus() // CPUS_PER_WORKER)
+    processes = workers or default_workers(device)
     _configure(
         arrhythmia=bundle,
         sepsis=sepsis_bundle,
         device=device,
         precision=precision,
-        threads=threads or max(1, usable_cpus() // processes),
+        threads=threads or default_threads(processes),
         batch=batch,
         queue=queue,
         token=None if token_file is None else token_file.read().strip(),

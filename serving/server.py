@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
+from serving.loops import FOLDER, WORKERS
 from serving.settings import Settings, share_state_key
 
 APP = "serving.service:asgi"
+SHARED_LOOP = "serving.loops:Shared"
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 2048
-SWITCH_SECONDS = 0.0005
-"""How long a computing thread may keep the interpreter from the one that accepts and refuses requests."""
-MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def run(
@@ -52,7 +52,6 @@ def run(
     """
     Settings.from_environment()
     share_state_key()
-    sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         APP,
         factory=True,
@@ -61,6 +60,7 @@ def run(
         workers=workers,
         backlog=BACKLOG,
         http=_http(),
+        loop="auto" if workers == 1 else SHARED_LOOP,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -80,8 +80,8 @@ def run(
         signal.signal(signal.SIGTERM, lambda *_: None)
         uvicorn.Server(config).run([listening])
         return
-    with tempfile.TemporaryDirectory(prefix="ibt-figures-") as folder:
-        os.environ[MULTIPROCESS_FOLDER] = folder
+    with tempfile.TemporaryDirectory(prefix="ibt-workers-") as folder:
+        os.environ |= {FOLDER: folder, WORKERS: str(workers)}
         _Workers(config, [listening]).run()
 
 
@@ -95,7 +95,17 @@ def _http() -> Any:
 
 
 class _Workers(Multiprocess):
-    """Lets go of the port as soon as the workers are told to end, so that nobody waits in vain."""
+    """Starts workers, and others for those that die.
+
+    The port is let go of as soon as they are told to end, so that nobody waits in vain; what a dead worker
+    was doing is taken out of the figures.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for dead in before - {process.pid for process in self.processes}:
+            mark_process_dead(dead)  # type: ignore[no-untyped-call]
 
     def terminate_all(self) -> None:
         super().terminate_all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.app import Application, application
 from serving.settings import PREFIX, share_state_key
+
+SWITCH_SECONDS = 0.0005
+"""How long a computing thread may keep the interpreter from the one that accepts and refuses requests."""
 
 share_state_key()
 
@@ -66,6 +70,7 @@ def asgi() -> ASGIApp:
     BentoML has the life cycle; requests go past its middlewares, which cost a fifth of the answers a second
     for stays and keep 6 kB of each request (BentoML 1.4.39).
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     return Takeover(Scoring.to_asgi(is_main=True))  # type: ignore[attr-defined]
 
 

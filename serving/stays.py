@@ -60,7 +60,7 @@ def from_text(name: str, text: bytes, settings: Settings) -> Stays:
     items = list(_read(MemoryFolder({name: text}) / name))
     if sum(len(item.values) for item in items if isinstance(item, Stay)) > settings.rows:
         raise _too_many(settings)
-    return Stays(items, bool(_PATIENT_COLUMN.search(header)))
+    return Stays(items, PATIENT.encode() in header and bool(_PATIENT_COLUMN.search(header)))
 
 
 def from_json(value: Any, settings: Settings, record: str | None) -> Stays:

@@ -90,7 +90,8 @@ class DelimitedTable:
 
     def numbers(self, names: Sequence[str]) -> Numbers:
         """Some columns as numbers."""
-        columns = [self.names.index(name) for name in names]
+        places = {name: column for column, name in enumerate(self.names)}
+        columns = [places[name] for name in names]
         if not (self._lines and columns):
             return Numbers(np.empty((len(self._lines), len(columns))), {})
         faults: dict[int, BadRows] = {}

@@ -28,6 +28,7 @@ DELIMITERS = {"|": "PSV", ",": "CSV", ";": "CSV (semicolons)", "\t": "TSV"}
 LABEL, PATIENT, HOSPITAL, HOUR = "SepsisLabel", "patient_id", "hospital", "hour"
 ICULOS = INDEX["ICULOS"]
 KNOWN = frozenset((*NAMES, LABEL, PATIENT, HOSPITAL, HOUR))
+SPELT = {name.casefold(): name for name in KNOWN}
 # With fewer vital signs and labs than this a risk would rest on age and time alone.
 FEWEST_MEASURED_COLUMNS = 5
 RECOGNISED_FROM = 3
@@ -122,7 +123,8 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
     notes = column_notes(table.names)
     if not len(table):
         raise TooShort("there is a header and no row", code="no_rows")
-    present = [name for name in NAMES if name in table.names]
+    given = frozenset(table.names)
+    present = [name for name in NAMES if name in given]
     optional = [name for name in (HOUR, LABEL) if name in table.names]
     numbers = table.numbers([*present, *optional])
     values = np.full((len(table), N_VARIABLES), np.nan)
@@ -159,14 +161,14 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
 
 def column_notes(names: tuple[str, ...]) -> list[str]:
     """Notes about columns that are missing or unknown; refuses a file that is no stay."""
-    missing = [name for name in NAMES if name not in names]
-    measured = [name for name in NAMES[:N_TIME_VARYING] if name in names]
+    given = frozenset(names)
+    missing = [name for name in NAMES if name not in given]
+    measured = [name for name in NAMES[:N_TIME_VARYING] if name in given]
     unknown = [name for name in names if name and name not in KNOWN]
-    spelt = {name.casefold(): name for name in KNOWN}
     for name in unknown:
-        if name.casefold() in spelt and spelt[name.casefold()] not in names:
+        if SPELT.get(name.casefold(), name) not in given:
             raise MalformedFile(
-                f"the column {name} must be spelt {spelt[name.casefold()]}", code="misspelt_column"
+                f"the column {name} must be spelt {SPELT[name.casefold()]}", code="misspelt_column"
             )
     if len(measured) < FEWEST_MEASURED_COLUMNS:
         raise MalformedFile(

@@ -6,7 +6,7 @@ padding lies in the future of every real hour.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +24,24 @@ from ibt_deploy.scorers.session import OpenGraph
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedStay:
-    """A stay that is ready to be scored: plausible values ``(hours, 40)`` and features ``(hours, F)``."""
+class CheckedStay:
+    """A stay that can be scored, with its plausible values, shape ``(hours, 40)``."""
 
     stay: Stay
     values: Float32Array
     warnings: tuple[Notice, ...]
-    features: Float32Array
 
     @property
     def size(self) -> int:
         """Work that it makes, in stays."""
         return 1
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedStay(CheckedStay):
+    """The same with its features, shape ``(hours, F)``."""
+
+    features: Float32Array
 
 
 class StayScorer:
@@ -50,11 +56,21 @@ class StayScorer:
         self._point = bundle.operating_point(operating_point)
         self._model = graph.model(bundle, self._point.name)
 
-    def prepare(self, stay: Stay) -> PreparedStay:
-        """Clean and featurise one stay; raises InputError where it is refused."""
-        values, warnings = checked_stay(stay)
-        features = featurise(values, np.array([0, len(values)]), self._constants, cleaned=True)
-        return PreparedStay(stay, values, warnings, features)
+    def prepare(self, stay: Stay) -> CheckedStay:
+        """Check and clean one stay; raises InputError where it is refused."""
+        return CheckedStay(stay, *checked_stay(stay))
+
+    def features(self, stays: Sequence[CheckedStay]) -> list[Float32Array]:
+        """Features ``(hours, F)`` of every stay: of many at once, since a call costs more than its rows."""
+        bare = [stay.values for stay in stays if not isinstance(stay, PreparedStay)]
+        made: Iterator[Float32Array] = iter(())
+        if bare:
+            ends = np.cumsum([len(values) for values in bare])
+            found = featurise(
+                np.concatenate(bare), np.concatenate([[0], ends]), self._constants, cleaned=True
+            )
+            made = iter(np.split(found, ends[:-1]))
+        return [stay.features if isinstance(stay, PreparedStay) else next(made) for stay in stays]
 
     def logits(self, features: Sequence[Float32Array], batch_size: int) -> list[npt.NDArray[np.float32]]:
         """Logits ``(hours,)`` of every stay's features ``(hours, F)``, in order.
@@ -82,12 +98,12 @@ class StayScorer:
                 found[i] = logits[k, : len(features[i])]
         return found
 
-    def score(self, prepared: Sequence[PreparedStay], batch_size: int) -> list[SepsisPrediction]:
+    def score(self, prepared: Sequence[CheckedStay], batch_size: int) -> list[SepsisPrediction]:
         """Predictions, in order."""
-        logits = self.logits([p.features for p in prepared], batch_size)
+        logits = self.logits(self.features(prepared), batch_size)
         return [self._prediction(p, z) for p, z in zip(prepared, logits, strict=True)]
 
-    def _prediction(self, prepared: PreparedStay, logits: npt.NDArray[np.float32]) -> SepsisPrediction:
+    def _prediction(self, prepared: CheckedStay, logits: npt.NDArray[np.float32]) -> SepsisPrediction:
         stay = prepared.stay
         risk = self._bundle.calibration.probability(logits)
         threshold = float(self._point.thresholds[0])

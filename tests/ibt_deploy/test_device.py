@@ -37,7 +37,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
                 get_providers=lambda: [p for p in asked if granted is None or p in granted]
             )
 
-        monkeypatch.setattr(module, "_driver_is_there", lambda: True)
+        monkeypatch.setattr(module, "driver_is_there", lambda: True)
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(available))
         monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("noise"), raising=False)
         monkeypatch.setattr(onnxruntime, "InferenceSession", session)
@@ -76,7 +76,7 @@ def test_cuda_fails_loudly_without_the_gpu_build(pretended: Any, graph: bytes) -
 
 
 def test_cuda_fails_loudly_without_a_driver(monkeypatch: pytest.MonkeyPatch, graph: bytes) -> None:
-    monkeypatch.setattr(module, "_driver_is_there", lambda: False)
+    monkeypatch.setattr(module, "driver_is_there", lambda: False)
     monkeypatch.setattr(module, "_cuda_session", lambda *_: None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     with pytest.raises(DeviceError, match="no NVIDIA driver"):

@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 from ibt_deploy.readers import delimited
 from ibt_deploy.readers.delimited import DelimitedTable
 
-MISSING = ["", "NaN", "nan", "NA", " ", "null", "-nan"]
+MISSING = ["", "NaN", "nan", "NA", "null", "-nan"]
 NUMBERS = ["1", "-2.5", "+3e-2", "  7 ", "\u0662", ".5", "6.", "9" * 40]
 WRONG = ["x", "1_0", "0x10", "nan(1)", "1 2", "1e", "--1", "\x00", "1d5"]
 INFINITE = ["inf", "-Infinity", "1e400"]
-CELLS = [*MISSING, *NUMBERS, *WRONG, *INFINITE]
+CELLS = [" ", *MISSING, *NUMBERS, *WRONG, *INFINITE]
 QUOTED = ['"1"', '"a|b"', '"1\t2"', '""']
 
 
 def value(cell: str) -> float:
     """What a cell states; NaN where that is no finite number."""
-    stated = cell.strip('"').strip()
-    return math.nan if stated in MISSING or cell in WRONG or '"' in cell and not stated else float(stated)
+    return math.nan if cell.strip() in MISSING or cell in WRONG else float(cell)
 
 
 @st.composite

@@ -1,0 +1,100 @@
+"""The event loop of a worker that shares its port with others.
+
+Clients keep their connections, and with them the worker that has accepted them. asyncio accepts whatever
+waits, so that the first worker to wake would have all the work and the others none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from socket import socket
+from typing import Any
+from weakref import WeakSet
+
+from serving.settings import PREFIX
+
+FOLDER, WORKERS = "PROMETHEUS_MULTIPROC_DIR", f"{PREFIX}WORKERS"
+"""Variables that name a folder of this group of workers, where figures are too, and say how many they are."""
+READY_SECONDS = 30.0
+IN_A_ROW = 4
+PAUSE_SECONDS, LONGEST_PAUSE = 0.00025, 0.004
+FULL_SECONDS = 1.0
+
+
+class Shared(asyncio.SelectorEventLoop):
+    """Listens once all workers can, and lets workers with fewer connections accept first."""
+
+    async def create_server(self, factory: Any, *_: Any, **options: Any) -> Any:  # type: ignore[override]
+        """A server on the socket ``sock``; parameters as asyncio has them."""
+        await _all_ready()
+        sock: socket = options["sock"]
+        sock.setblocking(False)
+        sock.listen(options["backlog"])
+        return Accepting(self, sock, factory, options.get("ssl"))
+
+
+class Accepting:
+    """Accepts connections until it is closed, as far as uvicorn asks an asyncio.Server.
+
+    After a few connections it pauses, the longer the more are open.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket,
+        factory: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._loop, self._sock, self._factory, self._tls = loop, sock, factory, tls
+        self._open: WeakSet[asyncio.BaseTransport] = WeakSet()
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._accepting = loop.create_task(self._accept())
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        self._accepting.cancel()
+        self._sock.close()
+
+    async def wait_closed(self) -> None:
+        """Return when nothing more is accepted."""
+        await asyncio.wait([self._accepting])
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                self._begin((await self._loop.sock_accept(self._sock))[0])
+                for _ in range(IN_A_ROW - 1):
+                    connection = self._sock.accept()[0]
+                    connection.setblocking(False)
+                    self._begin(connection)
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                pass  # nobody waits any more, or another worker was faster
+            except OSError:
+                await asyncio.sleep(FULL_SECONDS)  # too many files are open
+            await asyncio.sleep(min(PAUSE_SECONDS * len(self._open), LONGEST_PAUSE))
+
+    def _begin(self, connection: socket) -> None:
+        task = self._loop.create_task(self._connect(connection))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    async def _connect(self, connection: socket) -> None:
+        with contextlib.suppress(OSError):  # it broke, or TLS could not be agreed on
+            transport, _ = await self._loop.connect_accepted_socket(self._factory, connection, ssl=self._tls)
+            self._open.add(transport)
+
+
+async def _all_ready() -> None:
+    """Wait until as many workers as there are to be have come here; not for long, one may be failing."""
+    folder, workers = Path(os.environ[FOLDER]), int(os.environ[WORKERS])
+    (folder / f"{os.getpid()}.ready").touch()
+    given_up = time.monotonic() + READY_SECONDS
+    while len(list(folder.glob("*.ready"))) < workers and time.monotonic() < given_up:
+        await asyncio.sleep(0.02)
