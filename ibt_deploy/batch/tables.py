@@ -28,9 +28,10 @@ import numpy.typing as npt
 from ibt_deploy.batch.tables_files import TableFile, found_files, surveyed
 from ibt_deploy.batch.tables_ingest import ingest
 from ibt_deploy.batch.tables_layout import Layout, layout_of
+from ibt_deploy.batch.tables_overlap import Overlap, overlap_of
 from ibt_deploy.batch.tables_read import FileFacts, StayMaker
 from ibt_deploy.batch.tables_report import Report, column_facts
-from ibt_deploy.batch.tables_store import REJECTED, STARTS, STORE, write_json
+from ibt_deploy.batch.tables_store import REJECTED, STARTS, STORE, whole_stays, write_json
 from ibt_deploy.errors import InputError, MalformedFile, TooShort
 from ibt_deploy.inputs import refusal
 from ibt_deploy.mapping.schema import Mapping, Time
@@ -38,7 +39,7 @@ from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers.stays import LABEL
 from ibt_deploy.records import Stay
 
-SCHEMA = 1
+SCHEMA = 2
 SUMMARY = "tables.json"
 
 
@@ -102,7 +103,7 @@ class Tables:
     def read(self, part: Slice) -> Iterator[Stay | Refusal]:
         """One answer for each stay of a slice, in order; memory for a few thousand hours at a time."""
         maker = StayMaker(self.folder, self.files, self.time, self.common_notes)
-        for rows, bounds in self._row_groups(part):
+        for rows, bounds in whole_stays(self.folder, self._starts[part.first : part.last + 1]):
             for answer in maker.stays(rows, bounds):
                 yield refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
 
@@ -129,36 +130,6 @@ class Tables:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_starts"}
-
-    def _row_groups(self, part: Slice) -> Iterator[tuple[Any, npt.NDArray[np.int64]]]:
-        """Arrow tables of whole stays, and where each of these begins in them."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if not len(part):
-            return
-        starts = self._starts[part.first : part.last + 1]
-        with pq.ParquetFile(self.folder / STORE) as file:
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            ends = np.cumsum(sizes)
-            rest, place, done = None, 0, 0
-            for group in range(int(np.searchsorted(ends, starts[0], side="right")), len(sizes)):
-                begin = int(ends[group]) - sizes[group]
-                rows = file.read_row_group(group, use_threads=False)
-                if rest is None:
-                    place = int(starts[0])
-                    rows = rows.slice(place - begin)
-                else:
-                    rows = pa.concat_tables([rest, rows])
-                whole = int(np.searchsorted(starts, ends[group], side="right")) - 1
-                if whole > done:
-                    bounds = starts[done : whole + 1] - place
-                    yield rows.slice(0, int(bounds[-1])).combine_chunks(), bounds
-                    rest, place, done = rows.slice(int(bounds[-1])), int(starts[whole]), whole
-                else:
-                    rest = rows
-                if done == len(starts) - 1:
-                    return
 
 
 def open_tables(
@@ -233,6 +204,7 @@ def open_tables(
                 *refused, *((str(files[i][0].path), code, message) for i, code, message in result.refused),
             ),
             columns=column_facts(folder / STORE, mapping, result.patients),
+            overlap=_overlap(folder, mapping),
         )  # fmt: skip
         found = {"fingerprint": fingerprint, "report": asdict(report)}
         write_json(summary, found)
@@ -256,6 +228,13 @@ def _summary(path: Path, fingerprint: str) -> dict[str, Any] | None:
         return found if is_whole and found["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _overlap(folder: Path, mapping: Mapping | None) -> Overlap:
+    """How far the export overlaps with itself, where its rows become medians."""
+    if mapping is None or not mapping.time.is_resampled:
+        return Overlap()
+    return overlap_of(folder, np.load(folder / STARTS), mapping.time)
 
 
 def _facts(table: TableFile, layout: Layout) -> FileFacts:

@@ -15,7 +15,7 @@ HOUR_US = 3_600_000_000
 Ints = npt.NDArray[np.int64]
 
 
-def hours_since(time: Ints, admission: int) -> Ints:
+def hours_since(time: Ints, admission: int | Ints) -> Ints:
     """Number of the hour of each row, from microseconds; at most 0 before admission."""
     hours: Ints = (time - admission) // HOUR_US + 1
     return hours
@@ -54,3 +54,37 @@ def medians(values: FloatArray, groups: Ints) -> FloatArray:
         low, high = ordered[first + (count - 1) // 2], ordered[first + count // 2]
         found[of[first], column] = np.where(low == high, low, low + (high - low) / 2)
     return found
+
+
+def repeats(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which rows repeat an earlier one of the same moment in every value.
+
+    Parameters
+    ----------
+    moments
+        Of each row; the same moments stand together. Shape ``(rows,)``.
+    values
+        Shape ``(rows, columns)``; NaN where there is none.
+    """
+    found = np.zeros(len(moments), dtype=np.bool_)
+    together = moments[1:] == moments[:-1]
+    rows = np.flatnonzero(np.append(together, False) | np.insert(together, 0, False))
+    if len(rows):
+        keys = np.column_stack((np.where(np.isnan(values[rows]), np.nan, values[rows] + 0.0), moments[rows]))
+        whole = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1])))
+        _, first = np.unique(whole.ravel(), return_index=True)
+        found[rows] = True
+        found[rows[first]] = False
+    return found
+
+
+def contradicted(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which rows share their moment with one that states another value of some column."""
+    if not len(moments):
+        return np.zeros(0, dtype=np.bool_)
+    first = np.flatnonzero(np.diff(moments, prepend=moments[0] - 1))
+    if len(first) == len(moments):
+        return np.zeros(len(moments), dtype=np.bool_)
+    low, high = np.fmin.reduceat(values, first), np.fmax.reduceat(values, first)
+    differs = np.asarray((low < high).any(axis=1))
+    return np.repeat(differs, np.diff(first, append=len(moments)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.batch.tables_hourly import hours_since, medians
+from ibt_deploy.batch.tables_hourly import contradicted, hours_since, medians, repeats
 from ibt_deploy.batch.tables_sql import FAULT, TIMES
 from ibt_deploy.batch.tables_store import RowNumbers
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
@@ -59,9 +59,18 @@ class Block:
             words(HOSPITAL), words("fault"),
         )  # fmt: skip
 
+    @property
+    def stated(self) -> FloatArray:
+        """What each row says besides its time, shape ``(rows, columns)``."""
+        return np.column_stack((self.values, self.labels))
+
     def part(self, begin: int, end: int) -> Block:
         """Some neighbouring rows."""
         return Block(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> Block:
+        """Some of the rows."""
+        return Block(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -209,9 +218,15 @@ class StayMaker:
                 )
         if not kept.any():
             raise BadRows("has no row within the first two weeks of the ICU stay", code="before_admission")
+        twice = repeats(at, part.stated) & kept
+        if twice.any():
+            count = int(np.count_nonzero(twice))
+            notes.append(f"{count} row{'s' * (count > 1)} that repeat{'s' * (count == 1)} another left out.")
+        kept &= ~twice
         if not kept.all():
-            part = Block(*(getattr(part, name)[kept] for name in part.__dataclass_fields__))
-            hours = hours[kept]
+            part, hours, at = part.only(kept), hours[kept], at[kept]
+        if count := int(np.count_nonzero(contradicted(at, part.stated))):
+            notes.append(f"{count} rows contradict another of the same moment.")
         groups = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1))
         if len(groups) < len(hours):
             notes.append(f"{len(hours)} rows became {len(groups)} hours.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ibt_deploy.batch.tables_overlap import Overlap
 from ibt_deploy.errors import BadUnits
 from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units
 from ibt_deploy.mapping.schema import Mapping
@@ -45,6 +46,8 @@ class Report:
         Path, code and message of files that could not be read.
     columns
         Of every variable that the export has a column for.
+    overlap
+        Of rows with points in time.
     """
 
     files: int
@@ -54,6 +57,7 @@ class Report:
     unassigned_rows: int
     refused_files: tuple[tuple[str, str, str], ...]
     columns: tuple[ColumnFacts, ...]
+    overlap: Overlap = field(default_factory=Overlap)
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
@@ -84,6 +88,7 @@ class Report:
         yield f"files: {self.files}, stays: {self.patients}, rows: {self.rows}"
         if self.rejected_rows:
             yield f"rows not usable: {self.rejected_rows}, of unknown patients: {self.unassigned_rows}"
+        yield from (f"overlap: {sentence}" for sentence in self.overlap.sentences)
         for path, code, message in self.refused_files:
             yield f"not read: {path}: {message} ({code})"
         doubtful = {doubt.variable: doubt for doubt in self.doubts}
@@ -106,7 +111,8 @@ class Report:
             ColumnFacts(**{**facts, "quantiles": tuple(facts["quantiles"])}) for facts in found["columns"]
         )
         files = tuple((path, code, message) for path, code, message in found["refused_files"])
-        return cls(**{**found, "columns": columns, "refused_files": files})
+        overlap = Overlap(**found["overlap"])
+        return cls(**{**found, "columns": columns, "refused_files": files, "overlap": overlap})
 
 
 def _units(facts: ColumnFacts) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,44 @@ def write_starts(folder: Path, nameless: int) -> Ints:
     found = np.append(found[found < total], total) if total else np.zeros(1, dtype=np.int64)
     np.save(folder / STARTS, found)
     return found
+
+
+def whole_stays(folder: Path, starts: Ints) -> Iterator[tuple[Any, Ints]]:
+    """Arrow tables of whole stays, and where each of these begins in them and the last one ends.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    starts
+        Of neighbouring stays in the store, and the end of the last one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if len(starts) < 2:
+        return
+    with pq.ParquetFile(folder / STORE) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        rest, place, done = None, 0, 0
+        for group in range(int(np.searchsorted(ends, starts[0], side="right")), len(sizes)):
+            begin = int(ends[group]) - sizes[group]
+            rows = file.read_row_group(group, use_threads=False)
+            if rest is None:
+                place = int(starts[0])
+                rows = rows.slice(place - begin)
+            else:
+                rows = pa.concat_tables([rest, rows])
+            whole = int(np.searchsorted(starts, ends[group], side="right")) - 1
+            if whole > done:
+                bounds = starts[done : whole + 1] - place
+                yield rows.slice(0, int(bounds[-1])).combine_chunks(), bounds
+                rest, place, done = rows.slice(int(bounds[-1])), int(starts[whole]), whole
+            else:
+                rest = rows
+            if done == len(starts) - 1:
+                return
 
 
 def write_row_numbers(folder: Path, files: int, bases: dict[int, int], touched: Sequence[Ints]) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.batch.tables import Tables, open_tables
-from ibt_deploy.batch.tables_hourly import medians
+from ibt_deploy.batch.tables_hourly import contradicted, medians, repeats
+from ibt_deploy.batch.tables_overlap import Overlap
 from ibt_deploy.errors import BadUnits, BatchError, InputError
 from ibt_deploy.mapping import parse_mapping
 from ibt_deploy.predictions import Refusal
@@ -367,6 +368,58 @@ def test_what_a_mapping_does_not_settle_is_refused(opened: Open, line: str, code
     found = answers(opened(lines, mapping=MAPPING.format(time=STAMPS)))
     assert [a.code for a in refusals(found)] == [code]
     assert len(found) == 2
+
+
+def test_exports_that_overlap_are_noticed(tmp_path: Path, opened: Open) -> None:
+    """Hour 1: 80, 90, 84 and a second 90 that repeats the first; hour 3: 70 against 75 at one moment."""
+    one = [stamped("01.03.2021 10:00"), stamped("01.03.2021 10:30", "90"), stamped("01.03.2021 12:00", "70")]
+    two = [
+        stamped("01.03.2021 10:30", "90"),
+        stamped("01.03.2021 10:45", "84"),
+        stamped("01.03.2021 12:00", "75"),
+        stamped("01.03.2021 13:00", "60"),
+    ]
+    paths = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    for path, lines in zip(paths, (one, two), strict=True):
+        path.write_text("\n".join([COLUMNS, *lines]) + "\n", encoding="utf-8")
+    tables = opened(paths=paths, mapping=MAPPING.format(time=STAMPS))
+    assert tables.report.overlap == Overlap(duplicate_rows=1, conflicting_rows=2, merged_rows=5)
+    (stay,) = answers(tables)
+    assert isinstance(stay, Stay)
+    np.testing.assert_array_equal(stay.values[:, INDEX["HR"]], [84, np.nan, 72.5, 60])
+    assert "1 row that repeats another left out." in stay.notes
+    assert "2 rows contradict another of the same moment." in stay.notes
+    said = tables.report.text()
+    assert "overlap: 1 row repeats another of the same stay and moment exactly; each counts once." in said
+    assert "overlap: 5 rows are in hours that several files hold" in said
+    again = opened(paths=paths, mapping=MAPPING.format(time=STAMPS))  # from what the first left
+    assert again.report == tables.report
+
+
+def test_an_export_that_does_not_overlap_says_nothing_of_it(opened: Open) -> None:
+    lines = [COLUMNS, stamped("01.03.2021 10:00"), stamped("01.03.2021 10:30"), stamped("01.03.2021 11:00")]
+    tables = opened(lines, mapping=MAPPING.format(time=STAMPS))
+    assert tables.report.overlap == Overlap()
+    assert "overlap" not in tables.report.text()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3), st.sampled_from([0.0, -0.0, 1.0, np.nan]), st.sampled_from([2.0, np.nan])
+        )
+    )
+)
+def test_repeated_and_contradicting_rows_are_those_that_a_plain_search_finds(
+    rows: list[tuple[int, float, float]],
+) -> None:
+    rows.sort(key=lambda row: row[0])
+    moments = np.array([row[0] for row in rows], dtype=np.int64)
+    values = np.array([row[1:] for row in rows], dtype=float).reshape(-1, 2)
+    written = [(m, *(None if np.isnan(x) else x for x in cells)) for m, *cells in rows]
+    assert repeats(moments, values).tolist() == [row in written[:i] for i, row in enumerate(written)]
+    stated = [[{row[c] for row in written if row[0] == m} - {None} for c in (1, 2)] for m, *_ in written]
+    assert contradicted(moments, values).tolist() == [any(len(of) > 1 for of in two) for two in stated]
 
 
 def test_rows_outside_the_stay_may_be_dropped_aloud(opened: Open) -> None:
