@@ -196,16 +196,19 @@ def run(
 @train.command(
     epilog="""\b
 Examples:
-  ibt train ensemble runs/*/best.pt --cache cache/sepsis --out opinion.npz
+  ibt train ensemble runs/*/best.pt --trees --cache cache/sepsis --out opinion.npz
   ibt train run sepsis-bbm --cache cache/sepsis --teacher runs/teacher/best.pt --out runs/pupil \\
       --opinion opinion.npz --set data.soft_weight=0.7"""
 )
 @click.argument("members", nargs=-1, required=True, type=FILE, metavar="BEST_PT...")
 @click.option("--cache", type=FOLDER, required=True, help="Cache that the members were trained on.")
 @click.option("--out", type=FILE, required=True, help="File of the opinion, .npz.")
+@click.option("--trees", is_flag=True, help="Ask gradient-boosted trees too, grown here; stays only.")
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @device_option
-def ensemble(members: tuple[Path, ...], cache: Path, out: Path, split: Path | None, device: str) -> None:
+def ensemble(
+    members: tuple[Path, ...], cache: Path, out: Path, trees: bool, split: Path | None, device: str
+) -> None:
     """Ask several trained networks about the training part, as soft labels for one student.
 
     Each member is calibrated on the validation part, and the scores there are printed: of every member, and
@@ -214,7 +217,14 @@ def ensemble(members: tuple[Path, ...], cache: Path, out: Path, split: Path | No
     from training.ensemble import ensemble as asked
     from training.precision import chosen_device
 
-    opinion = asked(members, cache, chosen_device(device, 0), split)
+    opinion = asked(
+        members,
+        cache,
+        chosen_device(device, 0),
+        split,
+        trees=trees,
+        say=lambda line: click.echo(line, err=True),
+    )
     for name, scores in opinion.scores.items():
         click.echo("  ".join([name, *(f"{k} {v:.4f}" for k, v in scores.items() if k != "selection")]))
     opinion.save(out)

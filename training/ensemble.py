@@ -9,7 +9,7 @@ label, so a softened label is the same as response distillation from the ensembl
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ibt_deploy.errors import DataError
+from ibt_deploy.errors import DataError, RecipeError
 from training.cache import file_sha256
 from training.checkpoint import TrainedNetwork, load_network
 from training.inference import part_logits
 from training.precision import chosen_dtype
 from training.run import open_source
-from training.sources import Scores, Source
+from training.sources import Part, Scores, Source
+from training.stay_source import StaySource
+from training.trees import tree_logits
+
+Float32s = npt.NDArray[np.float32]
 
 CERTAIN = 1e-6
+ASKED: tuple[Part, ...] = ("train", "validation")
+TREES, ALL = "trees", "ensemble"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,7 @@ class Opinion:
     probabilities
         One row for each ECG, or the rows of all stays end to end.
     scores
-        On validation, of each member by its path, and of the ensemble under ``"ensemble"``.
+        On validation, of each member by its path (``"trees"``), and of the ensemble under ``"ensemble"``.
     source
         The data it was made on.
     """
@@ -63,33 +69,54 @@ class Opinion:
 
 
 def ensemble(
-    members: Sequence[Path], cache: Path, device: torch.device, split: Path | None = None
+    members: Sequence[Path],
+    cache: Path,
+    device: torch.device,
+    split: Path | None = None,
+    *,
+    trees: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Opinion:
-    """Ask the networks in the ``best.pt`` files ``members``.
+    """Ask the networks in the ``best.pt`` files ``members``, and gradient-boosted trees if ``trees``.
+
+    ``say`` is told the name of each member before it is asked.
 
     Raises
     ------
     DataError
         When a member is missing, or was trained on other data, another split or other preprocessing.
+    RecipeError
+        When trees are asked for that are not to be had: for ECGs, or where features are left out.
     """
     trained = [load_network(path) for path in members]
     source = open_source(trained[0].recipe, cache, split)
-    total: dict[str, npt.NDArray[np.float64]] = {}
-    scores: dict[str, Scores] = {}
+    answers: dict[str, dict[Part, Float32s]] = {}
     for path, member in zip(members, trained, strict=True):
         _refuse_stranger(path, member, source)
+        say(str(path))
         network = member.network.to(device)
         dtype = chosen_dtype(member.recipe.fit.precision, device)
-        logits = {
-            part: part_logits(network, source, source.items(part), device, dtype)
-            for part in ("train", "validation")
-        }  # fmt: skip
+        answers[str(path)] = {
+            part: part_logits(network, source, source.items(part), device, dtype) for part in ASKED
+        }
+    if trees:
+        if not isinstance(source, StaySource):
+            raise RecipeError("trees are grown on the rows of stays; there are none for ECGs")
+        answers[TREES] = tree_logits(source, say=say)
+    return _opinion(source, answers)
+
+
+def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> Opinion:
+    """The mean of the members' ``answers``, each calibrated on validation."""
+    total: dict[Part, npt.NDArray[np.float64]] = {}
+    scores: dict[str, Scores] = {}
+    for name, logits in answers.items():
         calibration = source.calibration("validation", logits["validation"])
         for part, found in logits.items():
             p = calibration.probability(found).clip(CERTAIN, 1 - CERTAIN)
-            total[part] = total.get(part, 0) + (np.log(p) - np.log1p(-p)) / len(members)
-        scores[str(path)] = source.selection_scores("validation", logits["validation"])
-    scores["ensemble"] = source.selection_scores("validation", total["validation"].astype(np.float32))
+            total[part] = total.get(part, 0) + (np.log(p) - np.log1p(-p)) / len(answers)
+        scores[name] = source.selection_scores("validation", logits["validation"])
+    scores[ALL] = source.selection_scores("validation", total["validation"].astype(np.float32))
     return Opinion((1 / (1 + np.exp(-total["train"]))).astype(np.float32), scores, source)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.tiny import tiny_recipe
 
-from ibt_deploy.errors import DataError
+from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint
 from training.ensemble import ensemble, soften
 from training.inference import part_logits
@@ -45,6 +45,14 @@ def test_a_student_of_an_ensemble(
         logits.append(np.log(p / (1 - p)))
     expected = 1 / (1 + np.exp(-np.mean(logits, axis=0)))
     np.testing.assert_allclose(opinion.probabilities, expected, atol=1e-5)
+
+    if task == "sepsis":
+        with_trees = ensemble(members, cache, CPU, trees=True)
+        assert list(with_trees.scores) == [*map(str, members), "trees", "ensemble"]
+        assert (with_trees.probabilities != opinion.probabilities).any()
+    else:
+        with pytest.raises(RecipeError, match="none for ECGs"):
+            ensemble(members, cache, CPU, trees=True)
 
     file = tmp_path / "opinion.npz"
     opinion.save(file)
