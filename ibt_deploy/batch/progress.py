@@ -7,6 +7,7 @@ import time
 from typing import TextIO
 
 QUIET_SECONDS = 30.0
+LARGE = 1 << 28
 
 
 class Progress:
@@ -75,6 +76,43 @@ class Progress:
             f"{self._done:,} of {self._total:,} {self._noun} ({share} %), {rate:,.1f}/s, "
             f"{self._refused:,} refused{left}"
         )
+
+
+class BytesRead:
+    """Says how much of something large was read, so that nobody takes it for stuck.
+
+    Parameters
+    ----------
+    total
+        Bytes; of less than 256 MiB nothing is said.
+    """
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self._total = total
+        self._done = 0
+        self._stream = stream or sys.stderr
+        self._every = 0.5 if self._stream.isatty() else QUIET_SECONDS
+        self._shown = time.monotonic()
+        self._is_line_open = False
+
+    def __call__(self, count: int) -> None:
+        """So many bytes more."""
+        self._done += count
+        now = time.monotonic()
+        if self._total < LARGE or now - self._shown < self._every:
+            return
+        self._shown = now
+        share = min(100 * self._done // self._total, 100)
+        line = f"reading the tables: {self._done / 1e9:.1f} of {self._total / 1e9:.1f} GB ({share} %)"
+        self._is_line_open = self._stream.isatty()
+        self._stream.write(f"\r{line}" if self._is_line_open else f"ibt batch: {line}\n")
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._is_line_open:
+            self._stream.write("\n")
+            self._stream.flush()
 
 
 def _duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
 from ibt_deploy.batch.plan import Plan, part_size, written_plan
+from ibt_deploy.batch.progress import BytesRead
 from ibt_deploy.batch.sources import stamped, table_files
 from ibt_deploy.errors import BatchError
 from ibt_deploy.predictions import Refusal
@@ -104,6 +105,7 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
         No patient, or not enough memory or disk.
     """
     from ibt_deploy.batch.tables import open_tables
+    from ibt_deploy.batch.tables_look import first_look
 
     chosen = None
     if mapping is not None:
@@ -111,7 +113,13 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
 
         chosen = load_mapping(Path(mapping))
     paths = [Path(path) for path in table_files(sources)]
-    tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB)
+    look = first_look(paths, chosen, work=state, memory_mb=_MEMORY_MB)
+    if look is not None and look.doubts:
+        print(f"the first rows of large files alone:\n{look.text()}", file=sys.stderr)
+        look.require_plausible()
+    progress = BytesRead(sum(path.stat().st_size for path in paths))
+    tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB, progress=progress)
+    progress.end()
     print(tables.report.text(), file=sys.stderr)
     slices = tables.slices(-(-tables.patients // part_size(tables.patients, _FEWEST_IN_PART)))
     found = TableStays(tables, tuple(slices), sum(1 for _ in tables.rejected()))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.batch.tables_files import TableFile, found_files, surveyed
+from ibt_deploy.batch.tables_files import Progress, TableFile, found_files, surveyed
 from ibt_deploy.batch.tables_ingest import ingest
 from ibt_deploy.batch.tables_layout import Layout, layout_of
 from ibt_deploy.batch.tables_overlap import Overlap, overlap_of
@@ -139,6 +139,7 @@ def open_tables(
     work: Path,
     memory_mb: int = 2048,
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Tables:
     """Bring an export into order and look at its columns; what is there already is taken as it is.
 
@@ -155,6 +156,8 @@ def open_tables(
         Limit for this process while it works, at least 512.
     threads
         Of the engine; all cores where None.
+    progress
+        Told how many bytes more of the files were read.
 
     Raises
     ------
@@ -171,7 +174,7 @@ def open_tables(
     digest = hashlib.sha256(f"{SCHEMA} {mapping.sha256 if mapping else ''}".encode())
     for path in found_files(paths):
         try:
-            table = surveyed(path, mapping)
+            table = surveyed(path, mapping, lambda names: layout_of(names, mapping), progress or _unheard)
             layout = layout_of(table.names, mapping)
             if layout.patient is not None and not table.rows:
                 raise TooShort("there is a header and no row", code="no_rows")
@@ -218,6 +221,10 @@ def open_tables(
         time=mapping.time if mapping is not None and mapping.time.is_resampled else None,
         common_notes=_doubtful_rows(report, files),
     )
+
+
+def _unheard(count: int) -> None:
+    """Nobody asked."""
 
 
 def _summary(path: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """The files of an export: which there are, how they are written, what they hold before anything is parsed.
 
-Every byte is read once here: for the fingerprint by which a resumed run knows its inputs, and for the number
-of lines, against which the rows are counted afterwards, so that none can be lost unseen.
+Every byte is read once here, after the header was found to be usable: for the fingerprint by which a resumed
+run knows its inputs, and for the number of lines, against which the rows are counted afterwards, so that none
+can be lost unseen.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeAlias, cast
 
 from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, TooLong
 from ibt_deploy.mapping.schema import Mapping
@@ -21,6 +22,8 @@ from ibt_deploy.readers.delimited import shortened
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 
 Compression = Literal["none", "gzip", "zstd"]
+Check: TypeAlias = Callable[[tuple[str, ...]], object]
+Progress: TypeAlias = Callable[[int], object]
 
 SUFFIXES = frozenset({".psv", ".csv", ".tsv", ".txt", ".parquet"})
 MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -101,8 +104,15 @@ def _is_table(path: Path) -> bool:
 HEAD_BYTES = 4096
 
 
-def surveyed(path: Path, mapping: Mapping | None) -> TableFile:
+def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progress) -> TableFile:
     """Look through one file.
+
+    Parameters
+    ----------
+    check
+        Given the names of the columns, before more than the header is read; raises InputError to refuse them.
+    progress
+        Told how many bytes more were read.
 
     Raises
     ------
@@ -110,17 +120,17 @@ def surveyed(path: Path, mapping: Mapping | None) -> TableFile:
         It cannot be read, is empty, has no proper header, or is damaged.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             head = file.read(HEAD_BYTES)
             if b"\0" in head and not head.startswith((PARQUET_MAGIC, *MAGIC)):
                 raise MalformedFile("is no text", code="not_text")
+            if not head:
+                raise MalformedFile("the file is empty", code="empty_file")
             file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if head.startswith(PARQUET_MAGIC):
-            return _parquet(path, sha256)
-        if not head:
-            raise MalformedFile("the file is empty", code="empty_file")
-        return _text(path, sha256, _compression(head), mapping)
+            bytes_read = _Hashed(file, progress)
+            if head.startswith(PARQUET_MAGIC):
+                return _parquet(path, bytes_read, check)
+            return _text(path, bytes_read, compression_of(head), mapping, check)
     except InputError as error:
         raise error.at(str(path)) from None
     except OSError as error:
@@ -129,7 +139,33 @@ def surveyed(path: Path, mapping: Mapping | None) -> TableFile:
         raise MalformedFile(f"cannot be read: {reason}", where=str(path), code=code) from error
 
 
-def _compression(head: bytes) -> Compression:
+class _Hashed(io.RawIOBase):
+    """A file of which every byte that is read goes into a hash."""
+
+    def __init__(self, file: io.FileIO, progress: Progress) -> None:
+        self._file, self._progress = file, progress
+        self._digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on."""
+        count = self._file.readinto(buffer) or 0
+        self._digest.update(memoryview(buffer)[:count])
+        self._progress(count)
+        return count
+
+    def sha256(self) -> str:
+        """Of the whole file; what is left is read."""
+        while self.read(CHUNK):
+            pass
+        return self._digest.hexdigest()
+
+
+def compression_of(head: bytes) -> Compression:
+    """How what begins with ``head`` is compressed."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "none")
 
 
@@ -154,7 +190,7 @@ def arrow() -> Any:
     return pa
 
 
-def _parquet(path: Path, sha256: str) -> TableFile:
+def _parquet(path: Path, file: _Hashed, check: Check) -> TableFile:
     pa = arrow()
     import pyarrow.parquet as pq
 
@@ -165,32 +201,63 @@ def _parquet(path: Path, sha256: str) -> TableFile:
         raise MalformedFile(f"cannot be read as Parquet: {_first_line(error)}") from error
     names = tuple(name.strip() for name in schema.names)
     _check_names(names)
+    check(names)
     types = tuple(str(kind) for kind in schema.types)
-    return TableFile(
-        path, "Parquet", sha256, names, types, "", "none", metadata.num_rows, path.stat().st_size
-    )
+    size = path.stat().st_size
+    return TableFile(path, "Parquet", file.sha256(), names, types, "", "none", metadata.num_rows, size)
 
 
-def _text(path: Path, sha256: str, compression: Compression, mapping: Mapping | None) -> TableFile:
+def _text(
+    path: Path, raw: _Hashed, compression: Compression, mapping: Mapping | None, check: Check
+) -> TableFile:
     counts = _Counts()
-    header = b""
-    with opened(path, compression) as file:
+    with _decompressed(raw, compression) as file:
         chunk = file.read(CHUNK)
         begun = chunk.removeprefix(b"\xef\xbb\xbf")
         body = begun.lstrip(b"\r\n")
-        for end in (b"\n", b"\r"):
-            if end in body[:LONGEST_HEADER]:
-                header = body[: body.index(end)]
-                break
-        else:
-            if len(body) >= LONGEST_HEADER:
-                raise TooLong("the first line is no header: it never ends", code="table_too_large")
-            header = body
+        names, delimiter = _header(body, mapping)
+        check(names)
         while chunk:
             if chunk.endswith(b"\r"):
                 chunk += file.read(1)
             counts.add(chunk)
             chunk = file.read(CHUNK)
+        sha256 = raw.sha256()
+    label = DELIMITERS.get(delimiter, "text")
+    return TableFile(
+        path,
+        label if compression == "none" else f"{label} ({compression})",
+        sha256,
+        names,
+        (),
+        delimiter,
+        compression,
+        counts.rows,
+        path.stat().st_size,
+        counts.is_quoted,
+        counts.is_regular and len(body) == len(begun),
+    )
+
+
+@contextmanager
+def _decompressed(raw: _Hashed, compression: Compression) -> Iterator[IO[bytes]]:
+    if compression == "none":
+        yield cast("IO[bytes]", raw)
+        return
+    with arrow().input_stream(raw, compression=compression) as stream:
+        yield stream
+
+
+def _header(body: bytes, mapping: Mapping | None) -> tuple[tuple[str, ...], str]:
+    """The names in the first line of a text, and the delimiter between them."""
+    header = body
+    for end in (b"\n", b"\r"):
+        if end in body[:LONGEST_HEADER]:
+            header = body[: body.index(end)]
+            break
+    else:
+        if len(body) >= LONGEST_HEADER:
+            raise TooLong("the first line is no header: it never ends", code="table_too_large")
     encoding = mapping.table.encoding if mapping else "utf-8"
     try:
         line = header.decode(encoding).strip("\r\n")
@@ -202,21 +269,7 @@ def _text(path: Path, sha256: str, compression: Compression, mapping: Mapping | 
     delimiter = stated or max(DELIMITERS, key=line.count)
     names = tuple(name.strip() for name in cells_of(line, delimiter))
     _check_names(names)
-    label = DELIMITERS.get(delimiter, "text")
-    shown = label if compression == "none" else f"{label} ({compression})"
-    return TableFile(
-        path,
-        shown,
-        sha256,
-        names,
-        (),
-        delimiter,
-        compression,
-        counts.rows,
-        path.stat().st_size,
-        counts.is_quoted,
-        counts.is_regular and len(body) == len(begun),
-    )
+    return names, delimiter
 
 
 class _Counts:

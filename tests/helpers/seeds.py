@@ -77,9 +77,10 @@ def _real(path: Path) -> Files:
             name: file.read_bytes()[:SHORT_SIGNAL] for name, file in beside.items() if file.is_file()
         }
     if path.suffix == ".xml":
-        content = re.sub(rb"(<digits>[^<]{0,2000} )[^<]*", rb"\1", content)
+        content = re.sub(rb"(<digits>(?:\s*[^\s<]+\s){0,400})[^<]*", rb"\1", content)
     elif path.suffix in (".csv", ".txt"):
         content = content[:SHORT_SIGNAL].rpartition(b"\n")[0]
+        return {path.name: content, f"{path.stem}.toml": LAYOUT}
     return {path.name: content}
 
 
