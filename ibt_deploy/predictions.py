@@ -218,17 +218,7 @@ class SepsisPrediction:
             self.missing,
             strict=True,
         )
-        return _head(self.record, self.task, self.model) | {
-            "input": {
-                "source": self.source,
-                "format": self.format,
-                "hours": len(self.hours),
-                "first_hour": int(self.hours[0]),
-                "last_hour": int(self.hours[-1]),
-                "changes": list(self.changes),
-                "never_measured": list(self.never_measured),
-            },
-            "warnings": _notices(self.warnings),
+        return self.before_hours() | {
             "hours": [
                 {
                     "hour": hour,
@@ -241,6 +231,21 @@ class SepsisPrediction:
                 for hour, risk, alarm, inserted, missing in rows
             ],
             "notice": NOTICE,
+        }
+
+    def before_hours(self) -> dict[str, Any]:
+        """What stands before the hours in :meth:`to_dict`, for whoever writes those in another way."""
+        return _head(self.record, self.task, self.model) | {
+            "input": {
+                "source": self.source,
+                "format": self.format,
+                "hours": len(self.hours),
+                "first_hour": int(self.hours[0]),
+                "last_hour": int(self.hours[-1]),
+                "changes": list(self.changes),
+                "never_measured": list(self.never_measured),
+            },
+            "warnings": _notices(self.warnings),
         }
 
 

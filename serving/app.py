@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from serving import logs, metrics
+from serving import metrics
 from serving.bodies import Memory
 from serving.front import Drain, Front
 from serving.models import Models
@@ -39,7 +39,6 @@ class Application:
     """
 
     def __init__(self, settings: Settings) -> None:
-        logs.start()
         self.models = Models.load(settings)
         self.drain = Drain()
         batch = settings.batch or (GPU_BATCH if self.models.on_gpu else CPU_BATCH)

@@ -1,13 +1,18 @@
-"""HTTP heads with an end: httptools, which uvicorn parses with, would collect one of any size."""
+"""HTTP as uvicorn and httptools speak it, with heads that end and answers that are sent in one piece."""
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving import metrics
+from serving.logs import log
+from serving.problems import Problem
+
 LONGEST_HEAD = 2**16
-TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -17,6 +22,11 @@ class BoundedHeads(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._within_head = False
         self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        self.transport = Joined(transport, self.loop)  # type: ignore[assignment]
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -36,5 +46,52 @@ class BoundedHeads(HttpToolsProtocol):
         if self._within_head:
             self._head_bytes += len(data)
             if self._head_bytes > LONGEST_HEAD and not self.transport.is_closing():
-                self.transport.write(TOO_LONG)
-                self.transport.close()
+                self._refuse(Problem("head_too_large", f"A head may have {LONGEST_HEAD} bytes."))
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Refuse what is no HTTP, or not within the bounds of its parser."""
+        self._refuse(Problem("bad_request", "This is not a request of HTTP/1.1."))
+
+    def _refuse(self, problem: Problem) -> None:
+        request_id = uuid.uuid4().hex
+        self.transport.write(problem.bare(request_id))
+        self.transport.close()
+        metrics.observe("unknown", "other", problem.status, 0.0, problem.code)
+        log(
+            "request",
+            id=request_id,
+            method="other",
+            route="unknown",
+            status=problem.status,
+            code=problem.code,
+        )
+
+
+class Joined:
+    """A transport that sends in one piece what is written in one go: head and body of an answer.
+
+    Each piece costs the system, and the client, about as much again.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` before anything else happens."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Close the connection once everything is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self._transport.write(b"".join(held))

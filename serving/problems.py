@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.responses import Response
 
@@ -37,6 +38,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "record_too_long": (422, "The recording is too long"),
     "unknown_operating_point": (422, "There is no such operating point"),
     "bad_state": (422, "The state cannot be used"),
+    "head_too_large": (431, "The head of the request is too large"),
     "queue_full": (429, "Too many requests are waiting"),
     "internal_error": (500, "The service failed"),
     "no_memory": (503, "Too many large requests at once"),
@@ -90,12 +92,25 @@ class Problem(Exception):
 
     def response(self, request_id: str) -> Response:
         """The answer."""
-        body = {
-            "type": f"urn:ibt:problem:{self.code}",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            "code": self.code,
-            "request_id": request_id,
-        }
-        return Response(json.dumps(body), self.status, self.headers, MEDIA_TYPE)
+        return Response(self._body(request_id), self.status, self.headers, MEDIA_TYPE)
+
+    def bare(self, request_id: str) -> bytes:
+        """The answer as it is sent where there is no request that could be answered."""
+        body = self._body(request_id).encode()
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        return head.encode() + body
+
+    def _body(self, request_id: str) -> str:
+        return json.dumps(
+            {
+                "type": f"urn:ibt:problem:{self.code}",
+                "title": self.title,
+                "status": self.status,
+                "detail": self.detail,
+                "code": self.code,
+                "request_id": request_id,
+            }
+        )

@@ -60,6 +60,7 @@ def run(
         workers=workers,
         backlog=BACKLOG,
         http=_http(),
+        ws="none",
         loop="auto" if workers == 1 else SHARED_LOOP,
         log_config=None,
         access_log=False,

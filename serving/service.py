@@ -16,6 +16,7 @@ from typing import Any
 import bentoml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving import logs
 from serving.app import Application, application
 from serving.settings import PREFIX, share_state_key
 
@@ -56,6 +57,7 @@ class Scoring:
     def __init__(self) -> None:
         _Current.application = application()
         _drain_at(signal.SIGTERM, _Current.application)
+        logs.take_over()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor
+from serving.answer_json import answer_json
 from serving.problems import Problem
 
 Answers = Sequence[Prediction | Refusal]
@@ -78,12 +79,12 @@ def one(answers: Answers) -> bytes:
     (answer,) = answers
     if isinstance(answer, Refusal):
         raise Problem.refused(answer)
-    return as_json(answer.to_dict())
+    return answer_json(answer) + b"\n"
 
 
 def several(answers: Answers) -> bytes:
     """An answer or a refusal for each stay, in order."""
-    return as_json({"stays": [answer.to_dict() for answer in answers]})
+    return b'{"stays": [' + b", ".join(map(answer_json, answers)) + b"]}\n"
 
 
 def as_json(value: Any) -> bytes:
