@@ -15,6 +15,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_INPUT = 1 << 18
 INSTRUMENTED = ("ibt_deploy.readers",)
+OTHERS = {
+    "archives": ("ibt_deploy.batch.archives", "ibt_deploy.batch.grouping"),
+    "tables": ("ibt_deploy.batch.tables_files", "ibt_deploy.batch.tables_layout", "ibt_deploy.mapping"),
+    "mapping": ("ibt_deploy.mapping",),
+}
+"""What else reads files of others, besides the readers, and its modules."""
 PARSERS = {"dicom": ("pydicom.filereader", "pydicom.filebase", "pydicom.dataset", "pydicom.values")}
 """Modules of other packages whose coverage leads the search too."""
 
@@ -36,7 +43,10 @@ PARSERS = {"dicom": ("pydicom.filereader", "pydicom.filebase", "pydicom.dataset"
     "--out", default=Path("fuzz"), show_default=True, type=click.Path(path_type=Path), help="Folder."
 )
 def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
-    """Fuzz READER (a module of ibt_deploy.readers, or 'all'), or give it one FILE that the fuzzer wrote."""
+    """Fuzz READER, or give it one FILE that the fuzzer wrote.
+
+    READER is a module of ibt_deploy.readers, 'archives', 'tables' or 'mapping' of a batch run, or 'all'.
+    """
     try:
         import atheris
     except ImportError as error:
@@ -45,14 +55,17 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
     warnings.simplefilter("ignore")
     if reader == "all":
         sys.exit(_all(seconds, out))
-    with atheris.instrument_imports(include=[*INSTRUMENTED, *PARSERS.get(reader, ())]):
+    wanted = (*OTHERS.get(reader, INSTRUMENTED), *PARSERS.get(reader, ()))
+    with atheris.instrument_imports(include=list(wanted)):
         _load(reader)
-    from tests.helpers.guard import bounded, try_reader
+    from tests.helpers import guard
     from tests.helpers.seeds import packed, seeds, unpacked
 
+    others = {"archives": guard.try_archive, "tables": guard.try_table, "mapping": guard.try_mapping}
+    attempt = others.get(reader, partial(guard.try_reader, reader))
     if file is not None:
-        with bounded():
-            click.echo(try_reader(reader, unpacked(file.read_bytes())))
+        with guard.bounded():
+            click.echo(attempt(unpacked(file.read_bytes())))
         return
     from benchmarks.fuzz_mutator import mutation
 
@@ -61,7 +74,7 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, files in enumerate(seeds(reader, shared if shared.is_dir() else None)):
         data = packed(files)
-        outcome = try_reader(reader, unpacked(data))  # loads, too, what is loaded when first needed
+        outcome = attempt(unpacked(data))  # loads, too, what is loaded when first needed
         click.echo(f"seed {next(iter(files))}, {len(data)} bytes: {outcome}")
         if len(data) <= LONGEST_INPUT:
             (corpus / f"seed-{number}").write_bytes(data)
@@ -70,8 +83,8 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
     def one_input(data: bytes) -> None:
         found = unpacked(data)
         try:
-            with bounded():
-                outcome = try_reader(reader, found)
+            with guard.bounded():
+                outcome = attempt(found)
         except Exception as error:  # noqa: BLE001
             outcome = search.finding(data, error)
         search.count(outcome)
@@ -128,11 +141,17 @@ class Search:
 
 
 def _load(reader: str) -> None:
-    """Import the readers, that their parts are instrumented too."""
+    """Import what is to be instrumented, with its parts."""
     folder = ROOT / "ibt_deploy" / "readers"
+    if reader in OTHERS:
+        for module in OTHERS[reader]:
+            import_module(module)
+        return
     if not (folder / f"{reader}.py").is_file():
         known = import_module("ibt_deploy.readers").READERS
-        raise click.ClickException(f"no reader {reader!r}; there are {', '.join(known)} and 'all'")
+        raise click.ClickException(
+            f"no reader {reader!r}; there are {', '.join((*known, *OTHERS))} and 'all'"
+        )
     for path in sorted(folder.glob("*.py")):
         import_module(f"ibt_deploy.readers.{path.stem}")
     for module in PARSERS.get(reader, ()):
@@ -143,7 +162,7 @@ def _all(seconds: int, out: Path) -> int:
     """Fuzz every reader, each in a process of its own; the number of those that broke."""
     known = import_module("ibt_deploy.readers").READERS
     broken = 0
-    for reader in known:
+    for reader in (*known, *OTHERS):
         command = [sys.executable, "-m", "benchmarks.fuzz", reader, "--seconds", str(seconds)]
         broken += subprocess.run([*command, "--out", str(out)], cwd=ROOT, check=False).returncode != 0
     return broken

@@ -9,7 +9,9 @@ archive that holds far more than it weighs is refused.
 
 from __future__ import annotations
 
+import errno
 import gzip
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -72,11 +74,11 @@ def archive_entries(path: str) -> Iterator[Entry]:
         for faults, fault in enumerate(_collected(listing, members, path, stamp), start=1):  # noqa: B007
             yield fault
         if not members and not faults:
-            rest = RefusedEntry(path, "no_recording", f"{path}: the archive holds no file")
+            rest = _refused(path, "no_recording", "the archive holds no file")
     except InputError as error:
         rest = RefusedEntry(path, error.code, one_line(error.at(path)))
     except _UNREADABLE as error:
-        rest = RefusedEntry(path, "damaged_archive", f"{path}: damaged archive: {one_line(error)}")
+        rest = _refused(path, "damaged_archive", f"damaged archive: {error}")
     if members:
         yield from _records(path, stamp, members)
     if rest is not None:
@@ -99,7 +101,10 @@ def _collected(
             continue
         source = f"{path}/{name}"
         if fault is not None:
-            yield RefusedEntry(source, fault[0], f"{source}: {fault[1]}")
+            yield _refused(source, *fault)
+            continue
+        if not name.rpartition("/")[2]:
+            yield _refused(source, "damaged_archive", "a member without a name")
             continue
         if member.size > MAX_RECORD_BYTES:
             yield _too_large(source, member.size)
@@ -149,7 +154,11 @@ def _record(path: str, stamp: Stamp, name: str, parts: dict[str, _Member]) -> Me
 
 def _too_large(source: str, size: int) -> RefusedEntry:
     text = f"{size >> 20} MiB, at most {MAX_RECORD_BYTES >> 20} MiB are read from an archive"
-    return RefusedEntry(source, "member_too_large", f"{source}: {text}")
+    return _refused(source, "member_too_large", text)
+
+
+def _refused(source: str, code: str, text: str) -> RefusedEntry:
+    return RefusedEntry(source, code, one_line(f"{source}: {text}"))
 
 
 def _header_text(archive: Archive, prefix: str, members: dict[str, _Member], name: str) -> str:
@@ -197,8 +206,10 @@ class Archive:
         """Bytes of a member; raises MalformedFile where the archive is damaged."""
         try:
             data = self._from_zip(name) if self.path.lower().endswith(ZIP) else self._from_tar(offset, size)
-        except _DAMAGE as error:
+        except _UNREADABLE as error:
             self.close()
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # the disk is at fault; EINVAL is an offset before the beginning
             raise MalformedFile(
                 f"damaged archive: {one_line(error)}", where=f"{self.path}/{name}", code="damaged_archive"
             ) from error
@@ -237,7 +248,7 @@ class Archive:
 def _zip_members(path: str) -> Iterator[tuple[str, _Member, tuple[str, str] | None]]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if info.is_dir():
+            if info.filename.endswith("/"):
                 continue
             fault = None
             if info.flag_bits & 1:
@@ -288,7 +299,7 @@ def _uncompressed(path: str) -> BinaryIO:
 
 def _damage() -> tuple[type[BaseException], ...]:
     found: list[type[BaseException]] = [zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error]
-    found += [gzip.BadGzipFile, NotImplementedError, RuntimeError]
+    found += [gzip.BadGzipFile, NotImplementedError, RuntimeError, IndexError, ValueError, struct.error]
     try:
         import lzma
 

@@ -7,7 +7,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 from ibt_deploy.errors import InputError, MissingExtra
@@ -18,6 +19,7 @@ from ibt_deploy.records import Recording
 SECONDS = 2.0
 MEGABYTES = 512
 LARGEST_STANDARDISED = 200_000
+MOST_ENTRIES = 50
 
 
 class TookTooLongError(Exception):
@@ -69,6 +71,68 @@ def try_reader(reader: str, file: MemoryFile) -> str:
                 with suppress(InputError):
                     standardise(item)
     return "read"
+
+
+def try_archive(file: MemoryFile) -> str:
+    """List an archive and read every record in it, as ``ibt batch`` does; what became of the last."""
+    from ibt_deploy.batch.archives import SUFFIXES, Archive, archive_entries, is_archive
+    from ibt_deploy.batch.listing import RefusedEntry, from_line, to_line
+
+    told = "no_entry"
+    with _on_disk(file, file.name if is_archive(file.name) else f"a{SUFFIXES[0]}") as path:
+        entries = list(archive_entries(str(path)))
+        with Archive(str(path)) as archive:
+            for entry in entries[:MOST_ENTRIES]:
+                assert from_line(to_line(entry)) == entry
+                if isinstance(entry, RefusedEntry):
+                    assert entry.code
+                    assert "\n" not in entry.message
+                    told = entry.code
+                    continue
+                try:
+                    archive.folder(entry).read_bytes()
+                    told = "read"
+                except InputError as error:
+                    told = _told(error)
+    return told
+
+
+def try_table(file: MemoryFile) -> str:
+    """Look through a table of an export and suggest a mapping for it, as ``ibt batch`` does."""
+    from ibt_deploy.batch.tables_files import surveyed
+    from ibt_deploy.batch.tables_layout import layout_of
+    from ibt_deploy.mapping.parse import parse_mapping
+    from ibt_deploy.mapping.suggest import suggested_mapping
+
+    with _on_disk(file, file.name) as path:
+        try:
+            suggested = suggested_mapping(path)
+            with suppress(InputError):  # most hold a "?"
+                parse_mapping(suggested.encode())
+            surveyed(path, None, lambda names: layout_of(names, None), lambda count: None)
+        except InputError as error:
+            return _told(error)
+    return "read"
+
+
+def try_mapping(file: MemoryFile) -> str:
+    """Read a mapping."""
+    from ibt_deploy.mapping.parse import parse_mapping
+
+    try:
+        parse_mapping(file.read_bytes())
+    except InputError as error:
+        return _told(error)
+    return "read"
+
+
+@contextmanager
+def _on_disk(file: MemoryFile, name: str) -> Iterator[Path]:
+    """A file in memory as one of a private folder."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, PurePosixPath(name).name.replace("\0", "") or "f")
+        path.write_bytes(file.read_bytes())
+        yield path
 
 
 def _told(refusal: InputError) -> str:

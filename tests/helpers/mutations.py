@@ -65,7 +65,7 @@ def mutated(data: bytes, changes: list[Mutation]) -> bytes:
 def layers(data: bytes) -> list[Layer]:
     """What is to be changed in ``data``: what its wrappings hold; itself where it has none."""
     found: list[Layer] = []
-    for opener in (_scp, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _parquet):
+    for opener in (_scp, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _tar, _parquet):
         with suppress(Exception):  # a wrapping that a mutation broke before holds nothing
             found += opener(data)
     return found or [Layer(data, bytes)]
@@ -172,7 +172,24 @@ def _dicom(data: bytes) -> Iterator[Layer]:
 def _gzip(data: bytes) -> Iterator[Layer]:
     if data.startswith(b"\x1f\x8b"):
         content = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data, LARGEST_UNPACKED)
-        yield Layer(content, lambda new: gzip.compress(new, 1))
+        for inner in layers(content):
+            yield Layer(inner.content, lambda new, inner=inner: gzip.compress(inner.closed(new), 1))  # type: ignore[misc]
+
+
+def _tar(data: bytes) -> Iterator[Layer]:
+    """A tar archive, the checksums of whose headers are computed again."""
+    if data[257:262] == b"ustar":
+        yield Layer(data, with_tar_checksums)
+
+
+def with_tar_checksums(data: bytes) -> bytes:
+    """A tar archive with right checksums in every block that has the mark of a header."""
+    out = bytearray(data)
+    for place in range(0, len(out) - 511, 512):
+        if out[place + 257 : place + 262] == b"ustar":
+            out[place + 148 : place + 156] = b" " * 8
+            out[place + 148 : place + 156] = b"%06o\0 " % sum(out[place : place + 512])
+    return bytes(out)
 
 
 def _parquet(data: bytes) -> Iterator[Layer]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import struct
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,7 +61,7 @@ def unpacked(data: bytes) -> MemoryFile:
 
 def seeds(reader: str, shared: Path | None = None) -> list[Files]:
     """Files for a reader: small ones made here, and the real ones where ``shared`` holds them."""
-    made = list(MAKERS[reader]())
+    made = list((MAKERS | MORE)[reader]())
     if shared is not None:
         for pattern in REAL.get(reader, ()):
             paths = sorted((shared / "data" / "formats").glob(pattern))
@@ -267,6 +270,99 @@ def _ecg_text() -> list[Files]:
         {"t.txt": "\n".join(line.replace(",", " ") for line in lines).encode(), "t.toml": LAYOUT},
     ]
 
+
+def _archives() -> list[Files]:
+    wfdb = _wfdb()[0]
+    found = []
+    for ending in ("zip", "tar", "tar.gz"):
+        stream = io.BytesIO()
+        if ending == "zip":
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, content in wfdb.items():
+                    archive.writestr(f"d/{name}", content)
+        else:
+            with tarfile.open(fileobj=stream, mode="w:gz" if ending == "tar.gz" else "w") as tar:
+                for name, content in wfdb.items():
+                    info = tarfile.TarInfo(f"d/{name}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+        found.append({f"a.{ending}": stream.getvalue()})
+    return found
+
+
+def _tables() -> list[Files]:
+    psv, many, parquet = _stays()
+    (text,) = many.values()
+    german = (
+        b"Fall;Zeit;Aufnahme;Puls (1/min);Temperatur [\xc2\xb0C];Krea\n4711;01.03.2021 10:30;;84;36,9;88,4\n"
+    )
+    import zstandard
+
+    return [
+        *(psv, many, parquet, {"g.csv": german}),
+        {"m.csv.gz": gzip.compress(text)},
+        {"m.csv.zst": zstandard.compress(text)},
+    ]
+
+
+MAPPING = """
+[table]
+patient = "Fall"
+hospital = "Haus"
+delimiter = ";"
+decimal = ","
+encoding = "latin-1"
+missing = [-1, "n.b."]
+[time]
+kind = "timestamp"
+column = "Zeit"
+format = ["%d.%m.%Y %H:%M", "iso"]
+zone = "Europe/Berlin"
+admission = "first"
+before_admission = "drop"
+[columns.HR]
+column = "Puls"
+unit = "1/min"
+[columns.Temp]
+column = "T"
+unit = "degF"
+confirmed = true
+[columns.BUN]
+column = "Hst"
+unit = "mg/dL"
+substance = "urea"
+[columns.Creatinine]
+column = "Krea"
+factor = 0.0113
+offset = 0.0
+[columns.Gender]
+column = "sex"
+male = ["M", 1]
+female = ["W"]
+unknown = ["X"]
+[unit_type]
+column = "station"
+medical = ["MICU"]
+surgical = ["SICU"]
+"""
+
+
+def _mappings() -> list[Files]:
+    vital = "".join(
+        f'[columns.{name}]\ncolumn = "{name}"\nunit = "{unit}"\n'
+        for name, unit in (("O2Sat", "%"), ("SBP", "kPa"), ("MAP", "mmHg"), ("Resp", "/min"), ("HR", "bpm"))
+    )
+    hours = '[table]\n[time]\nkind = "hours"\ncolumn = "h"\nunit = "min"\n'
+    stamped = MAPPING.replace("[columns.Temp]", vital.partition("[columns.HR]")[0] + "[columns.Temp]")
+    return [{"mapping.toml": text.encode()} for text in (stamped, hours + vital)]
+
+
+MORE: dict[str, Callable[[], list[Files]]] = {
+    "archives": _archives,
+    "tables": _tables,
+    "mapping": _mappings,
+}
+"""What else reads files of others, and what makes them."""
 
 MAKERS: dict[str, Callable[[], list[Files]]] = {
     "wfdb": _wfdb,

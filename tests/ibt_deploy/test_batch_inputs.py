@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.batch import archives
-from ibt_deploy.batch.archives import archive_entries
+from ibt_deploy.batch.archives import Archive, archive_entries
 from ibt_deploy.batch.grouping import grouped
 from ibt_deploy.batch.items import Item, PlannedFiles
 from ibt_deploy.batch.listing import (
@@ -32,7 +33,7 @@ from ibt_deploy.batch.listing import (
 )
 from ibt_deploy.batch.plan import Plan, part_size, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of
-from ibt_deploy.errors import BatchError
+from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.records import Recording
 
@@ -259,6 +260,61 @@ def test_a_damaged_archive_is_refused_and_what_lies_before_is_read(tmp_path: Pat
     assert "damaged_archive" in codes
     if name != "x.zip":  # whose list of members is at its end
         assert any(isinstance(a, Recording) for a in found)
+
+
+def refused_of(path: Path) -> list[RefusedEntry]:
+    """Refusals of an archive, when it is listed and when it is read."""
+    found = []
+    with Archive(str(path)) as archive:
+        for entry in archive_entries(str(path)):
+            if isinstance(entry, RefusedEntry):
+                assert "\n" not in entry.message
+                found.append(entry)
+                continue
+            assert isinstance(entry, MemberEntry)
+            try:
+                archive.folder(entry).read_bytes()
+            except InputError as error:
+                found.append(RefusedEntry(source_of(entry), error.code, error.message))
+    return found
+
+
+def zipped(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"12345")
+    return path
+
+
+def test_a_zip_whose_members_lie_before_its_beginning(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", "a.dcm", "b.dcm")
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\5\6") + 16
+    struct.pack_into("<I", data, place, struct.unpack_from("<I", data, place)[0] + 1000)
+    path.write_bytes(data)
+    assert [entry.code for entry in refused_of(path)] == ["damaged_archive"] * 2
+
+
+def test_a_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", "\u00e4.dcm")
+    path.write_bytes(path.read_bytes().replace("\u00e4".encode(), b"\x8a\x8a"))
+    assert [entry.code for entry in refused_of(path)] == ["damaged_archive"]
+
+
+def test_members_without_a_name_and_with_a_broken_line_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a.dcm", "b.dcm"):
+            archive.writestr(name, b"12345")
+        archive.filelist[0].filename = ""
+    assert [entry.source for entry in refused_of(path)] == [f"{path}/"]
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a\nb.dcm", "./"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+            tar.addfile(link)
+    assert [entry.code for entry in refused_of(path)] == ["not_a_file", "not_a_file"]
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar"])

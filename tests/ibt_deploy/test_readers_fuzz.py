@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 
 import numpy as np
 import pytest
-from helpers.guard import TookTooLongError, bounded, try_reader
+from helpers.guard import TookTooLongError, bounded, try_archive, try_mapping, try_reader, try_table
 from helpers.mutations import EXTREMES, KINDS, layers, mutated
-from helpers.seeds import MAKERS, Files, packed, seeds, unpacked
+from helpers.seeds import MAKERS, MORE, Files, packed, seeds, unpacked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import InputError
-from ibt_deploy.files import MemoryFolder
+from ibt_deploy.files import MemoryFile, MemoryFolder
 from ibt_deploy.readers import READERS, read
 
 EXAMPLES = 40
@@ -27,6 +29,11 @@ mutations = st.lists(
     ),
     max_size=6,
 )
+
+
+@cache
+def more() -> dict[str, list[Files]]:
+    return {kind: maker() for kind, maker in MORE.items()}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,27 @@ def test_anything_after_the_beginning_of_a_real_file(
     files[name] = files[name][: len(data)] + data
     with bounded():
         try_reader(reader, MemoryFolder(files) / name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempt"), [("archives", try_archive), ("tables", try_table), ("mapping", try_mapping)]
+)
+@given(data=st.data())
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_mutations_of_what_a_batch_run_reads_besides(
+    kind: str, attempt: Callable[[MemoryFile], str], data: st.DataObject
+) -> None:
+    ((name, whole),) = data.draw(st.sampled_from(more()[kind])).items()
+    content, closed = data.draw(st.sampled_from(layers(whole)))
+    changed = closed(mutated(content, data.draw(mutations)))
+    with bounded():
+        attempt(MemoryFolder({name: changed}) / name)
+
+
+def test_what_a_batch_run_reads_besides_is_read_where_it_is_whole() -> None:
+    for kind, attempt in (("archives", try_archive), ("tables", try_table), ("mapping", try_mapping)):
+        told = [attempt(unpacked(packed(files))) for files in more()[kind]]
+        assert told.count("read") >= 2, (kind, told)
 
 
 @given(
