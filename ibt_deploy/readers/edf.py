@@ -13,12 +13,13 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
+from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.edf_header import EdfHeader, EdfSignal, parse_header
 from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.wfdb_files import MAX_VALUES
+from ibt_deploy.readers.wfdb_header import MAX_RATE
 from ibt_deploy.records import Notice, Recording
 
 NAME = "EDF"
@@ -42,6 +43,8 @@ def read(file: File) -> list[Recording]:
 
     Raises
     ------
+    BadSampling
+        A rate that no ECG has.
     UnsupportedFormat
         EDF+D, whose records do not follow each other without gaps; leads of different rates.
     MissingLeads
@@ -63,6 +66,9 @@ def read(file: File) -> list[Recording]:
         rates = {signal.samples / header.duration for signal in leads.values()}
         if len(rates) > 1:
             raise UnsupportedFormat("leads are sampled at different rates", code="mixed_rates")
+        (rate,) = rates
+        if not 0 < rate < MAX_RATE:
+            raise BadSampling(f"{rate:g} Hz is not the rate of an ECG", code="rate_out_of_range")
         scales = {name: _gain(name, signal) for name, signal in leads.items()}
         if records * sum(signal.samples for signal in leads.values()) > MAX_VALUES:
             raise TooLong("too many samples; cut it into pieces", code="recording_too_long")
@@ -94,7 +100,7 @@ def read(file: File) -> list[Recording]:
     return [
         Recording(
             signal=signal,
-            sampling_rate=rates.pop(),
+            sampling_rate=rate,
             leads=tuple(leads),
             record_id=file.stem,
             source=str(file),

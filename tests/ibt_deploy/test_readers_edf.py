@@ -128,6 +128,8 @@ def test_plain_ecg_channels_are_no_leads() -> None:
         (edf(digital=("", "5")), BadUnits, "missing_gain"),
         (edf(duration="0"), BadSampling, "missing_rate"),
         (edf(duration="nan"), BadSampling, "missing_rate"),
+        (edf(duration="1e-300"), BadSampling, "rate_out_of_range"),
+        (edf(labels=["ECG I", "EEG C3"], samples=[0, 500]), BadSampling, "rate_out_of_range"),
         (edf(records=11), MalformedFile, "truncated_file"),
         (edf(records=0), MalformedFile, "empty_file"),
         (edf(records=-2), MalformedFile, "bad_header"),
