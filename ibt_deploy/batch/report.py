@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 from ibt_deploy.batch.columns import short_name
@@ -25,7 +26,14 @@ def report_page(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleC
         f"<p class=notice>{escape(NOTICE)}</p></header>",
         _figures(summary, tally),
         _risks(summary, tally) if stays else _findings(tally, classes),
-        _table("Refused", "refusals", "reason", summary["refused"], "Nothing was refused."),
+        _table(
+            "Refused",
+            "refusals",
+            "reason, and the first refusal with it",
+            summary["refused"],
+            "Nothing was refused.",
+            tally.examples,
+        ),
         _table("Warnings", "records", "code", summary["warnings"], "No record carries a warning."),
         _notes(summary),
         _model(summary),
@@ -138,11 +146,20 @@ def _histogram(
     )
 
 
-def _table(title: str, count: str, what: str, rows: dict[str, int], nothing: str) -> str:
+def _table(
+    title: str,
+    count: str,
+    what: str,
+    rows: dict[str, int],
+    nothing: str,
+    examples: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     if not rows:
         return f"<section><h2>{title}</h2><p>{nothing}</p></section>"
+    said = {code: f"<br><small>{escape(text)}</small>" for code, text in examples.items()}
     body = "".join(
-        f"<tr><th scope=row><code>{escape(code)}</code></th><td class=n>{number:,}</td></tr>"
+        f"<tr><th scope=row><code>{escape(code)}</code>{said.get(code, '')}</th>"
+        f"<td class=n>{number:,}</td></tr>"
         for code, number in rows.items()
     )
     return (

@@ -27,6 +27,7 @@ thead th{color:var(--soft);font-size:.85rem}
 .n{text-align:right;white-space:nowrap}
 em{color:var(--soft);font-size:.85rem}
 code{font:.88em ui-monospace,monospace;overflow-wrap:anywhere}
+small{color:var(--soft);font-size:.82rem;overflow-wrap:anywhere}
 .findings svg{display:block;width:15rem;height:4rem;max-width:100%}
 .bar{display:block;height:.25rem;margin:.15rem 0 0 auto;width:6rem;border-radius:.2rem;
 background:linear-gradient(90deg,var(--mark) calc(100%*var(--share)),var(--line) 0)}

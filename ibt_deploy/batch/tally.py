@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from ibt_deploy.batch.columns import short_name
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
+from ibt_deploy.printable import one_line
 
 PROBABILITY_EDGES: tuple[float, ...] = tuple(i / 20 for i in range(21))
 RISK_EDGES: tuple[float, ...] = (
     *(0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05),
     *(0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1),
 )
+LONGEST_EXAMPLE = 300
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Tally:
         Rows written to ``predictions/``: as many as records, or one for each hour of each stay.
     refused, warnings
         Refused inputs and warned-of records by code.
+    examples
+        The message of the first refusal of each code.
     positives
         Recordings with each finding, by abbreviation.
     alarm_hours, alarm_stays
@@ -48,6 +52,7 @@ class Tally:
     rows: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     positives: Counter[str] = field(default_factory=Counter)
     alarm_hours: int = 0
     alarm_stays: int = 0
@@ -64,6 +69,7 @@ class Tally:
         for answer in answers:
             if isinstance(answer, Refusal):
                 self.refused[answer.code] += 1
+                self.examples.setdefault(answer.code, one_line(answer.message)[:LONGEST_EXAMPLE])
             else:
                 predictions.append(answer)
                 self.warnings.update({notice.code for notice in answer.warnings})
@@ -87,6 +93,7 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("refused", "warnings", "positives"):
             getattr(self, name).update(getattr(other, name))
+        self.examples = other.examples | self.examples
         for name, counts in other.histograms.items():
             mine = self.histograms.setdefault(name, [0] * len(counts))
             self.histograms[name] = [a + b for a, b in zip(mine, counts, strict=True)]
@@ -99,6 +106,7 @@ class Tally:
             "rows": self.rows,
             "refused": dict(sorted(self.refused.items())),
             "warnings": dict(sorted(self.warnings.items())),
+            "examples": dict(sorted(self.examples.items())),
             "positives": dict(self.positives),
             "alarm_hours": self.alarm_hours,
             "alarm_stays": self.alarm_stays,

@@ -303,6 +303,7 @@ def test_the_report_needs_nothing_from_elsewhere(whole: Path) -> None:
     page = (whole / "report.html").read_text(encoding="utf-8")
     assert "Research software, not a medical device." in page
     assert "truncated_file" in page
+    assert "e0040.dat is truncated: the header claims" in page, "an example of each reason"
     for outside in ("http:", "https:", "src=", "href=", "@import", "url("):
         assert outside not in page
 
