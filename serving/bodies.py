@@ -11,6 +11,7 @@ from starlette.types import Message, Receive
 from serving.inflate import Inflater
 from serving.problems import Problem
 from serving.settings import Settings
+from serving.trimming import Trimmer
 
 LINGER_SECONDS = 0.3
 LINGER_BYTES = 16 * 2**20
@@ -21,6 +22,7 @@ class Memory:
 
     def __init__(self, limit: int) -> None:
         self._left = limit
+        self._trimmer = Trimmer()
 
     def hold(self) -> Held:
         """A reservation, of nothing yet."""
@@ -39,6 +41,7 @@ class Memory:
     def give_back(self, size: int) -> None:
         """Count ``size`` bytes less."""
         self._left += size
+        self._trimmer.after(size)
 
 
 class Held:

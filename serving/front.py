@@ -113,11 +113,13 @@ class Front:
             except ClientDisconnect:
                 exchange.status = CLIENT_GONE
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
-                problem = as_problem(error)
+                problem, place = as_problem(error), _place(error)
+                # the traceback holds this frame, in a circle, and the body with it
+                error.__traceback__ = error.__context__ = None
                 code = problem.code
                 await _refuse(exchange, problem, headers)
                 if problem.status == 500:
-                    log("failure", id=exchange.request_id, error=type(error).__name__, place=_place(error))
+                    log("failure", id=exchange.request_id, error=type(error).__name__, place=place)
         self._note(exchange, code)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:

@@ -1,60 +1,149 @@
-"""JSON as it comes from outside: no deep nesting, no NaN, no name twice in an object."""
+"""JSON as it comes from outside: no more of anything than its route can need, no NaN, no name twice."""
 
 from __future__ import annotations
 
 import json
-import re
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 
 from serving.problems import Problem
 
-MOST_VALUES = 5_000_000
-"""Each takes up to a hundred bytes once it is parsed; ten minutes of 12 leads at 500 Hz are 3.6 million."""
-_IS_BRACKET = np.isin(np.arange(256), list(b"[]{}"))
-_MAY_OVERFLOW = re.compile(rb"[eE]\+?\d{3}|\d{200}")
+MOST_NAMES, MOST_DIFFERENT_NAMES = 200, 1000
+"""In one object, and in all of them."""
+_MARKS = b'"[]{}:'
+_OTHERS = bytes(sorted({*range(256)} - {*_MARKS}))
+_QUOTE, _COLON = b'":'
+_OPENING, _CLOSING, _BRACES = (np.isin(np.arange(256), list(marks)) for marks in (b"[{", b"]}", b"{}"))
+_KINDS = bytes(
+    ord("0") if c in b"0123456789" else ord("e") if c in b"eE" else c if c == ord("+") else 32
+    for c in range(256)
+)
+_LARGE = (b"e000", b"e+000", b"0" * 200)
+"""What a number that is not finite looks like when every digit is a 0."""
 
 
-def parsed(text: bytes, depth: int) -> Any:
+@dataclass(frozen=True)
+class Room:
+    """What a body may hold at most.
+
+    Once it is parsed a number takes 32 bytes, a text or a container some 100: counting them in the bytes,
+    strings or not, costs a hundredth of parsing them, and no request that is good comes near the limits.
+
+    Attributes
+    ----------
+    depth
+        Arrays and objects within each other.
+    values
+        Values of arrays and objects.
+    containers
+        Arrays and objects.
+    texts
+        Strings, the names in objects included.
+    """
+
+    depth: int
+    values: int
+    containers: int
+    texts: int
+
+
+def recording_room(depth: int) -> Room:
+    """Room for a recording: ten minutes of 12 leads at 500 Hz are 3.6 million values."""
+    return Room(depth, values=5_000_000, containers=256, texts=1024)
+
+
+def stays_room(depth: int, rows: int) -> Room:
+    """Room for stays of so many hourly rows, as rows or as columns."""
+    return Room(depth, values=50 * rows + 1000, containers=4 * rows + 1000, texts=50 * rows + 1000)
+
+
+def parsed(text: bytes, room: Room) -> Any:
     """The value that ``text`` stands for.
 
     Raises
     ------
     Problem
-        ``json_too_deep`` and ``body_too_large`` (too many values), seen before anything is parsed;
-        ``bad_json``: not UTF-8 or not JSON, NaN or Infinity, a number that is not finite, or an object that
-        has a name twice.
+        ``json_too_deep``, ``body_too_large`` (more than there is room for) and ``bad_fields`` (an object of
+        too many names), seen before anything is parsed; ``bad_json``: not UTF-8 or not JSON, NaN or Infinity,
+        a number that is not finite, or an object that has a name twice.
     """
-    if text.count(b",") > MOST_VALUES:
-        raise Problem("body_too_large", f"The JSON holds more than {MOST_VALUES} values.")
-    if deeper_than(depth, text):
-        raise Problem("json_too_deep", f"Arrays and objects may be {depth} levels deep.")
+    _check_counts(text, room)
+    depth, names = shape(text)
+    if depth > room.depth:
+        raise Problem("json_too_deep", f"Arrays and objects may be {room.depth} levels deep.")
+    if names > MOST_NAMES:
+        raise _too_many_names()
     try:
         return json.loads(
             text.decode("utf-8-sig"),
             parse_constant=_refuse,
             # a function called for every number takes most of the time
-            parse_float=_finite if _MAY_OVERFLOW.search(text) else None,
+            parse_float=_finite if _may_overflow(text) else None,
             parse_int=_integer,
-            object_pairs_hook=_object,
+            object_pairs_hook=_Objects().made,
         )
     except UnicodeDecodeError:
         raise Problem("bad_json", "The body is not UTF-8.") from None
     except json.JSONDecodeError as error:
         raise Problem("bad_json", f"Line {error.lineno}, column {error.colno}: {error.msg}.") from None
     except RecursionError:
-        raise Problem("json_too_deep", f"Arrays and objects may be {depth} levels deep.") from None
+        raise Problem("json_too_deep", f"Arrays and objects may be {room.depth} levels deep.") from None
 
 
-def deeper_than(depth: int, text: bytes) -> bool:
-    """Whether brackets outside strings nest deeper than ``depth``; takes a few times the text's memory."""
+def shape(text: bytes) -> tuple[int, int]:
+    """How deep arrays and objects nest, and the most names between two braces, in strings neither."""
     bare = text.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in text else text
-    codes = np.frombuffer(bare, np.uint8)
-    inside = np.logical_xor.accumulate(codes == ord('"'))
-    brackets = codes[_IS_BRACKET[codes] & ~inside]
-    opened = np.where((brackets == ord("[")) | (brackets == ord("{")), np.int8(1), np.int8(-1))
-    return bool((np.cumsum(opened, dtype=np.int32) > depth).any())
+    marks = np.frombuffer(bare.translate(None, _OTHERS), np.uint8)
+    inside = np.logical_xor.accumulate(marks == _QUOTE)
+    outside = marks[~inside]
+    steps = _OPENING[outside].astype(np.int8) - _CLOSING[outside]
+    depth = int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    names = np.flatnonzero(outside == _COLON)
+    before = np.searchsorted(np.flatnonzero(_BRACES[outside]), names)
+    return depth, int(np.bincount(before).max(initial=0))
+
+
+def _may_overflow(text: bytes) -> bool:
+    kinds = text.translate(_KINDS)
+    return any(large in kinds for large in _LARGE)
+
+
+def _check_counts(text: bytes, room: Room) -> None:
+    for found, most, what in (
+        (text.count(b","), room.values, "values"),
+        (text.count(b"[") + text.count(b"{"), room.containers, "arrays and objects"),
+        (text.count(b'"') // 2, room.texts, "strings"),
+        (text.count(b":"), 2 * room.texts, "colons"),
+        (text.count(b"\\"), room.texts, "escapes"),
+    ):
+        if found > most:
+            raise Problem("body_too_large", f"The JSON holds more than {most} {what}.")
+
+
+class _Objects:
+    """Objects of one text."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def made(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object of its names and values."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise Problem("bad_json", "An object has the same name twice.")
+        self._names.update(found)
+        if len(pairs) > MOST_NAMES or len(self._names) > MOST_DIFFERENT_NAMES:
+            raise _too_many_names()
+        return found
+
+
+def _too_many_names() -> Problem:
+    return Problem(
+        "bad_fields",
+        f"An object has more than {MOST_NAMES} names, or all have more than {MOST_DIFFERENT_NAMES}.",
+    )
 
 
 def _refuse(name: str) -> NoReturn:
@@ -70,10 +159,3 @@ def _finite(digits: str) -> float:
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 16 else _finite(digits)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise Problem("bad_json", "An object has the same name twice.")
-    return found

@@ -20,7 +20,7 @@ from ibt_deploy.stream_state import pack, unpack
 from ibt_deploy.streaming import RiskStream, StreamState
 from ibt_deploy.variables import MAX_HOURS, N_VARIABLES, NAMES
 from serving.fields import as_object, record_name
-from serving.json_text import parsed
+from serving.json_text import Room, parsed
 from serving.problems import Problem
 from serving.stays import FORMAT, as_psv, columns_of
 from serving.work import as_json
@@ -40,10 +40,10 @@ def from_json(value: Any, stream: RiskStream, predictor: Predictor, key: bytes) 
     return as_json(answer)[:-2] + b', "state": "' + base64.b64encode(after) + b'"}\n'
 
 
-def from_frame(body: bytes, depth: int, stream: RiskStream, predictor: Predictor, key: bytes) -> bytes:
+def from_frame(body: bytes, room: Room, stream: RiskStream, predictor: Predictor, key: bytes) -> bytes:
     """The answer to a line of JSON with the state's bytes behind it, in the same form."""
     line, _, state = body.partition(b"\n")
-    answer, after = next_hours(parsed(line, depth), state or None, stream, predictor, key)
+    answer, after = next_hours(parsed(line, room), state or None, stream, predictor, key)
     return as_json(answer) + after
 
 

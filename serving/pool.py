@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from serving.problems import Problem
@@ -90,11 +91,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
 
-        def done(answer: bytes | Exception) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever asked
-                loop.call_soon_threadsafe(_settle, future, answer)
-
-        entry = _Waiting(work, done)
+        entry = _Waiting(work, partial(_settle_soon, loop, future))
         with self._changed:
             self.admit()
             self._queue.append(entry)
@@ -108,6 +105,7 @@ class Pool:
             ) from None
         finally:
             entry.abandoned = True
+            del entry, future  # they hold an error, and its traceback this frame
 
     def close(self) -> None:
         """Finish what is in the queue and end the threads.
@@ -139,6 +137,7 @@ class Pool:
             with self._changed:
                 self._seconds += SMOOTHING * (each - self._seconds)
                 self.busy -= 1
+            del group, answers, entry, answer  # while nothing is asked for, nothing is held
 
     def _next_group(self) -> list[_Waiting]:
         """What to compute next; empty at the end."""
@@ -164,6 +163,13 @@ class Pool:
                     group.append(entry)
             self.busy += 1
             return group
+
+
+def _settle_soon(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[bytes], answer: bytes | Exception
+) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever asked
+        loop.call_soon_threadsafe(_settle, future, answer)
 
 
 def _settle(future: asyncio.Future[bytes], answer: bytes | Exception) -> None:

@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from ibt_deploy.bundle import Task
 from ibt_deploy.predictor import Item
+from ibt_deploy.variables import MAX_HOURS
 from serving import metrics
 from serving.archives import unpacked
 from serving.bodies import Held, Memory, chunks, whole
 from serving.fields import record_name
-from serving.json_text import parsed
+from serving.json_text import parsed, recording_room, stays_room
 from serving.models import Models
 from serving.next_hour import FRAMED, from_frame
 from serving.next_hour import from_json as next_from_json
@@ -54,13 +55,16 @@ class Scorer:
         point = self._point("arrhythmia", request, {"operating_point", "signal"})
         drawn = _flag(request, "signal")
         kind = _kind(request, JSON, MULTIPART)
+        depth = self.settings.json_depth
         self.pool.admit()
         with self.memory.hold() as held:
             if kind == JSON:
                 body = await whole(request, self.settings, held)
 
                 def read() -> Asked:
-                    return _one_of(stated_recording(self._json(body), self.settings), drawn)
+                    return _one_of(
+                        stated_recording(parsed(body, recording_room(depth)), self.settings), drawn
+                    )
             else:
                 files = await self._files(request, held)
 
@@ -75,6 +79,7 @@ class Scorer:
         kind = _kind(request, JSON, MULTIPART, *TABLES)
         record = request.query_params.get("record")
         name = record_name(record, "stay")
+        room = stays_room(self.settings.json_depth, self.settings.rows)
         self.pool.admit()
         with self.memory.hold() as held:
             files = await self._files(request, held) if kind == MULTIPART else {}
@@ -82,7 +87,7 @@ class Scorer:
 
             def read() -> Asked:
                 if kind == JSON:
-                    return _asked(from_json(self._json(body), self.settings, record))
+                    return _asked(from_json(parsed(body, room), self.settings, record))
                 if kind == MULTIPART:
                     return _asked(from_text(*_only(unpacked(files, self.settings)), self.settings))
                 return _asked(from_text(name, body, self.settings))
@@ -96,13 +101,14 @@ class Scorer:
         self.pool.admit()
         stream, predictor = self.models.streams[point], self.models.predictors["sepsis", point]
         key = self.settings.state_key.encode()
+        room = stays_room(self.settings.json_depth, MAX_HOURS)
         with self.memory.hold() as held:
             body = await whole(request, self.settings, held)
 
             def call() -> bytes:
                 if kind == FRAMED:
-                    return from_frame(body, self.settings.json_depth, stream, predictor, key)
-                return next_from_json(self._json(body), stream, predictor, key)
+                    return from_frame(body, room, stream, predictor, key)
+                return next_from_json(parsed(body, room), stream, predictor, key)
 
             return await self._answer(Call(call), kind)
 
@@ -111,9 +117,6 @@ class Scorer:
         if not known >= stated.keys() or len(stated.multi_items()) > len(stated.keys()):
             raise Problem("bad_request", f"The query knows, once each: {', '.join(sorted(known))}.")
         return self.models.point(task, stated.get("operating_point"))
-
-    def _json(self, body: bytes) -> object:
-        return parsed(body, self.settings.json_depth)
 
     async def _files(self, request: Request, held: Held) -> dict[str, bytes]:
         body = chunks(request, self.settings, held)

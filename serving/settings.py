@@ -79,7 +79,7 @@ class Settings:
     unpacked_bytes: int = 64 * 2**20
     memory_bytes: int = 512 * 2**20
     parts: int = 32
-    rows: int = 50_000
+    rows: int = 20_000
     record_seconds: float = 600.0
     json_depth: int = 8
     token: str = field(default="", repr=False)

@@ -14,7 +14,7 @@ from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
 from ibt_deploy.files import MemoryFile, MemoryFolder
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.readers.stays import HOSPITAL, PARQUET_MAGIC, PATIENT, read_each
+from ibt_deploy.readers.stays import DELIMITERS, HOSPITAL, PARQUET_MAGIC, PATIENT, read_each
 from ibt_deploy.records import Stay
 from serving.fields import as_object, record_name
 from serving.problems import Problem
@@ -24,6 +24,7 @@ FORMAT = "JSON"
 MOST_COLUMNS = 200
 LONGEST_LINE = 2**16
 """Bytes; a line of millions of cells would keep a thread for minutes."""
+MARKS = tuple(mark.encode() for mark in DELIMITERS)
 WORDS = frozenset((PATIENT, HOSPITAL))
 _NAME = re.compile(r"[\w .()%/+-]{1,64}")
 _WORD = re.compile(r"[\w .:+-]{1,64}")
@@ -57,6 +58,8 @@ def from_text(name: str, text: bytes, settings: Settings) -> Stays:
     if max(map(len, lines), default=0) > LONGEST_LINE:
         raise MalformedFile(f"a line is longer than {LONGEST_LINE} bytes", where=name)
     header = next((line for line in lines if line.strip()), b"")
+    if max(map(header.count, MARKS)) >= MOST_COLUMNS:
+        raise MalformedFile(f"has more than {MOST_COLUMNS} columns", where=name, code="too_many_columns")
     items = list(_read(MemoryFolder({name: text}) / name))
     if sum(len(item.values) for item in items if isinstance(item, Stay)) > settings.rows:
         raise _too_many(settings)

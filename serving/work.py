@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor
 from serving.answer_json import answer_json
 from serving.problems import Problem
 
+AT_ONCE = 8
+"""Windows or stays that go through the graph together; more gain nothing on a CPU and stay in its arena."""
 Answers = Sequence[Prediction | Refusal]
 T = TypeVar("T")
 
@@ -48,7 +51,7 @@ class Scoring:
         """An answer or an exception for each of ``works``."""
         read = [_or_error(work.read) for work in works]
         items = [item for asked in read if isinstance(asked, Asked) for item in asked.items]
-        scored = iter(list(self.predictor.predict_many(items)))
+        scored = iter(list(self.predictor.predict_many(items, AT_ONCE)))
         answers: list[bytes | Exception] = []
         for asked in read:
             if isinstance(asked, Exception):
@@ -95,5 +98,9 @@ def as_json(value: Any) -> bytes:
 def _or_error(call: Callable[[], T]) -> T | Exception:
     try:
         return call()
+    except (InputError, Problem) as error:
+        # what was read hangs on the traceback, and on those of the errors behind this one
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     except Exception as error:  # noqa: BLE001 - one request's failure must not be another's
         return error
