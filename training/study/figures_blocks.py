@@ -62,7 +62,7 @@ def attention_numbers(
             if uniform is not None and name in uniform:
                 axes.axhline(uniform[name], color=GREY, linewidth=1.2, linestyle=(0, (2, 2)))
             low, high = axes.get_ylim()
-            axes.set_ylim(min(low, 0), high)
+            axes.set_ylim(min(low, 0), high * 1.05)
         from matplotlib.lines import Line2D
 
         handles, labels = panels[0].get_legend_handles_labels()

@@ -49,11 +49,14 @@ class BarPanel:
 
 
 def bar_chart(panels: Sequence[BarPanel], note: str = "") -> Figure:
-    """Bars with 95 % intervals from 0 up, a dot for each seed, the paper's values as diamonds."""
+    """Bars from 0 up on one scale, with 95 % intervals, dots for seeds, the paper's values as diamonds."""
     with styled():
         figure = new_figure(max(3.5 * len(panels), 4.4), 4.1)
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, panel in zip(
+            figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
+        ):
             _bars(axes, panel)
+            axes.tick_params(labelleft=True)
         _key_of_bars(figure, panels)
         annotate(figure, note)
     return figure

@@ -203,6 +203,7 @@ def _features(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]
     if not found:
         return [*lines, "", NOT_RUN]
     n_groups = len(next(iter(found["arms"].values()))["diagonal"])
+    batches = "1 batch" if found["batches"] == 1 else f"{found['batches']} batches"
     rows = []
     for name in ("transformer", "deit", "bbm", "ceiling"):
         values = found["arms"].get(name)
@@ -214,7 +215,7 @@ def _features(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]
         *lines,
         *image("Figure 2: CKA of every teacher unit with every student unit", drawn["cka"]),
         *table(header, rows),
-        f"Unbiased minibatch estimate from {found['batches']} batches of {found['examples_per_batch']} test "
+        f"Unbiased minibatch estimate from {batches} of {found['examples_per_batch']} test "
         "examples, mean over seeds; the table holds the diagonal of the group-level matrix. No interval over "
         f"patients. {source(results, 'test', 'methods')}.",
     ]
