@@ -88,9 +88,22 @@ def _what_it_is(contract: dict[str, Any]) -> str:
     text = f"{methods[student['method']]}, {count(student['parameters'])} parameters"
     if teacher is not None:
         text += f", from a teacher of {count(teacher['parameters'])}"
+    text += _softened(student)
     p = contract["preprocessing"]
     made = f"Preprocessing: {p['name']} {p['version']}. Made {contract['created']}."
     return f"{text}. Task: {contract['task']}. {made}"
+
+
+def _softened(student: dict[str, Any]) -> str:
+    """What an ensemble had to do with it."""
+    weight = student["recipe"]["data"].get("soft_weight", 0)
+    if not weight:
+        return ""
+    opinion = student["learnt_from"]["opinion_sha256"]
+    return (
+        f". Its labels were {weight:g} parts the opinion of an ensemble (`ibt train ensemble`, "
+        f"`{opinion[:12]}`) and {1 - weight:g} parts the data's own"
+    )
 
 
 def _in_short(contract: dict[str, Any]) -> list[str]:

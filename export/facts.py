@@ -68,6 +68,7 @@ class Run:
             "recipe": trained.recipe.to_dict(),
             "recipe_sha256": trained.recipe.sha256,
             "checkpoint_sha256": self.sha256,
+            "learnt_from": dict(trained.learnt_from),
             "parameters": sum(p.numel() for p in trained.network.parameters()),
             "epochs": len(curve) or None,
             "best_epoch": trained.epoch + 1,

@@ -17,14 +17,14 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
-from ibt_deploy.scorers.stay import PreparedStay, StayScorer
+from ibt_deploy.scorers.stay import CheckedStay, StayScorer
 from training.models.encoder import Encoder
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Float32s = npt.NDArray[np.float32]
 Part = TypeVar("Part", EcgPart, StayPart)
-Prepared = TypeVar("Prepared", PreparedEcg, PreparedStay)
+Prepared = TypeVar("Prepared", PreparedEcg, CheckedStay)
 Tick = Callable[[int], None]
 
 BATCH_SIZE = 32
@@ -45,8 +45,8 @@ def prepared_ecgs(scorer: EcgScorer, part: EcgPart) -> PreparedPart[EcgPart, Pre
     return PreparedPart(part.select(accepted), prepared, refused)
 
 
-def prepared_stays(scorer: StayScorer, part: StayPart) -> PreparedPart[StayPart, PreparedStay]:
-    """The features of every stay that is not refused."""
+def prepared_stays(scorer: StayScorer, part: StayPart) -> PreparedPart[StayPart, CheckedStay]:
+    """Every stay that is not refused, cleaned."""
     prepared, accepted, refused = _prepared(scorer.prepare, part.items())
     return PreparedPart(part.select(accepted), prepared, refused)
 

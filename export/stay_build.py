@@ -49,7 +49,7 @@ class StayBuild:
     def _prepared(self, part: AnyPart) -> tuple[StayPart, list[Float32s]]:
         assert isinstance(part, StayPart)
         found = prepared_stays(self._scorer, part)
-        return found.part, [p.features for p in found.prepared]
+        return found.part, self._scorer.features(found.prepared)
 
     def _scored(self, scorer: StayScorer, batch_size: int) -> Float32s:
         return np.concatenate(scorer.logits(self._features, batch_size))

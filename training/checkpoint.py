@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -55,6 +56,8 @@ class TrainedNetwork:
     split_sha256: str
     n_inputs: int
     samples: int
+    learnt_from: Mapping[str, str | None] = field(default_factory=dict)
+    """Hashes of the teacher and of the ensemble's opinion, where there were any."""
 
 
 def network_checkpoint(
@@ -88,4 +91,5 @@ def load_network(path: Path) -> TrainedNetwork:
         content["split_sha256"],
         content["n_inputs"],
         content["samples"],
+        content.get("learnt_from", {}),
     )

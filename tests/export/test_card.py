@@ -79,6 +79,17 @@ def test_stay_card_tells_what_alarms_mean(stay_bundle: Path) -> None:
     assert "breaks causality" in text
 
 
+def test_card_tells_whose_opinion_the_labels_held(stay_bundle: Path) -> None:
+    contract = contract_of(stay_bundle)
+    assert "opinion" not in card_text(contract)
+    student = contract["training"]["student"]
+    student["recipe"]["data"]["soft_weight"] = 0.75
+    student["learnt_from"]["opinion_sha256"] = "ab" * 32
+    assert "0.75 parts the opinion of an ensemble (`ibt train ensemble`, `abababababab`)" in card_text(
+        contract
+    )
+
+
 def test_picture_is_xml_without_script(bundle: Path) -> None:
     root = ET.fromstring((bundle / "curves.svg").read_text())
     names = {element.tag.rpartition("}")[2] for element in root.iter()}
