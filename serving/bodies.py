@@ -13,6 +13,7 @@ from serving.problems import Problem
 from serving.settings import Settings
 from serving.trimming import Trimmer
 
+FIRST_SECONDS = 0.9
 LINGER_SECONDS = 0.3
 LINGER_BYTES = 16 * 2**20
 
@@ -77,11 +78,11 @@ async def chunks(request: Request, settings: Settings, held: Held) -> AsyncItera
     stated = request.headers.get("content-length", "0")
     if not stated.isdecimal() or int(stated) > settings.body_bytes:
         raise _too_large(settings)
-    deadline = asyncio.get_running_loop().time() + settings.body_seconds
+    began = asyncio.get_running_loop().time()
     received = unpacked = 0
     more = True
     while more:
-        message = await _next_message(request.receive, settings, deadline)
+        message = await _next_message(request.receive, settings, began, received)
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         more = message.get("more_body", False)
@@ -148,8 +149,10 @@ def _inflater(request: Request) -> Inflater | None:
     )
 
 
-async def _next_message(receive: Receive, settings: Settings, deadline: float) -> Message:
-    left = deadline - asyncio.get_running_loop().time()
+async def _next_message(receive: Receive, settings: Settings, began: float, received: int) -> Message:
+    passed = asyncio.get_running_loop().time() - began
+    enough = FIRST_SECONDS + received / settings.body_rate
+    left = min(settings.body_seconds, enough) - passed
     try:
         async with asyncio.timeout(max(0.0, min(left, settings.idle_seconds))):
             return await receive()

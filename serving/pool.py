@@ -30,6 +30,10 @@ class Work(Protocol):
     def kind(self) -> object:
         """Work of an equal kind may share a batch; None for work that shares none."""
 
+    @property
+    def over(self) -> threading.Event:
+        """Set as soon as nobody waits for the answer any more."""
+
     def run(self, works: Sequence[Any], /) -> Sequence[bytes | Exception]:
         """An answer or an exception for each of ``works``, of which this is the first."""
 
@@ -38,7 +42,6 @@ class Work(Protocol):
 class _Waiting:
     work: Work
     done: Callable[[bytes | Exception], None]
-    abandoned: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
@@ -104,7 +107,7 @@ class Pool:
                 "too_slow", f"There was no answer within {seconds:g} s.", headers={"Retry-After": "1"}
             ) from None
         finally:
-            entry.abandoned = True
+            work.over.set()
             del entry, future  # they hold an error, and its traceback this frame
 
     def close(self) -> None:
@@ -143,7 +146,7 @@ class Pool:
         """What to compute next; empty at the end."""
         with self._changed:
             while True:
-                while self._queue and self._queue[0].abandoned:
+                while self._queue and self._queue[0].work.over.is_set():
                     self._queue.popleft()
                 if self._queue:
                     break
@@ -159,7 +162,7 @@ class Pool:
                 and self._queue[0].work.kind == kind
             ):
                 entry = self._queue.popleft()
-                if not entry.abandoned:
+                if not entry.work.over.is_set():
                     group.append(entry)
             self.busy += 1
             return group

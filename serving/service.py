@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving import logs
 from serving.app import Application, application
 from serving.settings import PREFIX, share_state_key
+from serving.trimming import keep_large_blocks_apart
 
 SWITCH_SECONDS = 0.0005
 """How long a computing thread may keep the interpreter from the one that accepts and refuses requests."""
@@ -57,6 +58,7 @@ class Scoring:
     def __init__(self) -> None:
         _Current.application = application()
         _drain_at(signal.SIGTERM, _Current.application)
+        keep_large_blocks_apart()
         logs.take_over()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

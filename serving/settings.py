@@ -44,8 +44,9 @@ class Settings:
         Requests that may wait for a thread.
     answer_seconds
         Longest wait for an answer, once the body is there.
-    body_seconds, idle_seconds
-        Longest time that a body may take, and that it may pause.
+    body_seconds, idle_seconds, body_rate
+        Longest time that a body may take, and that it may pause; and the bytes that must have come, after
+        the first second, for each second that has passed.
     body_bytes, unpacked_bytes
         Size of a body as sent, and after every decompression.
     memory_bytes
@@ -75,6 +76,7 @@ class Settings:
     answer_seconds: float = 30.0
     body_seconds: float = 30.0
     idle_seconds: float = 5.0
+    body_rate: float = 1024.0
     body_bytes: int = 32 * 2**20
     unpacked_bytes: int = 64 * 2**20
     memory_bytes: int = 512 * 2**20

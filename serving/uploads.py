@@ -18,7 +18,9 @@ LONGEST_NAME = 200
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 2048
 MAX_BOUNDARY = 200
-_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
+_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]|%(?:2f|5c|00)', re.IGNORECASE)
+_FOLDERS = re.compile(rb":\\|\\\\")
+"""A drive's or a server's folder, which the parser would silently cut off the name."""
 
 
 def plain_name(name: str) -> str:
@@ -121,7 +123,10 @@ class _Form:
         self.open = False
 
     def _name(self) -> str:
-        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        disposition = self._headers.get(b"content-disposition", b"")
+        if _FOLDERS.search(disposition):
+            raise Problem("bad_file_name", "A file name must be plain: without drives and folders.")
+        _, options = parse_options_header(disposition)
         raw = options.get(b"filename")
         if raw is None:
             raise Problem("bad_multipart", "A part of the form is not a file (it has no filename).")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
 from ibt_deploy.errors import InputError
@@ -37,10 +38,13 @@ class Scoring:
         Of the task and operating point.
     read
         What is asked for; raises InputError or a Problem.
+    over
+        Set once nobody waits any more.
     """
 
     predictor: Predictor
     read: Callable[[], Asked]
+    over: Event = field(default_factory=Event)
 
     @property
     def kind(self) -> Predictor:
@@ -48,10 +52,17 @@ class Scoring:
         return self.predictor
 
     def run(self, works: Sequence[Scoring]) -> list[bytes | Exception]:
-        """An answer or an exception for each of ``works``."""
+        """An answer or an exception for each of ``works``; none once nobody waits for any of them."""
         read = [_or_error(work.read) for work in works]
-        items = [item for asked in read if isinstance(asked, Asked) for item in asked.items]
-        scored = iter(list(self.predictor.predict_many(items, AT_ONCE)))
+
+        def items() -> Iterator[Item]:
+            for asked in read:
+                for item in asked.items if isinstance(asked, Asked) else ():
+                    if all(work.over.is_set() for work in works):
+                        raise Problem("too_slow", "Nobody waits for the answer any more.")
+                    yield item
+
+        scored = iter(list(self.predictor.predict_many(items(), AT_ONCE)))
         answers: list[bytes | Exception] = []
         for asked in read:
             if isinstance(asked, Exception):
@@ -67,6 +78,7 @@ class Call:
     """Work that shares no batch."""
 
     call: Callable[[], bytes]
+    over: Event = field(default_factory=Event)
 
     @property
     def kind(self) -> None:

@@ -99,6 +99,12 @@ def form(*parts: tuple[str, bytes]) -> dict[str, Any]:
         "a" * 300,
         "\xff\xfe",
         "a\x1b[31m.hea",
+        "C:\\x.hea",
+        "c:\\a\\x.hea",
+        "\\\\server\\x.hea",
+        "%2e%2e%2fx.hea",
+        "..%5Cx.hea",
+        "x.hea%00.dat",
     ],
 )
 def test_names_that_lead_elsewhere(within: Callable[..., Any], name: str) -> None:
@@ -360,6 +366,22 @@ def test_slow_bodies(app: Any) -> None:
         assert sent[0]["status"] == 408
         assert dict(sent[0]["headers"])[b"connection"] == b"close"
         assert seconds < SLOWEST
+
+
+def test_bodies_that_trickle_are_refused_after_a_second(served: Any) -> None:
+    app = served(body_seconds=30, idle_seconds=5)
+    byte = {"type": "http.request", "body": b" ", "more_body": True}
+    for messages in ([(5.0, byte)], [(0.05, byte)] * 100):
+        sent, seconds = asked(app, messages)
+        assert sent[0]["status"] == 408
+        assert 0.8 < seconds < 1.2
+
+
+def test_a_pause_after_many_bytes_is_waited_for(served: Any) -> None:
+    app = served(body_seconds=30, idle_seconds=5)
+    first = {"type": "http.request", "body": b"[" + b" " * 2000, "more_body": True}
+    sent, _ = asked(app, [(0.0, first), (1.5, {"type": "http.request", "body": b"]", "more_body": False})])
+    assert sent[0]["status"] == 422
 
 
 def test_a_client_that_goes_away_is_no_failure(app: Any) -> None:

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ibt_deploy.variables import INDEX, N_VARIABLES
 from serving.pool import Pool
 from serving.problems import Problem
 
@@ -21,6 +23,7 @@ class Task:
     gate: threading.Event = field(default_factory=threading.Event)
     kind: object = "kind"
     error: Exception | None = None
+    over: threading.Event = field(default_factory=threading.Event)
 
     def run(self, works: Sequence[Task]) -> list[bytes | Exception]:
         self.gate.wait(10)
@@ -165,3 +168,27 @@ def test_batched_requests_are_answered_as_single_ones(
 
 def comparable(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "request_id"}
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed_to_its_end(app: Any) -> None:
+    from ibt_deploy.records import Stay
+    from serving.work import Asked, Scoring, several
+
+    predictor = app.models.predictors["sepsis", app.models.bundles["sepsis"].default_operating_point]
+    values = np.full((1, N_VARIABLES), np.nan)
+    values[:, [INDEX["ICULOS"], INDEX["HR"]]] = 1, 80
+    taken: list[int] = []
+
+    class Stays(list[Stay]):
+        def __iter__(self) -> Iterator[Stay]:
+            for number in range(10_000):
+                taken.append(number)
+                if number == 500:
+                    work.over.set()
+                yield Stay(values, "p", "p", "JSON")
+
+    work = Scoring(predictor, lambda: Asked(Stays(), several))
+    with pytest.raises(Problem) as stopped:
+        work.run([work])
+    assert stopped.value.code == "too_slow"
+    assert len(taken) == 501
