@@ -12,7 +12,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
+
+from tests.helpers import scp_records
 
 NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 EXTREMES = (
@@ -28,6 +31,10 @@ EXTREMES = (
     b"\xb2",
 )
 LARGEST_UNPACKED = 1 << 22
+BETWEEN = b"\n\n"
+TEXT = re.compile(rb"(?:(?<=>)|(?<==\"))([^<>\"&]{1,400})(?=[<\"])")
+DECLARED = (b'xmlns="', b'xmlns:xsi="', b'version="', b'encoding="')
+UNSAFE = re.compile(rb"[<>\"&\x00-\x08\x0b\x0c\x0e-\x1f\x80-\xff]")
 
 Mutation = tuple[str, float, float, bytes]
 """What is done, where and how far (both as parts), and what is put there."""
@@ -65,18 +72,27 @@ def mutated(data: bytes, changes: list[Mutation]) -> bytes:
 def layers(data: bytes) -> list[Layer]:
     """What is to be changed in ``data``: what its wrappings hold; itself where it has none."""
     found: list[Layer] = []
-    for opener in (_scp, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _tar, _parquet):
+    for opener in (_scp, _xml, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _tar, _parquet):
         with suppress(Exception):  # a wrapping that a mutation broke before holds nothing
             found += opener(data)
     return found or [Layer(data, bytes)]
 
 
 def _scp(data: bytes) -> Iterator[Layer]:
-    """An SCP-ECG record, whose checksums are computed again."""
-    from ibt_deploy.readers.scp_record import looks_like_record
+    """An SCP-ECG record, and the body of each of its sections; pointers and checksums are made anew."""
+    from ibt_deploy.readers.scp_record import looks_like_record, record_of
 
-    if looks_like_record(data):
-        yield Layer(data, with_scp_checksums)
+    if not looks_like_record(data):
+        return
+    yield Layer(data, with_scp_checksums)
+    bodies = {number: body for number, body in record_of(data).bodies.items() if number}
+    unstated = dict.fromkeys((-1, *range(12), *bodies), 0)
+
+    def closed(number: int, new: bytes) -> bytes:
+        return with_scp_checksums(scp_records.record(bodies | {number: new}, crcs=unstated))
+
+    for number, body in bodies.items():
+        yield Layer(body, partial(closed, number))
 
 
 def with_scp_checksums(data: bytes) -> bytes:
@@ -107,6 +123,27 @@ def _base64(data: bytes) -> Iterator[Layer]:
                 content,
                 lambda new, a=start, b=stop: data[:a] + base64.b64encode(new) + data[b:],  # type: ignore[misc]
             )
+
+
+def _xml(data: bytes) -> Iterator[Layer]:
+    """The short texts and attributes of an XML document, which stays well-formed."""
+    if data.lstrip()[:1] != b"<":
+        return
+    places = [
+        match.span(1)
+        for match in TEXT.finditer(data)
+        if match[1].strip() and not data[max(match.start() - 12, 0) : match.start()].endswith(DECLARED)
+    ]
+
+    def closed(new: bytes) -> bytes:
+        texts = UNSAFE.sub(b"", new).split(BETWEEN)
+        pieces, end = [], 0
+        for (start, stop), text in zip(places, texts, strict=False):
+            pieces += [data[end:start], text]
+            end = stop
+        return b"".join([*pieces, data[end:]])
+
+    yield Layer(BETWEEN.join(data[start:stop] for start, stop in places), closed)
 
 
 def _zip(data: bytes) -> Iterator[Layer]:
