@@ -71,11 +71,14 @@ def first_files(sources: Sequence[str]) -> Iterator[str]:
 
 
 def stamped(paths: Sequence[str]) -> list[FileEntry]:
-    """An entry for each file, without companions; BatchError where one cannot be looked at."""
-    try:
-        return [FileEntry(path, stamp_of(Path(path).stat())) for path in paths]
-    except OSError as error:
-        raise _unreadable(error.filename or "", error) from error
+    """An entry for each file, without companions; reading one that cannot be looked at says so."""
+    found = []
+    for path in paths:
+        try:
+            found.append(FileEntry(path, stamp_of(Path(path).stat())))
+        except OSError:
+            found.append(FileEntry(path, (0, 0)))
+    return found
 
 
 def _named(source: str) -> list[str]:

@@ -112,12 +112,13 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
         from ibt_deploy.mapping.parse import load_mapping
 
         chosen = load_mapping(Path(mapping))
-    paths = [Path(path) for path in table_files(sources)]
+    entries = stamped(table_files(sources))
+    paths = [Path(entry.path) for entry in entries]
     look = first_look(paths, chosen, work=state, memory_mb=_MEMORY_MB)
     if look is not None and look.doubts:
         print(f"the first rows of large files alone:\n{look.text()}", file=sys.stderr)
         look.require_plausible()
-    progress = BytesRead(sum(path.stat().st_size for path in paths))
+    progress = BytesRead(sum(entry.stamp[0] for entry in entries))
     tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB, progress=progress)
     progress.end()
     print(tables.report.text(), file=sys.stderr)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast
 
-from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, TooLong
+from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, TooLong, UnsupportedFormat
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.readers.delimited import shortened
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
+from ibt_deploy.readers.unknown import kind_of
 
 Compression = Literal["none", "gzip", "zstd"]
 Check: TypeAlias = Callable[[tuple[str, ...]], object]
@@ -120,10 +122,13 @@ def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progre
         It cannot be read, is empty, has no proper header, or is damaged.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # which may never end
+            raise UnsupportedFormat("is no plain file", code="not_a_file")
         with path.open("rb", buffering=0) as file:
             head = file.read(HEAD_BYTES)
             if b"\0" in head and not head.startswith((PARQUET_MAGIC, *MAGIC)):
-                raise MalformedFile("is no text", code="not_text")
+                kind = (kind_of(head) or "").partition(";")[0]
+                raise MalformedFile(f"is no text{f', but {kind}' if kind else ''}", code="not_text")
             if not head:
                 raise MalformedFile("the file is empty", code="empty_file")
             file.seek(0)
@@ -135,6 +140,8 @@ def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progre
         raise error.at(str(path)) from None
     except OSError as error:
         code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
+        if error.errno is None:  # not the system's: what decompresses found damage
+            code = "malformed_file"
         reason = error.strerror or str(error).splitlines()[0]
         raise MalformedFile(f"cannot be read: {reason}", where=str(path), code=code) from error
 

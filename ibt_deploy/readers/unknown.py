@@ -46,9 +46,14 @@ EXPECTED: dict[str, str] = {
 }
 
 
+def kind_of(head: bytes) -> str | None:
+    """What content that begins with ``head`` is and what to do with it, where its beginning tells."""
+    return next((kind for at, magic, kind in KINDS if head[at : at + len(magic)] == magic), None)
+
+
 def unknown_content(file: File, head: bytes, faults: list[str]) -> UnsupportedFormat:
     """The refusal of a file that begins with ``head``; ``faults`` of other packages' readers are added."""
-    what = next((kind for at, magic, kind in KINDS if head[at : at + len(magic)] == magic), None)
+    what = kind_of(head)
     start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         what = "an HTML page, perhaps of a login or an error; download the file itself"

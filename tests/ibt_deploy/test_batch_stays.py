@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,37 @@ def test_number_of_workers_and_resuming_change_no_byte(
     again = Options(sources=[str(table)], out=out, bundle=stay_bundle, device="cpu", resume=True)
     assert run_batch(again).tally.inputs == 61
     assert bytes_of(out) == runs[0]
+
+
+def test_what_is_no_table_in_an_export_costs_only_itself(
+    table: Path, stay_bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole = table.read_bytes()
+    (folder / "a.csv").write_bytes(whole)
+    (folder / "cut.csv.gz").write_bytes(gzip.compress(whole)[:2000])
+    (folder / "dangling.csv").symlink_to("nowhere")
+    (folder / "empty.csv").touch()
+    (folder / "picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (folder / "round.csv").symlink_to("round.csv")
+    (folder / "sheet.csv").write_bytes(b"PK\3\4" + bytes(100))
+    os.mkfifo(folder / "pipe.csv")
+    alone = run_batch(Options(sources=[str(folder / "a.csv")], out=tmp_path / "1", bundle=stay_bundle)).tally
+    options = Options(sources=[str(folder)], out=tmp_path / "2", bundle=stay_bundle, task="sepsis")
+    tally = run_batch(options).tally
+    assert tally.records == alone.records
+    assert tally.refused - alone.refused == {
+        "malformed_file": 1, "no_such_file": 1, "empty_file": 1, "not_text": 2, "unreadable_file": 1,
+        "not_a_file": 1,
+    }  # fmt: skip
+    said = {Path(path).name: message for path, _, message in _refused_files(tmp_path / "2")}
+    assert said["sheet.csv"] == "is no text, but an archive"
+
+
+def _refused_files(out: Path) -> list[tuple[str, str, str]]:
+    summary = json.loads((out / "summary.json").read_text())
+    return [(path, code, message) for path, code, message in summary["tables"]["refused_files"]]
 
 
 def test_a_column_in_another_unit_is_refused_before_anything_is_scored(
