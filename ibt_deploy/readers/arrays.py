@@ -24,6 +24,8 @@ NAME = "array (MATLAB, NumPy)"
 TASK = "arrhythmia"
 
 MAX_BYTES = 1 << 27
+MOST_STATED = 1000
+"""Items of a list in a file that are looked at; more are no layout."""
 UNNAMED = "array"
 
 
@@ -76,10 +78,8 @@ def _plain(value: str | npt.NDArray[np.generic]) -> object:
     """A variable as a layout states it: text, a number or a list of texts."""
     if isinstance(value, str):
         return value
-    items = value.reshape(-1).tolist()
-    if len(items) == 1:
-        return _decoded(items[0])
-    return [_decoded(item) for item in items[:1000]]
+    items = value.reshape(-1)[:MOST_STATED].tolist()
+    return _decoded(items[0]) if len(items) == 1 else [_decoded(item) for item in items]
 
 
 def _decoded(item: object) -> object:

@@ -176,6 +176,8 @@ def _matrix(data: memoryview, order: str) -> dict[str, Array | str]:
 
 def _text(values: Array) -> str:
     """Rows of characters as one text, a blank between rows."""
+    if not values.size:
+        return ""
     rows = values.reshape(len(values), -1) if values.ndim > 1 else values.reshape(1, -1)
     if rows.size > 1 << 16:
         raise UnsupportedFormat("a MATLAB file with a text of more than 65,536 characters")

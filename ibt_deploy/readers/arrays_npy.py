@@ -71,7 +71,15 @@ def npy_array(data: bytes) -> Array:
             f"the NumPy array is truncated: {count} values claimed, {held} there", code="truncated_file"
         )
     flat = np.frombuffer(data, dtype, count, start + length)
+    if dtype.kind == "U" and not _is_text(flat):
+        raise MalformedFile("the NumPy array holds impossible characters")
     return flat.reshape(lengths, order="F" if order == "True" else "C")
+
+
+def _is_text(flat: Array) -> bool:
+    """Whether every character is one of Unicode; numpy would make broken strings of others."""
+    codes = flat.view(np.dtype("u4").newbyteorder(flat.dtype.byteorder))
+    return not ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any()
 
 
 def npz_arrays(data: bytes) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from typing import Any
 
@@ -130,6 +131,23 @@ def test_lies_about_size() -> None:
     assert code_of(MalformedFile, five[:-20], "a.mat") == "truncated_file"
     packed = mat(do_compression=True)
     assert code_of(MalformedFile, packed[:200] + b"\0" * 9 + packed[209:], "a.mat") == "malformed_file"
+
+
+@pytest.mark.parametrize("key", ["unit", "leads"])
+def test_characters_that_are_none(key: str) -> None:
+    """numpy makes strings of any four bytes; Python then fails wherever one of them is used."""
+    for bad in (b"\xff\xff\xff\x7f", b"\0\xd8\0\0"):
+        text = np.frombuffer(bad * 2, "<U2")
+        data = npz(**{"val": RAW, **STATED, key: text})
+        assert code_of(MalformedFile, data, "a.npz", "") == "malformed_file"
+
+
+def test_a_text_of_no_rows() -> None:
+    empty = struct.pack("<5i", 1, 0, 7, 0, 5) + b"unit\0"
+    with pytest.raises(InputError):
+        recording(mat(format="4") + empty, "a.mat", "")
+    found = recording(mat(format="4") + empty.replace(b"unit", b"note"), "a.mat")
+    expect_raw(found, "MATLAB 4")
 
 
 def test_small_files_that_unpack_to_much() -> None:
