@@ -98,7 +98,10 @@ def sampled(path: Path) -> Sample:
         raise error.at(str(path)) from None
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
-        raise MalformedFile(f"cannot be read: {reason}", where=str(path), code="unreadable_file") from error
+        code = (
+            "malformed_file" if error.errno is None else "unreadable_file"
+        )  # of what decompresses, else the disk
+        raise MalformedFile(f"cannot be read: {reason}", where=str(path), code=code) from error
 
 
 def _parquet(path: Path) -> Sample:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, MalformedFile, MissingExtra, TooLong
+from ibt_deploy.errors import BadSampling, MalformedFile, MissingExtra, MissingLeads, TooLong
 from ibt_deploy.files import File, openable
 from ibt_deploy.records import Recording
 
@@ -38,8 +38,8 @@ def read(file: File) -> list[Recording]:
 
     Raises
     ------
-    MalformedFile, BadSampling, TooLong
-        Damaged, no description or rate, or more than :data:`MAX_VALUES`.
+    MalformedFile, BadSampling, MissingLeads, TooLong
+        Damaged, no description or rate, a lead twice, or more than :data:`MAX_VALUES`.
     MissingExtra
         pyarrow is not installed.
     """
@@ -61,8 +61,11 @@ def read(file: File) -> list[Recording]:
         described = _description(table.schema_arrow.metadata or {})
         if not all(pa.types.is_floating(column) for column in table.schema_arrow.types):
             raise MalformedFile("a lead is no column of floating-point numbers", code="not_numbers")
-        columns = table.read()
-        signal = np.array([column.to_numpy() for column in columns.columns], dtype=np.float64)
+        if len(set(names)) < len(names):
+            raise MissingLeads("a lead is there twice", code="doubled_lead")
+        signal = np.empty((len(names), table.metadata.num_rows))
+        for row, name in zip(signal, names, strict=True):  # one after the other, for bounded memory
+            row[:] = table.read(columns=[name]).column(0).to_numpy()
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise MalformedFile(f"cannot be read as Parquet: {reason}") from error
