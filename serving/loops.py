@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import ssl
 import time
 from collections.abc import Callable
@@ -25,13 +26,19 @@ READY_SECONDS = 30.0
 IN_A_ROW = 4
 PAUSE_SECONDS, LONGEST_PAUSE = 0.00025, 0.004
 FULL_SECONDS = 1.0
+WATCH_SECONDS = 1.0
 
 
 class Shared(asyncio.SelectorEventLoop):
     """Listens once all workers can, and lets workers with fewer connections accept first."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._watching: asyncio.Task[None] | None = None
+
     async def create_server(self, factory: Any, *_: Any, **options: Any) -> Any:  # type: ignore[override]
         """A server on the socket ``sock``; parameters as asyncio has them."""
+        self._watching = self.create_task(_end_with_parent(os.getppid()))
         await _all_ready()
         sock: socket = options["sock"]
         sock.setblocking(False)
@@ -89,6 +96,13 @@ class Accepting:
         with contextlib.suppress(OSError):  # it broke, or TLS could not be agreed on
             transport, _ = await self._loop.connect_accepted_socket(self._factory, connection, ssl=self._tls)
             self._open.add(transport)
+
+
+async def _end_with_parent(parent: int) -> None:
+    """End this worker in order, should the process that watches over it be killed."""
+    while os.getppid() == parent:
+        await asyncio.sleep(WATCH_SECONDS)
+    signal.raise_signal(signal.SIGTERM)
 
 
 async def _all_ready() -> None:

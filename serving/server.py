@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from serving.loops import FOLDER, WORKERS
-from serving.settings import Settings, share_state_key
+from serving.settings import Settings, SettingsError, share_state_key
 
 APP = "serving.service:asgi"
 SHARED_LOOP = "serving.loops:Shared"
@@ -46,9 +46,7 @@ def run(
     Raises
     ------
     SettingsError
-        The environment states a setting that cannot be used.
-    OSError
-        The port is taken.
+        The environment states a setting that cannot be used, or the port is taken.
     """
     Settings.from_environment()
     share_state_key()
@@ -78,7 +76,8 @@ def run(
     print(f"ibt: serving on {scheme}://{name}:{address[1]} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     if workers == 1:
         # uvicorn raises the signal once more at the end, for whoever was there before it
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(config).run([listening])
         return
     with tempfile.TemporaryDirectory(prefix="ibt-workers-") as folder:
@@ -121,8 +120,8 @@ def _listening(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError:
+    except OSError as error:
         listening.close()
-        raise
+        raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror or error}") from error
     listening.set_inheritable(True)
     return listening

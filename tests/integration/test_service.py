@@ -30,7 +30,9 @@ SECONDS_TO_START = 60
 
 
 @contextmanager
-def running(root: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    root: Path, *options: str, start_new_session: bool = False, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process of a service on a port of its own, once it is ready, and its address."""
     process = subprocess.Popen(
         [*START, "--port", "0", *options],
@@ -38,6 +40,7 @@ def running(root: Path, *options: str, **environment: str) -> Iterator[tuple[sub
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
     )
     assert process.stderr is not None
     try:
@@ -50,8 +53,11 @@ def running(root: Path, *options: str, **environment: str) -> Iterator[tuple[sub
         _await_ready(process, found[0])
         yield process, found[0]
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(SECONDS_TO_START)
+        except subprocess.TimeoutExpired:
+            process.kill()
         process.stderr.close()
 
 
@@ -65,6 +71,18 @@ def _await_ready(process: subprocess.Popen[str], address: str) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     raise AssertionError("the service did not become ready")
+
+
+def _await_closed(address: str) -> None:
+    """Wait until nothing more is accepted."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            httpx.get(f"{address}/livez", timeout=5)
+        except httpx.TransportError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("still accepts")
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +120,8 @@ def test_requests_under_way_are_finished_at_sigterm_and_new_ones_are_refused(roo
             while "ibt_requests_in_flight 5" not in kept_alive.get("/metrics").text:
                 assert time.monotonic() < end
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            _await_closed(address)
             assert not answers
-            with pytest.raises(httpx.TransportError):
-                httpx.get(f"{address}/livez")
         for thread in asking:
             thread.join()
         assert [answer.status_code for answer in answers] == [200] * 4
@@ -139,6 +155,56 @@ def test_workers_share_figures_and_the_key_of_states(root: Path) -> None:
         assert f'route="/v1/sepsis/next",status="200"}} {asked}.0' in figures
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
+
+
+def test_a_worker_that_dies_is_replaced_and_its_figures_forgotten(root: Path) -> None:
+    with running(root, "--workers", "2", "--threads", "1") as (process, address):
+        workers = _workers(process.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        end = time.monotonic() + SECONDS_TO_START
+        while len(now := _workers(process.pid)) < 2 or set(now) == set(workers):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        _await_ready(process, address)
+        assert "ibt_requests_in_flight 1.0" in httpx.get(f"{address}/metrics").text
+
+
+def test_workers_end_with_the_process_that_started_them(root: Path) -> None:
+    with running(root, "--workers", "2", "--threads", "1") as (process, address):
+        workers = _workers(process.pid)
+        process.kill()
+        _await_closed(address)
+        end = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+def _workers(parent: int) -> list[int]:
+    """Processes that serve, of those that ``parent`` started."""
+    if not Path("/proc").is_dir():
+        pytest.skip("this system has no /proc")
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_port_that_is_taken_is_named_in_one_line(root: Path, service: str) -> None:
+    port = service.rpartition(":")[2]
+    told = subprocess.run([*START, "--port", port], cwd=root, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1
+    assert told.stderr.splitlines()[-1].endswith(
+        f"cannot listen on port {port} of 127.0.0.1: Address already in use"
+    )
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interruption_from_the_keyboard_ends_it_in_order(root: Path, workers: str) -> None:
+    with running(root, "--workers", workers, "--threads", "1", start_new_session=True) as (process, address):
+        assert httpx.get(f"{address}/livez").status_code == 200
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        assert process.wait(timeout=30) == 0
+        _await_closed(address)
 
 
 def test_settings_that_cannot_be_used_are_named_in_one_line(root: Path) -> None:
