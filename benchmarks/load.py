@@ -31,6 +31,8 @@ WORDS = {"arrhythmia": "ECG", "sepsis": "stay of 40 h"}
 CLIENTS = (1, 8, 32, 128)
 SATURATING = 32
 OVERLOAD = 4
+TOGETHER = 8
+"""So many share a run in a busy service, at most."""
 RECOVERED, BIN = 0.9, 0.25
 
 
@@ -68,35 +70,40 @@ class Alone(NamedTuple):
     cpu: float
 
 
-def alone(task: str, cores: int, seconds: float) -> Alone:
-    """The better of one session on all cores, and one session for each."""
+def alone(task: str, cores: int, seconds: float, batch: int = 1) -> Alone:
+    """The better of one session on all cores, and one session for each; ``batch`` inputs in each run."""
     bundle = load_bundle(task)
     found = []
     for sessions, threads in dict.fromkeys([(1, cores), (cores, 1)]):
         graphs = [OpenGraph.of(bundle, device="cpu", variant=None, threads=threads) for _ in range(sessions)]
         began, used = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(sessions) as pool:
-            done = sum(pool.map(partial(_runs, task, end=began + seconds / 2), graphs))
+            done = sum(pool.map(partial(_runs, task, end=began + seconds / 2, batch=batch), graphs))
         elapsed, used = time.perf_counter() - began, time.process_time() - used
         found.append(Alone(done / elapsed, 1e3 * used / done))
     return max(found)
 
 
-def _runs(task: str, graph: OpenGraph, end: float) -> int:
+def _runs(task: str, graph: OpenGraph, end: float, batch: int) -> int:
     run: Callable[[], Any]
     generator = np.random.default_rng(0)
     if task == "arrhythmia":
-        signal = generator.standard_normal((1, 12, 2000), dtype=np.float32)
+        signal = generator.standard_normal((batch, 12, 2000), dtype=np.float32)
         run = lambda: graph.run(["logits"], {"signal": signal})  # noqa: E731
     else:
-        rows = generator.standard_normal((1, 40, 109), dtype=np.float32)
-        past_k, past_v = graph.empty_cache(1)
-        feeds = {"rows": rows, "position": np.arange(40)[None], "past_k": past_k, "past_v": past_v}
+        rows = generator.standard_normal((batch, 40, 109), dtype=np.float32)
+        past_k, past_v = graph.empty_cache(batch)
+        feeds = {
+            "rows": rows,
+            "position": np.tile(np.arange(40), (batch, 1)),
+            "past_k": past_k,
+            "past_v": past_v,
+        }
         run = lambda: graph.run(["logit"], feeds)  # noqa: E731
     done = 0
     while time.perf_counter() < end:
         run()
-        done += 1
+        done += batch
     return done
 
 
@@ -134,11 +141,13 @@ def _throughput(server: Server, task: str, requests: list[bytes], cores: int, se
             ]
         )
     after = alone(task, cores, seconds)
+    together = alone(task, cores, seconds, TOGETHER)
     for row, rate in zip(rows, rates.values(), strict=True):
         row[2] = f"{100 * rate / ((before.rate + after.rate) / 2):.0f} %"
     click.echo(
         f"{WORDS[task]}: the model alone scores {before.rate:.1f} a second before and {after.rate:.1f} "
-        f"after, with {before.cpu:.1f} and {after.cpu:.1f} ms of CPU for each\n"
+        f"after, with {before.cpu:.1f} and {after.cpu:.1f} ms of CPU for each; {together.rate:.1f} a second "
+        f"with {together.cpu:.1f} ms in runs of {TOGETHER}\n"
     )
     header = [
         "clients",

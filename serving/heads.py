@@ -9,6 +9,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import metrics
+from serving.bodies import LINGER_SECONDS
 from serving.logs import log
 from serving.problems import Problem
 
@@ -22,6 +23,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._within_head = False
         self._head_bytes = 0
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
@@ -39,13 +41,13 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless the head has been too long already."""
-        if self.transport.is_closing():
+        """Parse what came, unless the connection has been refused already."""
+        if self._refused or self.transport.is_closing():
             return
         super().data_received(data)
         if self._within_head:
             self._head_bytes += len(data)
-            if self._head_bytes > LONGEST_HEAD and not self.transport.is_closing():
+            if self._head_bytes > LONGEST_HEAD and not self._refused:
                 self._refuse(Problem("head_too_large", f"A head may have {LONGEST_HEAD} bytes."))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
@@ -53,9 +55,11 @@ class BoundedHeads(HttpToolsProtocol):
         self._refuse(Problem("bad_request", "This is not a request of HTTP/1.1."))
 
     def _refuse(self, problem: Problem) -> None:
+        """Answer, and close a little later: who is still sending would be reset before reading why."""
+        self._refused = True
         request_id = uuid.uuid4().hex
         self.transport.write(problem.bare(request_id))
-        self.transport.close()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
         metrics.observe("unknown", "other", problem.status, 0.0, problem.code)
         log(
             "request",

@@ -72,9 +72,11 @@ def stated_recording(value: Any, settings: Settings) -> list[Recording]:
     signal = _signal(stated["signal"], len(leads))
     _check_length(signal.shape[1] / rate, settings)
     record = record_name(stated.get("record"), "recording")
+    with np.errstate(over="ignore"):  # what becomes infinite is an invalid sample
+        millivolts = signal * MILLIVOLTS[unit]
     return [
         Recording(
-            signal=signal * MILLIVOLTS[unit],
+            signal=millivolts,
             sampling_rate=float(rate),
             leads=tuple(leads),
             record_id=record,
