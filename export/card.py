@@ -82,7 +82,7 @@ def _what_it_is(contract: dict[str, Any]) -> str:
     methods = {
         "bbm": "A transformer that was distilled block by block (block-by-block matching)",
         "deit": "A transformer that was distilled from responses (DeiT)",
-        "transformer": "A transformer trained on labels alone",
+        "transformer": "A transformer trained on labels, without a teacher's features",
         "teacher": "A teacher network (convolutional for ECGs, recurrent for stays)",
     }
     text = f"{methods[student['method']]}, {count(student['parameters'])} parameters"
