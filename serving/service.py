@@ -7,6 +7,7 @@ header needs, and has probes and figures of its own; therefore every request goe
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -59,6 +60,8 @@ class Scoring:
         _Current.application = application()
         _drain_at(signal.SIGTERM, _Current.application)
         keep_large_blocks_apart()
+        gc.collect()
+        gc.freeze()  # what is here now stays, and need not be looked through again
         logs.take_over()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

@@ -7,7 +7,6 @@ optional. Values are taken as they are: units are those of ``ehr_variables.csv``
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -107,10 +106,11 @@ def _opened(file: File) -> tuple[_Table, str]:
             "larger than 2 GiB of text; cut it by patients, or give Parquet", code="table_too_large"
         )
     try:
-        with io.TextIOWrapper(file.open("rb"), encoding="utf-8-sig") as lines:
-            text = lines.read()
+        text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MalformedFile("is not UTF-8 text") from error
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     delimiter = _delimiter(text.lstrip().split("\n", 1)[0])
     return DelimitedTable(text, delimiter), DELIMITERS[delimiter]
 
@@ -127,8 +127,11 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
     present = [name for name in NAMES if name in given]
     optional = [name for name in (HOUR, LABEL) if name in table.names]
     numbers = table.numbers([*present, *optional])
-    values = np.full((len(table), N_VARIABLES), np.nan)
-    values[:, [INDEX[name] for name in present]] = numbers.values[:, : len(present)]
+    if len(present) == N_VARIABLES:
+        values = numbers.values[:, :N_VARIABLES]
+    else:
+        values = np.full((len(table), N_VARIABLES), np.nan)
+        values[:, [INDEX[name] for name in present]] = numbers.values[:, : len(present)]
     extra = dict(zip(optional, numbers.values[:, len(present) :].T, strict=True))
     if HOUR in extra:
         _merge_hours(values, extra[HOUR], numbers.faults)
