@@ -23,8 +23,8 @@ from serving.settings import PREFIX
 FOLDER, WORKERS = "PROMETHEUS_MULTIPROC_DIR", f"{PREFIX}WORKERS"
 """Variables that name a folder of this group of workers, where figures are too, and say how many they are."""
 READY_SECONDS = 30.0
-IN_A_ROW = 4
-PAUSE_SECONDS, LONGEST_PAUSE = 0.00025, 0.004
+MOST_IN_A_ROW = 64
+PAUSE_SECONDS, LONGEST_PAUSE = 0.002, 0.008
 FULL_SECONDS = 1.0
 WATCH_SECONDS = 1.0
 
@@ -49,7 +49,8 @@ class Shared(asyncio.SelectorEventLoop):
 class Accepting:
     """Accepts connections until it is closed, as far as uvicorn asks an asyncio.Server.
 
-    After a few connections it pauses, the longer the more are open.
+    After each it pauses, the longer the more are open, so that another worker gets the next; while there are
+    ever more waiting it takes twice as many in a row as the time before.
     """
 
     def __init__(
@@ -74,15 +75,17 @@ class Accepting:
         await asyncio.wait([self._accepting])
 
     async def _accept(self) -> None:
+        in_a_row = 1
         while True:
             try:
                 self._begin((await self._loop.sock_accept(self._sock))[0])
-                for _ in range(IN_A_ROW - 1):
+                for _ in range(in_a_row - 1):
                     connection = self._sock.accept()[0]
                     connection.setblocking(False)
                     self._begin(connection)
+                in_a_row = min(2 * in_a_row, MOST_IN_A_ROW)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                pass  # nobody waits any more, or another worker was faster
+                in_a_row = 1  # nobody waits any more
             except OSError:
                 await asyncio.sleep(FULL_SECONDS)  # too many files are open
             await asyncio.sleep(min(PAUSE_SECONDS * len(self._open), LONGEST_PAUSE))
