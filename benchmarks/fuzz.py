@@ -103,6 +103,7 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
 
     options = [f"-max_len={LONGEST_INPUT}", "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1"]
     options += [f"-artifact_prefix={out}/{reader}-", f"-max_total_time={seconds + 60}"]
+    options += ["-mutate_depth=2"]  # one change more and little that is right is left
     atheris.Setup([sys.argv[0], *options, str(corpus)], one_input, custom_mutator=mutate)
     atheris.Fuzz()
 

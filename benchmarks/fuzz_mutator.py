@@ -12,7 +12,7 @@ Mutate = Callable[[bytes, int], bytes]
 """The fuzzer's own mutation, of so many bytes at most."""
 
 WINDOW = 512
-WRAPPED = 0.9
+WRAPPED = 0.97
 """How often a change is made behind the wrapping, where there is one."""
 
 

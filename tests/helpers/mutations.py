@@ -72,7 +72,7 @@ def mutated(data: bytes, changes: list[Mutation]) -> bytes:
 def layers(data: bytes) -> list[Layer]:
     """What is to be changed in ``data``: what its wrappings hold; itself where it has none."""
     found: list[Layer] = []
-    for opener in (_scp, _xml, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _tar, _parquet):
+    for opener in (_scp, _utf_16, _xml, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _tar, _parquet):
         with suppress(Exception):  # a wrapping that a mutation broke before holds nothing
             found += opener(data)
     return found or [Layer(data, bytes)]
@@ -144,6 +144,17 @@ def _xml(data: bytes) -> Iterator[Layer]:
         return b"".join([*pieces, data[end:]])
 
     yield Layer(BETWEEN.join(data[start:stop] for start, stop in places), closed)
+
+
+def _utf_16(data: bytes) -> Iterator[Layer]:
+    """What lies in a document of UTF-16, as Philips writes them."""
+    if not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return
+    for inner in layers(data.decode("utf-16").encode("utf-8")):
+        yield Layer(
+            inner.content,
+            lambda new, inner=inner: inner.closed(new).decode("utf-8", "replace").encode("utf-16"),  # type: ignore[misc]
+        )
 
 
 def _zip(data: bytes) -> Iterator[Layer]:
