@@ -121,12 +121,11 @@ def _collected(
 def _records(path: str, stamp: Stamp, members: dict[str, _Member]) -> Iterator[Entry]:
     folders: dict[str, list[str]] = {}
     for name in members:
-        folder, _, plain = name.rpartition("/")
-        folders.setdefault(folder, []).append(plain)
+        folder, slash, plain = name.rpartition("/")
+        folders.setdefault(folder + slash, []).append(plain)
     with Archive(path) as archive:
         found = []
-        for folder, names in folders.items():
-            prefix = f"{folder}/" if folder else ""
+        for prefix, names in folders.items():
             for main, companions in grouped(names, partial(_header_text, archive, prefix, members)):
                 parts = {prefix + n: members[prefix + n] for n in (main, *companions)}
                 found.append(_record(path, stamp, prefix + main, parts))

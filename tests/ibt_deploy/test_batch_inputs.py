@@ -35,6 +35,7 @@ from ibt_deploy.batch.plan import Plan, part_size, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.predictions import Refusal
+from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
 
 
@@ -315,6 +316,20 @@ def test_members_without_a_name_and_with_a_broken_line_in_it(tmp_path: Path) -> 
             link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
             tar.addfile(link)
     assert [entry.code for entry in refused_of(path)] == ["not_a_file", "not_a_file"]
+
+
+def test_absolute_names_in_an_archive(tmp_path: Path) -> None:
+    (header,) = write_export(tmp_path / "export", 1)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for part in (header, header.with_suffix(".dat")):
+            info = zipfile.ZipInfo("part")
+            info.filename = f"/{part.name}"
+            archive.writestr(info, part.read_bytes())
+    (entry,) = archive_entries(str(path))
+    assert isinstance(entry, MemberEntry)
+    with Archive(str(path)) as opened:
+        assert len(read(opened.folder(entry))) == 1
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar"])
