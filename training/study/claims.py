@@ -123,7 +123,7 @@ def _scarcity(curves: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, found in curves.get("gaps", {}).items():
         first, second = (NAMES[method] for method in name.split(" - "))
         share = curves["smallest"]
-        text = f"{first} - {second} is larger at {share:.0%} of the patients than at 100 %"
+        text = f"{first} - {second} is larger at {100 * share:g} % of the patients than at 100 %"
         yield _claim(
             text, found, expected="yes" if name == "teacher - transformer" else "the paper's argument"
         )

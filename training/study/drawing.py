@@ -104,7 +104,7 @@ def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Ma
     one = next(iter(shown.values()), None)
     if one is not None:
         averaged = {name: arrays["averaged"] for name, arrays in shown.items()}
-        token = "h" if found["causal"] else "0.1 s"
+        token = "1 h" if found["causal"] else "0.1 s"
         maps = attention_maps(
             averaged, note, token=token, reached=one["reached"] if found["causal"] else None
         )

@@ -135,6 +135,9 @@ class AlarmCurve:
 def alarm_curves(panels: Mapping[str, Mapping[str, AlarmCurve]], note: str = "") -> Figure:
     """Sensitivity against alarm burden on a logarithmic axis; stars are the operating points of the models.
 
+    They are named in panels of one curve; in others, where the names would lie on each other, they are in
+    the same order from left to right.
+
     Parameters
     ----------
     panels
@@ -171,7 +174,7 @@ def _alarm_curve(axes: Axes, name: str, curve: AlarmCurve, index: int, *, alone:
     )
     for point, (x, y) in curve.points.items():
         axes.plot(x, y, "*", color=style.colour, markeredgecolor=INK, markersize=13, zorder=3)
-        if point:
+        if point and alone:
             axes.annotate(
                 point, (x, y), textcoords="offset points", xytext=(-8, 7), ha="right", fontsize=8.5, color=INK
             )

@@ -57,6 +57,8 @@ def bar_chart(panels: Sequence[BarPanel], note: str = "") -> Figure:
         ):
             _bars(axes, panel)
             axes.tick_params(labelleft=True)
+        low, high = axes.get_ylim()  # of all panels: the axis is shared
+        axes.set_ylim(min(low, 0), high * 1.04)
         _key_of_bars(figure, panels)
         annotate(figure, note)
     return figure
@@ -83,8 +85,6 @@ def _bars(axes: Axes, panel: BarPanel) -> None:
     axes.set_title(panel.title)
     axes.set_ylabel(panel.measure)
     axes.grid(axis="y")
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0), high * 1.04)
     axes.axhline(0, color=INK, linewidth=0.8)
 
 
@@ -169,7 +169,7 @@ def _curves(axes: Axes, panel: CurvePanel) -> dict[str, Any]:
         )
     sizes = sorted({(float(p["patients"]), float(p["fraction"])) for p in panel.points})
     axes.set_xscale("log")
-    axes.set_xticks([n for n, _ in sizes], [f"{n:,.0f}\n{share:.0%}" for n, share in sizes])
+    axes.set_xticks([n for n, _ in sizes], [f"{n:,.0f}\n{100 * share:g} %" for n, share in sizes])
     axes.minorticks_off()
     axes.set_xlabel("training patients, and their share of the training part", color=GREY)
     axes.set_ylabel(panel.measure)

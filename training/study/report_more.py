@@ -57,7 +57,7 @@ def curves_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list
     for point in curves["points"]:
         cells = [cell(at(point["methods"], name, TUNED, official)) for name in METHODS]
         against = at(point["differences"], "bbm - transformer", TUNED, official)
-        rows.append([f"{point['fraction']:.0%}", count(point["patients"]), *cells, gap(against)])
+        rows.append([f"{100 * point['fraction']:g} %", count(point["patients"]), *cells, gap(against)])
     gaps = [f"{pair}: {gap(found)}" for pair, found in curves.get("gaps", {}).items() if found is not None]
     lines = [
         "",
@@ -70,7 +70,8 @@ def curves_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list
     ]
     if gaps:
         lines += [
-            f"Change of the difference from all patients to {curves['smallest']:.0%}: {'; '.join(gaps)}.",
+            f"Change of the difference from all patients to {100 * curves['smallest']:g} %: "
+            f"{'; '.join(gaps)}.",
             "",
         ]
     return [*lines, f"{TITLES[official]}, tuned thresholds. {source(results, 'test', 'fractions')}."]
