@@ -100,7 +100,7 @@ def _featurised(gathered: Sequence[tuple[Stay, Any, Any] | Refusal], constants: 
     if not values:
         return [entry for entry in gathered if isinstance(entry, Refusal)]
     ends = np.cumsum([len(rows) for rows in values])
-    features = featurise(np.concatenate(values), np.concatenate([[0], ends]), constants)
+    features = featurise(np.concatenate(values), np.concatenate([[0], ends]), constants, cleaned=True)
     per_stay = iter(np.split(features, ends[:-1]))
     return [
         entry if isinstance(entry, Refusal) else PreparedStay(*entry, next(per_stay)) for entry in gathered
