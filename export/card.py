@@ -99,10 +99,11 @@ def _softened(student: dict[str, Any]) -> str:
     weight = student["recipe"]["data"].get("soft_weight", 0)
     if not weight:
         return ""
-    opinion = student["learnt_from"]["opinion_sha256"]
+    opinion = student.get("learnt_from", {}).get("opinion_sha256")
+    of_file = f", `{opinion[:12]}`" if opinion else ""
     return (
-        f". Its labels were {weight:g} parts the opinion of an ensemble (`ibt train ensemble`, "
-        f"`{opinion[:12]}`) and {1 - weight:g} parts the data's own"
+        f". Its labels were {weight:g} parts the opinion of an ensemble (`ibt train ensemble`{of_file}) "
+        f"and {1 - weight:g} parts the data's own"
     )
 
 
