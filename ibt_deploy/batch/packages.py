@@ -35,6 +35,6 @@ def reopened(output: Output, done: Mapping[int, Tally]) -> set[int]:
     waiting = {part for part, tally in done.items() if tally.refused[MISSING]} if now - before else set()
     for part in waiting:
         (output.markers / f"{part:05d}.json").unlink(missing_ok=True)
-    text = json.dumps(sorted(now | before)).encode("ascii")
+    text = json.dumps(sorted(now)).encode("ascii")
     write_whole(stored, lambda stream: stream.write(text))
     return waiting

@@ -342,6 +342,12 @@ def test_what_lacked_a_package_is_tried_again_when_it_is_there(
     assert finished([*options, "--resume"]).returncode == 0
     assert finished(command(folder, ecg_bundle, tmp_path / "whole")).returncode == 0
     assert bytes_of(tmp_path / "lacking") == bytes_of(tmp_path / "whole")
+    for marker in (tmp_path / "lacking" / ".batch" / "parts").iterdir():
+        marker.unlink()
+    gone = finished([*options, "--resume"], env=os.environ | {"PYTHONPATH": str(hidden)})
+    assert gone.returncode == 1, "the package was there before and is not any more"
+    assert finished([*options, "--resume"]).returncode == 0
+    assert bytes_of(tmp_path / "lacking") == bytes_of(tmp_path / "whole")
 
 
 def test_an_error_of_the_whole_run_says_its_code(stay_bundle: Path, tmp_path: Path) -> None:
