@@ -117,7 +117,8 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
     look = first_look(paths, chosen, work=state, memory_mb=_MEMORY_MB)
     if look is not None and look.doubts:
         print(f"the first rows of large files alone:\n{look.text()}", file=sys.stderr)
-        look.require_plausible()
+        look.require_plausible(of_a_part=True)
+        print("all rows decide whether these columns are refused", file=sys.stderr)
     progress = BytesRead(sum(entry.stamp[0] for entry in entries))
     tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB, progress=progress)
     progress.end()

@@ -65,15 +65,20 @@ class Report:
         found = (doubt_about(facts, self.patients) for facts in self.columns)
         return tuple(doubt for doubt in found if doubt is not None)
 
-    def require_plausible(self) -> None:
+    def require_plausible(self, *, of_a_part: bool = False) -> None:
         """Refuse an export with doubtful columns.
+
+        Parameters
+        ----------
+        of_a_part
+            Only some rows were counted: only what is evident from them is refused.
 
         Raises
         ------
         BadUnits
             There are some (``doubtful_unit``).
         """
-        if doubts := self.doubts:
+        if doubts := [doubt for doubt in self.doubts if doubt.is_evident or not of_a_part]:
             raise BadUnits(
                 f"{'; '.join(doubt.message for doubt in doubts)}. Correct the units in the mapping, or write "
                 "confirmed = true under the columns whose values you have looked at",

@@ -29,6 +29,7 @@ FEWEST_FOR_RANGE = 20
 MOST_IMPOSSIBLE = 0.20
 SOME_IMPOSSIBLE = 0.05
 MOST_EXPLAINED = 0.80
+NEARLY_ALL = 0.90
 SAME_UNIT = 1e-3
 
 
@@ -89,11 +90,15 @@ class Doubt:
         Which rule found it.
     message
         One sentence: what is odd, and what would explain it.
+    is_evident
+        Whether more than 90 % of the values are impossible as stated, and 90 % would be possible in the unit
+        that explains the median: the first rows of a column suffice to say so.
     """
 
     variable: str
     rule: Rule
     message: str
+    is_evident: bool = False
 
 
 def other_units(stated: Conversion) -> dict[str, Conversion]:
@@ -119,7 +124,9 @@ def doubt_about(facts: ColumnFacts, stays: int) -> Doubt | None:
         better = [unit for unit, other in candidates.items() if is_within(other.value(median), usual)]
         is_impossible = facts.out_of_range_share > MOST_IMPOSSIBLE and facts.values >= FEWEST_FOR_RANGE
         if better and (is_large or is_impossible):
-            return Doubt(facts.variable, "median", _looks_like(facts, usual, better, candidates))
+            message = _looks_like(facts, usual, better, candidates)
+            is_evident = any(_explains_nearly_all(facts, candidates[unit]) for unit in better)
+            return Doubt(facts.variable, "median", message, is_evident)
     share = f"{facts.variable}: {facts.out_of_range_share:.0%} of the values are"
     if is_large and facts.out_of_range_share > SOME_IMPOSSIBLE:
         for unit, count in facts.explained.items():
@@ -132,6 +139,14 @@ def doubt_about(facts: ColumnFacts, stays: int) -> Doubt | None:
         what = f"outside {plausible} (median {median:.4g}): wrong column or unit?"
         return Doubt(facts.variable, "impossible", f"{share} {what}")
     return None
+
+
+def _explains_nearly_all(facts: ColumnFacts, other: Conversion) -> bool:
+    variable = VARIABLES[INDEX[facts.variable]]
+    plausible = (variable.plausible_min, variable.plausible_max)
+    return facts.out_of_range_share > NEARLY_ALL and all(
+        is_within(other.value(quantile), plausible) for quantile in (facts.quantiles[0], facts.quantiles[-1])
+    )
 
 
 def _looks_like(

@@ -15,6 +15,7 @@ from helpers.bundles import stay
 from helpers.exports_ecg import bytes_of
 
 from ibt_deploy.batch.run import Options, run_batch
+from ibt_deploy.batch.stays import opened_stays
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.predictor import Predictor
@@ -140,6 +141,33 @@ def test_a_column_in_another_unit_is_refused_before_anything_is_scored(
         run_batch(Options(sources=[str(other)], out=tmp_path / "o", bundle=stay_bundle, device="cpu"))
     assert "  doubtful\n" in capsys.readouterr().err, "whoever corrects it sees all columns"
     assert not (tmp_path / "o" / "predictions").exists()
+
+
+@pytest.mark.parametrize("first", ["impossible", "degF"])
+def test_the_first_rows_of_a_large_table_refuse_only_what_is_evident(
+    first: str,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = pd.read_csv(table).dropna(subset="patient_id").sort_values(["patient_id", "ICULOS"])
+    begun = rows.index[:100]
+    rows.loc[begun, "Temp"] = 3.0 if first == "impossible" else rows.loc[begun, "Temp"] * 1.8 + 32
+    path = tmp_path / "large.csv"
+    rows.to_csv(path, index=False)
+    monkeypatch.setattr("ibt_deploy.batch.tables_look.LARGE", 1)
+    excerpt = sum(map(len, path.read_bytes().splitlines(keepends=True)[: 1 + len(begun)]))
+    monkeypatch.setattr("ibt_deploy.batch.tables_look.EXCERPT_BYTES", excerpt)
+    if first == "impossible":
+        assert opened_stays([str(path)], None, tmp_path / "w").tables.report.doubts == ()
+        said = capsys.readouterr().err
+        assert "doubtful: Temp: 100% of the values are outside" in said
+        assert "all rows decide" in said
+        return
+    monkeypatch.setattr("ibt_deploy.batch.stays.BytesRead", None)
+    with pytest.raises(InputError, match="looks like degF"):
+        opened_stays([str(path)], None, tmp_path / "w")
 
 
 def test_conversions_and_medians_are_said(table: Path, stay_bundle: Path, tmp_path: Path) -> None:

@@ -587,11 +587,14 @@ def test_a_unit_is_doubted_before_a_large_table_is_read(
     with path.open("r+b") as file:
         text = file.read(12_000)
         file.seek(0)
-        file.write(text.replace(b",80,", b",08,"))
+        file.write(text.replace(b",80,", b",08,").replace(b",37,", b",98,"))
     found = first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB)
     assert found is not None
-    with pytest.raises(InputError, match="HR"):
+    with pytest.raises(InputError, match=r"HR.*Temp"):
         found.require_plausible()
+    with pytest.raises(InputError, match=r"^Temp: the median 98 is unusual") as caught:
+        found.require_plausible(of_a_part=True)
+    assert "HR" not in caught.value.message, "no other unit explains it: all rows decide"
     assert not (tmp_path / "w" / "look").exists()
 
 

@@ -53,6 +53,30 @@ def test_a_median_betrays_the_unit(variable: str, unit: str, median: float, look
 
 
 @pytest.mark.parametrize(
+    ("variable", "unit", "median", "impossible", "evident"),
+    [
+        ("Temp", "degC", 98.4, 1000, True),
+        ("Temp", "degC", 98.4, 900, False),  # two units in what was looked at
+        ("Hgb", "g/dL", 6.4, 0, False),  # anaemia is possible
+        ("FiO2", "fraction", 40, 950, True),
+    ],
+)
+def test_what_is_evident_from_some_rows(
+    variable: str, unit: str, median: float, impossible: int, evident: bool
+) -> None:
+    doubt = doubt_about(facts(variable, unit, median, out_of_range=impossible), 100)
+    assert doubt is not None
+    assert doubt.is_evident == evident
+
+
+def test_what_another_unit_does_not_explain_is_not_evident() -> None:
+    quantiles = (3.0, 90.0, 98.4, 99.0, 100.0)
+    doubt = doubt_about(facts("Temp", "degC", 98.4, out_of_range=1000, quantiles=quantiles), 100)
+    assert doubt is not None
+    assert (doubt.rule, doubt.is_evident) == ("median", False)
+
+
+@pytest.mark.parametrize(
     ("variable", "unit", "median"), [("Temp", "degC", 36.9), ("HR", "bpm", 70), ("Hgb", "g/dL", 8)]
 )
 def test_sick_patients_are_no_doubt(variable: str, unit: str, median: float) -> None:
