@@ -120,8 +120,10 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
         look.require_plausible(of_a_part=True)
         print("all rows decide whether these columns are refused", file=sys.stderr)
     progress = BytesRead(sum(entry.stamp[0] for entry in entries))
-    tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB, progress=progress)
-    progress.end()
+    try:
+        tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB, progress=progress)
+    finally:
+        progress.end()
     print(tables.report.text(), file=sys.stderr)
     slices = tables.slices(-(-tables.patients // part_size(tables.patients, _FEWEST_IN_PART)))
     found = TableStays(tables, tuple(slices), sum(1 for _ in tables.rejected()))

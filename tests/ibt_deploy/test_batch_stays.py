@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from helpers.bundles import stay
 from helpers.exports_ecg import bytes_of
 
+from ibt_deploy.batch.progress import BytesRead
 from ibt_deploy.batch.run import Options, run_batch
 from ibt_deploy.batch.stays import opened_stays
 from ibt_deploy.errors import InputError
@@ -168,6 +170,23 @@ def test_the_first_rows_of_a_large_table_refuse_only_what_is_evident(
     monkeypatch.setattr("ibt_deploy.batch.stays.BytesRead", None)
     with pytest.raises(InputError, match="looks like degF"):
         opened_stays([str(path)], None, tmp_path / "w")
+
+
+def test_an_error_does_not_join_the_line_that_says_how_much_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    now = iter(range(1000))
+    monkeypatch.setattr("ibt_deploy.batch.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("ibt_deploy.batch.stays.BytesRead", lambda _: BytesRead(1 << 30, terminal))
+    (tmp_path / "a.csv").write_text("patient_id,ICULOS\n")
+    with pytest.raises(InputError):
+        opened_stays([str(tmp_path / "a.csv")], None, tmp_path / "w")
+    assert terminal.getvalue() == "\rreading the tables: 0.0 of 1.1 GB (0 %)\n"
 
 
 def test_conversions_and_medians_are_said(table: Path, stay_bundle: Path, tmp_path: Path) -> None:
