@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ibt_deploy.bundle import TASKS, Bundle, Task, load_bundle
-from ibt_deploy.errors import BundleError
+from ibt_deploy.bundle import Bundle, Task
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.streaming import RiskStream
+from serving.bundles import load_bundles
 from serving.problems import Problem
 from serving.settings import Settings
 
@@ -38,16 +38,12 @@ class Models:
         Graphs run on the thread that calls them: requests side by side use the CPUs better than several
         threads within one operator (docs/service.md has the figures).
         """
-        bundles: dict[Task, Bundle] = {}
+        bundles = load_bundles(settings)
         predictors: dict[tuple[Task, str], Predictor] = {}
         streams: dict[str, RiskStream] = {}
-        for task in TASKS:
-            bundle = load_bundle(settings.arrhythmia if task == "arrhythmia" else settings.sepsis)
-            if bundle.task != task:
-                raise BundleError(f"{bundle.path}: a bundle for {bundle.task} is configured for {task}")
+        for task, bundle in bundles.items():
             variant = (settings.precision or None) if task == "arrhythmia" else None
             graph = OpenGraph.of(bundle, device=settings.device, variant=variant, threads=1)
-            bundles[task] = bundle
             for point in bundle.operating_points:
                 predictors[task, point] = Predictor(bundle, graph, point)
                 if task == "sepsis":

@@ -16,8 +16,12 @@ from typing import Any
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from ibt_deploy.errors import BundleError
+from ibt_deploy.printable import one_line
+from serving.bundles import load_bundles
 from serving.loops import FOLDER, WORKERS
 from serving.settings import Settings, SettingsError, share_state_key
 
@@ -25,6 +29,8 @@ APP = "serving.service:asgi"
 SHARED_LOOP = "serving.loops:Shared"
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 2048
+HUNG_SECONDS = 60
+"""Without a sign of life; a worker that is being started on a busy machine gives none for a while."""
 
 
 def run(
@@ -47,8 +53,10 @@ def run(
     ------
     SettingsError
         The environment states a setting that cannot be used, or the port is taken.
+    SystemExit
+        With status 3: a bundle cannot be used, or a worker failed before it served.
     """
-    Settings.from_environment()
+    _check_bundles(Settings.from_environment())
     share_state_key()
     config = uvicorn.Config(
         APP,
@@ -65,7 +73,7 @@ def run(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
-        timeout_worker_healthcheck=60,
+        timeout_worker_healthcheck=HUNG_SECONDS,
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
@@ -82,7 +90,19 @@ def run(
         return
     with tempfile.TemporaryDirectory(prefix="ibt-workers-") as folder:
         os.environ |= {FOLDER: folder, WORKERS: str(workers)}
-        _Workers(config, [listening]).run()
+        group = _Workers(config, [listening])
+        group.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in group.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+def _check_bundles(settings: Settings) -> None:
+    """End here, in one line, where every worker would end with a traceback of its own."""
+    try:
+        load_bundles(settings)
+    except BundleError as error:
+        print(f"ibt: {one_line(error)}", file=sys.stderr, flush=True)
+        sys.exit(STARTUP_FAILURE)
 
 
 def _http() -> Any:
@@ -102,6 +122,10 @@ class _Workers(Multiprocess):
     """
 
     def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            # its own end is the worker's alone, so that the pipe breaks, and no answer is waited for, when
+            # the worker ends
+            process.child_conn.close()
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for dead in before - {process.pid for process in self.processes}:

@@ -234,6 +234,28 @@ def test_settings_that_cannot_be_used_are_named_in_one_line(root: Path) -> None:
         assert "short" not in told.stderr.replace("shorter", "")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_bundle_that_cannot_be_used_is_named_in_one_line(root: Path, workers: str) -> None:
+    bundle = root / "ibt_deploy" / "bundles" / "sepsis"
+    options = ["--port", "0", "--workers", workers, "--bundle", str(bundle)]
+    told = subprocess.run([*START, *options], cwd=root, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 3
+    assert told.stderr == f"ibt: {bundle}: a bundle for sepsis is configured for arrhythmia\n"
+
+
+def test_a_start_that_fails_in_the_workers_fails_as_a_whole_and_soon(root: Path) -> None:
+    told = subprocess.run(
+        [*START, "--port", "0", "--workers", "2", "--threads", "1"],
+        cwd=root,
+        env=os.environ | {"IBT_SERVE_PRECISION": "none"},
+        capture_output=True,
+        text=True,
+        timeout=40,  # a worker that ends is not waited for as one that hangs is, 60 s
+    )
+    assert told.returncode == 3
+    assert "no variant 'none'" in told.stderr
+
+
 def first_block(page: Path) -> str:
     found = re.search(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert found
