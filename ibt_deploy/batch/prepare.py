@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,11 @@ from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, standardise, windows
-from ibt_deploy.preprocess.stay import featurise
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import PreparedEcg
-from ibt_deploy.scorers.stay import PreparedStay
+from ibt_deploy.scorers.stay import CheckedStay, PreparedStay, features_of
 
 Prepared: TypeAlias = PreparedEcg | PreparedStay | Refusal
 Pool: TypeAlias = list[Prepared]
@@ -75,14 +74,14 @@ def _recordings(
 def _stays(
     items: Iterable[Recording | Stay | Refusal], bundle: Bundle, constants: StayPreprocessing
 ) -> Iterator[Pool]:
-    gathered: list[tuple[Stay, Any, Any] | Refusal] = []
+    gathered: list[CheckedStay | Refusal] = []
     hours = 0
     for item in items:
         if isinstance(item, Stay):
             try:
-                values, warnings = checked_stay(item)
-                gathered.append((item, values, warnings))
-                hours += len(values)
+                checked = CheckedStay(item, *checked_stay(item))
+                gathered.append(checked)
+                hours += len(checked.values)
             except InputError as error:
                 gathered.append(refusal(item.source, error))
         else:
@@ -94,16 +93,13 @@ def _stays(
         yield _featurised(gathered, constants)
 
 
-def _featurised(gathered: Sequence[tuple[Stay, Any, Any] | Refusal], constants: StayPreprocessing) -> Pool:
-    """Features of many stays in one go: a row's features depend on its own stay alone."""
-    values = [entry[1] for entry in gathered if not isinstance(entry, Refusal)]
-    if not values:
-        return [entry for entry in gathered if isinstance(entry, Refusal)]
-    ends = np.cumsum([len(rows) for rows in values])
-    features = featurise(np.concatenate(values), np.concatenate([[0], ends]), constants, cleaned=True)
-    per_stay = iter(np.split(features, ends[:-1]))
+def _featurised(gathered: Sequence[CheckedStay | Refusal], constants: StayPreprocessing) -> Pool:
+    features = iter(features_of([entry for entry in gathered if isinstance(entry, CheckedStay)], constants))
     return [
-        entry if isinstance(entry, Refusal) else PreparedStay(*entry, next(per_stay)) for entry in gathered
+        entry
+        if isinstance(entry, Refusal)
+        else PreparedStay(entry.stay, entry.values, entry.warnings, next(features))
+        for entry in gathered
     ]
 
 

@@ -44,6 +44,17 @@ class PreparedStay(CheckedStay):
     features: Float32Array
 
 
+def features_of(stays: Sequence[CheckedStay], constants: StayPreprocessing) -> list[Float32Array]:
+    """Features ``(hours, F)`` of every stay: of many at once, since a call costs more than its rows."""
+    bare = [stay.values for stay in stays if not isinstance(stay, PreparedStay)]
+    made: Iterator[Float32Array] = iter(())
+    if bare:
+        ends = np.cumsum([len(values) for values in bare])
+        found = featurise(np.concatenate(bare), np.concatenate([[0], ends]), constants, cleaned=True)
+        made = iter(np.split(found, ends[:-1]))
+    return [stay.features if isinstance(stay, PreparedStay) else next(made) for stay in stays]
+
+
 class StayScorer:
     """Scores stays with one bundle, graph and operating point."""
 
@@ -61,16 +72,8 @@ class StayScorer:
         return CheckedStay(stay, *checked_stay(stay))
 
     def features(self, stays: Sequence[CheckedStay]) -> list[Float32Array]:
-        """Features ``(hours, F)`` of every stay: of many at once, since a call costs more than its rows."""
-        bare = [stay.values for stay in stays if not isinstance(stay, PreparedStay)]
-        made: Iterator[Float32Array] = iter(())
-        if bare:
-            ends = np.cumsum([len(values) for values in bare])
-            found = featurise(
-                np.concatenate(bare), np.concatenate([[0], ends]), self._constants, cleaned=True
-            )
-            made = iter(np.split(found, ends[:-1]))
-        return [stay.features if isinstance(stay, PreparedStay) else next(made) for stay in stays]
+        """Features ``(hours, F)`` of every stay."""
+        return features_of(stays, self._constants)
 
     def logits(self, features: Sequence[Float32Array], batch_size: int) -> list[npt.NDArray[np.float32]]:
         """Logits ``(hours,)`` of every stay's features ``(hours, F)``, in order.
