@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
 import ssl
@@ -38,7 +39,7 @@ class Shared(asyncio.SelectorEventLoop):
 
     async def create_server(self, factory: Any, *_: Any, **options: Any) -> Any:  # type: ignore[override]
         """A server on the socket ``sock``; parameters as asyncio has them."""
-        self._watching = self.create_task(_end_with_parent(os.getppid()))
+        self._watching = self.create_task(_end_with_parent())
         await _all_ready()
         sock: socket = options["sock"]
         sock.setblocking(False)
@@ -101,9 +102,15 @@ class Accepting:
             self._open.add(transport)
 
 
-async def _end_with_parent(parent: int) -> None:
+def _watched() -> bool:
+    """Whether the process that started this worker lives, even if it died before the models were loaded."""
+    parent = multiprocessing.parent_process()
+    return parent is None or parent.is_alive()
+
+
+async def _end_with_parent() -> None:
     """End this worker in order, should the process that watches over it be killed."""
-    while os.getppid() == parent:
+    while _watched():
         await asyncio.sleep(WATCH_SECONDS)
     signal.raise_signal(signal.SIGTERM)
 
@@ -113,5 +120,5 @@ async def _all_ready() -> None:
     folder, workers = Path(os.environ[FOLDER]), int(os.environ[WORKERS])
     (folder / f"{os.getpid()}.ready").touch()
     given_up = time.monotonic() + READY_SECONDS
-    while len(list(folder.glob("*.ready"))) < workers and time.monotonic() < given_up:
+    while _watched() and len(list(folder.glob("*.ready"))) < workers and time.monotonic() < given_up:
         await asyncio.sleep(0.02)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,36 @@ def test_workers_end_with_the_process_that_started_them(root: Path) -> None:
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2])
+def test_workers_end_with_a_process_that_is_killed_while_they_start(root: Path, seconds: float) -> None:
+    process = subprocess.Popen(
+        [*START, "--port", "0", "--workers", "2", "--threads", "1"],
+        cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        assert process.stderr.readline().startswith("ibt: serving on")
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+        end = time.monotonic() + SECONDS_TO_START
+        while _group_lives(process.pid):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stderr.close()
+
+
+def _group_lives(number: int) -> bool:
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _workers(parent: int) -> list[int]:
