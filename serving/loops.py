@@ -69,6 +69,8 @@ class Accepting:
     def close(self) -> None:
         """Accept nothing more."""
         self._accepting.cancel()
+        # the selector would go on to report a socket that is closed here and open in another process
+        self._loop.remove_reader(self._sock)
         self._sock.close()
 
     async def wait_closed(self) -> None:

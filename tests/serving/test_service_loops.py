@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import socket
 from pathlib import Path
 
@@ -63,6 +64,36 @@ def test_connections_are_shared_and_answered(sockets: list[socket.socket]) -> No
     asyncio.run(main())
     assert sum(map(len, counts)) == CONNECTIONS
     assert min(map(len, counts)) >= CONNECTIONS // 6
+
+
+class Counting(selectors.DefaultSelector):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.asked += 1
+        return super().select(timeout)
+
+
+def test_a_worker_that_has_closed_its_handle_is_not_woken_by_connections(
+    sockets: list[socket.socket],
+) -> None:
+    selector = Counting()
+
+    async def main() -> None:
+        worker = Accepting(asyncio.get_running_loop(), sockets[0], lambda: Echo([]), None)
+        await asyncio.sleep(0.05)
+        worker.close()
+        await worker.wait_closed()
+        with socket.create_connection(sockets[1].getsockname()):  # waits for the other handle
+            before = selector.asked
+            await asyncio.sleep(0.2)
+        assert selector.asked - before < 20
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(main())
+    sockets[1].close()
 
 
 def test_the_port_opens_once_all_workers_are_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
