@@ -8,6 +8,7 @@ from typing import TextIO
 
 QUIET_SECONDS = 30.0
 LARGE = 1 << 28
+"""Bytes of tables from which on it is told how much was read, and the first rows are looked at before."""
 
 
 class Progress:

@@ -19,7 +19,8 @@ from typing import IO, Any, Literal, TypeAlias, cast
 
 from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, TooLong, UnsupportedFormat
 from ibt_deploy.mapping.schema import Mapping
-from ibt_deploy.readers.delimited import shortened
+from ibt_deploy.printable import first_line
+from ibt_deploy.readers.delimited import shortened, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 from ibt_deploy.readers.unknown import kind_of
 
@@ -139,11 +140,7 @@ def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progre
     except InputError as error:
         raise error.at(str(path)) from None
     except OSError as error:
-        code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
-        if error.errno is None:  # not the system's: what decompresses found damage
-            code = "malformed_file"
-        reason = error.strerror or str(error).splitlines()[0]
-        raise MalformedFile(f"cannot be read: {reason}", where=str(path), code=code) from error
+        raise unreadable(path, error) from error
 
 
 class _Hashed(io.RawIOBase):
@@ -205,7 +202,7 @@ def _parquet(path: Path, file: _Hashed, check: Check) -> TableFile:
         metadata = pq.read_metadata(path)
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
-        raise MalformedFile(f"cannot be read as Parquet: {_first_line(error)}") from error
+        raise MalformedFile(f"cannot be read as Parquet: {first_line(error)}") from error
     names = tuple(name.strip() for name in schema.names)
     _check_names(names)
     check(names)
@@ -335,7 +332,3 @@ def _check_names(names: tuple[str, ...]) -> None:
     doubled = sorted({name for name in names if name and names.count(name) > 1})
     if doubled:
         raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

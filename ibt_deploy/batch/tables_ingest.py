@@ -31,7 +31,7 @@ from ibt_deploy.batch.tables_store import (
     write_starts,
 )
 from ibt_deploy.errors import BatchError, InputError
-from ibt_deploy.printable import one_line
+from ibt_deploy.printable import first_line, one_line
 
 ROWS_IN_GROUP = 32_768
 
@@ -172,7 +172,7 @@ class _Ingest:
                 except duckdb.Error as error:
                     found.add(number)
                     if table.is_parquet:
-                        reason = one_line(str(error).splitlines()[0]).replace(f"{table.path}", "")
+                        reason = one_line(first_line(error)).replace(f"{table.path}", "")
                         self._refused[number] = InputError(
                             f"cannot be read as Parquet: {reason}", code="malformed_file"
                         )

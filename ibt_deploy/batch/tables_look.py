@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ibt_deploy.batch.progress import LARGE
 from ibt_deploy.batch.tables import open_tables
 from ibt_deploy.batch.tables_files import HEAD_BYTES, MAGIC, arrow, compression_of, found_files, opened
 from ibt_deploy.batch.tables_report import Report
@@ -13,8 +14,6 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.readers.stays import PARQUET_MAGIC
 
-LARGE = 1 << 28
-"""Bytes of a file that is looked at; a smaller one is read and counted as soon."""
 MOST_FILES = 8
 EXCERPT_BYTES = 1 << 24
 EXCERPT_ROWS = 50_000

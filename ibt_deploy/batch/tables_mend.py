@@ -21,6 +21,7 @@ import numpy as np
 from ibt_deploy.batch.tables_files import TableFile, cells_of, opened
 from ibt_deploy.batch.tables_layout import Layout, is_missing
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
+from ibt_deploy.printable import first_line
 from ibt_deploy.readers.delimited import cell_number, shortened
 
 LONGEST_LINE = 1 << 21
@@ -148,7 +149,7 @@ class Mender:
                 if row:
                     self._decoded(file, row, line, stay)
         except OSError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise MalformedFile(
                 f"is damaged: {reason}", where=str(table.path), code="truncated_file"
             ) from error

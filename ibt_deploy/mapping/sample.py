@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import InputError, MalformedFile, MissingExtra
-from ibt_deploy.readers.delimited import MISSING_WORDS
+from ibt_deploy.printable import first_line
+from ibt_deploy.readers.delimited import MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 
 MOST_ROWS = 50_000
@@ -97,11 +98,7 @@ def sampled(path: Path) -> Sample:
     except InputError as error:
         raise error.at(str(path)) from None
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        code = (
-            "malformed_file" if error.errno is None else "unreadable_file"
-        )  # of what decompresses, else the disk
-        raise MalformedFile(f"cannot be read: {reason}", where=str(path), code=code) from error
+        raise unreadable(path, error) from error
 
 
 def _parquet(path: Path) -> Sample:
@@ -115,7 +112,7 @@ def _parquet(path: Path) -> Sample:
             batch = next(file.iter_batches(batch_size=MOST_ROWS), None)
             names = file.schema_arrow.names
     except pa.ArrowException as error:
-        raise MalformedFile(f"cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        raise MalformedFile(f"cannot be read as Parquet: {first_line(error)}") from error
     cells = {name: [] if batch is None else batch.column(i).to_pylist() for i, name in enumerate(names)}
     columns = {
         name: ["" if cell is None else str(cell).strip() for cell in column] for name, column in cells.items()

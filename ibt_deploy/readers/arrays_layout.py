@@ -28,6 +28,7 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
 from ibt_deploy.leads import LEADS, canonical_lead
+from ibt_deploy.printable import first_line
 from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.records import FloatArray, Recording
 
@@ -122,7 +123,7 @@ def _parsed(sidecar: File) -> dict[str, Any]:
         text = sidecar.read_bytes().decode("utf-8-sig")
         found = tomllib.loads(text) if sidecar.suffix == ".toml" else json.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error)[:120]
         raise MalformedFile(f"{sidecar.name} cannot be read: {reason}", code="bad_layout") from error
     if not isinstance(found, dict):
         raise MalformedFile(f"{sidecar.name} is not a table of keys and values", code="bad_layout")

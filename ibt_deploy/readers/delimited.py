@@ -7,11 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, MalformedFile
+from ibt_deploy.printable import first_line
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 LONGEST_SHOWN = 40
@@ -35,6 +37,15 @@ class Numbers:
 
     values: npt.NDArray[np.float64]
     faults: dict[int, BadRows]
+
+
+def unreadable(path: Path, error: OSError) -> MalformedFile:
+    """The refusal of a table that the system, or what decompresses it, does not let us read."""
+    code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
+    if error.errno is None:  # not the system's: what decompresses found damage
+        code = "malformed_file"
+    reason = error.strerror or first_line(error)
+    return MalformedFile(f"cannot be read: {reason}", where=str(path), code=code)
 
 
 class DelimitedTable:

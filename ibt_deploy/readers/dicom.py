@@ -16,6 +16,7 @@ import numpy as np
 from ibt_deploy.errors import MalformedFile, MissingExtra, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
+from ibt_deploy.printable import first_line
 from ibt_deploy.readers.ages import age_between
 from ibt_deploy.readers.dicom_groups import Group, group_of
 from ibt_deploy.records import Notice, Recording
@@ -121,7 +122,7 @@ def _damage() -> Iterator[None]:
     try:
         yield
     except (*_DAMAGE, BytesLengthException, InvalidDicomError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)[:200]
         if absent := _ABSENT.search(reason):
             raise MalformedFile(
                 f"has no {absent[1]}, which a waveform needs: truncated or damaged", code="truncated_file"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, MalformedFile, MissingExtra, TooLong
 from ibt_deploy.files import File, openable
+from ibt_deploy.printable import first_line
 from ibt_deploy.readers.delimited import Numbers, cell_number, shortened, without_infinity
 
 MAX_ROWS = 20_000_000
@@ -119,5 +120,4 @@ class ParquetTable:
 
 
 def _damaged(error: Exception) -> MalformedFile:
-    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return MalformedFile(f"cannot be read as Parquet: {reason}")
+    return MalformedFile(f"cannot be read as Parquet: {first_line(error)[:200]}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ibt_deploy.errors import BadSampling, MalformedFile, MissingExtra, MissingLeads, TooLong
 from ibt_deploy.files import File, openable
+from ibt_deploy.printable import first_line
 from ibt_deploy.records import Recording
 
 NAME = "Parquet (recording)"
@@ -67,8 +68,7 @@ def read(file: File) -> list[Recording]:
         for row, name in zip(signal, names, strict=True):  # one after the other, for bounded memory
             row[:] = table.read(columns=[name]).column(0).to_numpy()
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise MalformedFile(f"cannot be read as Parquet: {reason}") from error
+        raise MalformedFile(f"cannot be read as Parquet: {first_line(error)[:200]}") from error
     rate = described.get("sampling_rate")
     if not isinstance(rate, int | float) or not 0 < rate < 1e7:
         raise BadSampling("the description states no sampling rate", code="missing_rate")

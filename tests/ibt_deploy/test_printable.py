@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibt_deploy.printable import one_line, printable
+from ibt_deploy.printable import first_line, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,8 @@ def test_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
 
 def test_one_line() -> None:
     assert one_line(ValueError("a\n  b\tc\x07")) == "a b c\\x07"
+
+
+def test_first_line() -> None:
+    assert first_line(ValueError("\nwrong\nat length")) == "wrong"
+    assert first_line(KeyError()) == "KeyError"
