@@ -22,7 +22,7 @@ class BoundedHeads(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._within_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._reading = 0
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -32,7 +32,8 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._within_head, self._head_bytes = True, 0
+        # what is being read may be the body of the request before, nearly all of it
+        self._within_head, self._head_bytes = True, -self._reading
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -44,6 +45,7 @@ class BoundedHeads(HttpToolsProtocol):
         """Parse what came, unless the connection has been refused already."""
         if self._refused or self.transport.is_closing():
             return
+        self._reading = len(data)
         super().data_received(data)
         if self._within_head:
             self._head_bytes += len(data)
@@ -55,11 +57,18 @@ class BoundedHeads(HttpToolsProtocol):
         self._refuse(Problem("bad_request", "This is not a request of HTTP/1.1."))
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer, and close a little later: who is still sending would be reset before reading why."""
+        """Answer, and close a little later: who is still sending would be reset before reading why.
+
+        While a request before it has no answer yet, this one gets none, lest it be taken for the other's:
+        the connection ends with the last that is due.
+        """
         self._refused = True
         request_id = uuid.uuid4().hex
-        self.transport.write(problem.bare(request_id))
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        if self._owes_an_answer():
+            self.cycle.keep_alive = False
+        else:
+            self.transport.write(problem.bare(request_id))
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
         metrics.observe("unknown", "other", problem.status, 0.0, problem.code)
         log(
             "request",
@@ -69,6 +78,13 @@ class BoundedHeads(HttpToolsProtocol):
             status=problem.status,
             code=problem.code,
         )
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a request that came as a whole waits for its answer, or any has a part of it."""
+        latest = self.cycle
+        if latest is None or latest.response_complete:
+            return False
+        return bool(self.pipeline) or latest.response_started or not latest.more_body
 
 
 class Joined:
