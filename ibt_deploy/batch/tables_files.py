@@ -30,6 +30,7 @@ Progress: TypeAlias = Callable[[int], object]
 
 SUFFIXES = frozenset({".psv", ".csv", ".tsv", ".txt", ".parquet"})
 MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+HEAD_BYTES = 4096
 CHUNK = 1 << 22
 LONGEST_HEADER = 1 << 20
 LONGEST_LINE = 1 << 26
@@ -102,9 +103,6 @@ def _is_table(path: Path) -> bool:
     if suffixes and suffixes[-1] in (".gz", ".zst"):
         suffixes.pop()
     return bool(suffixes) and suffixes[-1] in SUFFIXES and not path.name.startswith(".")
-
-
-HEAD_BYTES = 4096
 
 
 def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progress) -> TableFile:

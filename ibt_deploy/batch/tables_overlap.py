@@ -17,8 +17,6 @@ from ibt_deploy.batch.tables_read import NO_TIME, Block
 from ibt_deploy.batch.tables_store import whole_stays
 from ibt_deploy.mapping.schema import Time
 
-ONE = {"repeat": "repeats", "contradict": "contradicts", "are": "is"}
-
 
 @dataclass(frozen=True)
 class Overlap:
@@ -44,20 +42,21 @@ class Overlap:
     @property
     def sentences(self) -> list[str]:
         """What is to be said about it."""
+        repeat = "1 row repeats" if self.duplicate_rows == 1 else f"{self.duplicate_rows} rows repeat"
         told = (
-            (self.duplicate_rows, "repeat", "another of the same stay and moment exactly; each counts once"),
+            (self.duplicate_rows, f"{repeat} another of the same stay and moment exactly; each counts once."),
             (
                 self.conflicting_rows,
-                "contradict",
-                "another of the same stay and moment; the hour's median is taken",
+                f"{self.conflicting_rows} rows contradict another of the same stay and moment; the hour's "
+                "median is taken.",
             ),
-            (self.merged_rows, "are", "in hours that several files hold; they were merged into one median"),
+            (
+                self.merged_rows,
+                f"{self.merged_rows} rows are in hours that several files hold; they were merged into one "
+                "median.",
+            ),
         )
-        return [
-            f"1 row {ONE[verb]} {what}." if count == 1 else f"{count} rows {verb} {what}."
-            for count, verb, what in told
-            if count
-        ]
+        return [sentence for count, sentence in told if count]
 
 
 def overlap_of(folder: Path, starts: Ints, time: Time) -> Overlap:
