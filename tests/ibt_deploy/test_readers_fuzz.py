@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from importlib import import_module
 
 import numpy as np
 import pytest
-from helpers.guard import TookTooLongError, bounded, try_archive, try_mapping, try_reader, try_table
+from helpers.guard import SECONDS, TookTooLongError, bounded, try_archive, try_mapping, try_reader, try_table
 from helpers.mutations import EXTREMES, KINDS, layers, mutated
 from helpers.seeds import MAKERS, MORE, Files, packed, seeds, unpacked
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +18,12 @@ from ibt_deploy.files import MemoryFile, MemoryFolder
 from ibt_deploy.readers import READERS, read
 
 EXAMPLES = 40
+
+ATTEMPTS: dict[str, Callable[[MemoryFile], str]] = {
+    "archives": try_archive,
+    "tables": try_table,
+    "mapping": try_mapping,
+}
 
 mutations = st.lists(
     st.tuples(
@@ -31,9 +36,23 @@ mutations = st.lists(
 )
 
 
-@cache
+@pytest.fixture(scope="module")
 def more() -> dict[str, list[Files]]:
-    return {kind: maker() for kind, maker in MORE.items()}
+    found = {kind: maker() for kind, maker in MORE.items()}
+    for kind, attempt in ATTEMPTS.items():
+        for files in found[kind]:
+            attempt(unpacked(packed(files)))  # loads what is loaded when first needed
+    return found
+
+
+def within_bounds(attempt: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Run it within the bounds; too long once may be a machine's hiccup."""
+    try:
+        with bounded(seconds):
+            attempt()
+    except TookTooLongError:
+        with bounded(seconds):
+            attempt()
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +82,7 @@ def test_mutations_of_one_file_among_its_neighbours(
     name = data.draw(st.sampled_from(sorted(files)))
     content, closed = data.draw(st.sampled_from(layers(files[name])))
     files[name] = closed(mutated(content, data.draw(mutations)))
-    with bounded():
-        try_reader(reader, MemoryFolder(files) / next(iter(files)))
+    within_bounds(lambda: try_reader(reader, MemoryFolder(files) / next(iter(files))))
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -76,28 +94,24 @@ def test_anything_after_the_beginning_of_a_real_file(
     files = dict(made[reader][0])
     name = next(iter(files))
     files[name] = files[name][: len(data)] + data
-    with bounded():
-        try_reader(reader, MemoryFolder(files) / name)
+    within_bounds(lambda: try_reader(reader, MemoryFolder(files) / name))
 
 
-@pytest.mark.parametrize(
-    ("kind", "attempt"), [("archives", try_archive), ("tables", try_table), ("mapping", try_mapping)]
-)
+@pytest.mark.parametrize("kind", ATTEMPTS)
 @given(data=st.data())
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_mutations_of_what_a_batch_run_reads_besides(
-    kind: str, attempt: Callable[[MemoryFile], str], data: st.DataObject
+    more: dict[str, list[Files]], kind: str, data: st.DataObject
 ) -> None:
-    ((name, whole),) = data.draw(st.sampled_from(more()[kind])).items()
+    ((name, whole),) = data.draw(st.sampled_from(more[kind])).items()
     content, closed = data.draw(st.sampled_from(layers(whole)))
     changed = closed(mutated(content, data.draw(mutations)))
-    with bounded():
-        attempt(MemoryFolder({name: changed}) / name)
+    within_bounds(lambda: ATTEMPTS[kind](MemoryFolder({name: changed}) / name))
 
 
-def test_what_a_batch_run_reads_besides_is_read_where_it_is_whole() -> None:
-    for kind, attempt in (("archives", try_archive), ("tables", try_table), ("mapping", try_mapping)):
-        told = [attempt(unpacked(packed(files))) for files in more()[kind]]
+def test_what_a_batch_run_reads_besides_is_read_where_it_is_whole(more: dict[str, list[Files]]) -> None:
+    for kind, attempt in ATTEMPTS.items():
+        told = [attempt(unpacked(packed(files))) for files in more[kind]]
         assert told.count("read") >= 2, (kind, told)
 
 
@@ -119,5 +133,9 @@ def test_the_guard_stops_what_takes_too_long_or_too_much() -> None:
 
     with pytest.raises(TookTooLongError), bounded(seconds=0.05):
         endless()
+    calls = iter((endless, lambda: None))
+    within_bounds(lambda: next(calls)(), seconds=0.05)
+    with pytest.raises(TookTooLongError):
+        within_bounds(endless, seconds=0.05)
     with pytest.raises(MemoryError), bounded():
         np.ones(1 << 27)
