@@ -20,9 +20,11 @@ _NOTICE = json.dumps(NOTICE)
 
 
 def answer_json(answer: Prediction | Refusal) -> bytes:
-    """One answer."""
+    """One answer; raises ValueError for a number that JSON does not have."""
     if not isinstance(answer, SepsisPrediction):
         return json.dumps(answer.to_dict(), allow_nan=False).encode()
+    if not np.isfinite(answer.risk).all():
+        raise ValueError("a risk is not finite")
     begin = json.dumps(answer.before_hours(), allow_nan=False)
     return f'{begin[:-1]}, "hours": [{", ".join(_hours(answer))}], "notice": {_NOTICE}}}'.encode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +29,6 @@ def test_hours_of_every_kind(
     rows: list[tuple[float, bool, bool, int]], text: str, threshold: float, first: int
 ) -> None:
     risk, alarms, inserted, missing = map(np.array, zip(*rows, strict=True))
-    values = np.where((missing[:, None] >> np.arange(40)) & 1, np.nan, 1.0)
     answer = SepsisPrediction(
         record=text,
         source=text,
@@ -40,10 +40,13 @@ def test_hours_of_every_kind(
         risk=risk,
         alarms=alarms,
         threshold=threshold,
-        values=values,
+        values=np.where((missing[:, None] >> np.arange(40)) & 1, np.nan, 1.0),
         inserted=inserted,
     )
     assert answer_json(answer).decode() == json.dumps(answer.to_dict(), allow_nan=False)
+    for number in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="not finite"):
+            answer_json(replace(answer, risk=np.append(risk[:-1], number)))
 
 
 def test_a_refusal() -> None:
