@@ -35,11 +35,11 @@ class Settings:
     device, precision
         As for ``ibt predict``; the precision is that of the arrhythmia model.
     threads
-        Requests that are computed at once; 0 means one for every usable CPU.
+        Requests that are computed at once; 0 means one for every usable CPU (``ibt serve`` states the
+        process's share of them).
     batch
-        Waiting requests of one kind that go through the graph together, at most; 0 means 8 on a CPU
-        (docs/service.md
-        has the figures) and 32 on a GPU.
+        Waiting requests of one kind that go through the graph together, at most; 0 means 8 on a CPU and 32
+        on a GPU (docs/service.md has the figures).
     queue
         Requests that may wait for a thread.
     answer_seconds
