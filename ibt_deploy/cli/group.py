@@ -100,6 +100,7 @@ class CommandGroup(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever reads has seen enough; click ends quietly
                 raise
+            _let_go(sys.stdout)
             place = f"{error.filename}: " if error.filename else ""
             raise Failure(one_line(f"{place}{error.strerror or error}")) from error
         except KeyboardInterrupt as error:
@@ -129,6 +130,16 @@ def _loaded(entry: EntryPoint) -> click.Command:
     if not isinstance(command, click.Command):
         raise Failure(f"'ibt {entry.name}' ({entry.value}) is not a command")
     return command
+
+
+def _let_go(stream: IO[str]) -> None:
+    """Give up what cannot be written, which the interpreter would try again at its end, with status 120."""
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _ready(name: str) -> None:
