@@ -94,7 +94,10 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours, a full disk or an interruption becomes one line."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # here, where a full disk still becomes a line and a status
         except IbtError as error:
             raise Failure(one_line(error)) from error
         except OSError as error:

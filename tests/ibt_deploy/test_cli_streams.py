@@ -19,7 +19,7 @@ def run(*args: str | Path, redirect: str = "", **environment: str) -> subprocess
     """``ibt`` in a shell, so that its streams can be closed or lead anywhere."""
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirect}', "sh", *IBT, *map(str, args)],
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONUNBUFFERED": ""} | environment,
         capture_output=True,
         text=True,
         errors="replace",
