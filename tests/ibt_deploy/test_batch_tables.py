@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import io
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.patient_tables import COLUMNS, HEADER, MAPPING, MEMORY_MB, STAMPS, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.batch import tables_files, tables_look
-from ibt_deploy.batch.progress import BytesRead
 from ibt_deploy.batch.tables import Tables, open_tables
 from ibt_deploy.batch.tables_hourly import contradicted, medians, repeats
-from ibt_deploy.batch.tables_look import first_look
 from ibt_deploy.batch.tables_overlap import Overlap
 from ibt_deploy.errors import BadUnits, BatchError, InputError, TooShort
 from ibt_deploy.mapping import parse_mapping
@@ -28,13 +25,6 @@ from ibt_deploy.variables import INDEX, NAMES
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("duckdb")
-
-HEADER = "patient_id,ICULOS,HR,O2Sat,Temp,SBP,MAP,SepsisLabel"
-MEMORY_MB = 600
-
-
-def row(patient: str, hour: object, rate: object = 80) -> str:
-    return f"{patient},{hour},{rate},97,37,120,80,0"
 
 
 Open = Callable[..., Tables]
@@ -278,48 +268,6 @@ def test_doubtful_columns_are_refused_before_anything_is_scored(opened: Open) ->
     assert caught.value.code == "doubtful_unit"
 
 
-MAPPING = """
-[table]
-patient = "Fall"
-decimal = ","
-missing = [-1]
-[time]
-{time}
-[columns.HR]
-column = "Puls"
-unit = "1/min"
-[columns.O2Sat]
-column = "SpO2"
-unit = "%"
-[columns.Temp]
-column = "T"
-unit = "degF"
-[columns.SBP]
-column = "RR"
-unit = "kPa"
-[columns.Creatinine]
-column = "Krea"
-unit = "µmol/L"
-[columns.Gender]
-column = "sex"
-male = ["M"]
-female = ["W"]
-unknown = ["X"]
-[unit_type]
-column = "station"
-medical = ["MICU"]
-surgical = ["SICU"]
-unknown = ["CCU"]
-"""
-COLUMNS = "Fall;Zeit;Aufnahme;Puls;SpO2;T;RR;Krea;sex;station"
-STAMPS = """kind = "timestamp"
-column = "Zeit"
-format = "%d.%m.%Y %H:%M"
-zone = "Europe/Berlin"
-admission = "Aufnahme"
-"""
-
-
 def stamped(at: str, rate: str = "80", sex: str = "M", station: str = "MICU", patient: str = "7") -> str:
     return f"{patient};{at};01.03.2021 10:00;{rate};97;98,6;16;88,4;{sex};{station}"
 
@@ -542,100 +490,3 @@ def test_a_damaged_row_is_named_with_its_own_file(tmp_path: Path) -> None:
     assert [(item.code, item.message.startswith(f"{second}, ")) for item in refused] == [
         ("ragged_rows", True)
     ]
-
-
-def test_a_huge_file_that_is_no_text_is_refused_by_its_beginning(tmp_path: Path) -> None:
-    huge = tmp_path / "a.csv"
-    with huge.open("wb") as file:
-        file.truncate(1 << 40)
-    (tmp_path / "b.csv").write_text(f"{HEADER}\n{row('x', 1)}\n")
-    tables = open_tables([huge, tmp_path / "b.csv"], None, work=tmp_path / "w", memory_mb=1024)
-    assert [(path, code) for path, code, _ in tables.report.refused_files] == [(str(huge), "not_text")]
-
-
-def large(path: Path, lines: int = 400, gigabytes: int = 50) -> Path:
-    """A table whose first rows are real and whose size is that of an export of years; it takes no room."""
-    text = "\n".join([HEADER, *(row(f"p{i % 40}", i // 40 + 1) for i in range(lines)), ""])
-    path.write_text(text, encoding="utf-8")
-    with path.open("r+b") as file:
-        file.truncate(gigabytes << 30)
-    return path
-
-
-def never(*_: object) -> None:
-    raise AssertionError("all of it would be read")
-
-
-def test_a_missing_column_is_said_before_a_large_table_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables_files._Counts, "add", never)
-    mapping = parse_mapping(MAPPING.format(time=STAMPS).encode())
-    with pytest.raises(InputError) as caught:
-        open_tables([large(tmp_path / "a.csv")], mapping, work=tmp_path / "w", memory_mb=MEMORY_MB)
-    assert caught.value.code == "missing_columns"
-
-
-def test_a_unit_is_doubted_before_a_large_table_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = large(tmp_path / "a.csv")
-    monkeypatch.setattr(tables_look, "EXCERPT_BYTES", 12_000)
-    found = first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB)
-    assert found is not None
-    assert (found.doubts, found.patients, found.rows > 200) == ((), 40, True)
-    with path.open("r+b") as file:
-        text = file.read(12_000)
-        file.seek(0)
-        file.write(text.replace(b",80,", b",08,").replace(b",37,", b",98,"))
-    found = first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB)
-    assert found is not None
-    with pytest.raises(InputError, match=r"HR.*Temp"):
-        found.require_plausible()
-    with pytest.raises(InputError, match=r"^Temp: the median 98 is unusual") as caught:
-        found.require_plausible(of_a_part=True)
-    assert "HR" not in caught.value.message, "no other unit explains it: all rows decide"
-    assert not (tmp_path / "w" / "look").exists()
-
-
-@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".parquet"])
-def test_the_first_rows_of_every_kind_of_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
-    import pandas as pd
-
-    lines = "\n".join([HEADER, *(row(f"p{i % 40}", i // 40 + 1) for i in range(400)), ""])
-    path = tmp_path / f"a{ending}"
-    if ending == ".parquet":
-        pd.read_csv(io.StringIO(lines)).to_parquet(path)
-    elif ending == ".csv":
-        path.write_text(lines)
-    else:
-        path.write_bytes(gzip.compress(lines.encode()))
-    assert first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB) is None, "it is small"
-    monkeypatch.setattr(tables_look, "LARGE", 1)
-    monkeypatch.setattr(tables_look, "EXCERPT_BYTES", 4000)
-    monkeypatch.setattr(tables_look, "EXCERPT_ROWS", 100)
-    found = first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB)
-    assert found is not None
-    assert 20 < found.rows < 400
-    (tmp_path / f"none{ending}").write_bytes(bytes(100))
-    assert first_look([tmp_path / f"none{ending}"], None, work=tmp_path / "w", memory_mb=MEMORY_MB) is None
-    assert first_look([tmp_path / f"absent{ending}"], None, work=tmp_path / "w", memory_mb=MEMORY_MB) is None
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_how_far_the_reading_is(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, "isatty", lambda: terminal)
-    now = iter(range(0, 1000, 40))
-    monkeypatch.setattr("ibt_deploy.batch.progress.time.monotonic", lambda: next(now))
-    read = BytesRead(2_000_000_000, stream)
-    read(500_000_000)
-    read(500_000_000)
-    read.end()
-    line = "reading the tables: 1.0 of 2.0 GB (50 %)"
-    assert stream.getvalue().endswith(f"\r{line}\n" if terminal else f"ibt batch: {line}\n")
-    small = io.StringIO()
-    BytesRead(1000, small)(1000)
-    assert small.getvalue() == ""
