@@ -218,7 +218,11 @@ def test_archives_with_tricks(within: Callable[..., Any]) -> None:
         assert refused(within(ECG, **form(("x.zip", damaged)))) == "bad_compression"
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b" + bytes(30), gzip.compress(b"[1]")[:-4], b"[]", b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\x1f\x8b" + bytes(30), gzip.compress(b"[1]", mtime=0)[:-4], b"[]", b"\x1f\x8b"],
+    ids=["zeros", "cut", "plain", "magic"],
+)
 def test_damaged_compression(within: Callable[..., Any], content: bytes) -> None:
     answer = within(STAY, content=content, headers=JSON | {"content-encoding": "gzip"})
     assert refused(answer, 400) == "bad_compression"
