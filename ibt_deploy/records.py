@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.variables import INDEX, N_VARIABLES
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -119,3 +119,18 @@ class Stay:
     def hours(self) -> npt.NDArray[np.int64]:
         """ICULOS of each row: hours since ICU admission."""
         return self.values[:, INDEX["ICULOS"]].astype(np.int64)
+
+
+def are_consecutive(hours: FloatArray) -> bool:
+    """Whether hours, shape ``(n,)``, are whole, lie within 1 to 336 and follow each other without a gap.
+
+    What is wrong with hours that do not is for the caller to say. No hour at all is False, as is NaN.
+    """
+    if not len(hours):
+        return False
+    first, last = hours[0].item(), hours[-1].item()
+    return (
+        1 <= first <= last <= MAX_HOURS
+        and float(first).is_integer()
+        and bool((hours[1:] - hours[:-1] == 1).all())
+    )

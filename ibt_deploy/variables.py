@@ -47,5 +47,6 @@ VARIABLES: tuple[Variable, ...] = tuple(
 NAMES: tuple[str, ...] = tuple(v.name for v in VARIABLES)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(NAMES)}
 N_VARIABLES = len(VARIABLES)
+N_VITALS = sum(v.group == "vital" for v in VARIABLES)
 N_TIME_VARYING = sum(v.group != "demographic" for v in VARIABLES)
 MAX_HOURS = 336

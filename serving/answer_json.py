@@ -11,10 +11,10 @@ from itertools import compress
 
 import numpy as np
 
-from ibt_deploy.predictions import DECIMALS, NOTICE, Prediction, Refusal, SepsisPrediction
+from ibt_deploy.predictions import DECIMALS, NOTICE, Bools, Prediction, Refusal, SepsisPrediction
 from ibt_deploy.variables import NAMES
 
-_QUOTED = tuple(map(json.dumps, NAMES))
+_BITS = 8
 _WORDS = {False: "false", True: "true"}
 _NOTICE = json.dumps(NOTICE)
 
@@ -30,18 +30,37 @@ def answer_json(answer: Prediction | Refusal) -> bytes:
 
 
 def _hours(answer: SepsisPrediction) -> Iterator[str]:
-    threshold = round(answer.threshold, DECIMALS)
+    threshold = f"{round(answer.threshold, DECIMALS)!r}"
     rows = zip(
         answer.hours.tolist(),
         answer.risk.tolist(),
         answer.alarms.tolist(),
         answer.inserted.tolist(),
-        np.isnan(answer.values).tolist(),
+        _listed(np.isnan(answer.values)),
         strict=True,
     )
     for hour, risk, alarm, inserted, missing in rows:
         yield (
-            f'{{"hour": {hour}, "risk": {round(risk, DECIMALS)!r}, "threshold": {threshold!r}, '
-            f'"alarm": {_WORDS[alarm]}, "inserted": {_WORDS[inserted]}, '
-            f'"missing": [{", ".join(compress(_QUOTED, missing))}]}}'
+            f'{{"hour": {hour}, "risk": {round(risk, DECIMALS)!r}, "threshold": {threshold}, '
+            f'"alarm": {_WORDS[alarm]}, "inserted": {_WORDS[inserted]}, "missing": [{missing}]}}'
         )
+
+
+def _listed(chosen: Bools) -> Iterator[str]:
+    """The names of the chosen of the 40 variables, for each row, with commas between them."""
+    packed = np.packbits(chosen, axis=1).tobytes()
+    words = [[table[byte] for byte in packed[k :: len(_EIGHTS)]] for k, table in enumerate(_EIGHTS)]
+    return (row[:-2] for row in map("".join, zip(*words, strict=True)))
+
+
+def _eighths() -> tuple[tuple[str, ...], ...]:
+    quoted = [f"{json.dumps(name)}, " for name in NAMES]
+    masks = [tuple(map(int, f"{byte:0{_BITS}b}")) for byte in range(2**_BITS)]
+    return tuple(
+        tuple("".join(compress(quoted[first : first + _BITS], mask)) for mask in masks)
+        for first in range(0, len(quoted), _BITS)
+    )
+
+
+_EIGHTS = _eighths()
+"""For eight variables after the other, the names that each byte of a packed row stands for."""

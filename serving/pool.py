@@ -12,9 +12,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serving.problems import Problem
@@ -41,8 +40,8 @@ class Work(Protocol):
 @dataclass(eq=False)
 class _Waiting:
     work: Work
-    done: Callable[[bytes | Exception], None]
-    since: float = field(default_factory=time.monotonic)
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[bytes]
 
 
 class Pool:
@@ -93,8 +92,7 @@ class Pool:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
-
-        entry = _Waiting(work, partial(_settle_soon, loop, future))
+        entry = _Waiting(work, loop, future)
         with self._changed:
             self.admit()
             self._queue.append(entry)
@@ -134,13 +132,12 @@ class Pool:
                 answers = group[0].work.run([entry.work for entry in group])
             except Exception as error:  # noqa: BLE001 - the thread must live on; the request gets the error
                 answers = [error] * len(group)
-            for entry, answer in zip(group, answers, strict=True):
-                entry.done(answer)
+            _settle_soon(group, answers)
             each = (time.monotonic() - began) / len(group)
             with self._changed:
                 self._seconds += SMOOTHING * (each - self._seconds)
                 self.busy -= 1
-            del group, answers, entry, answer  # while nothing is asked for, nothing is held
+            del group, answers  # while nothing is asked for, nothing is held
 
     def _next_group(self) -> list[_Waiting]:
         """What to compute next; empty at the end."""
@@ -168,17 +165,19 @@ class Pool:
             return group
 
 
-def _settle_soon(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[bytes], answer: bytes | Exception
-) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever asked
-        loop.call_soon_threadsafe(_settle, future, answer)
+def _settle_soon(group: Sequence[_Waiting], answers: Sequence[bytes | Exception]) -> None:
+    """Hand over the answers of a group; a loop is woken once for all that are its own."""
+    for loop in {entry.loop for entry in group}:
+        own = [(e.future, answer) for e, answer in zip(group, answers, strict=True) if e.loop is loop]
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever asked
+            loop.call_soon_threadsafe(_settle, own)
 
 
-def _settle(future: asyncio.Future[bytes], answer: bytes | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
+def _settle(answered: Sequence[tuple[asyncio.Future[bytes], bytes | Exception]]) -> None:
+    for future, answer in answered:
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

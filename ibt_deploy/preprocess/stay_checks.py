@@ -9,13 +9,11 @@ import numpy as np
 
 from ibt_deploy.errors import BadRows, InputError, TooLong, TooShort
 from ibt_deploy.preprocess.stay_rows import HOUR, CleanCounts, Float32Array, clean
-from ibt_deploy.records import FloatArray, Notice, Stay
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, VARIABLES, Variable
+from ibt_deploy.records import FloatArray, Notice, Stay, are_consecutive
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
 
 MOST_OUT_OF_RANGE = 0.20
 LONG_FILL_HOURS = 24
-VITALS = tuple(i for i, v in enumerate(VARIABLES) if v.group == "vital")
-LABS = tuple(i for i, v in enumerate(VARIABLES) if v.group == "lab")
 # Whole hospitals never measure it, so that its absence says nothing about a stay.
 RARELY_MEASURED = INDEX["EtCO2"]
 DEMOGRAPHICS = {
@@ -60,18 +58,16 @@ def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
 
 
 def _check_hours(hours: FloatArray) -> None:
+    if are_consecutive(hours):
+        return
     if not len(hours):
         raise TooShort("the stay has no row", code="no_rows")
     if len(hours) > MAX_HOURS:
         raise TooLong(f"{len(hours)} rows, the models read at most {MAX_HOURS} hours (two weeks)")
     if not ((hours >= 1) & (hours <= MAX_HOURS) & (hours == np.floor(hours))).all():
         raise BadRows(f"every row needs ICULOS, a whole hour from 1 to {MAX_HOURS}", code="bad_hour")
-    consecutive = np.diff(hours) == 1
-    if not consecutive.all():
-        before = hours[int(np.argmin(consecutive))]
-        raise BadRows(
-            f"the hour after hour {before:.0f} is missing or out of order", code="hours_out_of_order"
-        )
+    before = hours[int(np.argmax(np.diff(hours) != 1))]
+    raise BadRows(f"the hour after hour {before:.0f} is missing or out of order", code="hours_out_of_order")
 
 
 def _check_plausible(counts: CleanCounts) -> None:
@@ -98,49 +94,46 @@ def _notices(stay: Stay, rows: Float32Array, counts: CleanCounts) -> Iterator[No
         hours = "hour was" if inserted == 1 else "hours were"
         yield Notice("hours_inserted", f"{inserted} missing {hours} inserted as rows without measurements.")
     dropped = [
-        f"{variable.name} {n}"
+        f"{VARIABLES[i].name} {n}"
         if 2 * n <= observed
-        else f"{variable.name} {n} of {observed} {_expected(variable)}"
-        for variable, n, observed in zip(VARIABLES, counts.out_of_range, counts.observed, strict=True)
-        if n
+        else f"{VARIABLES[i].name} {n} of {observed} {_expected(VARIABLES[i])}"
+        for i in np.flatnonzero(counts.out_of_range).tolist()
+        for n, observed in [(counts.out_of_range[i], counts.observed[i])]
     ]
     if dropped:
         yield Notice("values_out_of_range", f"Implausible values were dropped: {', '.join(dropped)}.")
     if counts.rescaled:
         yield Notice("fio2_rescaled", f"FiO2 was percent in {counts.rescaled} rows and was divided by 100.")
-    yield from _measurement_notices(rows)
-    yield from _demographic_notices(rows)
+    ever = (counts.observed > counts.out_of_range).tolist()
+    yield from _measurement_notices(rows, ever)
+    yield from _demographic_notices(rows, ever)
 
 
-def _measurement_notices(rows: Float32Array) -> Iterator[Notice]:
-    measured = ~np.isnan(rows)
-    ever = np.count_nonzero(measured, axis=0) > 0
-    if not ever[:N_TIME_VARYING].any():
+def _measurement_notices(rows: Float32Array, ever: list[bool]) -> Iterator[Notice]:
+    if not any(ever[:N_TIME_VARYING]):
         yield Notice("nothing_measured", "No vital sign and no lab was ever measured.")
         return
-    never = [VARIABLES[i].name for i in VITALS if not ever[i] and i != RARELY_MEASURED]
+    never = [VARIABLES[i].name for i in range(N_VITALS) if not ever[i] and i != RARELY_MEASURED]
     if never:
         yield Notice("vitals_never_measured", f"Never measured: {', '.join(never)}.")
-    if not ever[list(LABS)].any():
+    if not any(ever[N_VITALS:N_TIME_VARYING]):
         yield Notice("labs_never_measured", "No lab was ever measured.")
+    if len(rows) <= LONG_FILL_HOURS:
+        return
     hour = np.arange(len(rows))[:, np.newaxis]
-    last = np.maximum.accumulate(np.where(measured[:, VITALS], hour, -1), axis=0)
+    last = np.maximum.accumulate(np.where(np.isnan(rows[:, :N_VITALS]), -1, hour), axis=0)
     longest = np.where(last >= 0, hour - last, 0).max(axis=0)
     stale = [
-        f"{VARIABLES[vital].name} {hours} h"
-        for vital, hours in zip(VITALS, longest.tolist(), strict=True)
+        f"{vital.name} {hours} h"
+        for vital, hours in zip(VARIABLES[:N_VITALS], longest.tolist(), strict=True)
         if hours > LONG_FILL_HOURS
     ]
     if stale:
         yield Notice("long_forward_fill", f"Old values were carried forward, at most: {', '.join(stale)}.")
 
 
-def _demographic_notices(rows: Float32Array) -> Iterator[Notice]:
-    missing = [
-        f"{name} ({stand_in})"
-        for name, stand_in in DEMOGRAPHICS.items()
-        if np.isnan(rows[:, INDEX[name]]).all()
-    ]
+def _demographic_notices(rows: Float32Array, ever: list[bool]) -> Iterator[Notice]:
+    missing = [f"{name} ({stand_in})" for name, stand_in in DEMOGRAPHICS.items() if not ever[INDEX[name]]]
     if missing:
         yield Notice("demographics_missing", f"Not given: {', '.join(missing)}.")
     if ((rows[:, INDEX["Unit1"]] == 1) & (rows[:, INDEX["Unit2"]] == 1)).any():

@@ -15,7 +15,7 @@ AnyFloatArray = npt.NDArray[np.floating[Any]]
 
 LOWEST = np.array([v.plausible_min for v in VARIABLES], dtype=np.float32)
 HIGHEST = np.array([v.plausible_max for v in VARIABLES], dtype=np.float32)
-BINARY = tuple(INDEX[name] for name in ("Gender", "Unit1", "Unit2"))
+BINARY = slice(INDEX["Gender"], INDEX["Unit2"] + 1)
 FIO2 = INDEX["FiO2"]
 HOUR = INDEX["ICULOS"]
 ROOM_AIR = np.float32(0.21)
@@ -76,7 +76,7 @@ def clean(values: AnyFloatArray) -> tuple[Float32Array, CleanCounts]:
         raise ValueError(f"expected rows of {N_VARIABLES} variables, got an array of shape {values.shape}")
     with np.errstate(over="ignore"):
         cleaned = values.astype(np.float32)
-    observed = np.count_nonzero(~np.isnan(cleaned), axis=0)
+    observed = (~np.isnan(cleaned)).sum(axis=0)
 
     fio2 = cleaned[:, FIO2]
     percent = (fio2 > 1) & (fio2 <= 100)
@@ -84,11 +84,9 @@ def clean(values: AnyFloatArray) -> tuple[Float32Array, CleanCounts]:
     fio2[(fio2 >= ROUNDED_ROOM_AIR) & (fio2 < ROOM_AIR)] = ROOM_AIR
 
     outside = (cleaned < LOWEST) | (cleaned > HIGHEST)
-    for column in BINARY:
-        flag = cleaned[:, column]
-        outside[:, column] = ~((flag == 0) | (flag == 1) | np.isnan(flag))
-    hour = cleaned[:, HOUR]
-    outside[:, HOUR] |= (hour != np.floor(hour)) & ~np.isnan(hour)
+    # the bounds of a flag are 0 and 1; NaN is not between anything
+    flags, hours = cleaned[:, BINARY], cleaned[:, HOUR]
+    outside[:, BINARY] |= (flags > 0) & (flags < 1)
+    outside[:, HOUR] |= hours > np.floor(hours)
     cleaned[outside] = np.nan
-    counts = CleanCounts(observed, np.count_nonzero(outside, axis=0), int(np.count_nonzero(percent)))
-    return cleaned, counts
+    return cleaned, CleanCounts(observed, outside.sum(axis=0), int(np.count_nonzero(percent)))

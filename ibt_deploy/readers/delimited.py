@@ -80,16 +80,15 @@ class DelimitedTable:
         if lines[0].count(delimiter) >= MOST_COLUMNS:
             raise MalformedFile(f"has more than {MOST_COLUMNS} columns", code="too_many_columns")
         self.names = tuple(name.strip() for name in self._cells(lines[0]))
-        doubled = sorted(name for name, times in Counter(self.names).items() if name and times > 1)
-        if doubled:
-            raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
         width = len(self.names)
-        for row, line in enumerate(self._lines, start=1):
-            found = line.count(delimiter) + 1 if self._plain else len(self._cells(line))
-            if found != width:
-                raise MalformedFile(
-                    f"row {row} has {found} cells, the header has {width}", code="ragged_rows"
-                )
+        if len(set(self.names)) < width:
+            doubled = sorted(name for name, times in Counter(self.names).items() if name and times > 1)
+            if doubled:
+                raise MalformedFile(f"the column {shortened(doubled[0])} occurs twice", code="doubled_column")
+        found = [self._width(line) for line in self._lines]
+        if found and (min(found) < width or max(found) > width):
+            row, other = next((row, n) for row, n in enumerate(found, start=1) if n != width)
+            raise MalformedFile(f"row {row} has {other} cells, the header has {width}", code="ragged_rows")
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -101,8 +100,11 @@ class DelimitedTable:
 
     def numbers(self, names: Sequence[str]) -> Numbers:
         """Some columns as numbers."""
-        places = {name: column for column, name in enumerate(self.names)}
-        columns = [places[name] for name in names]
+        if tuple(names) == self.names:
+            columns = list(range(len(names)))
+        else:
+            places = {name: column for column, name in enumerate(self.names)}
+            columns = [places[name] for name in names]
         if not (self._lines and columns):
             return Numbers(np.empty((len(self._lines), len(columns))), {})
         faults: dict[int, BadRows] = {}
@@ -126,6 +128,9 @@ class DelimitedTable:
         for place, column in enumerate(columns):
             values[:, place] = column_numbers(cells[column::width], first, self.names[column], faults)
         return values
+
+    def _width(self, line: str) -> int:
+        return line.count(self._delimiter) + 1 if self._plain else len(self._cells(line))
 
     def _cells(self, line: str) -> list[str]:
         if self._plain:
@@ -200,6 +205,7 @@ def without_infinity(
 ) -> Numbers:
     """Numbers in which rows with an infinite value have a fault."""
     found = {} if faults is None else faults
-    for row, column in np.argwhere(np.isinf(values)).tolist():
+    infinite = np.isinf(values)
+    for row, column in np.argwhere(infinite).tolist() if infinite.any() else ():
         found.setdefault(row, BadRows(f"row {row + 1}, column {names[column]}: infinite", code="infinite"))
     return Numbers(values, found)

@@ -8,7 +8,8 @@ optional. Values are taken as they are: units are those of ``ehr_variables.csv``
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
 from ibt_deploy.files import File
 from ibt_deploy.readers.delimited import DelimitedTable, Numbers, shortened
-from ibt_deploy.records import FloatArray, Stay
+from ibt_deploy.records import FloatArray, Stay, are_consecutive
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
 TASK = "sepsis"
@@ -33,6 +34,7 @@ FEWEST_MEASURED_COLUMNS = 5
 RECOGNISED_FROM = 3
 MAX_TEXT_BYTES = 1 << 31
 LISTED = 8
+HEADERS_KEPT = 16
 
 
 class _Table(Protocol):
@@ -120,12 +122,9 @@ def _delimiter(header: str) -> str:
 
 
 def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
-    notes = column_notes(table.names)
+    notes, present, optional = _header(table.names)
     if not len(table):
         raise TooShort("there is a header and no row", code="no_rows")
-    given = frozenset(table.names)
-    present = [name for name in NAMES if name in given]
-    optional = [name for name in (HOUR, LABEL) if name in table.names]
     numbers = table.numbers([*present, *optional])
     if len(present) == N_VARIABLES:
         values = numbers.values[:, :N_VARIABLES]
@@ -160,6 +159,21 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
             notes=(*notes, *inserted_note(missing_hours)),
             extra={} if hospitals is None else {HOSPITAL: hospitals[rows[0]]},
         )
+
+
+class _Header(NamedTuple):
+    """What a header says: notes about it, and its columns of the 40 variables and of other numbers."""
+
+    notes: tuple[str, ...]
+    present: tuple[str, ...]
+    optional: tuple[str, ...]
+
+
+@lru_cache(HEADERS_KEPT)
+def _header(names: tuple[str, ...]) -> _Header:
+    notes, given = column_notes(names), frozenset(names)
+    present = tuple(name for name in NAMES if name in given)
+    return _Header(tuple(notes), present, tuple(name for name in (HOUR, LABEL) if name in given))
 
 
 def column_notes(names: tuple[str, ...]) -> list[str]:
@@ -238,6 +252,9 @@ def hourly(
 ) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int8] | None]:
     """One row for every hour from the first to the last, which of them are new, and their labels."""
     hours = values[:, ICULOS]
+    if are_consecutive(hours):
+        checked = None if labels is None else _checked_labels(labels, numbers)
+        return values, np.zeros(len(hours), dtype=np.bool_), checked
     for broken, code, what in (
         (np.isnan(hours), "missing_hour", "has no ICULOS"),
         (hours != np.floor(hours), "bad_hour", "has an ICULOS that is not a whole number"),
@@ -257,9 +274,6 @@ def hourly(
     if hours[-1] > MAX_HOURS:
         raise TooLong(f"reaches hour {hours[-1]:.0f}, the models know at most hour {MAX_HOURS} (two weeks)")
     checked = None if labels is None else _checked_labels(labels, numbers)
-    if hours[-1] - hours[0] == len(hours) - 1:
-        return values, np.zeros(len(hours), dtype=np.bool_), checked
-
     place = (hours - hours[0]).astype(np.int64)
     inserted = np.ones(place[-1] + 1, dtype=np.bool_)
     inserted[place] = False
