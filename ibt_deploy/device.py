@@ -15,10 +15,10 @@ import contextlib
 import ctypes
 import io
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ibt_deploy.errors import BundleError, DeviceError
+from ibt_deploy.machine import usable_cpus
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,16 +31,6 @@ _MOST_THREADS = 8
 _FATAL = 4
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use: affinity mask and, on Linux, the quota of its control group."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus
 
 
 def open_session(

@@ -31,7 +31,11 @@ Research software, not a medical device."""
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes; by default one for each usable CPU.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes. [default: one for each usable CPU, or for as many as --threads says]",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1, 256),
@@ -85,7 +89,7 @@ def serve(
         raise click.UsageError("requests choose their operating point: ?operating_point=NAME")
     if ssl_keyfile and not ssl_certfile:
         raise click.UsageError("--ssl-keyfile needs --ssl-certfile")
-    processes = workers or default_workers(device)
+    processes = workers or default_workers(device, threads)
     _configure(
         arrhythmia=bundle,
         sepsis=sepsis_bundle,

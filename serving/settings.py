@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from ibt_deploy.device import Device, usable_cpus
+from ibt_deploy.device import Device
 from ibt_deploy.errors import IbtError
+from ibt_deploy.machine import usable_cpus
 
 PREFIX = "IBT_SERVE_"
 STATE_KEY = f"{PREFIX}STATE_KEY"

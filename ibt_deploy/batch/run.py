@@ -27,8 +27,9 @@ from ibt_deploy.batch.sources import entries_of, first_files
 from ibt_deploy.batch.summary import summary_of
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.device import Device, open_session, usable_cpus
+from ibt_deploy.device import Device, open_session
 from ibt_deploy.errors import BatchError, InputError
+from ibt_deploy.machine import usable_cpus
 from ibt_deploy.readers import Task, task_of
 
 Engine = Literal["local", "ray"]
