@@ -14,21 +14,33 @@ from serving.logs import log
 from serving.problems import Problem
 
 LONGEST_HEAD = 2**16
+HEAD_SECONDS = 10.0
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """Ends a connection whose request's head grows beyond 64 KiB (and what was read with its beginning)."""
+    """Ends a connection whose request's head grows beyond 64 KiB (and what was read with its beginning).
+
+    Or is not whole after ten seconds: from the opening of the connection, or from what came of it first.
+    Between requests a connection may rest for longer.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._within_head = False
         self._head_bytes = self._reading = 0
         self._refused = False
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
         super().connection_made(transport)
         self.transport = Joined(transport, self.loop)  # type: ignore[assignment]
+        self._patience = self.loop.call_later(HEAD_SECONDS, self._end_waiting)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._await_head(False)
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -51,6 +63,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > LONGEST_HEAD and not self._refused:
                 self._refuse(Problem("head_too_large", f"A head may have {LONGEST_HEAD} bytes."))
+        self._await_head(self._within_head or self.cycle is None or self.cycle.response_complete)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Refuse what is no HTTP, or not within the bounds of its parser."""
@@ -78,6 +91,22 @@ class BoundedHeads(HttpToolsProtocol):
             status=problem.status,
             code=problem.code,
         )
+
+    def _await_head(self, awaited: bool) -> None:
+        """Be patient for as long as a head may take, once; or for as long as it likes again."""
+        if awaited and self._patience is None:
+            self._patience = self.loop.call_later(HEAD_SECONDS, self._end_waiting)
+        elif not awaited and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _end_waiting(self) -> None:
+        if self._refused or self.transport.is_closing():
+            return
+        if self._within_head:
+            self._refuse(Problem("slow_head", f"A head may take {HEAD_SECONDS:g} s."))
+        else:
+            self.transport.close()
 
     def _owes_an_answer(self) -> bool:
         """Whether a request that came as a whole waits for its answer, or any has a part of it."""

@@ -13,6 +13,7 @@ pytest.importorskip("httptools", reason="the service is not installed: pip insta
 import uvicorn
 from uvicorn.server import ServerState
 
+from serving import heads
 from serving.bodies import LINGER_SECONDS
 from serving.heads import LONGEST_HEAD, BoundedHeads
 
@@ -55,8 +56,8 @@ async def app(_: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any
     await send({"type": "http.response.body", "body": b"%06d" % size})
 
 
-def answers(reads: Iterable[bytes]) -> Transport:
-    """What is written for a connection that is read in these pieces."""
+def answers(reads: Iterable[bytes | float]) -> Transport:
+    """What is written for a connection that is read in these pieces, with pauses of so many seconds."""
     transport = Transport()
 
     async def main() -> None:
@@ -65,9 +66,12 @@ def answers(reads: Iterable[bytes]) -> Transport:
         protocol = BoundedHeads(config=config, server_state=ServerState(), app_state={})
         protocol.connection_made(transport)
         for read in reads:
-            protocol.data_received(read)
+            if isinstance(read, bytes):
+                protocol.data_received(read)
+            else:
+                await asyncio.sleep(read)
         await asyncio.sleep(LINGER_SECONDS + 0.2)
-        protocol.connection_lost(None)
+        protocol.connection_lost(ConnectionResetError())  # and closes nothing itself
 
     asyncio.run(main())
     return transport
@@ -104,3 +108,33 @@ def test_a_request_that_is_broken_is_refused_itself() -> None:
     transport = answers([begun, b"no number\r\n"])
     assert transport.written.startswith(b"HTTP/1.1 400 ")
     assert transport.closed
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("before", [[], [NEXT, 0.15]], ids=["first", "later"])
+def test_a_slow_head_is_refused(before: list[bytes | float]) -> None:
+    transport = answers([*before, b"GET / HT", 0.07, b"TP/1.1\r\n", 0.07, b"Host: a\r\n\r\n"])
+    assert transport.written.count(b"HTTP/1.1 200 ") == len(before) // 2
+    assert b"HTTP/1.1 408 " in transport.written
+    assert b'"code": "slow_head"' in transport.written
+    assert transport.closed
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("sent", [[], [NEXT, 0.1, b"\r\n"]], ids=["nothing", "a blank line"])
+def test_a_connection_without_a_request_is_closed(sent: list[bytes | float]) -> None:
+    transport = answers(sent)
+    assert transport.closed
+    assert b"HTTP/1.1 4" not in transport.written
+
+
+@pytest.mark.usefixtures("impatient")
+def test_only_heads_must_hurry() -> None:
+    transport = answers([NEXT, 0.25, FIRST[:1000], 0.25, FIRST[1000:]])
+    assert transport.written.count(b"HTTP/1.1 200 ") == 2, "neither a rest between requests nor a body"
+    assert not transport.closed
