@@ -31,19 +31,18 @@ WATCH_SECONDS = 1.0
 
 
 class Shared(asyncio.SelectorEventLoop):
-    """Listens once all workers can, and lets workers with fewer connections accept first."""
+    """Accepts once all workers can, and lets workers with fewer connections accept first."""
 
     def __init__(self) -> None:
         super().__init__()
         self._watching: asyncio.Task[None] | None = None
 
     async def create_server(self, factory: Any, *_: Any, **options: Any) -> Any:  # type: ignore[override]
-        """A server on the socket ``sock``; parameters as asyncio has them."""
+        """A server on the socket ``sock``, which listens already; parameters as asyncio has them."""
         self._watching = self.create_task(_end_with_parent())
         await _all_ready()
         sock: socket = options["sock"]
         sock.setblocking(False)
-        sock.listen(options["backlog"])
         return Accepting(self, sock, factory, options.get("ssl"))
 
 

@@ -144,6 +144,8 @@ def _listening(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        # at once: others could bind as well until somebody listens; who comes early waits for the workers
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror or error}") from error

@@ -251,6 +251,24 @@ def test_a_port_that_is_taken_is_named_in_one_line(root: Path, service: str) -> 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_is_taken_from_the_first_line_on(root: Path, workers: str) -> None:
+    options = ["--workers", workers, "--threads", "1"]
+    first = subprocess.Popen([*START, "--port", "0", *options], cwd=root, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    try:
+        found = re.search(r"http://127.0.0.1:(\d+)", first.stderr.readline())
+        assert found
+        second = [*START, "--port", found[1], *options]
+        told = subprocess.run(second, cwd=root, capture_output=True, text=True, timeout=60)
+        assert "Address already in use" in told.stderr.splitlines()[-1]
+        assert httpx.get(f"{found[0]}/readyz", timeout=SECONDS_TO_START).status_code == 200
+    finally:
+        first.terminate()
+        assert first.wait(timeout=30) == 0
+        first.stderr.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_interruption_from_the_keyboard_ends_it_in_order(root: Path, workers: str) -> None:
     with running(root, "--workers", workers, "--threads", "1", start_new_session=True) as (process, address):
         assert httpx.get(f"{address}/livez").status_code == 200

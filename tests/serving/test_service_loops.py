@@ -96,23 +96,26 @@ def test_a_worker_that_has_closed_its_handle_is_not_woken_by_connections(
     sockets[1].close()
 
 
-def test_the_port_opens_once_all_workers_are_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_accepted_before_all_are_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(FOLDER, str(tmp_path))
     monkeypatch.setenv(WORKERS, "2")
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    listening.listen(8)
     made: list[Echo] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         opening = asyncio.create_task(loop.create_server(lambda: Echo(made), sock=listening, backlog=8))
         await asyncio.sleep(0.1)
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        await asyncio.sleep(0.1)
         assert not opening.done()
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection(*listening.getsockname())
+        assert not made
         (tmp_path / f"{os.getpid() + 1}.ready").touch()
         server = await asyncio.wait_for(opening, 5)
-        _, writer = await asyncio.open_connection(*listening.getsockname())
+        await asyncio.sleep(0.1)
+        assert len(made) == 1
         writer.close()
         server.close()
         await server.wait_closed()
