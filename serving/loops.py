@@ -23,6 +23,8 @@ from serving.settings import PREFIX
 
 FOLDER, WORKERS = "PROMETHEUS_MULTIPROC_DIR", f"{PREFIX}WORKERS"
 """Variables that name a folder of this group of workers, where figures are too, and say how many they are."""
+ENDING = "ending"
+"""In that folder as soon as all are to end."""
 READY_SECONDS = 30.0
 MOST_IN_A_ROW = 64
 PAUSE_SECONDS, LONGEST_PAUSE = 0.002, 0.008
@@ -122,4 +124,6 @@ async def _all_ready() -> None:
     (folder / f"{os.getpid()}.ready").touch()
     given_up = time.monotonic() + READY_SECONDS
     while _watched() and len(list(folder.glob("*.ready"))) < workers and time.monotonic() < given_up:
+        if (folder / ENDING).exists():
+            return
         await asyncio.sleep(0.02)

@@ -22,7 +22,7 @@ from uvicorn.supervisors import Multiprocess
 from ibt_deploy.errors import BundleError
 from ibt_deploy.printable import one_line
 from serving.bundles import load_bundles
-from serving.loops import FOLDER, WORKERS
+from serving.loops import ENDING, FOLDER, WORKERS
 from serving.settings import Settings, SettingsError, share_state_key
 
 APP = "serving.service:asgi"
@@ -132,6 +132,7 @@ class _Workers(Multiprocess):
             mark_process_dead(dead)  # type: ignore[no-untyped-call]
 
     def terminate_all(self) -> None:
+        (Path(os.environ[FOLDER]) / ENDING).touch()
         super().terminate_all()
         for listening in self.sockets:
             listening.close()

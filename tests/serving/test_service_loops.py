@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.loops import FOLDER, WORKERS, Accepting, Shared
+from serving.loops import ENDING, FOLDER, WORKERS, Accepting, Shared
 
 CONNECTIONS = 24
 
@@ -117,6 +117,29 @@ def test_nothing_is_accepted_before_all_are_ready(monkeypatch: pytest.MonkeyPatc
         await asyncio.sleep(0.1)
         assert len(made) == 1
         writer.close()
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=Shared) as runner:
+        runner.run(main())
+
+
+def test_who_waits_for_the_others_stops_when_all_are_to_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    monkeypatch.setenv(WORKERS, "2")
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(8)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        opening = asyncio.create_task(loop.create_server(lambda: Echo([]), sock=listening))
+        await asyncio.sleep(0.1)
+        assert not opening.done()
+        (tmp_path / ENDING).touch()
+        server = await asyncio.wait_for(opening, 5)
         server.close()
         await server.wait_closed()
 
