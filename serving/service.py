@@ -19,13 +19,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import logs
 from serving.app import Application, application
-from serving.settings import PREFIX, share_state_key
+from serving.settings import PREFIX, Settings, share_state_key
 from serving.trimming import keep_large_blocks_apart
 
 SWITCH_SECONDS = 0.0005
 """How long a computing thread may keep the interpreter from the one that accepts and refuses requests."""
 
 share_state_key()
+_settings = Settings.from_environment()
+NOT_BEFORE_US = 5.0
+"""Seconds that BentoML waits for longer than the service itself, which answers a problem."""
 
 
 class _Current:
@@ -49,7 +52,8 @@ class Takeover:
 @bentoml.service(
     name="ibt",
     workers=int(os.environ.get(f"{PREFIX}WORKERS", "1")),
-    traffic={"timeout": 3600},
+    # BentoML keeps what it knows of a request for as long as this (1.4.39), answered or not
+    traffic={"timeout": _settings.body_seconds + _settings.answer_seconds + NOT_BEFORE_US},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
 )
@@ -57,7 +61,7 @@ class Scoring:
     """Both models of one worker."""
 
     def __init__(self) -> None:
-        _Current.application = application()
+        _Current.application = application(_settings)
         _drain_at(signal.SIGTERM, _Current.application)
         keep_large_blocks_apart()
         gc.collect()
@@ -75,7 +79,7 @@ def asgi() -> ASGIApp:
     """The service as an ASGI application, for the server of ``ibt serve``.
 
     BentoML has the life cycle; requests go past its middlewares, which cost a fifth of the answers a second
-    for stays and keep 6 kB of each request (BentoML 1.4.39).
+    for stays.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     return Takeover(Scoring.to_asgi(is_main=True))  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -91,3 +93,12 @@ def test_a_bento_needs_what_the_package_needs(root: Path) -> None:
     needed = {*project["dependencies"], *project["optional-dependencies"]["serve"]}
     plain = {line.split(";")[0].strip().replace("onnxruntime-gpu", "onnxruntime") for line in needed}
     assert plain <= set(bento["python"]["packages"])
+
+
+def test_bentoml_waits_a_little_longer_than_the_service(root: Path) -> None:
+    """Until then it keeps what it knows of every request, so not for much longer."""
+    pytest.importorskip("uvicorn", reason="the service is not installed: pip install 'ibt[serve]'")
+    asked = "from serving.service import Scoring; print(Scoring.config['traffic']['timeout'])"
+    told = subprocess.run([sys.executable, "-c", asked], cwd=root, capture_output=True, text=True, check=True)
+    longest = Settings().body_seconds + Settings().answer_seconds
+    assert longest < float(told.stdout) < longest + 30
