@@ -121,6 +121,13 @@ class _Workers(Multiprocess):
     was doing is taken out of the figures.
     """
 
+    def init_processes(self) -> None:
+        # what is ignored here is ignored by workers until they serve: they end by the signal of this process,
+        # without a traceback each, when the keyboard interrupts them all
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().init_processes()
+        signal.signal(signal.SIGINT, before)
+
     def keep_subprocess_alive(self) -> None:
         for process in self.processes:
             # its own end is the worker's alone, so that the pipe breaks, and no answer is waited for, when

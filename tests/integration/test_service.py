@@ -268,6 +268,20 @@ def test_a_port_is_taken_from_the_first_line_on(root: Path, workers: str) -> Non
         first.stderr.close()
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0])
+def test_an_interruption_of_the_start_says_nothing_more(root: Path, seconds: float) -> None:
+    process = subprocess.Popen(
+        [*START, "--port", "0", "--workers", "2"],
+        cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("ibt: serving on")
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_interruption_from_the_keyboard_ends_it_in_order(root: Path, workers: str) -> None:
     with running(root, "--workers", workers, "--threads", "1", start_new_session=True) as (process, address):
