@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.command import Run
+from helpers.served import running
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,9 @@ def ibt(root: Path) -> Run:
         return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def service(root: Path) -> Iterator[str]:
+    with running(root) as (_, address):
+        yield address

@@ -1,4 +1,4 @@
-"""The service as a process of its own: started as documented, drained, and equal to the command line."""
+"""The service over a network: as documented, and equal to the command line."""
 
 from __future__ import annotations
 
@@ -10,122 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from helpers.served import await_ready, upload
 
 from ibt_deploy.variables import NAMES
 
-START = [sys.executable, "-c", "from serving.cli import serve; serve()", "--device", "cpu"]
 RECORDS = int(os.environ.get("IBT_TEST_RECORDS", "12"))
 """Real recordings, and as many stays, that are compared; 200 for the figure in docs/service.md."""
-SECONDS_TO_START = 60
-
-
-@contextmanager
-def running(
-    root: Path, *options: str, start_new_session: bool = False, **environment: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process of a service on a port of its own, once it is ready, and its address."""
-    process = subprocess.Popen(
-        [*START, "--port", "0", *options],
-        cwd=root,
-        env=os.environ | environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=start_new_session,
-    )
-    assert process.stderr is not None
-    try:
-        line = process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found, line
-        lines: list[str] = []
-        reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
-        reader.start()
-        _await_ready(process, found[0])
-        yield process, found[0]
-    finally:
-        process.terminate()
-        try:
-            process.wait(SECONDS_TO_START)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.stderr.close()
-
-
-def _await_ready(process: subprocess.Popen[str], address: str) -> None:
-    end = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < end:
-        assert process.poll() is None
-        try:
-            if httpx.get(f"{address}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError("the service did not become ready")
-
-
-def _await_closed(address: str) -> None:
-    """Wait until nothing more is accepted."""
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        try:
-            httpx.get(f"{address}/livez", timeout=5)
-        except httpx.TransportError:
-            return
-        time.sleep(0.05)
-    raise AssertionError("still accepts")
-
-
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[str]:
-    with running(root) as (_, address):
-        yield address
-
-
-def upload(root: Path, *names: str) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("files", (name, (root / "examples" / name).read_bytes())) for name in names]
-
-
-def long_recording(root: Path, copies: int) -> list[tuple[str, tuple[str, bytes]]]:
-    """The example recording, repeated."""
-    (_, (name, header)), (_, (signals, content)) = upload(root, "recording.hea", "recording.dat")
-    longer = header.replace(b" 10000\n", b" %d\n" % (10_000 * copies), 1)
-    assert longer != header
-    return [("files", (name, longer)), ("files", (signals, content * copies))]
-
-
-def test_requests_under_way_are_finished_at_sigterm_and_new_ones_are_refused(root: Path) -> None:
-    with running(root) as (process, address):
-        answers: list[httpx.Response] = []
-        files = long_recording(root, 40)
-
-        def ask() -> None:
-            answers.append(httpx.post(f"{address}/v1/arrhythmia", files=files, timeout=60))
-
-        asking = [threading.Thread(target=ask) for _ in range(4)]
-        with httpx.Client(base_url=address) as kept_alive:
-            kept_alive.get("/livez")
-            for thread in asking:
-                thread.start()
-            end = time.monotonic() + 30
-            while "ibt_requests_in_flight 5" not in kept_alive.get("/metrics").text:
-                assert time.monotonic() < end
-            process.send_signal(signal.SIGTERM)
-            _await_closed(address)
-            assert not answers
-        for thread in asking:
-            thread.join()
-        assert [answer.status_code for answer in answers] == [200] * 4
-        assert process.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize(
@@ -158,169 +54,6 @@ def test_what_is_no_http_is_a_problem(service: str, sent: bytes) -> None:
     problem = json.loads(body)
     assert problem["code"] == "bad_request"
     assert f"x-request-id: {problem['request_id']}".encode() in head
-
-
-def test_workers_share_figures_and_the_key_of_states(root: Path) -> None:
-    with running(root, "--workers", "2", "--threads", "1") as (process, address):
-        state, asked = None, 0
-        for hour in range(1, 13):  # each on a connection of its own, so that both workers are met
-            body = {"rows": [{"ICULOS": hour, "HR": 80}], "state": state}
-            answer = httpx.post(f"{address}/v1/sepsis/next", json=body, timeout=30)
-            assert answer.status_code == 200, answer.text
-            state, asked = answer.json()["state"], asked + 1
-        figures = httpx.get(f"{address}/metrics").text
-        assert f'route="/v1/sepsis/next",status="200"}} {asked}.0' in figures
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-
-
-def test_a_worker_that_dies_is_replaced_and_its_figures_forgotten(root: Path) -> None:
-    with running(root, "--workers", "2", "--threads", "1") as (process, address):
-        workers = _workers(process.pid)
-        assert len(workers) == 2
-        os.kill(workers[0], signal.SIGKILL)
-        end = time.monotonic() + SECONDS_TO_START
-        while len(now := _workers(process.pid)) < 2 or set(now) == set(workers):
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        _await_ready(process, address)
-        assert "ibt_requests_in_flight 1.0" in httpx.get(f"{address}/metrics").text
-
-
-def test_workers_end_with_the_process_that_started_them(root: Path) -> None:
-    with running(root, "--workers", "2", "--threads", "1") as (process, address):
-        workers = _workers(process.pid)
-        process.kill()
-        _await_closed(address)
-        end = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in workers):
-            assert time.monotonic() < end
-            time.sleep(0.1)
-
-
-@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2])
-def test_workers_end_with_a_process_that_is_killed_while_they_start(root: Path, seconds: float) -> None:
-    process = subprocess.Popen(
-        [*START, "--port", "0", "--workers", "2", "--threads", "1"],
-        cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        assert process.stderr.readline().startswith("ibt: serving on")
-        time.sleep(seconds)
-        process.kill()
-        process.wait()
-        end = time.monotonic() + SECONDS_TO_START
-        while _group_lives(process.pid):
-            assert time.monotonic() < end
-            time.sleep(0.1)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.stderr.close()
-
-
-def _group_lives(number: int) -> bool:
-    try:
-        os.killpg(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _workers(parent: int) -> list[int]:
-    """Processes that serve, of those that ``parent`` started."""
-    if not Path("/proc").is_dir():
-        pytest.skip("this system has no /proc")
-    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    serving = []
-    for pid in found:
-        with suppress(OSError):  # it has ended since
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                serving.append(int(pid))
-    return serving
-
-
-def test_a_port_that_is_taken_is_named_in_one_line(root: Path, service: str) -> None:
-    port = service.rpartition(":")[2]
-    told = subprocess.run([*START, "--port", port], cwd=root, capture_output=True, text=True, timeout=60)
-    assert told.returncode == 1
-    assert told.stderr.splitlines()[-1].endswith(
-        f"cannot listen on port {port} of 127.0.0.1: Address already in use"
-    )
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_is_taken_from_the_first_line_on(root: Path, workers: str) -> None:
-    options = ["--workers", workers, "--threads", "1"]
-    first = subprocess.Popen([*START, "--port", "0", *options], cwd=root, stderr=subprocess.PIPE, text=True)
-    assert first.stderr is not None
-    try:
-        found = re.search(r"http://127.0.0.1:(\d+)", first.stderr.readline())
-        assert found
-        second = [*START, "--port", found[1], *options]
-        told = subprocess.run(second, cwd=root, capture_output=True, text=True, timeout=60)
-        assert "Address already in use" in told.stderr.splitlines()[-1]
-        assert httpx.get(f"{found[0]}/readyz", timeout=SECONDS_TO_START).status_code == 200
-    finally:
-        first.terminate()
-        assert first.wait(timeout=30) == 0
-        first.stderr.close()
-
-
-@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0])
-def test_an_interruption_of_the_start_says_nothing_more(root: Path, seconds: float) -> None:
-    process = subprocess.Popen(
-        [*START, "--port", "0", "--workers", "2"],
-        cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("ibt: serving on")
-    time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (0, "")
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_interruption_from_the_keyboard_ends_it_in_order(root: Path, workers: str) -> None:
-    with running(root, "--workers", workers, "--threads", "1", start_new_session=True) as (process, address):
-        assert httpx.get(f"{address}/livez").status_code == 200
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        assert process.wait(timeout=30) == 0
-        _await_closed(address)
-
-
-def test_settings_that_cannot_be_used_are_named_in_one_line(root: Path) -> None:
-    for variable, value in (("QUEUE", "many"), ("TOKEN", "short"), ("BODY_BYTES", "-1")):
-        told = subprocess.run(
-            START, cwd=root, env=os.environ | {f"IBT_SERVE_{variable}": value}, capture_output=True, text=True
-        )
-        assert told.returncode != 0
-        assert f"IBT_SERVE_{variable}" in told.stderr.splitlines()[-1]
-        assert "short" not in told.stderr.replace("shorter", "")
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_bundle_that_cannot_be_used_is_named_in_one_line(root: Path, workers: str) -> None:
-    bundle = root / "ibt_deploy" / "bundles" / "sepsis"
-    options = ["--port", "0", "--workers", workers, "--bundle", str(bundle)]
-    told = subprocess.run([*START, *options], cwd=root, capture_output=True, text=True, timeout=60)
-    assert told.returncode == 3
-    assert told.stderr == f"ibt: {bundle}: a bundle for sepsis is configured for arrhythmia\n"
-
-
-def test_a_start_that_fails_in_the_workers_fails_as_a_whole_and_soon(root: Path) -> None:
-    told = subprocess.run(
-        [*START, "--port", "0", "--workers", "2", "--threads", "1"],
-        cwd=root,
-        env=os.environ | {"IBT_SERVE_PRECISION": "none"},
-        capture_output=True,
-        text=True,
-        timeout=40,  # a worker that ends is not waited for as one that hangs is, 60 s
-    )
-    assert told.returncode == 3
-    assert "no variant 'none'" in told.stderr
 
 
 def first_block(page: Path) -> str:
@@ -509,7 +242,7 @@ def test_a_bento_is_built_and_serves(root: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{port}"
-        _await_ready(process, address)
+        await_ready(process, address)
         files = upload(root, "recording.hea", "recording.dat")
         answer = httpx.post(f"{address}/v1/arrhythmia", files=files, timeout=30)
         assert answer.json()["record"] == "recording"
