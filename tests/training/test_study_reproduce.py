@@ -110,6 +110,10 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
         assert wanted <= set(table["methods"])
     assert len(results["table1"]) == 3
     assert len(results["controls"]["arms"]) == 6
+    told = next(c for c in results["claims"] if c["claim"].startswith("BBM > BBM from an untrained teacher"))
+    found = results["controls"]["differences"]["bbm-untrained - bbm"]["tuned"][results["official"]]
+    assert told["difference"]["value"] == -found["value"]
+    assert told["difference"]["interval"] == [-bound for bound in reversed(found["interval"])]
     assert set(results["similarity"]["cka"]["arms"]) >= methods - {"teacher"} | {"ceiling"}
     assert set(results["similarity"]["attention"]["arms"]) >= methods - {"teacher"}
     assert "calibration" in results["shipped"]["all"]

@@ -33,12 +33,19 @@ EXPECTED = {
     "bbm - teacher": "uncertain",
 }
 """Science 8.3, before any training."""
+CONTROLS = {
+    "transformer-long": ("Transformer trained for the time of BBM", "not stated"),
+    "bbm-untrained": ("BBM from an untrained teacher", "not stated"),
+    "bbm-shuffled": ("BBM whose teacher sees another record", "yes"),
+}
+"""What BBM must be better than for its gain to be the teacher's, with the expectation of science 8.4."""
 
 
 def claims(task: Task, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every claim with what was measured and the verdict, in the order of the paper."""
+    """Every claim with what was measured and the verdict, in the order of the paper, controls beside them."""
     return [
         *_scores(task, results["table2"]),
+        *_controls(task, results["controls"]),
         *_agreement(results["table1"]),
         *_groups(task, results["table3"]),
         *_features(results["similarity"]["cka"]),
@@ -72,6 +79,20 @@ def _scores(task: Task, table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for row, measure in measured:
             found = table["differences"].get(pair, {}).get(row, {}).get(measure)
             yield _claim(f"{first} > {second} in {TITLES[measure]}", found, expected=expected)
+
+
+def _controls(task: Task, table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for arm, (name, expected) in CONTROLS.items():
+        found = table["differences"].get(f"{arm} - bbm", {}).get(TUNED, {}).get(OFFICIAL[task])
+        yield _claim(f"BBM > {name} in {TITLES[OFFICIAL[task]]}", _turned(found), expected=expected)
+
+
+def _turned(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The difference the other way round."""
+    if found is None or found["value"] is None:
+        return None
+    interval = found["interval"]
+    return {"value": -found["value"], "interval": interval and [-interval[1], -interval[0]]}
 
 
 def _agreement(tables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
