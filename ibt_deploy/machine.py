@@ -56,8 +56,8 @@ def _groups(controller: str) -> Iterator[Path]:
     try:
         lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        lines = ["0::/"]
-    for line in lines:
+        lines = []
+    for line in [line for line in lines if line.count(":") > 1] or ["0::/"]:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

@@ -49,11 +49,11 @@ def _hours(answer: SepsisPrediction) -> Iterator[str]:
 def _listed(chosen: Bools) -> Iterator[str]:
     """The names of the chosen of the 40 variables, for each row, with commas between them."""
     packed = np.packbits(chosen, axis=1).tobytes()
-    words = [[table[byte] for byte in packed[k :: len(_EIGHTS)]] for k, table in enumerate(_EIGHTS)]
+    words = [[table[byte] for byte in packed[k :: len(_BY_EIGHT)]] for k, table in enumerate(_BY_EIGHT)]
     return (row[:-2] for row in map("".join, zip(*words, strict=True)))
 
 
-def _eighths() -> tuple[tuple[str, ...], ...]:
+def _by_eight() -> tuple[tuple[str, ...], ...]:
     quoted = [f"{json.dumps(name)}, " for name in NAMES]
     masks = [tuple(map(int, f"{byte:0{_BITS}b}")) for byte in range(2**_BITS)]
     return tuple(
@@ -62,5 +62,5 @@ def _eighths() -> tuple[tuple[str, ...], ...]:
     )
 
 
-_EIGHTS = _eighths()
-"""For eight variables after the other, the names that each byte of a packed row stands for."""
+_BY_EIGHT = _by_eight()
+"""For each eight of the variables the names that every byte of a packed row stands for."""

@@ -15,11 +15,11 @@ def default_workers(device: Device, threads: int | None = None) -> int:
     """One process for each CPU, as far as memory goes: Python's own work holds one lock a process.
 
     One for every ``threads`` CPUs where it is stated how many threads each has; on a GPU one for every four
-    CPUs, because each has its own copy of the models there.
+    CPUs at least, because each has its own copy of the models there.
     """
     cpus = usable_cpus()
     if device == "cuda" or (device == "auto" and driver_is_there()):
-        return max(1, cpus // (threads or CPUS_PER_GPU_WORKER))
+        return max(1, cpus // max(threads or 0, CPUS_PER_GPU_WORKER))
     return max(1, min(cpus // (threads or 1), usable_memory() // BYTES_A_WORKER, MOST_WORKERS))
 
 

@@ -13,6 +13,7 @@ from ibt_deploy.device import Device
 from ibt_deploy.errors import MissingExtra
 from ibt_deploy.extras import missing_extra
 from serving.capacity import default_threads, default_workers
+from serving.settings import PREFIX
 
 NEEDED = {"bentoml", "starlette", "uvicorn", "prometheus_client", "python_multipart"}
 """What the extra ``serve`` brings, bentoml first."""
@@ -34,11 +35,12 @@ Research software, not a medical device."""
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Processes. [default: one for each usable CPU, or for as many as --threads says]",
+    help="Processes. [default: one for each usable CPU, or for as many as --threads says; GPU: four CPUs]",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 256),
+    envvar=f"{PREFIX}THREADS",
+    type=click.IntRange(0, 256),
     help="Requests that a process computes at once. [default: its share of the CPUs]",
 )
 @click.option(
@@ -110,8 +112,6 @@ def serve(
 
 def _configure(**stated: object) -> None:
     """Put what was stated into the environment, where the workers look, without what was not."""
-    from serving.settings import PREFIX
-
     for name, value in stated.items():
         if value is not None:
             os.environ[f"{PREFIX}{name.upper()}"] = str(value)

@@ -101,9 +101,12 @@ class BoundedHeads(HttpToolsProtocol):
             self._patience = None
 
     def _end_waiting(self) -> None:
+        self._patience = None
         if self._refused or self.transport.is_closing():
             return
-        if self._within_head:
+        if self.flow.read_paused:  # the rest may have come: it is read once the answers before it are sent
+            self._await_head(True)
+        elif self._within_head:
             self._refuse(Problem("slow_head", f"A head may take {HEAD_SECONDS:g} s."))
         else:
             self.transport.close()

@@ -26,6 +26,7 @@ FOLDER, WORKERS = "PROMETHEUS_MULTIPROC_DIR", f"{PREFIX}WORKERS"
 ENDING = "ending"
 """In that folder as soon as all are to end."""
 READY_SECONDS = 30.0
+HANDSHAKE_SECONDS = 10.0
 MOST_IN_A_ROW = 64
 PAUSE_SECONDS, LONGEST_PAUSE = 0.002, 0.008
 FULL_SECONDS = 1.0
@@ -101,7 +102,12 @@ class Accepting:
 
     async def _connect(self, connection: socket) -> None:
         with contextlib.suppress(OSError):  # it broke, or TLS could not be agreed on
-            transport, _ = await self._loop.connect_accepted_socket(self._factory, connection, ssl=self._tls)
+            transport, _ = await self._loop.connect_accepted_socket(
+                self._factory,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
+            )
             self._open.add(transport)
 
 
@@ -124,6 +130,6 @@ async def _all_ready() -> None:
     (folder / f"{os.getpid()}.ready").touch()
     given_up = time.monotonic() + READY_SECONDS
     while _watched() and len(list(folder.glob("*.ready"))) < workers and time.monotonic() < given_up:
-        if (folder / ENDING).exists():
+        if (folder / ENDING).exists() or not folder.exists():
             return
         await asyncio.sleep(0.02)

@@ -177,7 +177,9 @@ def _settle(answered: Sequence[tuple[asyncio.Future[bytes], bytes | Exception]])
     for future, answer in answered:
         if future.done():
             continue
-        if isinstance(answer, Exception):
+        if isinstance(answer, StopIteration):  # a future takes none
+            future.set_exception(RuntimeError("the work stopped an iteration"))
+        elif isinstance(answer, Exception):
             future.set_exception(answer)
         else:
             future.set_result(answer)

@@ -6,9 +6,11 @@ stops accepting at once when it is told to end, and then ends with status 0.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 from pathlib import Path
@@ -52,11 +54,14 @@ def run(
     Raises
     ------
     SettingsError
-        The environment states a setting that cannot be used, or the port is taken.
+        The environment states a setting that cannot be used, the certificate is of no use, or the port is
+        taken.
     SystemExit
         With status 3: a bundle cannot be used, or a worker failed before it served.
     """
     _check_bundles(Settings.from_environment())
+    if certificate is not None:
+        _check_certificate(certificate, key)
     share_state_key()
     config = uvicorn.Config(
         APP,
@@ -78,11 +83,9 @@ def run(
         ssl_keyfile=key,
     )
     listening = _listening(host, port)
-    address = listening.getsockname()
-    name = f"[{address[0]}]" if ":" in address[0] else address[0]
     scheme = "http" if certificate is None else "https"
-    print(f"ibt: serving on {scheme}://{name}:{address[1]} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     if workers == 1:
+        _announce(scheme, listening)
         # uvicorn raises the signal once more at the end, for whoever was there before it
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
@@ -91,9 +94,25 @@ def run(
     with tempfile.TemporaryDirectory(prefix="ibt-workers-") as folder:
         os.environ |= {FOLDER: folder, WORKERS: str(workers)}
         group = _Workers(config, [listening])
+        _announce(scheme, listening)
         group.run()
     if any(process.exitcode == STARTUP_FAILURE for process in group.processes):
         sys.exit(STARTUP_FAILURE)
+
+
+def _announce(scheme: str, listening: socket.socket) -> None:
+    host, port = listening.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    print(f"ibt: serving on {scheme}://{name}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+
+
+def _check_certificate(certificate: Path, key: Path | None) -> None:
+    """Refuse here what no worker could begin with, nor ask for a password."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:  # those of ssl are among them
+        named = f"{certificate}" if key is None else f"{certificate} and {key}"
+        raise SettingsError(f"cannot use {named} for TLS: {error.strerror or error}") from error
 
 
 def _check_bundles(settings: Settings) -> None:
@@ -139,7 +158,8 @@ class _Workers(Multiprocess):
             mark_process_dead(dead)  # type: ignore[no-untyped-call]
 
     def terminate_all(self) -> None:
-        (Path(os.environ[FOLDER]) / ENDING).touch()
+        with contextlib.suppress(OSError):  # who cleans up temporary folders must not keep us from ending
+            (Path(os.environ[FOLDER]) / ENDING).touch()
         super().terminate_all()
         for listening in self.sockets:
             listening.close()

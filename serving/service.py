@@ -27,8 +27,8 @@ SWITCH_SECONDS = 0.0005
 
 share_state_key()
 _settings = Settings.from_environment()
-NOT_BEFORE_US = 5.0
-"""Seconds that BentoML waits for longer than the service itself, which answers a problem."""
+GRACE_SECONDS = 5.0
+"""So much longer than the service itself, which answers a problem, BentoML waits."""
 
 
 class _Current:
@@ -53,7 +53,7 @@ class Takeover:
     name="ibt",
     workers=int(os.environ.get(f"{PREFIX}WORKERS", "1")),
     # BentoML keeps what it knows of a request for as long as this (1.4.39), answered or not
-    traffic={"timeout": _settings.body_seconds + _settings.answer_seconds + NOT_BEFORE_US},
+    traffic={"timeout": _settings.body_seconds + _settings.answer_seconds + GRACE_SECONDS},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
 )
@@ -78,8 +78,8 @@ class Scoring:
 def asgi() -> ASGIApp:
     """The service as an ASGI application, for the server of ``ibt serve``.
 
-    BentoML has the life cycle; requests go past its middlewares, which cost a fifth of the answers a second
-    for stays.
+    BentoML has the life cycle; requests go past its middlewares, which cost answers
+    a second (docs/service.md).
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     return Takeover(Scoring.to_asgi(is_main=True))  # type: ignore[attr-defined]

@@ -122,7 +122,9 @@ def _delimiter(header: str) -> str:
 
 
 def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
-    notes, present, optional = _header(table.names)
+    # names that somebody made up are not kept
+    read_header = _known_header if KNOWN.issuperset(table.names) else _header
+    notes, present, optional = read_header(table.names)
     if not len(table):
         raise TooShort("there is a header and no row", code="no_rows")
     numbers = table.numbers([*present, *optional])
@@ -169,11 +171,13 @@ class _Header(NamedTuple):
     optional: tuple[str, ...]
 
 
-@lru_cache(HEADERS_KEPT)
 def _header(names: tuple[str, ...]) -> _Header:
     notes, given = column_notes(names), frozenset(names)
     present = tuple(name for name in NAMES if name in given)
     return _Header(tuple(notes), present, tuple(name for name in (HOUR, LABEL) if name in given))
+
+
+_known_header = lru_cache(HEADERS_KEPT)(_header)
 
 
 def column_notes(names: tuple[str, ...]) -> list[str]:

@@ -72,7 +72,11 @@ def test_part_of_a_cpu_is_one(of: Machine) -> None:
     assert usable_cpus() == 1
 
 
-@pytest.mark.parametrize("membership", [None, "0::/../elsewhere\n"], ids=["unreadable", "outside"])
+@pytest.mark.parametrize(
+    "membership",
+    [None, "", "odd\n", "0::/../elsewhere\n"],
+    ids=["unreadable", "empty", "of another form", "outside"],
+)
 def test_where_the_group_is_not_known_the_top_counts(of: Machine, membership: str | None) -> None:
     of(membership, **{"cpu.max": "200000 100000\n"})
     assert usable_cpus() == 2

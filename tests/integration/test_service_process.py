@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -210,3 +211,21 @@ def test_a_start_that_fails_in_the_workers_fails_as_a_whole_and_soon(root: Path)
     )
     assert told.returncode == 3
     assert "no variant 'none'" in told.stderr
+
+
+def test_it_ends_though_somebody_removed_its_temporary_folder(root: Path, tmp_path: Path) -> None:
+    with running(root, "--workers", "2", TMPDIR=str(tmp_path)) as (process, address):
+        for folder in tmp_path.glob("ibt-workers-*"):
+            shutil.rmtree(folder)
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        await_closed(address)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_certificate_of_no_use_is_named_in_one_line(root: Path, tmp_path: Path, workers: str) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    options = ["--port", "0", "--workers", workers, "--ssl-certfile", str(tmp_path / "cert.pem")]
+    told = subprocess.run([*START, *options], cwd=root, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1
+    assert f"cannot use {tmp_path / 'cert.pem'} for TLS" in told.stderr.splitlines()[-1]

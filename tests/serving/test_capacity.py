@@ -41,4 +41,5 @@ def test_little_memory_has_fewer_processes_of_more_threads(monkeypatch: pytest.M
 @pytest.mark.usefixtures("machine")
 def test_processes_share_a_gpu() -> None:
     assert default_workers("cuda") == 2
+    assert default_workers("cuda", threads=1) == 2
     assert default_workers("cuda", threads=8) == 1

@@ -45,13 +45,15 @@ class Transport(asyncio.Transport):
         pass
 
 
-async def app(_: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+async def app(
+    scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
     """Answers the length of the body."""
     size, more = 0, True
     while more:
         message = await receive()
         size, more = size + len(message["body"]), message["more_body"]
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(1.0 if scope["path"] == "/slow" else 0.02)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
     await send({"type": "http.response.body", "body": b"%06d" % size})
 
@@ -130,6 +132,14 @@ def test_a_slow_head_is_refused(before: list[bytes | float]) -> None:
 def test_a_connection_without_a_request_is_closed(sent: list[bytes | float]) -> None:
     transport = answers(sent)
     assert transport.closed
+    assert b"HTTP/1.1 4" not in transport.written
+
+
+def test_a_head_that_is_not_read_for_want_of_answers_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.4)
+    slow = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+    transport = answers([slow, 0.05, NEXT + NEXT[:9], 1.05, NEXT[9:]])
+    assert transport.written.count(b"HTTP/1.1 200 ") == 3
     assert b"HTTP/1.1 4" not in transport.written
 
 
