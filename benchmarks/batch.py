@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.batch_data import linked_copies, renamed_csv
 from benchmarks.machine import markdown
 from benchmarks.watched import Watched, watched
-from ibt_deploy.device import usable_cpus
+from ibt_deploy.machine import usable_cpus
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLE = 96
