@@ -30,7 +30,7 @@ def answer_json(answer: Prediction | Refusal) -> bytes:
 
 
 def _hours(answer: SepsisPrediction) -> Iterator[str]:
-    threshold = f"{round(answer.threshold, DECIMALS)!r}"
+    threshold = repr(round(answer.threshold, DECIMALS))
     rows = zip(
         answer.hours.tolist(),
         answer.risk.tolist(),
