@@ -72,7 +72,7 @@ def build_objective(
     sample = [
         (x.to(device), None if rows is None else rows.to(device)) for x, rows in _plain_inputs(source, n_rows)
     ]
-    statistics = channel_statistics(teacher, stops, sample)
+    statistics = channel_statistics(teacher, stops, sample, recipe.bbm.deviation_floor)
     if not recipe.bbm.standardise:
         statistics = [(torch.zeros_like(m), torch.ones_like(d)) for m, d in statistics]
     frozen = FrozenTeacher(teacher, stops, statistics)

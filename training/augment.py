@@ -17,6 +17,10 @@ Operation = Callable[[Signal, float, np.random.Generator], Signal]
 
 SAMPLING_RATE = 200
 MAX_MASKED_LEADS = 6
+HIGHEST_WANDER = 0.5
+"""Hz."""
+LIMB_LEADS = 6
+"""I, II, III, aVR, aVL and aVF stand first."""
 
 
 def gaussian_smoothing(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
@@ -37,27 +41,21 @@ def gaussian_smoothing(signal: Signal, m: float, rng: np.random.Generator) -> Si
     return smoothed
 
 
-def time_resampling(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
-    """Stretch by a factor log-uniform in ``[1 / (1 + 0.1 m), 1 + 0.1 m]``; cut at random or append zeros.
+def time_resampling(signal: Signal, m: float, rng: np.random.Generator, shortest: int = 1) -> Signal:
+    """Stretch by a factor log-uniform in ``[1 / (1 + 0.1 m), 1 + 0.1 m]``, to ``shortest`` samples at least.
 
     At most 10 %: the factor changes heart rate, PR and QT, which are labels.
     """
     limit = np.log1p(0.1 * m)
-    factor = float(np.exp(rng.uniform(-limit, limit)))
     length = signal.shape[1]
-    stretched = round(length * factor)
+    stretched = max(round(length * float(np.exp(rng.uniform(-limit, limit)))), shortest)
     if stretched == length:
         return signal
     position = np.linspace(0, length - 1, stretched)
     low = np.minimum(position.astype(np.int64), length - 2)
     weight = (position - low).astype(np.float32)
-    resampled = signal[:, low] * (1 - weight) + signal[:, low + 1] * weight
-    if stretched > length:
-        start = int(rng.integers(0, stretched - length + 1))
-        return np.ascontiguousarray(resampled[:, start : start + length])
-    result = np.zeros_like(signal)
-    result[:, :stretched] = resampled
-    return result
+    resampled: Signal = signal[:, low] * (1 - weight) + signal[:, low + 1] * weight
+    return resampled
 
 
 def gaussian_noise(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
@@ -72,7 +70,7 @@ def baseline_wander(signal: Signal, m: float, rng: np.random.Generator) -> Signa
     t = np.arange(signal.shape[1], dtype=np.float32) / SAMPLING_RATE
     wander = np.zeros_like(t)
     for _ in range(3):
-        frequency, phase = rng.uniform(0.05, 0.5), rng.uniform(0, 2 * np.pi)
+        frequency, phase = rng.uniform(0.05, HIGHEST_WANDER), rng.uniform(0, 2 * np.pi)
         wander += np.float32(rng.uniform(0, 0.8 * m)) * np.sin(2 * np.pi * frequency * t + phase).astype(
             np.float32
         )
@@ -95,8 +93,15 @@ def time_mask(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
 
 
 def channel_mask(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
-    """Each lead set to zero with probability ``0.3 m``, never more than six."""
+    """Each lead set to zero with probability ``0.3 m``, never more than six.
+
+    At least two of the six limb leads stay: any two of them fix the electrical axis, which is a label.
+    """
     chosen = np.flatnonzero(rng.random(signal.shape[0]) < 0.3 * m)
+    limb = chosen[chosen < LIMB_LEADS]
+    if signal.shape[0] > LIMB_LEADS and len(limb) > LIMB_LEADS - 2:
+        spared = rng.choice(limb, len(limb) - (LIMB_LEADS - 2), replace=False)
+        chosen = np.setdiff1d(chosen, spared)
     if len(chosen) > MAX_MASKED_LEADS:
         chosen = rng.choice(chosen, MAX_MASKED_LEADS, replace=False)
     if not len(chosen):
@@ -123,13 +128,35 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def rand_augment(signal: Signal, n_ops: int, magnitude: float, rng: np.random.Generator) -> Signal:
+def operations_under(band: tuple[float, ...]) -> tuple[Operation, ...]:
+    """The operations that make sense on signals filtered to ``band`` (Hz, empty for unfiltered ones).
+
+    A high-pass at or above the wander's own frequencies removes it in scoring, so none is added in training.
+    """
+    removes_wander = bool(band) and band[0] >= HIGHEST_WANDER
+    return tuple(o for o in OPERATIONS if not (removes_wander and o is baseline_wander))
+
+
+def rand_augment(
+    signal: Signal,
+    n_ops: int,
+    magnitude: float,
+    rng: np.random.Generator,
+    *,
+    length: int | None = None,
+    operations: tuple[Operation, ...] = OPERATIONS,
+) -> Signal:
     """``n_ops`` operations drawn with replacement, all of ``magnitude`` (0 to 10), applied in drawn order.
 
-    Magnitude 0 is exactly the identity.
+    The result is cut at random to ``length`` samples (by default those of ``signal``, which may be longer so
+    that resampling has room). Magnitude 0 does nothing but cut.
     """
-    if magnitude == 0:
-        return signal
-    for choice in rng.integers(0, len(OPERATIONS), n_ops):
-        signal = OPERATIONS[choice](signal, magnitude / 10, rng)
-    return signal
+    length = signal.shape[1] if length is None else length
+    if magnitude:
+        for choice in rng.integers(0, len(operations), n_ops):
+            if operations[choice] is time_resampling:
+                signal = time_resampling(signal, magnitude / 10, rng, length)
+            else:
+                signal = operations[choice](signal, magnitude / 10, rng)
+    start = int(rng.integers(0, signal.shape[1] - length + 1))
+    return np.ascontiguousarray(signal[:, start : start + length])

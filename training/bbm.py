@@ -12,7 +12,9 @@ The maps ``h`` exist in training only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ from training.reduction import masked_mean
 Boundaries = tuple[tuple[int, int], ...]
 
 
+@cache
 def resize_matrix(source: int, target: int, *, linear_only: bool = False) -> Tensor:
     """Matrix ``(target, source)`` that resizes time.
 
@@ -40,35 +43,36 @@ def resize_matrix(source: int, target: int, *, linear_only: bool = False) -> Ten
 
 
 class Transformation(nn.Module):
-    """Eq. 1, ``h(z) = I(z) W``: resize time, project depth; ``(batch, t, d)`` to ``(batch, t', d')``."""
+    """Eq. 1, ``h(z) = I(z) W``: resize time, project depth; ``(batch, t, d)`` to ``(batch, t', d')``.
 
-    resize: Tensor | None
+    Parameters
+    ----------
+    source, target
+        Depths ``d`` and ``d'``.
+    resizes
+        Whether time differs between the two networks; where it does not, every length is left alone.
+    """
 
     def __init__(
-        self,
-        source: tuple[int, int],
-        target: tuple[int, int],
-        *,
-        bias: bool = False,
-        linear_only: bool = False,
+        self, source: int, target: int, *, resizes: bool, bias: bool = False, linear_only: bool = False
     ) -> None:
         super().__init__()
-        self.shortens = target[0] < source[0]
-        matrix = (
-            None if target[0] == source[0] else resize_matrix(source[0], target[0], linear_only=linear_only)
-        )
-        self.register_buffer("resize", matrix, persistent=False)
-        self.weight = nn.Parameter(torch.empty(source[1], target[1]))
-        self.bias = nn.Parameter(torch.zeros(target[1])) if bias else None
+        self.resizes, self.linear_only = resizes, linear_only
+        self.weight = nn.Parameter(torch.empty(source, target))
+        self.bias = nn.Parameter(torch.zeros(target)) if bias else None
         nn.init.xavier_uniform_(self.weight)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Resize and project, whichever order costs less (they commute)."""
-        if self.resize is not None and self.shortens:
-            z = torch.matmul(self.resize, z)
+    def forward(self, z: Tensor, time: int) -> Tensor:
+        """Resize to ``time`` steps and project, whichever order costs less (they commute)."""
+        source = z.shape[1]
+        resize = None
+        if self.resizes and time != source:
+            resize = resize_matrix(source, time, linear_only=self.linear_only).to(z.device, z.dtype)
+        if resize is not None and time < source:
+            z = torch.matmul(resize, z)
         z = torch.matmul(z, self.weight)
-        if self.resize is not None and not self.shortens:
-            z = torch.matmul(self.resize, z)
+        if resize is not None and time > source:
+            z = torch.matmul(resize, z)
         return z if self.bias is None else z + self.bias
 
 
@@ -134,12 +138,15 @@ class FrozenTeacher(nn.Module):
 
 @torch.no_grad()
 def channel_statistics(
-    teacher: Encoder, stops: tuple[int, ...], batches: list[tuple[Tensor, Tensor | None]]
+    teacher: Encoder,
+    stops: tuple[int, ...],
+    batches: list[tuple[Tensor, Tensor | None]],
+    floor: float = 1e-3,
 ) -> list[tuple[Tensor, Tensor]]:
     """Mean and deviation of every channel of every group over un-augmented training data.
 
-    ``batches`` holds inputs and, for padded rows, a mask ``(batch, time)``. Deviations are floored at 1e-3
-    of the group's median deviation.
+    ``batches`` holds inputs and, for padded rows, a mask ``(batch, time)``. Deviations are at least ``floor``
+    times the group's median deviation.
     """
     teacher.eval()
     sums: list[Tensor] = []
@@ -158,7 +165,7 @@ def channel_statistics(
     for total, square, count in zip(sums, squares, counts, strict=True):
         mean = total / count
         deviation = (square / count - mean.square()).clamp(min=0).sqrt()
-        deviation = deviation.clamp(min=float(deviation.median()) * 1e-3).clamp(min=1e-12)
+        deviation = deviation.clamp(min=float(deviation.median()) * floor).clamp(min=1e-12)
         statistics.append((mean.float(), deviation.float()))
     return statistics
 
@@ -195,8 +202,8 @@ class BlockMatching(nn.Module):
         Pairs (teacher unit, student unit) after which features are matched, ascending; the last pair is the
         end of both encoders.
     shapes
-        For each group the ``(time, depth)`` of the student's and of the teacher's features; time is only
-        used where the two differ.
+        For each group the ``(time, depth)`` of the student's and of the teacher's features for one input; time
+        is resized where the two differ.
     """
 
     def __init__(
@@ -210,13 +217,20 @@ class BlockMatching(nn.Module):
         super().__init__()
         self.student, self.teacher, self.recipe = student, teacher, recipe
         self.stops = tuple(s for _, s in boundaries)
-        linear_only = recipe.resize == "linear"
-        self.to_teacher = nn.ModuleList(
-            Transformation(f, g, bias=recipe.h_bias, linear_only=linear_only) for f, g in shapes
-        )
-        self.to_student = nn.ModuleList(
-            Transformation(g, f, bias=recipe.h_bias, linear_only=linear_only) for f, g in shapes
-        )
+
+        def maps(ends: Iterable[tuple[tuple[int, int], tuple[int, int]]]) -> nn.ModuleList:
+            return nn.ModuleList(
+                Transformation(
+                    a[1],
+                    b[1],
+                    resizes=a[0] != b[0],
+                    bias=recipe.h_bias,
+                    linear_only=recipe.resize == "linear",
+                )
+                for a, b in ends
+            )
+
+        self.to_teacher, self.to_student = maps(shapes), maps((g, f) for f, g in shapes)
 
     def _student_group(self, n: int, z: Tensor) -> Tensor:
         return self.student.segment(z, self.stops[n - 1] if n else 0, self.stops[n])
@@ -239,21 +253,39 @@ class BlockMatching(nn.Module):
         z_g, teacher_logits = self.teacher.features(x if teacher_x is None else teacher_x)
         raw = self.student.boundary_features(x, self.stops)
         z_f = [self.student.matched_tokens(z) for z in raw]
+        times = [(f.shape[1], g.shape[1]) for f, g in zip(z_f, z_g, strict=True)]
+        drawn = self._drawn_groups()
         l1, l2, l3 = [], [], []
-        for n in range(len(self.stops)):
-            l3.append(self._error(self.to_teacher[n](z_f[n]), z_g[n], mask))
+        for n, (t_f, t_g) in enumerate(times):
+            l3.append(self._error(self.to_teacher[n](z_f[n], t_g), z_g[n], mask))
+            if n not in drawn:
+                l1.append(torch.zeros_like(l3[n]))
+                l2.append(torch.zeros_like(l3[n]))
+                continue
             if n == 0:
                 seen_by_teacher, l2_n = z_g[0], l3[0]
             else:
                 z = z_f[n - 1].detach() if self.recipe.detach_block_inputs else z_f[n - 1]
-                seen_by_teacher = self.teacher.group(n, self.to_teacher[n - 1](z))
-                on_teacher_input = self._student_group(n, self.to_student[n - 1](z_g[n - 1]))
-                l2_n = self._error(self.to_teacher[n](on_teacher_input), z_g[n], mask)
-            l2.append(l2_n)
+                seen_by_teacher = self.teacher.group(n, self.to_teacher[n - 1](z, times[n - 1][1]))
+                on_teacher_input = self._student_group(n, self.to_student[n - 1](z_g[n - 1], times[n - 1][0]))
+                l2_n = self._error(self.to_teacher[n](on_teacher_input, t_g), z_g[n], mask)
             output = z_f[n]
             if n and self.recipe.detach_block_inputs:
                 output = self.student.matched_tokens(self._student_group(n, raw[n - 1].detach()))
             if self.recipe.l1_norm == "layernorm":
                 output = F.layer_norm(output, output.shape[-1:])
-            l1.append(self._error(output, self.to_student[n](seen_by_teacher), mask))
+            l1.append(drawn[n] * self._error(output, self.to_student[n](seen_by_teacher, t_f), mask))
+            l2.append(drawn[n] * l2_n)
         return MatchingTerms(l1, l2, l3, z_f, self.student.head(raw[-1]), teacher_logits)
+
+    def _drawn_groups(self) -> dict[int, float]:
+        """Groups whose Eq. 2 and 3 this step computes, each with the factor that keeps the sum unbiased.
+
+        The first group costs no second pass through a network and is always there.
+        """
+        n_later = len(self.stops) - 1
+        wanted = self.recipe.groups_per_step
+        if not self.training or wanted == 0 or wanted >= n_later:
+            return dict.fromkeys(range(n_later + 1), 1.0)
+        later = torch.randperm(n_later)[:wanted] + 1
+        return {0: 1.0} | {int(n): n_later / wanted for n in later}

@@ -1,4 +1,4 @@
-"""ECGs from a packed cache, as batches of normalised ten-second windows."""
+"""ECGs from a packed cache, as batches of normalised windows of up to ten seconds, none of them padded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ibt_deploy.contract import Calibration
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, filtered, scaled, window_spans
 from ibt_deploy.thresholds import challenge_thresholds, f_thresholds
-from training.augment import rand_augment
+from training.augment import operations_under, rand_augment
 from training.batch import Batch
 from training.cache import Cache, file_sha256
 from training.recipe import AugmentRecipe, DataRecipe
@@ -24,6 +24,9 @@ from training.sources import Part, Scores, Source, divided
 from training.stratify import read_split
 
 MICROVOLTS = 1000.0
+SECONDS = 10.0
+ROOM = 1.1
+"""Samples taken for each that is wanted, so that time resampling has some to spare."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -41,8 +44,10 @@ class EcgSource(Source):
         recipe: DataRecipe,
         augment: AugmentRecipe,
         batch_size: int,
+        patch: int = 20,
     ) -> None:
-        self.cache, self.batch_size, self.augment = cache, batch_size, augment
+        self.cache, self.batch_size, self.augment, self.patch = cache, batch_size, augment, patch
+        self.operations = operations_under(recipe.band)
         parts, self.split_sha256 = read_split(split, cache.index["record"].tolist()), file_sha256(split)
         self._items = divided(parts, cache.index["source"].to_numpy(), recipe)
         self.labels = np.load(cache.folder / "labels.npy")
@@ -77,16 +82,28 @@ class EcgSource(Source):
         return self._items[part]
 
     def _window(self, item: int, start: int, stop: int) -> npt.NDArray[np.float32]:
-        window = np.zeros((self.n_inputs, self.samples), dtype=np.float32)
-        signal = self.signals[item][:, start:stop] / MICROVOLTS
-        window[:, : stop - start] = scaled(signal, self.constants)
-        return window
+        window = scaled(self.signals[item][:, start:stop] / MICROVOLTS, self.constants)
+        return window.astype(np.float32)
 
-    def _random_window(self, item: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        length = self.signals[item].shape[1]
-        start = int(rng.integers(0, max(length - self.samples, 0) + 1))
-        window = self._window(item, start, min(start + self.samples, length))
-        return rand_augment(window, self.augment.n_ops, self.augment.magnitude, rng)
+    def _whole_patches(self, samples: int) -> int:
+        """The longest window of whole patches that ``samples`` allow, at most ten seconds."""
+        return max(min(samples, self.samples) // self.patch, 1) * self.patch
+
+    def _crop_length(self, items: Ints, rng: np.random.Generator) -> int:
+        """Samples of every window of a batch: drawn, and no longer than the shortest record."""
+        drawn = rng.uniform(self.augment.shortest_crop / SECONDS, 1.0) * self.samples
+        shortest = min(self.signals[i].shape[1] for i in items)
+        return self._whole_patches(min(round(drawn), shortest))
+
+    def _random_window(self, item: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        available = self.signals[item].shape[1]
+        taken = min(round(length * ROOM), available)
+        start = int(rng.integers(0, available - taken + 1))
+        window = self._window(item, start, start + taken)
+        augment = self.augment
+        return rand_augment(
+            window, augment.n_ops, augment.magnitude, rng, length=length, operations=self.operations
+        )
 
     def _batch(self, items: Ints, windows: list[npt.NDArray[np.float32]]) -> Batch:
         labels = self.labels[items]
@@ -104,17 +121,21 @@ class EcgSource(Source):
 
     def training_batch(self, seed: int, epoch: int, items: Ints) -> Batch:
         """Every record has a random stream of its own; see :meth:`Source.training_batch`."""
+        length = self._crop_length(items, np.random.default_rng((seed, epoch, int(items[0]), 1)))
         streams = (np.random.default_rng((seed, epoch, int(item))) for item in items)
-        windows = [self._random_window(int(i), r) for i, r in zip(items, streams, strict=True)]
+        windows = [self._random_window(int(i), length, r) for i, r in zip(items, streams, strict=True)]
         return self._batch(items, windows)
 
     def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
-        """See :meth:`Source.plain`; the centre of longer records."""
-        for start in range(0, len(items), self.batch_size):
-            chosen = items[start : start + self.batch_size]
-            spans = [window_spans(self.signals[i].shape[1], self.samples, "centre")[0] for i in chosen]
-            windows = [self._window(int(i), *span) for i, span in zip(chosen, spans, strict=True)]
-            yield chosen, self._batch(chosen, windows)
+        """See :meth:`Source.plain`; the centre of longer records, shorter ones among others of their length."""
+        lengths = np.array([self._whole_patches(self.signals[i].shape[1]) for i in items])
+        for length in np.unique(lengths):
+            alike = items[lengths == length]
+            for start in range(0, len(alike), self.batch_size):
+                chosen = alike[start : start + self.batch_size]
+                spans = [window_spans(self.signals[i].shape[1], int(length), "centre")[0] for i in chosen]
+                windows = [self._window(int(i), *span) for i, span in zip(chosen, spans, strict=True)]
+                yield chosen, self._batch(chosen, windows)
 
     def gather(
         self, items: Ints, outputs: list[tuple[Ints, npt.NDArray[np.float32]]]
@@ -129,15 +150,17 @@ class EcgSource(Source):
         return labels == 1, labels >= 0
 
     def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
-        """Challenge metric at tuned thresholds, macro AUROC and AUPRC."""
+        """Challenge metric at tuned thresholds, macro AUROC and AUPRC, cross-entropy."""
         labels, known = self.part_labels(part)
         probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        losses = np.logaddexp(0, logits) - labels * logits
         score = challenge_thresholds(labels, probabilities, known, orders=1).score
         return {
             "selection": score,
             "challenge": score,
             "auroc": per_class(auroc, labels, probabilities, known).mean,
             "auprc": per_class(auprc, labels, probabilities, known).mean,
+            "bce": float(losses[known].mean()),
         }
 
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from training.batch import Batch
 from training.checkpoint import SCHEMA, network_checkpoint, read_checkpoint, save_atomically
 from training.distributed import Place
 from training.inference import part_logits
+from training.models.encoder import Encoder
 from training.objectives import Objective
 from training.precision import autocast, chosen_dtype
 from training.progress import Reporter, epoch_line
@@ -76,7 +78,9 @@ class Fit:
             lr=recipe.fit.lr,
             betas=(recipe.fit.beta1, recipe.fit.beta2),
             eps=recipe.fit.eps,
+            fused=True,
         )
+        self.average = RunningAverage(objective.network, recipe.fit.ema) if recipe.fit.ema else None
         self.history: list[dict[str, Any]] = []
         self.identity = {
             "recipe": recipe.to_dict(),
@@ -104,7 +108,10 @@ class Fit:
         if self.place.size > 1:
             if self.device.type == "cuda":
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)  # type: ignore[no-untyped-call]
-            stepper = DistributedDataParallel(stepper)
+            # groups that a step does not draw have maps without a gradient
+            stepper = DistributedDataParallel(
+                stepper, find_unused_parameters=self.recipe.bbm.groups_per_step > 0
+            )
         return stepper
 
     @property
@@ -204,12 +211,23 @@ class Fit:
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_((p for p in self.objective.parameters() if p.requires_grad), fit.clip_norm)
         self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
         return {k: v.detach() for k, v in terms.items()}
 
     def _validate(self) -> dict[str, float]:
         items = self.source.items("validation")
-        logits = part_logits(self.objective.network, self.source, items, self.device, self.dtype)
-        return self.source.selection_scores("validation", logits)
+        logits = part_logits(self._trained(), self.source, items, self.device, self.dtype)
+        scores = self.source.selection_scores("validation", logits)
+        select = self.recipe.fit.select
+        if select != "official" and _is_finite(scores["selection"]):
+            by = {"auroc": scores["auroc"], "bce": -scores["bce"], "last": float(len(self.history))}
+            scores["selection"] = by[select]
+        return scores
+
+    def _trained(self) -> Encoder:
+        """The network that is validated and kept."""
+        return self.objective.network if self.average is None else self.average.network
 
     def _map_norms(self) -> dict[str, float]:
         return {
@@ -244,7 +262,7 @@ class Fit:
                 "learnt_from": self.learnt_from,
             }
             content = network_checkpoint(
-                self.objective.network,
+                self._trained(),
                 self.recipe,
                 epoch=record["epoch"],
                 scores=record["validation"],
@@ -257,6 +275,7 @@ class Fit:
             "identity": self.identity,
             "objective": state,
             "optimiser": self.optimiser.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "history": self.history,
         }
         save_atomically(content, self.out / LAST)
@@ -283,10 +302,43 @@ class Fit:
         if unexpected or any(STATISTICS not in f".{k}" for k in missing):
             raise DataError(f"{path}: does not fit the recipe's networks")
         self.optimiser.load_state_dict(content["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
         self.history = content["history"]
         if self.place.is_first:
             self._write_metrics()
         return True
+
+
+class RunningAverage:
+    """A copy of a network whose weights and statistics follow it at ``1 - decay`` a step.
+
+    The decay rises to its value over the first steps, so that the random initial weights are soon forgotten.
+    """
+
+    def __init__(self, followed: Encoder, decay: float) -> None:
+        self.followed, self.decay, self.steps = followed, decay, 0
+        self.network = copy.deepcopy(followed).requires_grad_(False).eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to go on exactly."""
+        return {"steps": self.steps, "network": self.network.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.steps = state["steps"]
+        self.network.load_state_dict(state["network"])
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take one step towards the followed network."""
+        self.steps += 1
+        weight = 1 - min(self.decay, self.steps / (self.steps + 10))
+        mine, theirs = self.network.state_dict(), self.followed.state_dict()
+        moving = [name for name, value in mine.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mine[n] for n in moving], [theirs[n] for n in moving], weight)
+        for name in mine.keys() - set(moving):
+            mine[name].copy_(theirs[name])
 
 
 def _is_finite(value: float) -> bool:

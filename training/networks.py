@@ -28,7 +28,13 @@ def build_teacher(recipe: Recipe, n_inputs: int) -> Encoder:
             pad_to=r.pad_to,
         )
     lstm = recipe.lstm
-    return ResidualLSTM(n_features=n_inputs, hidden=lstm.hidden, n_layers=lstm.n_layers, dropout=lstm.dropout)
+    return ResidualLSTM(
+        n_features=n_inputs,
+        hidden=lstm.hidden,
+        n_layers=lstm.n_layers,
+        dropout=lstm.dropout,
+        projection=lstm.projection,
+    )
 
 
 def build_student(recipe: Recipe, n_inputs: int, samples: int) -> Encoder:
@@ -39,6 +45,7 @@ def build_student(recipe: Recipe, n_inputs: int, samples: int) -> Encoder:
         return ecg(
             n_leads=n_inputs,
             samples=samples,
+            patch=s.patch,
             n_classes=N_CLASSES,
             dim=s.dim,
             depth=s.depth or ECG_DEPTH,
@@ -58,6 +65,7 @@ def build_student(recipe: Recipe, n_inputs: int, samples: int) -> Encoder:
         mlp_ratio=s.mlp_ratio,
         dropout=s.dropout,
         max_hours=recipe.data.max_hours,
+        embedding_scale=s.embedding_scale,
     )
 
 

@@ -60,22 +60,29 @@ class ResNetRecipe:
 
 @dataclass(frozen=True)
 class LSTMRecipe:
-    """The EHR teacher (science 2)."""
+    """The EHR teacher. ``projection``: a linear map of the rows gives the first layer a residual as well."""
 
     hidden: int = 256
     n_layers: int = 3
     dropout: float = 0.0
+    projection: bool = True
 
 
 @dataclass(frozen=True)
 class StudentRecipe:
-    """The transformer (science 3). ``depth`` 0 means the task's own: 8 blocks for ECG, 3 for EHR."""
+    """The transformer.
+
+    ``depth`` 0 means the task's own: 8 blocks for ECG, 3 for EHR. ``patch``: samples of an ECG patch, 20
+    (100 ms) in the paper. ``embedding_scale``: factor of a stay's embedded rows before positions are added.
+    """
 
     dim: int = 256
     depth: int = 0
     heads: int = 8
     mlp_ratio: float = 4.0
     dropout: float = 0.1
+    patch: int = 20
+    embedding_scale: float = 4.0
     readout: Literal["mean", "cls"] = "mean"
 
 
@@ -98,7 +105,9 @@ class BBMRecipe:
     """Block-by-block matching (science 4).
 
     ``groups``: number of matched groups, 0 for the task's own (4 for ECG, 3 for EHR). ``weight``: lambda.
-    ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``group_weights``: one per group, empty for all 1.
+    ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``groups_per_step``: for how many groups beyond the first
+    a step computes Eq. 2 and 3, drawn at random and weighted so that the expected loss is the same; 0 for all.
+    ``deviation_floor``: least standard deviation of a teacher channel, as a share of its group's median. ``group_weights``: one per group, empty for all 1.
     ``schedule``: ``joint``, ``two_stage`` (matching alone for the first half, then the task alone) or
     ``cosine_to_zero``. ``alpha_kd``: weight of an added response distillation.
     ``pairing``: ``shuffled`` shows the teacher another record of the batch (control). ``teacher``:
@@ -110,6 +119,8 @@ class BBMRecipe:
     w1: float = 1.0
     w2: float = 1.0
     w3: float = 1.0
+    groups_per_step: int = 0
+    deviation_floor: float = 1e-3
     group_weights: tuple[float, ...] = ()
     reduction: Literal["mean", "sum"] = "mean"
     standardise: bool = True
@@ -126,10 +137,15 @@ class BBMRecipe:
 
 @dataclass(frozen=True)
 class AugmentRecipe:
-    """RandAugment for ECG (science 5.2): ``n_ops`` operations of shared ``magnitude`` 0 to 10."""
+    """What training does to ECGs.
+
+    ``n_ops`` RandAugment operations of shared ``magnitude`` 0 to 10. ``shortest_crop``: every batch is cut to
+    a length drawn between this many seconds and ten, at random places; 10 leaves all at ten seconds.
+    """
 
     n_ops: int = 2
     magnitude: float = 3.0
+    shortest_crop: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +155,9 @@ class FitRecipe:
     ``batch_size`` counts ECGs or patients. Warm-up lasts ``min(warmup_epochs, warmup_fraction * all steps)``;
     the cosine ends at ``final_lr`` of the peak. Early stopping after ``patience`` epochs without a better
     selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs
-    that compute in it, otherwise fp32.
+    that compute in it, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is then
+    what is validated and kept; 0 for none. ``select``: what the best epoch is best at on validation: the task's
+    ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch whatever its scores.
     """
 
     batch_size: int = 128
@@ -155,6 +173,8 @@ class FitRecipe:
     clip_norm: float = 1.0
     patience: int = 15
     min_epochs: int = 20
+    ema: float = 0.0
+    select: Literal["official", "auroc", "bce", "last"] = "official"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
 

@@ -27,6 +27,8 @@ RANGES: dict[str, str] = {
     "student.heads": "[1, inf)",
     "student.mlp_ratio": "(0, inf)",
     "student.dropout": "[0, 1)",
+    "student.patch": "[1, 2000]",
+    "student.embedding_scale": "(0, inf)",
     "deit.alpha": "[0, 1]",
     "deit.tau": "(0, inf)",
     "bbm.groups": "[0, inf)",
@@ -34,11 +36,14 @@ RANGES: dict[str, str] = {
     "bbm.w1": "[0, inf)",
     "bbm.w2": "[0, inf)",
     "bbm.w3": "[0, inf)",
+    "bbm.groups_per_step": "[0, inf)",
+    "bbm.deviation_floor": "[0, inf)",
     "bbm.group_weights": "[0, inf)",
     "bbm.standardise_rows": "[1, inf)",
     "bbm.alpha_kd": "[0, inf)",
     "augment.n_ops": "[0, inf)",
     "augment.magnitude": "[0, 10]",
+    "augment.shortest_crop": "[1, 10]",
     "fit.batch_size": "[1, inf)",
     "fit.epochs": "[1, inf)",
     "fit.lr": "(0, inf)",
@@ -52,6 +57,7 @@ RANGES: dict[str, str] = {
     "fit.clip_norm": "(0, inf)",
     "fit.patience": "[1, inf)",
     "fit.min_epochs": "[0, inf)",
+    "fit.ema": "[0, 1)",
 }
 """Interval of each number, in the notation of mathematics."""
 
@@ -80,6 +86,10 @@ def refuse_impossible(table: Mapping[str, Any]) -> None:
         for number in value if isinstance(value, list | tuple) else (value,):
             if not is_within(number, interval):
                 raise RecipeError(f"{dotted}: {number} is not in {interval}")
+    if 2000 % table["student"]["patch"]:
+        raise RecipeError(
+            f"student.patch: ten seconds (2000 samples) do not divide into patches of {table['student']['patch']}"
+        )
     data, student, bbm = table["data"], table["student"], table["bbm"]
     band = data["band"]
     if band and not (len(band) == 2 and 0 < band[0] < band[1] < HIGHEST_BAND_EDGE):

@@ -28,6 +28,7 @@ class EcgDeiT(EcgTransformer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.n_extra += 1
         self.distillation_token = nn.Parameter(torch.empty(1, 1, self.dim))
         self.distillation_position = nn.Parameter(torch.empty(1, 1, self.dim))
         self.distillation_head = nn.Linear(self.dim, self.classifier.out_features)
@@ -46,9 +47,9 @@ class EcgDeiT(EcgTransformer):
         z = self.segment(signal, 0, self.n_units)
         return super().head(z), self.distillation_head(z[:, 0])
 
-    def head(self, z: Tensor) -> Tensor:
+    def head(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
         """Average of both heads' logits."""
-        averaged: Tensor = (super().head(z) + self.distillation_head(z[:, 0])) / 2
+        averaged: Tensor = (super().head(z, valid) + self.distillation_head(z[:, 0])) / 2
         return averaged
 
 
@@ -102,7 +103,8 @@ class StayDeiT(StayTransformer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`StayTransformer.forward_cached`; rows alone are cached: no later token sees a query."""
         hours, where = rows.shape[1], self.positions[position]
-        z, queries = self.embedding(rows) + where, self.distillation_query + where
+        z = self.embedding_scale * self.embedding(rows) + where
+        queries = self.distillation_query + where
         causal = causal_mask(hours, past_k.shape[3] + hours, rows.device)
         others = (1 - torch.eye(hours, device=rows.device)) * MASKED
         seen_by_queries = torch.cat((causal, others), dim=1)

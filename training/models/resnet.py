@@ -9,12 +9,19 @@ from torch import Tensor, nn
 from training.models.encoder import Encoder
 
 
-class SameConv1d(nn.Conv1d):
-    """Convolution whose output has ``ceil(length / stride)`` steps, padded as TensorFlow's "same"."""
+class SameConv(nn.Conv2d):
+    """Convolution over time whose output has ``ceil(length / stride)`` steps, padded as TensorFlow's "same".
+
+    Signals are images of height 1 in the channels-last memory format: on a CPU with AVX2 the backward pass of
+    the full-size teacher takes half the time it takes as a one-dimensional convolution.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(c_in, c_out, (1, kernel), (1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, channels, length)`` to ``(batch, filters, ceil(length / stride))``."""
-        length, kernel, stride = x.shape[-1], self.kernel_size[0], self.stride[0]
+        """``(batch, channels, 1, length)`` to ``(batch, filters, 1, ceil(length / stride))``."""
+        length, kernel, stride = x.shape[-1], self.kernel_size[1], self.stride[1]
         steps = -(-length // stride)
         total = max((steps - 1) * stride + kernel - length, 0)
         return super().forward(F.pad(x, (total // 2, total - total // 2)))
@@ -32,17 +39,17 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.widen = stride, c_out - c_in
-        self.norm1 = nn.BatchNorm1d(c_in) if leading_norm else None
-        self.conv1 = SameConv1d(c_in, c_out, kernel, stride)
-        self.norm2 = nn.BatchNorm1d(c_out)
+        self.norm1 = nn.BatchNorm2d(c_in) if leading_norm else None
+        self.conv1 = SameConv(c_in, c_out, kernel, stride)
+        self.norm2 = nn.BatchNorm2d(c_out)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = SameConv1d(c_out, c_out, kernel)
+        self.conv2 = SameConv(c_out, c_out, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, c_in, length)`` to ``(batch, c_out, ceil(length / stride))``."""
-        shortcut: Tensor = x if self.stride == 1 else F.max_pool1d(x, self.stride, ceil_mode=True)
+        """``(batch, c_in, 1, length)`` to ``(batch, c_out, 1, ceil(length / stride))``."""
+        shortcut: Tensor = x if self.stride == 1 else F.max_pool2d(x, (1, self.stride), ceil_mode=True)
         if self.widen:
-            shortcut = F.pad(shortcut, (0, 0, 0, self.widen))
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.widen))
         y = x if self.norm1 is None else F.relu(self.norm1(x))
         y = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
         summed: Tensor = shortcut + y
@@ -52,7 +59,7 @@ class ResidualBlock(nn.Module):
 class HannunResNet(Encoder):
     """Residual blocks in groups of four, filters doubling with each group.
 
-    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``. Hannun's softmax at every 256th
+    Input ``(batch, leads, samples)`` of any length, output logits ``(batch, classes)``. Hannun's softmax at every 256th
     sample becomes a record-level multi-label output by averaging over time.
 
     Parameters
@@ -79,17 +86,17 @@ class HannunResNet(Encoder):
         super().__init__()
         self.n_units, self.pad_to = n_blocks, pad_to
         self.stem = nn.Sequential(
-            SameConv1d(n_leads, base_filters, kernel), nn.BatchNorm1d(base_filters), nn.ReLU()
+            SameConv(n_leads, base_filters, kernel), nn.BatchNorm2d(base_filters), nn.ReLU()
         )
         width = [base_filters] + [base_filters * 2 ** (i // 4) for i in range(n_blocks)]
         self.blocks = nn.ModuleList(
             ResidualBlock(width[i], width[i + 1], kernel, 1 + i % 2, dropout, leading_norm=i > 0)
             for i in range(n_blocks)
         )
-        self.norm = nn.BatchNorm1d(width[-1])
+        self.norm = nn.BatchNorm2d(width[-1])
         self.classifier = nn.Linear(width[-1], n_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv1d):
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -98,14 +105,18 @@ class HannunResNet(Encoder):
         """See :meth:`Encoder.segment`; the stem belongs to unit 0, the final norm and ReLU to the last."""
         if start == 0:
             missing = self.pad_to - z.shape[-1]
-            z = self.stem(F.pad(z, (missing // 2, missing - missing // 2)) if missing > 0 else z)
+            if missing > 0:
+                z = F.pad(z, (missing // 2, missing - missing // 2))
         else:
             z = z.transpose(1, 2)
+        z = z.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        if start == 0:
+            z = self.stem(z)
         for block in self.blocks[start:stop]:
             z = block(z)
         if stop == self.n_units:
             z = F.relu(self.norm(z))
-        return z.transpose(1, 2)
+        return z.squeeze(2).transpose(1, 2)
 
     def head(self, z: Tensor) -> Tensor:
         """Mean over time, then linear."""
@@ -115,7 +126,7 @@ class HannunResNet(Encoder):
 
 def calibrate_batch_norm(network: nn.Module, batches: list[Tensor]) -> None:
     """Set batch-norm statistics from data, weights untouched (for the control with an untrained teacher)."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -118,12 +118,15 @@ def patchify(signal: Tensor, patch: int) -> Tensor:
 
 
 class EcgTransformer(Encoder):
-    """Vision-transformer on 100 ms patches of a 12-lead ECG.
+    """Vision-transformer on patches of a 12-lead ECG, 100 ms in the paper.
 
-    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``.
+    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``. Signals shorter than ``samples`` but
+    whole patches long are taken as they are. :meth:`masked` takes signals of several lengths in one batch.
 
     Parameters
     ----------
+    samples, patch
+        Longest signal, and samples of a patch.
     readout
         ``"mean"`` averages the patch tokens; ``"cls"`` reads a class token (sensitivity check).
     """
@@ -147,6 +150,7 @@ class EcgTransformer(Encoder):
             raise ValueError(f"{samples} samples do not divide into patches of {patch}")
         self.n_units, self.patch, self.dim = depth, patch, dim
         self.n_tokens = samples // patch
+        self.n_extra = 1 if readout == "cls" else 0
         self.embedding = nn.Linear(n_leads * patch, dim)
         self.position = nn.Parameter(torch.empty(1, self.n_tokens, dim))
         self.class_token = nn.Parameter(torch.empty(1, 1, dim)) if readout == "cls" else None
@@ -160,7 +164,8 @@ class EcgTransformer(Encoder):
 
     def embed(self, signal: Tensor) -> Tensor:
         """Tokens with positions, the class token (if any) directly before the patch tokens."""
-        z: Tensor = self.embedding(patchify(signal, self.patch)) + self.position
+        patches = patchify(signal, self.patch)
+        z: Tensor = self.embedding(patches) + self.position[:, : patches.shape[1]]
         if self.class_token is not None:
             z = torch.cat((self.class_token.expand(z.shape[0], -1, -1), z), dim=1)
         return z
@@ -174,15 +179,47 @@ class EcgTransformer(Encoder):
         normed: Tensor = self.norm(z) if stop == self.n_units else z
         return normed
 
-    def head(self, z: Tensor) -> Tensor:
-        """Linear on the mean of the patch tokens, or on the class token."""
-        pooled = self.matched_tokens(z).mean(dim=1) if self.class_token is None else z[:, -self.n_tokens - 1]
-        logits: Tensor = self.classifier(pooled)
+    def pooled(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
+        """What the classifier reads: the mean of the (valid) patch tokens or the class token, ``(batch, dim)``."""
+        if self.class_token is not None:
+            return z[:, self.n_extra - 1]
+        tokens = self.matched_tokens(z)
+        if valid is None:
+            return tokens.mean(dim=1)
+        weights = valid.unsqueeze(-1)
+        return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def head(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Linear on :meth:`pooled`."""
+        logits: Tensor = self.classifier(self.pooled(z, valid))
         return logits
+
+    def masked(self, signal: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Score signals of which only some patches exist.
+
+        Parameters
+        ----------
+        signal
+            ``(batch, leads, samples)``; what lies in a patch that does not exist has no influence.
+        valid
+            ``(batch, patches)``, 1 where a patch exists, otherwise 0.
+
+        Returns
+        -------
+        logits ``(batch, classes)``, and what the classifier reads, ``(batch, dim)``. Both equal those of the
+        signal cut to its patches.
+        """
+        z = self.embed(signal * valid.repeat_interleave(self.patch, dim=1).unsqueeze(1))
+        extra = torch.ones_like(valid[:, :1]).expand(-1, self.n_extra)
+        mask = ((1 - torch.cat((extra, valid), dim=1)) * MASKED)[:, None, None, :]
+        for block in self.blocks:
+            z = block(z, mask)
+        z = self.norm(z)
+        return self.head(z, valid), self.pooled(z, valid)
 
     def matched_tokens(self, z: Tensor) -> Tensor:
         """``z`` without class or distillation tokens."""
-        return z[:, z.shape[1] - self.n_tokens :]
+        return z[:, self.n_extra :]
 
 
 def sinusoidal_positions(length: int, dim: int) -> Tensor:
@@ -200,6 +237,12 @@ class StayTransformer(Encoder):
 
     Input ``(batch, hours, features)``, output logits ``(batch, hours)``. Batches are padded on the right:
     padded rows lie in every valid row's future, so no padding mask is needed.
+
+    Parameters
+    ----------
+    embedding_scale
+        Factor of the embedded rows before positions are added (Vaswani et al. multiply by the root of the
+        width). Without it rows start at an rms of 0.20 under positions of 0.71.
     """
 
     positions: Tensor
@@ -214,8 +257,10 @@ class StayTransformer(Encoder):
         mlp_ratio: float = 4.0,
         dropout: float = 0.1,
         max_hours: int = 336,
+        embedding_scale: float = 4.0,
     ) -> None:
         super().__init__()
+        self.embedding_scale = embedding_scale
         self.n_units, self.dim, self.n_heads, self.max_hours = depth, dim, heads, max_hours
         self.embedding = nn.Linear(n_features, dim)
         self.register_buffer("positions", sinusoidal_positions(max_hours, dim), persistent=False)
@@ -226,7 +271,7 @@ class StayTransformer(Encoder):
 
     def embed(self, rows: Tensor) -> Tensor:
         """Tokens ``(batch, hours, dim)`` with the position of their row."""
-        embedded: Tensor = self.embedding(rows) + self.positions[: rows.shape[1]]
+        embedded: Tensor = self.embedding_scale * self.embedding(rows) + self.positions[: rows.shape[1]]
         return embedded
 
     def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
@@ -262,7 +307,7 @@ class StayTransformer(Encoder):
         -------
         logits ``(batch, hours)``, and keys and values with the new rows appended.
         """
-        z = self.embedding(rows) + self.positions[position]
+        z = self.embedding_scale * self.embedding(rows) + self.positions[position]
         mask = causal_mask(rows.shape[1], past_k.shape[3] + rows.shape[1], rows.device)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
