@@ -95,13 +95,15 @@ def test_shapes_of_the_full_size_maps() -> None:
         ((100, 256), (32, 128)),
         ((100, 256), (8, 256)),
     ]
-    maps = [(Transformation(f, g), Transformation(g, f)) for f, g in shapes]
+    maps = [
+        (Transformation(f[1], g[1], resizes=True), Transformation(g[1], f[1], resizes=True)) for f, g in shapes
+    ]
     assert [tuple(a.weight.shape) for a, _ in maps] == [(256, 32), (256, 64), (256, 128), (256, 256)]
     assert [tuple(b.weight.shape) for _, b in maps] == [(32, 256), (64, 256), (128, 256), (256, 256)]
     assert sum(p.numel() for pair in maps for h in pair for p in h.parameters()) == 245_760
     for (f, g), (to_teacher, to_student) in zip(shapes, maps, strict=True):
-        assert to_teacher(torch.randn(2, *f)).shape == (2, *g)
-        assert to_student(torch.randn(2, *g)).shape == (2, *f)
+        assert to_teacher(torch.randn(2, *f), g[0]).shape == (2, *g)
+        assert to_student(torch.randn(2, *g), f[0]).shape == (2, *f)
 
 
 def test_the_first_group_has_equal_second_and_third_terms() -> None:
@@ -137,11 +139,13 @@ def equation_terms(model: BlockMatching, x: Tensor, n: int) -> tuple[Tensor, Ten
         return (teacher.segment(z, stops_g[i - 1], stops_g[i]) - mean) / deviation
 
     def fg(i: int, z: Tensor) -> Tensor:
-        return z if i == 0 else model.to_teacher[i - 1](z)
+        return z if i == 0 else model.to_teacher[i - 1](z, times[i - 1][1])
 
     def gf(i: int, z: Tensor) -> Tensor:
-        return z if i == 0 else model.to_student[i - 1](z)
+        return z if i == 0 else model.to_student[i - 1](z, times[i - 1][0])
 
+    pairs = zip(student.boundary_features(x, model.stops), model.teacher.features(x)[0], strict=True)
+    times = [(of_student.shape[1], of_teacher.shape[1]) for of_student, of_teacher in pairs]
     z_f, z_g = x, x
     for i in range(1, n):
         z_f, z_g = f(i, z_f), g(i, z_g)
@@ -189,7 +193,7 @@ def test_standardised_features_have_mean_zero_and_deviation_one() -> None:
 
 def test_statistics_over_batches_equal_numpys_and_are_floored() -> None:
     torch.manual_seed(0)
-    teacher = ResidualLSTM(n_features=5, hidden=12)
+    teacher = ResidualLSTM(n_features=5, hidden=12, projection=False)
     with torch.no_grad():
         gates = teacher.layers[0].weight_ih_l0, teacher.layers[0].weight_hh_l0, teacher.layers[0].bias_ih_l0
         for parameter in gates:
@@ -332,7 +336,7 @@ def test_masked_terms_are_means_over_valid_rows() -> None:
     terms = model(x, mask)
     z_g = model.teacher.features(x)[0][0]
     z_f = model.student.segment(x, 0, 1)
-    error = (model.to_teacher[0](z_f) - z_g).square()
+    error = (model.to_teacher[0](z_f, z_f.shape[1]) - z_g).square()
     expected = sum(error[i, : int(mask[i].sum())].sum() for i in range(3)) / (mask.sum() * 12)
     torch.testing.assert_close(terms.l3[0], expected)
 
@@ -398,13 +402,13 @@ def test_area_reads_every_token_and_plain_interpolation_only_sixteen() -> None:
 @pytest.mark.parametrize(("source", "target"), [((100, 6), (8, 9)), ((8, 9), (100, 6)), ((9, 4), (9, 5))])
 def test_resize_and_projection_commute(source: tuple[int, int], target: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    h = Transformation(source, target)
+    h = Transformation(source[1], target[1], resizes=source[0] != target[0])
     z = torch.randn(2, *source)
-    resize = torch.eye(target[0]) if h.resize is None else h.resize
+    resize = resize_matrix(source[0], target[0])
     for expected in ((resize @ z) @ h.weight, resize @ (z @ h.weight)):
-        torch.testing.assert_close(h(z), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(h(z, target[0]), expected, atol=1e-5, rtol=1e-5)
     assert h.bias is None
-    torch.testing.assert_close(h(z + z), 2 * h(z), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(h(z + z, target[0]), 2 * h(z, target[0]), atol=1e-5, rtol=1e-5)
 
 
 def test_bias_of_the_maps_is_an_option() -> None:
@@ -432,7 +436,7 @@ def test_layer_normalised_first_term_does_not_see_the_scale_of_the_features() ->
     model, x = ecg(replace(RECIPE, l1_norm="layernorm"))
     z_f = model.student.boundary_features(x, model.stops)
     seen = model.teacher.features(x)[0][0]
-    expected = (F.layer_norm(z_f[0], (16,)) - model.to_student[0](seen)).square().mean()
+    expected = (F.layer_norm(z_f[0], (16,)) - model.to_student[0](seen, z_f[0].shape[1])).square().mean()
     torch.testing.assert_close(model(x).l1[0], expected)
 
 
@@ -474,3 +478,43 @@ def test_grouping_changes_the_loss_and_not_the_networks(n: int) -> None:
     assert sum(p.numel() for p in model.student.parameters()) == sum(
         p.numel() for p in full.student.parameters()
     )
+
+
+def test_drawn_groups_leave_the_expected_loss_as_it_is() -> None:
+    model, x = ecg()
+    sampled, _ = ecg(replace(RECIPE, groups_per_step=1))
+    sampled.load_state_dict(model.state_dict())
+    torch.manual_seed(1)
+    whole = model(x)
+    totals = []
+    for _ in range(60):
+        terms = sampled(x)
+        later = [n for n in range(1, 4) if float(terms.l1[n].detach())]
+        assert len(later) == 1
+        n = later[0]
+        torch.testing.assert_close(terms.l1[n], 3 * whole.l1[n])
+        torch.testing.assert_close(terms.l2[n], 3 * whole.l2[n])
+        torch.testing.assert_close(terms.l3, whole.l3)
+        totals.append(float(terms.total(RECIPE).detach()))
+    assert len(set(totals)) == 3
+    seen = sorted(set(totals))
+    assert sum(seen) / 3 == pytest.approx(float(whole.total(RECIPE).detach()), rel=1e-5)
+    assert not sampled.eval()(x).l1[1].detach().eq(0)
+
+
+def test_crops_are_matched_without_padding() -> None:
+    model, x = ecg()
+    cut = x[..., :260]
+    terms = model(cut)
+    assert [z.shape[1] for z in terms.student_features] == [13] * 4
+    for n in range(1, 5):
+        for found, expected in zip(
+            (terms.l1[n - 1], terms.l2[n - 1], terms.l3[n - 1]), equation_terms(model, cut, n), strict=True
+        ):
+            torch.testing.assert_close(found, expected)
+
+
+def test_floor_of_the_deviations_is_a_share_of_the_groups_median() -> None:
+    teacher, x = ResidualLSTM(n_features=5, hidden=12), torch.randn(4, 9, 5)
+    (_, loose), (_, tight) = (channel_statistics(teacher, (3,), [(x, None)], floor)[0] for floor in (1e-3, 1.0))
+    torch.testing.assert_close(tight, loose.clamp(min=float(loose.median())))

@@ -16,7 +16,7 @@ from training.ecg_source import EcgSource
 from training.recipe import AugmentRecipe, DataRecipe
 from training.run import open_source
 
-CALM = {"n_ops": 0}
+CALM = {"n_ops": 0, "shortest_crop": 10}
 
 
 def source(cache: Path, **sections: dict[str, object]) -> EcgSource:
@@ -76,9 +76,8 @@ def test_plain_windows_are_those_of_scoring(ecgs: Path) -> None:
             signal = data.signals[item] / 1000.0
             standard = StandardEcg(np.vstack([signal] * 4), (), (), ())
             expected = windows(standard, data.constants, crop="centre")[0, :3]
-            np.testing.assert_allclose(window.numpy(), expected, atol=1e-6)
-            if signal.shape[1] < 2000:
-                assert not window[:, signal.shape[1] :].any()
+            assert window.shape[1] == min(signal.shape[1], 2000)
+            np.testing.assert_allclose(window.numpy(), expected[:, : window.shape[1]], atol=1e-6)
 
 
 def test_without_augmentation_long_records_are_cropped_at_random(ecgs: Path) -> None:
@@ -95,8 +94,8 @@ def test_without_augmentation_long_records_are_cropped_at_random(ecgs: Path) -> 
 
 
 def test_a_record_looks_the_same_whatever_batch_it_is_in(ecgs: Path) -> None:
-    data = source(ecgs, augment={"n_ops": 2, "magnitude": 8})
-    items = data.items("train")[:6]
+    data = source(ecgs, augment={"n_ops": 2, "magnitude": 8, "shortest_crop": 10})
+    items = np.array([i for i in data.items("train") if data.signals[i].shape[1] >= 2000])[:6]
     whole = data.training_batch(3, 5, items)
     for share in (slice(0, None, 2), slice(1, None, 2), slice(5, 6)):
         part = data.training_batch(3, 5, items[share])
@@ -106,8 +105,22 @@ def test_a_record_looks_the_same_whatever_batch_it_is_in(ecgs: Path) -> None:
     assert not torch.equal(other.inputs, whole.inputs)
 
 
+def test_crops_are_whole_patches_between_the_shortest_and_ten_seconds(ecgs: Path) -> None:
+    data = source(ecgs, student={"patch": 40}, augment={"n_ops": 2, "magnitude": 8, "shortest_crop": 5})
+    long = np.array([i for i in data.items("train") if data.signals[i].shape[1] >= 2000])
+    lengths = {
+        data.training_batch(0, epoch, long[i : i + 4]).inputs.shape[2] for epoch in range(30) for i in range(2)
+    }
+    assert all(length % 40 == 0 and 960 <= length <= 2000 for length in lengths)
+    assert len(lengths) > 10
+    short = next(i for i in range(60) if data.signals[i].shape[1] < 2000)
+    mixed = np.array([*long[:3], short])
+    assert max(data.training_batch(0, e, mixed).inputs.shape[2] for e in range(20)) <= 1480
+
+
 def test_augmentation_is_the_recipes(ecgs: Path) -> None:
-    calm, wild = source(ecgs, augment=CALM), source(ecgs, augment={"n_ops": 2, "magnitude": 8})
+    calm = source(ecgs, augment=CALM)
+    wild = source(ecgs, augment={"n_ops": 2, "magnitude": 8, "shortest_crop": 10})
     item = next(i for i in calm.items("train") if calm.signals[i].shape[1] == 2000)
     plain = calm.training_batch(0, 0, np.array([item])).inputs[0].numpy()
     rng = np.random.default_rng((0, 0, int(item)))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from training.models.resnet import HannunResNet, ResidualBlock, SameConv1d, calibrate_batch_norm
+from training.models.resnet import HannunResNet, ResidualBlock, SameConv, calibrate_batch_norm
 
 
 def count(module: nn.Module) -> int:
@@ -75,22 +75,23 @@ def same_convolution(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride
 @given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 3))
 def test_same_padding_equals_tensorflows_definition(length: int, kernel: int, stride: int) -> None:
     torch.manual_seed(length)
-    convolution = SameConv1d(2, 3, kernel, stride)
+    convolution = SameConv(2, 3, kernel, stride)
     x = torch.randn(1, 2, length)
     expected = same_convolution(
-        x[0].numpy(), *(p.detach().numpy() for p in (convolution.weight, convolution.bias)), stride
+        x[0].numpy(), convolution.weight[:, :, 0].detach().numpy(), convolution.bias.detach().numpy(), stride
     )
-    np.testing.assert_allclose(convolution(x)[0].detach().numpy(), expected, atol=1e-5)
+    found = convolution(x.unsqueeze(2))[0, :, 0].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_stride_one_pads_seven_left_and_eight_right() -> None:
-    convolution = SameConv1d(1, 1, 16)
+    convolution = SameConv(1, 1, 16)
     with torch.no_grad():
         convolution.weight.zero_()
         convolution.bias.zero_()
-        convolution.weight[0, 0, 0] = 1
-    x = torch.arange(1.0, 21.0).view(1, 1, 20)
-    assert torch.equal(convolution(x)[0, 0], torch.cat((torch.zeros(7), x[0, 0, :13])))
+        convolution.weight[0, 0, 0, 0] = 1
+    x = torch.arange(1.0, 21.0).view(1, 1, 1, 20)
+    assert torch.equal(convolution(x)[0, 0, 0], torch.cat((torch.zeros(7), x[0, 0, 0, :13])))
 
 
 @pytest.mark.parametrize("length", [124, 125, 63])
@@ -100,7 +101,7 @@ def test_pool_and_convolution_agree_at_odd_lengths(length: int) -> None:
         nn.init.zeros_(convolution.weight)
         nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
     x = torch.randn(2, 4, length)
-    out = block(x)
+    out = block(x.unsqueeze(2)).squeeze(2)
     assert out.shape == (2, 8, -(-length // 2))
     pairs = F.pad(x, (0, length % 2), value=-torch.inf).unfold(2, 2, 2).amax(dim=3)
     assert torch.equal(out[:, :4], pairs)
@@ -131,8 +132,8 @@ def test_batch_norms_take_their_statistics_from_data_alone() -> None:
     calibrate_batch_norm(network, batches)
     assert all(torch.equal(v, weights[k]) for k, v in network.named_parameters())
     stem_norm = network.stem[1]
-    assert isinstance(stem_norm, nn.BatchNorm1d)
+    assert isinstance(stem_norm, nn.BatchNorm2d)
     assert stem_norm.running_mean is not None
-    seen = torch.cat([network.stem[0](b) for b in batches])
-    torch.testing.assert_close(stem_norm.running_mean, seen.mean(dim=(0, 2)), atol=1e-4, rtol=1e-4)
+    seen = torch.cat([network.stem[0](b.unsqueeze(2)) for b in batches])
+    torch.testing.assert_close(stem_norm.running_mean, seen.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-4)
     assert stem_norm.momentum == 0.1

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from training.models.deit import EcgDeiT
 from training.models.transformer import (
     Attention,
     Block,
@@ -230,3 +231,21 @@ def test_scoring_with_a_cache_equals_scoring_at_once_for_every_cut(pieces: list[
 def test_causal_mask_shows_the_last_query_everything() -> None:
     mask = causal_mask(2, 5, torch.device("cpu"))
     assert (mask == 0).tolist() == [[True, True, True, True, False], [True] * 5]
+
+
+@pytest.mark.parametrize("readout", ["mean", "cls"])
+@pytest.mark.parametrize("student", [EcgTransformer, EcgDeiT])
+def test_a_crop_scored_alone_equals_the_padded_batch(student: type[EcgTransformer], readout: str) -> None:
+    torch.manual_seed(0)
+    network = student(n_leads=3, samples=400, patch=40, dim=16, heads=2, depth=2, readout=readout).eval()
+    lengths = (400, 280, 200)
+    signal = torch.randn(3, 3, 400)
+    valid = torch.zeros(3, 10)
+    for i, length in enumerate(lengths):
+        valid[i, : length // 40] = 1
+        signal[i, :, length:] = 1e4
+    logits, pooled = network.masked(signal, valid)
+    assert pooled.shape == (3, 16)
+    for i, length in enumerate(lengths):
+        alone = network(signal[i : i + 1, :, :length])
+        torch.testing.assert_close(logits[i : i + 1], alone, rtol=1e-5, atol=1e-6)

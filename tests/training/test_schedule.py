@@ -84,7 +84,7 @@ def test_biases_and_norms_of_teachers_do_not_decay() -> None:
         assert "norm" in name or name.endswith("bias") or name.startswith("model.stem.1")
     lstm = Supervised(ResidualLSTM(n_features=4, hidden=8))
     assert all(".bias" in name for name in undecayed_names(lstm))
-    assert len(undecayed_names(lstm)) == 3 * 2 + 1
+    assert len(undecayed_names(lstm)) == 3 * 2 + 2
 
 
 def test_maps_do_not_decay_and_the_teacher_is_not_trained() -> None:
