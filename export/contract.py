@@ -28,6 +28,7 @@ _TENSORS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("window of 10 s", f"lead: {', '.join(LEADS)}", "sample at 200 Hz"),
     ),
     "logits": ("log odds before calibration", ("window of 10 s", "class, in the order of 'classes'")),
+    "features": ("what the classifier reads", ("window of 10 s", "feature")),
     "rows": (
         "features as made by the preprocessing",
         ("stay", "hour, padded at the end", "feature, in the order of 'feature_names'"),

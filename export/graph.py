@@ -3,10 +3,15 @@
 ============ =============================================================== ==========================
 network      inputs                                                          outputs
 ============ =============================================================== ==========================
-ECG          ``signal (batch, leads, samples)``                              ``logits (batch, classes)``
+ECG          ``signal (batch, leads, samples)``                              ``logits (batch, classes)``,
+                                                                             ``features (batch, dim)``
 stay         ``rows (batch, hours, features)``, ``position (batch, hours)``, ``logit (batch, hours)``,
              ``past_k``, ``past_v (blocks, batch, heads, past, width)``      ``present_k``, ``present_v``
 ============ =============================================================== ==========================
+
+In the signal of an ECG transformer a NaN marks samples that were not recorded: the graph masks their patches
+in attention and pooling, so that a short recording is scored as if it were alone. ``features`` is what the
+classifier reads. A CNN has the output ``logits`` alone and knows no NaN.
 
 ``batch``, ``hours`` and ``past`` are dynamic, ``past`` may be 0. Sigmoid, calibration and thresholds are data
 of the bundle and stay outside; the maps of block-by-block matching exist in training only.
@@ -57,6 +62,17 @@ class _CachedScoring(nn.Module):
         return self.network.forward_cached(rows, position, past_k, past_v)
 
 
+class _MaskedScoring(nn.Module):
+    """An ECG transformer seen as its scoring of signals with missing ends."""
+
+    def __init__(self, network: EcgTransformer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, signal: Tensor) -> Any:
+        return self.network.masked(signal)
+
+
 def graph_of(
     network: Encoder, n_inputs: int, samples: int, metadata: Mapping[str, str], opset: int = OPSET
 ) -> onnx.ModelProto:
@@ -99,9 +115,12 @@ def graph_of(
     return model
 
 
-def _ecg_graph(network: Encoder, leads: int, samples: int, opset: int) -> onnx.ModelProto:
+def _ecg_graph(network: nn.Module, leads: int, samples: int, opset: int) -> onnx.ModelProto:
     example = torch.zeros(2, leads, samples)
-    return _traced(network, (example,), ["signal"], ["logits"], ({0: "batch"},), opset)
+    outputs = ["logits"]
+    if isinstance(network, EcgTransformer):
+        network, outputs = _MaskedScoring(network).eval(), ["logits", "features"]
+    return _traced(network, (example,), ["signal"], outputs, ({0: "batch"},), opset)
 
 
 def _stay_graph(network: StayTransformer, features: int, opset: int) -> onnx.ModelProto:

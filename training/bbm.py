@@ -202,8 +202,8 @@ class BlockMatching(nn.Module):
         Pairs (teacher unit, student unit) after which features are matched, ascending; the last pair is the
         end of both encoders.
     shapes
-        For each group the ``(time, depth)`` of the student's and of the teacher's features for one input; time
-        is resized where the two differ.
+        For each group the ``(time, depth)`` of the student's and of the teacher's features for one input;
+        time is resized where the two differ.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ class EcgSource(Source):
         return self._batch(items, windows)
 
     def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
-        """See :meth:`Source.plain`; the centre of longer records, shorter ones among others of their length."""
+        """See :meth:`Source.plain`; the centre of longer records, shorter ones by length."""
         lengths = np.array([self._whole_patches(self.signals[i].shape[1]) for i in items])
         for length in np.unique(lengths):
             alike = items[lengths == length]

@@ -102,12 +102,13 @@ class DeiTRecipe:
 
 @dataclass(frozen=True)
 class BBMRecipe:
-    """Block-by-block matching (science 4).
+    """Block-by-block matching.
 
     ``groups``: number of matched groups, 0 for the task's own (4 for ECG, 3 for EHR). ``weight``: lambda.
-    ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``groups_per_step``: for how many groups beyond the first
-    a step computes Eq. 2 and 3, drawn at random and weighted so that the expected loss is the same; 0 for all.
-    ``deviation_floor``: least standard deviation of a teacher channel, as a share of its group's median. ``group_weights``: one per group, empty for all 1.
+    ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``groups_per_step``: for how many groups beyond the
+    first a step computes Eq. 2 and 3, drawn at random and weighted so that the expected loss is the same;
+    0 for all. ``deviation_floor``: least standard deviation of a teacher channel, as a share of its group's
+    median. ``group_weights``: one per group, empty for all 1.
     ``schedule``: ``joint``, ``two_stage`` (matching alone for the first half, then the task alone) or
     ``cosine_to_zero``. ``alpha_kd``: weight of an added response distillation.
     ``pairing``: ``shuffled`` shows the teacher another record of the batch (control). ``teacher``:
@@ -155,9 +156,9 @@ class FitRecipe:
     ``batch_size`` counts ECGs or patients. Warm-up lasts ``min(warmup_epochs, warmup_fraction * all steps)``;
     the cosine ends at ``final_lr`` of the peak. Early stopping after ``patience`` epochs without a better
     selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs
-    that compute in it, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is then
-    what is validated and kept; 0 for none. ``select``: what the best epoch is best at on validation: the task's
-    ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch whatever its scores.
+    that compute in it, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is
+    then what is validated and kept; 0 for none. ``select``: what the best epoch is best at on validation: the
+    task's ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch whatever its scores.
     """
 
     batch_size: int = 128

@@ -87,9 +87,7 @@ def refuse_impossible(table: Mapping[str, Any]) -> None:
             if not is_within(number, interval):
                 raise RecipeError(f"{dotted}: {number} is not in {interval}")
     if 2000 % table["student"]["patch"]:
-        raise RecipeError(
-            f"student.patch: ten seconds (2000 samples) do not divide into patches of {table['student']['patch']}"
-        )
+        raise RecipeError(f"student.patch: {table['student']['patch']} does not divide 2000 samples (10 s)")
     data, student, bbm = table["data"], table["student"], table["bbm"]
     band = data["band"]
     if band and not (len(band) == 2 and 0 < band[0] < band[1] < HIGHEST_BAND_EDGE):

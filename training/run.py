@@ -38,9 +38,7 @@ def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -
     split = split or default_split(cache)
     if recipe.task == "sepsis":
         return StaySource(cache, split, recipe.data, recipe.fit.batch_size)
-    return EcgSource(
-        cache, split, recipe.data, recipe.augment, recipe.fit.batch_size, recipe.student.patch
-    )
+    return EcgSource(cache, split, recipe.data, recipe.augment, recipe.fit.batch_size, recipe.student.patch)
 
 
 def train(

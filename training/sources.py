@@ -90,7 +90,7 @@ class Source(ABC):
 
     @abstractmethod
     def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
-        """Metrics of a part, ``auroc``, ``auprc`` and ``bce`` among them; ``selection`` is the official one."""
+        """Metrics of a part, among them ``auroc``, ``bce`` and, as ``selection``, the official one."""
 
     @abstractmethod
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

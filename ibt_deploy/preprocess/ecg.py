@@ -1,6 +1,6 @@
 """From a recording to what the ECG models read: 12 leads at 200 Hz in windows of 10 s.
 
-Version 1.0.0, in this order:
+In this order:
 
 1. the 12 standard leads are found by name; a doubled one is refused, others are left out;
 2. samples beyond 20 mV count as invalid like those that are NaN; more than 20 % of them is refused;
@@ -10,7 +10,8 @@ Version 1.0.0, in this order:
 6. the whole record is resampled to 200 Hz, and only then
 7. band-passed if the model asks for it, cut into windows, divided by one constant and clipped.
 
-Steps 1 to 6 are :func:`standardise`, the same for every model; step 7 is :func:`windows`.
+Steps 1 to 6 are :func:`standardise`, the same for every model; step 7 is :func:`windows`. In version 1.1.0
+the end of a window that was not recorded is NaN, which the graph masks; in version 1.0.0 windows are always full.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ from ibt_deploy.records import Notice, Recording
 FloatArray = npt.NDArray[np.float64]
 
 NAME = "ecg"
-VERSION = "1.0.0"
+VERSION, MASKED_VERSION = "1.0.0", "1.1.0"
 SAMPLING_RATE = 200
 MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 50, 10_000
 MIN_SECONDS = 5.0
+FILLED_SAMPLES = 20
+"""A window that lacks no more than these (0.1 s) is filled with zeros where a model needs it full."""
 GAP_SECONDS = 0.2
 
 
@@ -58,6 +61,8 @@ class EcgPreprocessing:
         Hz, and samples per window.
     name, version
         Which preprocessing this is.
+    shortest_seconds
+        Of version 1.1.0: the shortest recording that the model scores; None in version 1.0.0.
     """
 
     scale: float
@@ -68,12 +73,14 @@ class EcgPreprocessing:
     length: int = 2000
     name: str = NAME
     version: str = VERSION
+    shortest_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.name, self.version) != (NAME, VERSION):
-            raise BundleError(
-                f"needs preprocessing {self.name} {self.version}; this ibt has {NAME} {VERSION}; update ibt"
-            )
+        _refuse_unknown(self.name, self.version)
+        if (self.shortest_seconds is not None) != (self.version == MASKED_VERSION) or not (
+            self.shortest_seconds is None or 0 < self.shortest_seconds <= self.length / self.sampling_rate
+        ):
+            raise BundleError(f"impossible shortest_seconds {self.shortest_seconds} of ECG preprocessing")
         if self.sampling_rate != SAMPLING_RATE or self.length <= 0 or not (self.scale > 0 and self.clip > 0):
             raise BundleError("impossible constants of ECG preprocessing")
         if self.band is not None and not (
@@ -85,21 +92,34 @@ class EcgPreprocessing:
         """The constants as JSON holds them."""
         constants = asdict(self)
         constants["band"] = None if self.band is None else list(self.band)
+        if self.shortest_seconds is None:
+            del constants["shortest_seconds"]
         return constants
+
+    @property
+    def shortest(self) -> int:
+        """Samples that a recording needs at least."""
+        if self.shortest_seconds is None:
+            return self.length - FILLED_SAMPLES
+        return math.ceil(self.shortest_seconds * self.sampling_rate)
 
     @classmethod
     def from_dict(cls, constants: Mapping[str, Any]) -> EcgPreprocessing:
         """Constants as :meth:`to_dict` wrote them; BundleError where this version cannot honour them."""
-        identity = (constants.get("name"), constants.get("version"))
-        if identity != (NAME, VERSION):
-            raise BundleError(
-                f"needs preprocessing {identity[0]} {identity[1]}; this ibt has {NAME} {VERSION}; update ibt"
-            )
+        _refuse_unknown(constants.get("name"), constants.get("version"))
         try:
             band = constants["band"]
             return cls(**{**constants, "band": None if band is None else (float(band[0]), float(band[1]))})
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise BundleError(f"malformed constants of ECG preprocessing: {error}") from error
+
+
+def _refuse_unknown(name: Any, version: Any) -> None:
+    if name != NAME or version not in (VERSION, MASKED_VERSION):
+        raise BundleError(
+            f"needs preprocessing {name} {version}; this ibt has {NAME} {VERSION} and {MASKED_VERSION}; "
+            "update ibt"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +201,23 @@ def window_spans(n: int, length: int, crop: Literal["all", "centre"] = "all") ->
 def windows(
     standard: StandardEcg, constants: EcgPreprocessing, *, crop: Literal["all", "centre"] = "all"
 ) -> npt.NDArray[np.float32]:
-    """What the model reads, shape ``(windows, 12, length)``; a short record is followed by zeros."""
+    """What the model reads, shape ``(windows, 12, length)``; NaN where a short record has ended.
+
+    Raises
+    ------
+    TooShort
+        Where the model was not made for a record of this length.
+    """
+    samples = standard.signal.shape[1]
+    if samples < constants.shortest:
+        raise TooShort(
+            f"{samples / constants.sampling_rate:.1f} s of signal; "
+            f"this model needs {constants.shortest / constants.sampling_rate:g} s"
+        )
     signal = filtered(standard.signal, constants)
-    spans = window_spans(signal.shape[1], constants.length, crop)
-    out = np.zeros((len(spans), len(LEADS), constants.length), dtype=np.float32)
+    spans = window_spans(samples, constants.length, crop)
+    end = 0.0 if constants.shortest_seconds is None else np.nan
+    out = np.full((len(spans), len(LEADS), constants.length), end, dtype=np.float32)
     for window, (start, stop) in zip(out, spans, strict=True):
         window[:, : stop - start] = scaled(signal[:, start:stop], constants)
     return out

@@ -10,8 +10,15 @@ import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.predictions import ArrhythmiaPrediction, Floats
-from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, standardise, window_spans, windows
-from ibt_deploy.records import Recording
+from ibt_deploy.preprocess.ecg import (
+    FILLED_SAMPLES,
+    EcgPreprocessing,
+    StandardEcg,
+    standardise,
+    window_spans,
+    windows,
+)
+from ibt_deploy.records import Notice, Recording
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.thresholds import decisions
 
@@ -88,7 +95,7 @@ class EcgScorer:
                 *standard.changes,
                 *window_changes(spans, samples, self._constants),
             ),
-            warnings=standard.warnings,
+            warnings=(*standard.warnings, *self._short_recording(samples)),
             model=self._model,
             classes=self._bundle.classes,
             probabilities=probabilities,
@@ -97,6 +104,18 @@ class EcgScorer:
             windows=per_window,
             window_starts=starts,
         )
+
+    def _short_recording(self, samples: int) -> tuple[Notice, ...]:
+        """A warning for less than a whole window, with what validation says about such a length."""
+        if samples >= self._constants.length - FILLED_SAMPLES:
+            return ()
+        seconds = samples / self._constants.sampling_rate
+        sentence = f"{seconds:.1f} s of signal; the model was mostly trained and evaluated on 10 s"
+        curve = self._bundle.contract.get("short_recordings")
+        if curve:
+            agreement = float(np.interp(seconds, curve["seconds"], curve["agreement"]))
+            sentence += f"; of recordings cut to this length {agreement:.0%} kept every finding"
+        return (Notice("short_recording", sentence),)
 
 
 def window_changes(
@@ -117,7 +136,7 @@ def window_changes(
     changes = []
     if constants.band is not None:
         changes.append(f"band-passed from {constants.band[0]:g} to {constants.band[1]:g} Hz")
-    if samples < constants.length:
+    if samples < constants.length and constants.shortest_seconds is None:
         changes.append(
             f"{samples / constants.sampling_rate:g} s of signal followed by zeros up to {seconds:g} s"
         )

@@ -96,7 +96,8 @@ def test_shapes_of_the_full_size_maps() -> None:
         ((100, 256), (8, 256)),
     ]
     maps = [
-        (Transformation(f[1], g[1], resizes=True), Transformation(g[1], f[1], resizes=True)) for f, g in shapes
+        (Transformation(f[1], g[1], resizes=True), Transformation(g[1], f[1], resizes=True))
+        for f, g in shapes
     ]
     assert [tuple(a.weight.shape) for a, _ in maps] == [(256, 32), (256, 64), (256, 128), (256, 256)]
     assert [tuple(b.weight.shape) for _, b in maps] == [(32, 256), (64, 256), (128, 256), (256, 256)]
@@ -516,5 +517,7 @@ def test_crops_are_matched_without_padding() -> None:
 
 def test_floor_of_the_deviations_is_a_share_of_the_groups_median() -> None:
     teacher, x = ResidualLSTM(n_features=5, hidden=12), torch.randn(4, 9, 5)
-    (_, loose), (_, tight) = (channel_statistics(teacher, (3,), [(x, None)], floor)[0] for floor in (1e-3, 1.0))
+    (_, loose), (_, tight) = (
+        channel_statistics(teacher, (3,), [(x, None)], floor)[0] for floor in (1e-3, 1.0)
+    )
     torch.testing.assert_close(tight, loose.clamp(min=float(loose.median())))

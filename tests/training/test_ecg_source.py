@@ -109,7 +109,9 @@ def test_crops_are_whole_patches_between_the_shortest_and_ten_seconds(ecgs: Path
     data = source(ecgs, student={"patch": 40}, augment={"n_ops": 2, "magnitude": 8, "shortest_crop": 5})
     long = np.array([i for i in data.items("train") if data.signals[i].shape[1] >= 2000])
     lengths = {
-        data.training_batch(0, epoch, long[i : i + 4]).inputs.shape[2] for epoch in range(30) for i in range(2)
+        data.training_batch(0, epoch, long[i : i + 4]).inputs.shape[2]
+        for epoch in range(30)
+        for i in range(2)
     }
     assert all(length % 40 == 0 and 960 <= length <= 2000 for length in lengths)
     assert len(lengths) > 10

@@ -59,8 +59,8 @@ class ResidualBlock(nn.Module):
 class HannunResNet(Encoder):
     """Residual blocks in groups of four, filters doubling with each group.
 
-    Input ``(batch, leads, samples)`` of any length, output logits ``(batch, classes)``. Hannun's softmax at every 256th
-    sample becomes a record-level multi-label output by averaging over time.
+    Input ``(batch, leads, samples)`` of any length, output logits ``(batch, classes)``. Hannun's softmax at
+    every 256th sample becomes a record-level multi-label output by averaging over time.
 
     Parameters
     ----------

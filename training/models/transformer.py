@@ -120,8 +120,8 @@ def patchify(signal: Tensor, patch: int) -> Tensor:
 class EcgTransformer(Encoder):
     """Vision-transformer on patches of a 12-lead ECG, 100 ms in the paper.
 
-    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``. Signals shorter than ``samples`` but
-    whole patches long are taken as they are. :meth:`masked` takes signals of several lengths in one batch.
+    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``. Signals shorter than ``samples``
+    but whole patches long are taken as they are; :meth:`masked` takes several lengths in one batch.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class EcgTransformer(Encoder):
         return normed
 
     def pooled(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
-        """What the classifier reads: the mean of the (valid) patch tokens or the class token, ``(batch, dim)``."""
+        """What the classifier reads, ``(batch, dim)``: mean of the valid patches, or the class token."""
         if self.class_token is not None:
             return z[:, self.n_extra - 1]
         tokens = self.matched_tokens(z)
@@ -194,22 +194,24 @@ class EcgTransformer(Encoder):
         logits: Tensor = self.classifier(self.pooled(z, valid))
         return logits
 
-    def masked(self, signal: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Score signals of which only some patches exist.
+    def masked(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """Score signals of which only some patches were recorded.
 
         Parameters
         ----------
         signal
-            ``(batch, leads, samples)``; what lies in a patch that does not exist has no influence.
-        valid
-            ``(batch, patches)``, 1 where a patch exists, otherwise 0.
+            ``(batch, leads, samples)``. A patch that holds a NaN does not exist: nothing attends to it, and
+            it does not enter the mean. At least one patch of every signal exists.
 
         Returns
         -------
         logits ``(batch, classes)``, and what the classifier reads, ``(batch, dim)``. Both equal those of the
         signal cut to its patches.
         """
-        z = self.embed(signal * valid.repeat_interleave(self.patch, dim=1).unsqueeze(1))
+        absent = torch.isnan(signal)
+        in_patch = absent.view(*absent.shape[:2], -1, self.patch)
+        valid = 1 - in_patch.to(signal.dtype).amax(dim=(1, 3))
+        z = self.embed(torch.where(absent, 0.0, signal))
         extra = torch.ones_like(valid[:, :1]).expand(-1, self.n_extra)
         mask = ((1 - torch.cat((extra, valid), dim=1)) * MASKED)[:, None, None, :]
         for block in self.blocks:
