@@ -95,6 +95,9 @@ class ArrhythmiaPrediction:
         Calibrated probabilities of every 10-second window, shape ``(windows, 26)``.
     window_starts
         Seconds from the start of the recording, shape ``(windows,)``.
+    familiarity
+        Share of the training recordings that lie at least as far from their middle; None where the bundle
+        does not say what they look like.
     """
 
     record: str
@@ -112,6 +115,7 @@ class ArrhythmiaPrediction:
     positive: Bools
     windows: Floats
     window_starts: Floats
+    familiarity: float | None = None
 
     task: ClassVar[str] = "arrhythmia"
 
@@ -141,6 +145,7 @@ class ArrhythmiaPrediction:
                 "changes": list(self.changes),
             },
             "warnings": _notices(self.warnings),
+            "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
             "findings": [
                 {
                     "code": f.code,
