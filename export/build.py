@@ -32,6 +32,7 @@ from export.stay_build import StayBuild
 from ibt_deploy import __version__
 from ibt_deploy.bundle import CONTRACT, load_bundle
 from ibt_deploy.errors import ExportError
+from ibt_deploy.familiarity import FAMILIARITY
 from ibt_deploy.golden import GOLDEN, recomputed
 from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
@@ -139,6 +140,7 @@ class _Making:
         self.say(f"scoring the validation part ({len(self.data.parts['validation']):,})")
         build = self._task_build()
         contract |= build.entries() | build.decisions.to_dict()
+        familiarity = build.write_familiarity(self.folder / FAMILIARITY)
         self.say("proving the graph")
         parity = require_parity(build.parity())
         metrics: dict[str, Any] = {
@@ -146,6 +148,8 @@ class _Making:
             "parity": parity.to_dict(),
         }
         self.say("trying int8")
+        if familiarity is not None:
+            metrics["familiarity"] = familiarity
         found = build.int8(model)
         if found is not None:
             smaller, report = found

@@ -17,7 +17,9 @@ from export.statements import INTENDED_USE, LIMITS, NOT_EVALUATED_ON, NOT_INTEND
 from ibt_deploy.bundle import CONTRACT, file_sha256
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.leads import LEADS
+from ibt_deploy.preprocess.ecg import MASKED_VERSION
 from training.checkpoint import TrainedNetwork
+from training.models.transformer import EcgTransformer
 from training.sources import Part
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
@@ -63,7 +65,7 @@ def identity_contract(
         "limits": list(LIMITS[task]),
         "inputs": tensor_entries(model.graph.input),
         "outputs": tensor_entries(model.graph.output),
-        "preprocessing": trained.preprocessing,
+        "preprocessing": deployed_preprocessing(trained),
         "calibration": {"kind": "platt", "slope": [1.0] * n, "intercept": [0.0] * n},
         "operating_points": {"neutral": {"thresholds": [0.5] * n, "description": "not tuned"}},
         "default_operating_point": "neutral",
@@ -79,6 +81,18 @@ def identity_contract(
         constants = StayPreprocessing.from_dict(trained.preprocessing)
         contract["feature_names"] = list(constants.feature_names)
     return contract
+
+
+def deployed_preprocessing(trained: TrainedNetwork) -> dict[str, Any]:
+    """The preprocessing of training; for a network that masks, with NaN where nothing was recorded.
+
+    Its shortest recording is one patch, until agreement on validation says how much is needed.
+    """
+    constants = dict(trained.preprocessing)
+    if isinstance(trained.network, EcgTransformer):
+        seconds = trained.network.patch / constants["sampling_rate"]
+        constants |= {"version": MASKED_VERSION, "shortest_seconds": seconds}
+    return constants
 
 
 def tensor_entries(values: Any) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Everything that turns logits into decisions, chosen on the validation part alone.
 
-Calibration first, thresholds on the calibrated probabilities after it. Of the test part nothing is used but
-how many positives each class has there: with fewer than five in any part a class cannot be evaluated.
+Calibration first, thresholds on the calibrated probabilities after it. Of the test part nothing is used.
 """
 
 from __future__ import annotations
@@ -16,8 +15,10 @@ import numpy.typing as npt
 from export.data import Data, EcgPart, StayPart
 from export.scored import Float32s, over_windows
 from ibt_deploy.calibration import FittedCalibration, calibration_entry, fitted_calibration
+from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import ExportError
+from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.thresholds import (
     alarm_rate_threshold,
     challenge_thresholds,
@@ -27,7 +28,6 @@ from ibt_deploy.thresholds import (
     utility_threshold,
 )
 from training.sources import PARTS, Part
-from training.stratify import FEWEST_POSITIVES
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -35,6 +35,8 @@ Ints = npt.NDArray[np.int64]
 
 CHALLENGE = "challenge"
 """Operating point at which the challenge metric is published."""
+FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
+LOWEST_AUROC = 0.6
 SENSITIVITY = 0.80
 ALARMS_PER_PATIENT_DAY = 0.1
 
@@ -101,14 +103,47 @@ def class_positives(data: Data) -> dict[Part, Ints]:
     return counts
 
 
-def evaluable_classes(positives: Mapping[Part, Ints]) -> Bools:
-    """Classes with at least five positives in every part; ExportError when there is none."""
-    evaluable = np.asarray((np.stack(list(positives.values())) >= FEWEST_POSITIVES).all(axis=0))
+def evaluable_classes(
+    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s
+) -> Bools:
+    """Classes that training and validation say enough about; ExportError when there is none.
+
+    A class needs 15 positives in training and validation together, 3 of them in validation, and there an
+    AUROC whose 95 % interval lies above 0.6.
+
+    Parameters
+    ----------
+    positives
+        Of each part, shape ``(26,)`` each.
+    validation
+        The recordings.
+    logits
+        Of each of them, shape ``(n, 26)``.
+    """
+    evaluable = np.zeros(len(CLASSES), dtype=bool)
+    for c in range(len(CLASSES)):
+        known = validation.known[:, c]
+        labels = validation.labels[known, c]
+        enough = positives["train"][c] + positives["validation"][c] >= FEWEST_LEARNT
+        if enough and FEWEST_VALIDATED <= labels.sum() < len(labels):
+            evaluable[c] = lowest_auroc(labels, logits[known, c]) > LOWEST_AUROC
     if not evaluable.any():
-        raise ExportError(
-            f"no class has {FEWEST_POSITIVES} positives in each part of the split: nothing to publish"
-        )
+        raise ExportError("no class is evaluable on validation: nothing to publish")
     return evaluable
+
+
+def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
+    """Lower end of the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982).
+
+    ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
+    AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
+    """
+    area = auroc(labels, scores.astype(np.float64))
+    n, m = int(labels.sum()), int((~labels).sum())
+    a = min(area, 1 - 1 / (2 * n))
+    both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
+    variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
+    return float(area - 1.96 * np.sqrt(variance))
 
 
 def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, evaluable: Bools) -> Decisions:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from export.contract import class_entries
@@ -20,17 +21,20 @@ from export.scored import (
     Answers,
     ecg_answers,
     network_ecg_logits,
+    over_windows,
     prepared_ecgs,
     window_probabilities,
 )
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.device import open_session
+from ibt_deploy.familiarity import UNFAMILIAR, Familiarity
 from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.scorers.session import OpenGraph
 from training.models.encoder import Encoder
 from training.models.resnet import HannunResNet
+from training.models.transformer import EcgTransformer
 
 HEADLINE = {
     "challenge_metric": "challenge metric 2021",
@@ -38,6 +42,20 @@ HEADLINE = {
     "auroc": "macro AUROC",
     "auprc": "macro AUPRC",
 }
+
+
+SHORT_SECONDS = (9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0)
+LEAST_AGREEMENT = 0.9
+
+
+def shortest_seconds(curve: dict[str, list[float]]) -> float:
+    """The shortest length from which on up to ten seconds findings agree in at least 90 %."""
+    shortest = 10.0
+    for seconds, agreement in zip(curve["seconds"], curve["agreement"], strict=True):
+        if agreement < LEAST_AGREEMENT:
+            break
+        shortest = seconds
+    return shortest
 
 
 class EcgBuild:
@@ -58,10 +76,11 @@ class EcgBuild:
     def __init__(self, bundle: Bundle, network: Encoder, data: Data, draws: int) -> None:
         self._bundle, self._network, self._data, self._draws = bundle, network, data, draws
         self._positives = class_positives(data)
-        self._evaluable = evaluable_classes(self._positives)
         self._scorer = EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
         self._validation, self._windows, self._n_windows = self._prepared(data.parts["validation"])
         self._logits = self._scorer.logits(self._windows, BATCH_SIZE)
+        middle = np.cumsum(self._n_windows) - np.array(self._n_windows) + np.array(self._n_windows) // 2
+        self._evaluable = evaluable_classes(self._positives, self._validation, self._logits[middle])
         self.decisions = ecg_decisions(self._logits, self._n_windows, self._validation, self._evaluable)
 
     def _prepared(self, part: AnyPart) -> tuple[EcgPart, np.ndarray[Any, Any], list[int]]:
@@ -75,7 +94,67 @@ class EcgBuild:
 
     def entries(self) -> dict[str, Any]:
         """What the contract says beyond that of every task."""
-        return {"classes": class_entries(self._positives, self._evaluable)}
+        entries: dict[str, Any] = {"classes": class_entries(self._positives, self._evaluable)}
+        if isinstance(self._network, EcgTransformer):
+            curve = self._short_recordings()
+            entries["short_recordings"] = curve
+            entries["preprocessing"] = self._bundle.contract["preprocessing"] | {
+                "shortest_seconds": shortest_seconds(curve)
+            }
+        return entries
+
+    def _short_recordings(self) -> dict[str, list[float]]:
+        """What validation recordings of ten seconds are called when less of them is scored.
+
+        Shares by length in seconds: of recordings that keep every finding, of findings that agree
+        (``2 n_both / (n_short + n_whole)``), and of decisions, classes that are absent included.
+        """
+        calibration = self.decisions.calibration.calibration
+        whole = np.array(self._n_windows) == 1
+        chosen = np.flatnonzero(np.repeat(whole, self._n_windows))
+        full = np.isfinite(self._windows[chosen]).all(axis=(1, 2))
+        windows = self._windows[chosen[full]]
+
+        def found(signals: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+            p = calibration.probability(self._scorer.logits(signals, BATCH_SIZE))
+            return self.decisions.outputs(self.decisions.default, p, self._evaluable)
+
+        reference = found(windows)
+        rate = self._bundle.preprocessing.sampling_rate  # type: ignore[union-attr]
+        curve: dict[str, list[float]] = {
+            k: [] for k in ("seconds", "recordings_unchanged", "agreement", "decisions_unchanged")
+        }
+        for seconds in SHORT_SECONDS:
+            cut = windows.copy()
+            cut[..., round(seconds * rate) :] = np.nan
+            given = found(cut)
+            same = given == reference
+            shared = 2 * (given & reference).sum() / max(int(given.sum() + reference.sum()), 1)
+            curve["seconds"].append(seconds)
+            curve["recordings_unchanged"].append(round(float(same.all(axis=1).mean()), 4))
+            curve["agreement"].append(round(float(shared), 4))
+            curve["decisions_unchanged"].append(round(float(same[:, self._evaluable].mean()), 4))
+        return curve
+
+    def write_familiarity(self, path: Path) -> dict[str, Any] | None:
+        """Fit the Gaussian on the training part's features; None for a network that gives none.
+
+        Returns the share of validation and test recordings that lie beyond the limit, which should be small.
+        """
+        if not isinstance(self._network, EcgTransformer):
+            return None
+        _, train, counts = self._prepared(self._data.parts["train"])
+        features = self._scorer.features(train, BATCH_SIZE)
+        familiarity = Familiarity.fitted(over_windows(features.astype(np.float64), counts))
+        familiarity.save(path)
+        found: dict[str, Any] = {"limit": UNFAMILIAR, "recordings": len(counts)}
+        for name in ("validation", "test"):
+            _, windows, n_windows = self._prepared(self._data.parts[name])  # type: ignore[index]
+            share = familiarity.share_nearer(
+                over_windows(self._scorer.features(windows, BATCH_SIZE).astype(np.float64), n_windows)
+            )
+            found[f"{name}_unfamiliar"] = round(float((share > UNFAMILIAR).mean()), 4)
+        return found
 
     def parity(self) -> ParityReport:
         """The graph against the network on every validation recording."""

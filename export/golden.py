@@ -2,8 +2,9 @@
 
 Every input is quantised as devices do (int16 microvolts; table values), so that the file holds exactly what
 was scored. The ECG variants go through every branch of preprocessing: sampling rates that need different
-filters, an odd rate, derived leads, invalid samples, several windows, padding. The stay variants are one
-hour, two weeks, a stay that is known only from its 30th hour on, and one with hardly anything measured.
+filters, an odd rate, derived leads, invalid samples, several windows, a short recording. The stay variants
+are one hour, two weeks, a stay that is known only from its 30th hour on, and one with hardly anything
+measured.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def ecg_inputs(examples: Path) -> dict[str, Recording]:
         "500 Hz, half amplitude": (_microvolts(0.5 * at[500]), 500, LEADS),
         "257 Hz, one and a half amplitude": (_microvolts(1.5 * at[257]), 257, LEADS),
         "500 Hz, invalid samples": (gaps, 500, LEADS),
-        "500 Hz, eight leads, 6 s": (_microvolts(at[500][eight, :3000]), 500, tuple(LEADS[i] for i in eight)),
+        "500 Hz, eight leads, 9 s": (_microvolts(at[500][eight, :4500]), 500, tuple(LEADS[i] for i in eight)),
         "257 Hz, three windows": (_microvolts(np.tile(at[257], (1, 3))[:, : 26 * 257]), 257, LEADS),
     }
     return {name: _recording(name, *case) for name, case in cases.items()}

@@ -19,6 +19,7 @@ from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, StayScorer
 from training.models.encoder import Encoder
+from training.models.transformer import EcgTransformer
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -132,13 +133,23 @@ def window_probabilities(logits: Float32s, counts: list[int], calibration: Calib
 
 @torch.no_grad()
 def network_ecg_logits(network: Encoder, windows: Float32s) -> Float32s:
-    """Logits ``(windows, 26)`` straight from a torch network."""
+    """Logits ``(windows, 26)`` straight from a torch network; NaN marks what was not recorded.
+
+    A network without a mask sees every window cut to what was recorded.
+    """
     network.eval()
-    parts = [
-        network(torch.from_numpy(windows[i : i + BATCH_SIZE])).numpy()
-        for i in range(0, len(windows), BATCH_SIZE)
-    ]
-    return np.concatenate(parts).astype(np.float32)
+    found: Float32s = np.empty((len(windows), network.classifier.out_features), dtype=np.float32)
+    if isinstance(network, EcgTransformer):
+        for i in range(0, len(windows), BATCH_SIZE):
+            found[i : i + BATCH_SIZE] = network.masked(torch.from_numpy(windows[i : i + BATCH_SIZE]))[0]
+        return found
+    recorded = (~np.isnan(windows[:, 0])).sum(axis=1)
+    for length in np.unique(recorded):
+        alike = np.flatnonzero(recorded == length)
+        for i in range(0, len(alike), BATCH_SIZE):
+            chosen = alike[i : i + BATCH_SIZE]
+            found[chosen] = network(torch.from_numpy(windows[chosen, :, :length])).numpy()
+    return found
 
 
 @torch.no_grad()

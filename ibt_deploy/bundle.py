@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from ibt_deploy.contract import BundleClass, Calibration, OperatingPoint, TensorSpec
 from ibt_deploy.errors import BundleError
+from ibt_deploy.familiarity import FAMILIARITY, Familiarity
 
 if TYPE_CHECKING:
     from ibt_deploy.preprocess.ecg import EcgPreprocessing
@@ -112,6 +113,12 @@ class Bundle:
             known = ", ".join(sorted(self.operating_points))
             raise BundleError(f"{self.path}: no operating point '{chosen}'; there is {known}")
         return self.operating_points[chosen]
+
+    def familiarity(self) -> Familiarity | None:
+        """What inputs of the training set look like, where the bundle says it."""
+        if FAMILIARITY not in self.files:
+            return None
+        return Familiarity.read(self.path / FAMILIARITY)
 
     @property
     def card(self) -> str:

@@ -101,6 +101,9 @@ class ArrhythmiaPrediction:
         Calibrated probabilities of every 10-second window, shape ``(windows, 26)``.
     window_starts
         Seconds from the start of the recording, shape ``(windows,)``.
+    familiarity
+        Share of the training recordings that lie at least as far from their middle; None where the bundle
+        does not say what they look like.
     """
 
     record: str
@@ -119,6 +122,7 @@ class ArrhythmiaPrediction:
     alternative: Bools
     windows: Floats
     window_starts: Floats
+    familiarity: float | None = None
 
     task: ClassVar[str] = "arrhythmia"
 
@@ -153,6 +157,7 @@ class ArrhythmiaPrediction:
                 "changes": list(self.changes),
             },
             "warnings": _notices(self.warnings),
+            "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
             "findings": [
                 {
                     "code": f.code,

@@ -11,7 +11,7 @@ In this order:
 7. band-passed if the model asks for it, cut into windows, divided by one constant and clipped.
 
 Steps 1 to 6 are :func:`standardise`, the same for every model; step 7 is :func:`windows`. In version 1.1.0
-the end of a window that was not recorded is NaN, which the graph masks; in version 1.0.0 windows are always full.
+the end of a window that was not recorded is NaN, which the graph masks; in version 1.0.0 windows are full.
 """
 
 from __future__ import annotations

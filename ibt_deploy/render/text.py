@@ -25,7 +25,7 @@ def prediction_report(prediction: Prediction) -> Report:
 
 
 def sorted_findings(prediction: ArrhythmiaPrediction) -> tuple[list[Finding], list[Finding]]:
-    """Evaluable findings: positive, then alternative, each by falling probability; and those not evaluable."""
+    """Evaluable findings (positive, alternative, others, by falling probability); those not evaluable."""
     findings = prediction.findings
     evaluable = sorted(
         (f for f in findings if f.evaluable),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.decisions import decided
+from ibt_deploy.familiarity import UNFAMILIAR
 from ibt_deploy.predictions import ArrhythmiaPrediction, Floats
 from ibt_deploy.preprocess.ecg import (
     FILLED_SAMPLES,
@@ -49,6 +50,7 @@ class EcgScorer:
         self._point = bundle.operating_point(operating_point)
         self._model = graph.model(bundle, self._point.name)
         self._evaluable = np.array([c.evaluable for c in bundle.classes])
+        self._familiarity = bundle.familiarity()
 
     def prepare(self, recording: Recording) -> PreparedEcg:
         """Preprocess one recording; raises InputError where it is refused."""
@@ -61,23 +63,41 @@ class EcgScorer:
         The int8 graph takes its scales from the whole batch, so it gets one window at a time: an answer
         must not depend on what else was asked.
         """
+        return self._run(["logits"], signal, batch_size)[0]
+
+    def features(self, signal: npt.NDArray[np.float32], batch_size: int) -> npt.NDArray[np.float32]:
+        """What the classifier reads of windows ``(windows, 12, 2000)``, shape ``(windows, dim)``."""
+        return self._run(["features"], signal, batch_size)[0]
+
+    def _run(
+        self, outputs: list[str], signal: npt.NDArray[np.float32], batch_size: int
+    ) -> list[npt.NDArray[np.float32]]:
         step = 1 if self._graph.variant == "int8" else batch_size
         parts = [
-            self._graph.run(["logits"], {"signal": signal[start : start + step]})[0]
+            self._graph.run(outputs, {"signal": signal[start : start + step]})
             for start in range(0, len(signal), step)
         ]
-        return np.concatenate(parts)
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def score(self, prepared: Sequence[PreparedEcg], batch_size: int) -> list[ArrhythmiaPrediction]:
         """Predictions, in order."""
         if not prepared:
             return []
-        logits = self.logits(np.concatenate([p.windows for p in prepared]), batch_size)
+        signal = np.concatenate([p.windows for p in prepared])
         ends = np.cumsum([p.size for p in prepared])
+        familiar: list[float | None] = [None] * len(prepared)
+        if self._familiarity is None:
+            logits = self.logits(signal, batch_size)
+        else:
+            logits, features = self._run(["logits", "features"], signal, batch_size)
+            means = np.stack([f.mean(axis=0) for f in np.split(features.astype(np.float64), ends[:-1])])
+            familiar = [1.0 - float(share) for share in self._familiarity.share_nearer(means)]
         per_recording = np.split(self._bundle.calibration.probability(logits), ends[:-1])
-        return [self._prediction(p, w) for p, w in zip(prepared, per_recording, strict=True)]
+        return [self._prediction(*found) for found in zip(prepared, per_recording, familiar, strict=True)]
 
-    def _prediction(self, prepared: PreparedEcg, per_window: Floats) -> ArrhythmiaPrediction:
+    def _prediction(
+        self, prepared: PreparedEcg, per_window: Floats, familiarity: float | None
+    ) -> ArrhythmiaPrediction:
         recording, standard = prepared.recording, prepared.standard
         probabilities = per_window.mean(axis=0)
         point = self._point
@@ -97,7 +117,7 @@ class EcgScorer:
                 *standard.changes,
                 *window_changes(spans, samples, self._constants),
             ),
-            warnings=(*standard.warnings, *self._short_recording(samples)),
+            warnings=(*standard.warnings, *self._short_recording(samples), *_unfamiliar(familiarity)),
             model=self._model,
             classes=self._bundle.classes,
             probabilities=probabilities,
@@ -106,6 +126,7 @@ class EcgScorer:
             alternative=given.alternative[0],
             windows=per_window,
             window_starts=starts,
+            familiarity=familiarity,
         )
 
     def _short_recording(self, samples: int) -> tuple[Notice, ...]:
@@ -116,9 +137,17 @@ class EcgScorer:
         sentence = f"{seconds:.1f} s of signal; the model was mostly trained and evaluated on 10 s"
         curve = self._bundle.contract.get("short_recordings")
         if curve:
-            agreement = float(np.interp(seconds, curve["seconds"], curve["agreement"]))
-            sentence += f"; of recordings cut to this length {agreement:.0%} kept every finding"
+            # the curve falls from ten seconds on; np.interp wants it to rise
+            kept = np.interp(seconds, curve["seconds"][::-1], curve["recordings_unchanged"][::-1])
+            sentence += f"; of recordings cut to this length {float(kept):.0%} kept every finding"
         return (Notice("short_recording", sentence),)
+
+
+def _unfamiliar(familiarity: float | None) -> tuple[Notice, ...]:
+    if familiarity is None or familiarity >= 1 - UNFAMILIAR:
+        return ()
+    sentence = f"unlike the training recordings: {familiarity:.1%} of them lie as far from their middle"
+    return (Notice("unfamiliar", sentence),)
 
 
 def window_changes(

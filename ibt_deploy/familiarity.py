@@ -1,0 +1,101 @@
+"""How far the features of an input lie from those of the training set."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import BundleError
+
+Floats = npt.NDArray[np.floating]
+
+FAMILIARITY = "familiarity.npz"
+UNFAMILIAR = 0.995
+"""Share of the training set beyond which an input is called unlike it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """A Gaussian on the features of the training set (Lee et al., NeurIPS 2018, with one class).
+
+    The leading principal components are whitened one by one; what remains is measured against its mean
+    square.
+
+    Attributes
+    ----------
+    mean
+        Shape ``(dim,)``.
+    components
+        Principal axes divided by their deviation, shape ``(dim, k)``.
+    axes
+        The same axes of length 1, shape ``(dim, k)``.
+    residual
+        Root mean square of what the axes leave, per training input.
+    quantiles
+        Distances of training inputs from a Gaussian that was fitted without them, rising, shape ``(n,)``.
+    """
+
+    mean: Floats
+    components: Floats
+    axes: Floats
+    residual: Floats
+    quantiles: Floats
+
+    @classmethod
+    def fitted(cls, features: Floats, k: int = 24, folds: int = 5) -> Familiarity:
+        """Fit on features ``(n, dim)``; distances for the quantiles come from ``folds`` fits without them."""
+        fold = np.arange(len(features)) % folds
+        distances = np.concatenate(
+            [cls._gaussian(features[fold != f], k).distance(features[fold == f]) for f in range(folds)]
+        )
+        whole = cls._gaussian(features, k)
+        return cls(whole.mean, whole.components, whole.axes, whole.residual, np.sort(distances))
+
+    @classmethod
+    def _gaussian(cls, features: Floats, k: int) -> Familiarity:
+        mean = features.mean(axis=0)
+        centred = features - mean
+        _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+        kept = min(k, len(singular) - 1)
+        deviation = singular / np.sqrt(len(features) - 1)
+        residual = np.sqrt(np.square(deviation[kept:]).sum())
+        axes = axes[:kept].T
+        return cls(mean, axes / deviation[:kept], axes, np.asarray(residual), np.zeros(1))
+
+    def distance(self, features: Floats) -> Floats:
+        """Mahalanobis distances of features ``(n, dim)``, shape ``(n,)``."""
+        centred = features - self.mean
+        along = centred @ self.axes
+        left = np.maximum(np.square(centred).sum(axis=1) - np.square(along).sum(axis=1), 0)
+        whitened = np.square(centred @ self.components).sum(axis=1)
+        found: Floats = np.sqrt(whitened + left / np.square(self.residual))
+        return found
+
+    def share_nearer(self, features: Floats) -> Floats:
+        """Share of the training set that lies nearer to its middle than features ``(n, dim)``, ``(n,)``."""
+        return np.searchsorted(self.quantiles, self.distance(features)) / len(self.quantiles)
+
+    def save(self, path: Path) -> None:
+        """Write :data:`FAMILIARITY`."""
+        np.savez_compressed(
+            path,
+            allow_pickle=False,
+            **{f.name: np.asarray(getattr(self, f.name), np.float32) for f in fields(self)},
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Familiarity:
+        """Read what :meth:`save` wrote; raises BundleError."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                found = cls(*(archive[f.name].astype(np.float64) for f in fields(cls)))
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{path}: not a description of familiar features ({error})") from error
+        dim, k = found.components.shape if found.components.ndim == 2 else (-1, -1)
+        if found.mean.shape != (dim,) or found.axes.shape != (dim, k) or not len(found.quantiles):
+            raise BundleError(f"{path}: arrays of shapes that do not belong together")
+        return found
