@@ -70,7 +70,7 @@ def findings_summary(prediction: ArrhythmiaPrediction) -> str:
     def listed(chosen: list[Finding]) -> str:
         return ", ".join(f"{f.abbreviation} {f.probability:.2f}" for f in chosen)
 
-    summary = listed([f for f in evaluable if f.positive]) or "no abnormal finding"
+    summary = listed([f for f in evaluable if f.positive]) or "no finding reaches its threshold"
     if alternatives := listed([f for f in evaluable if f.alternative]):
         summary += f"; or {alternatives}"
     return summary
