@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.data import Data, EcgPart, StayPart
-from export.scored import Float32s, over_windows
+from export.scored import Float32s, window_probabilities
 from ibt_deploy.calibration import FittedCalibration, calibration_entry, fitted_calibration
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decisions
@@ -163,13 +163,13 @@ def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, e
     Notes
     -----
     Calibrated is the middle window of each recording, so that every recording counts once; thresholds are
-    tuned on what scoring gives, the mean probability over all windows.
+    tuned on what scoring gives, the windows' probabilities combined.
     """
     counts = np.array(n_windows)
     middle = np.cumsum(counts) - counts + counts // 2
     labels, known = validation.labels, validation.known
     fitted = fitted_calibration(logits[middle], labels, known)
-    probabilities = over_windows(fitted.calibration.probability(logits), n_windows)
+    probabilities = window_probabilities(logits, n_windows, fitted.calibration)
     tuned = challenge_thresholds(labels, probabilities, known, evaluable)
     return Decisions(
         fitted,

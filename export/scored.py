@@ -13,6 +13,7 @@ import torch
 
 from export.data import EcgPart, StayPart
 from ibt_deploy.contract import Calibration
+from ibt_deploy.decisions import combined
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
@@ -120,15 +121,19 @@ def _predictions(predictor: Predictor, items: Iterator[Any]) -> tuple[list[Any],
 
 
 def over_windows(probabilities: Floats, counts: list[int]) -> Floats:
-    """Mean over the windows of each recording, as scoring does: ``(windows, c)`` to ``(n, c)``."""
+    """Mean over the windows of each recording: ``(windows, c)`` to ``(n, c)``."""
     starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
     means: Floats = np.add.reduceat(probabilities, starts, axis=0) / np.array(counts)[:, None]
     return means
 
 
 def window_probabilities(logits: Float32s, counts: list[int], calibration: Calibration) -> Floats:
-    """Calibrated probabilities ``(n, 26)`` of recordings whose windows' logits follow each other."""
-    return over_windows(calibration.probability(logits), counts)
+    """Calibrated probabilities ``(n, 26)`` of recordings whose windows' logits follow each other.
+
+    Windows combine as in scoring: :func:`ibt_deploy.decisions.combined`.
+    """
+    per_window = np.split(calibration.probability(logits), np.cumsum(counts)[:-1])
+    return np.stack([combined(windows) for windows in per_window])
 
 
 @torch.no_grad()

@@ -6,11 +6,13 @@ Thresholds apply to calibrated probabilities. Operating points differ in what el
   because an empty answer earns nothing in the Challenge;
 - an *exclusive* operating point puts out nothing where nothing reaches its threshold, and of findings that
   exclude each other only the one furthest above its threshold; the others become alternatives.
+
+A long recording is scored in windows, and how they combine depends on the finding, see :data:`COMBINED`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from ibt_deploy.classes import CLASSES, N_CLASSES
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
 
 EXCLUSIONS: tuple[tuple[str, str, str], ...] = (
@@ -39,6 +42,21 @@ EXCLUSIONS: tuple[tuple[str, str, str], ...] = (
 
 Sinus arrhythmia goes with sinus rhythm, bradycardia and tachycardia: its irregular beats have a sinus rate.
 """
+
+
+COMBINED: tuple[tuple[str, Literal["any", "mean"], str], ...] = (
+    (
+        "AF AFL NSR SA SB STach Brady PR",
+        "any",
+        "rhythm and rate change: atrial fibrillation comes in episodes",
+    ),
+    ("PAC PVC", "any", "a single premature beat is one"),
+    ("LAD RAD", "mean", "the axis stays; windows differ by noise and breathing"),
+    ("BBB LBBB RBBB IRBBB LAnFB NSIVCB", "mean", "a block in the ventricles rarely comes and goes"),
+    ("IAVB LPR", "mean", "every beat of a stretch has to be late"),
+    ("LQRSV LQT PRWP QAb TAb TInv", "mean", "the shape of complexes changes slowly; a window may be noisy"),
+)
+"""How the windows of a recording combine to one probability, with the reason: the highest, or their mean."""
 
 
 class Decided(NamedTuple):
@@ -98,12 +116,40 @@ def decisions(
     return decided(probabilities, thresholds, evaluable, exclusive=exclusive).positive
 
 
+def combined(per_window: Array) -> Floats:
+    """One probability per class, shape ``(26,)``, of the windows' ``(windows, 26)``: see :data:`COMBINED`."""
+    return np.where(ANY, per_window.max(axis=0), per_window.mean(axis=0))
+
+
+def decided_over_windows(
+    per_window: Array, thresholds: Array, evaluable: Array | None = None, *, exclusive: bool = False
+) -> Decided:
+    """Findings and alternatives of one recording, shape ``(1, 26)`` each.
+
+    Rhythms exclude each other at the same time only, so that an exclusive operating point decides about
+    every window and then puts out what was a finding in any of them. ``per_window`` has shape
+    ``(windows, 26)``; the other parameters are those of :func:`decided`.
+    """
+    if not exclusive:
+        return decided(combined(per_window)[None], thresholds, evaluable)
+    at_a_time = np.where(ANY, per_window, per_window.mean(axis=0))
+    found = decided(at_a_time, thresholds, evaluable, exclusive=True)
+    positive = found.positive.any(axis=0, keepdims=True)
+    return Decided(positive, found.alternative.any(axis=0, keepdims=True) & ~positive)
+
+
+_INDEX = {name: i for i, c in enumerate(CLASSES) for name in c.abbreviation.split("|")}
+ANY: Bools = np.zeros(N_CLASSES, dtype=bool)
+"""Shape ``(26,)``: classes for which one window is enough."""
+for _names, _how, _ in COMBINED:
+    ANY[[_INDEX[_name] for _name in _names.split()]] = _how == "any"
+
+
 def _excludes() -> Bools:
-    index = {name: i for i, c in enumerate(CLASSES) for name in c.abbreviation.split("|")}
     matrix = np.zeros((N_CLASSES, N_CLASSES), dtype=bool)
     for one, others, _ in EXCLUSIONS:
         for other in others.split():
-            matrix[index[one], index[other]] = matrix[index[other], index[one]] = True
+            matrix[_INDEX[one], _INDEX[other]] = matrix[_INDEX[other], _INDEX[one]] = True
     return matrix
 
 

@@ -49,6 +49,33 @@ class Model:
 
 
 @dataclass(frozen=True)
+class WindowShare:
+    """In how many windows of a recording a class reaches its threshold, and where it is most probable.
+
+    Attributes
+    ----------
+    reached, of
+        Windows that reach the threshold, and all of them.
+    highest, highest_at
+        The highest probability, and where its window starts, in seconds.
+    """
+
+    reached: int
+    of: int
+    highest: float
+    highest_at: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return {
+            "reached": self.reached,
+            "share": round(self.reached / self.of, DECIMALS),
+            "highest": round(self.highest, DECIMALS),
+            "highest_at": round(self.highest_at, 3),
+        }
+
+
+@dataclass(frozen=True)
 class Finding:
     """One of the 26 classes of one recording.
 
@@ -64,6 +91,7 @@ class Finding:
     positive: bool
     evaluable: bool
     alternative: bool = False
+    windows: WindowShare | None = None
 
     @property
     def status(self) -> str:
@@ -94,7 +122,7 @@ class ArrhythmiaPrediction:
     classes
         The 26 classes.
     probabilities, thresholds, positive
-        Per class, shape ``(26,)``; over several windows the mean of their calibrated probabilities.
+        Per class, shape ``(26,)``; over several windows combined as :mod:`ibt_deploy.decisions` says.
     alternative
         Classes that reach their threshold, but that a positive finding excludes; shape ``(26,)``.
     windows
@@ -129,14 +157,21 @@ class ArrhythmiaPrediction:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All 26 classes, in the official order."""
+        reached = (self.windows >= self.thresholds).sum(axis=0).tolist()
+        highest = self.windows.argmax(axis=0)
+        shares = [
+            WindowShare(n, len(self.windows), float(self.windows[w, c]), float(self.window_starts[w]))
+            for c, (n, w) in enumerate(zip(reached, highest.tolist(), strict=True))
+        ]
         return tuple(
-            Finding(c.code, c.abbreviation, c.name, float(p), float(t), bool(y), c.evaluable, bool(a))
-            for c, p, t, y, a in zip(
+            Finding(c.code, c.abbreviation, c.name, float(p), float(t), bool(y), c.evaluable, bool(a), share)
+            for c, p, t, y, a, share in zip(
                 self.classes,
                 self.probabilities,
                 self.thresholds,
                 self.positive,
                 self.alternative,
+                shares,
                 strict=True,
             )
         )
@@ -168,6 +203,7 @@ class ArrhythmiaPrediction:
                     "positive": f.positive,
                     "evaluable": f.evaluable,
                     "status": f.status,
+                    "windows": f.windows.to_dict() if f.windows else None,
                 }
                 for f in self.findings
             ],

@@ -104,6 +104,7 @@ def _answers() -> dict[str, Schema]:
             "positive": truth,
             "evaluable": truth,
             "status": {"type": "string", "enum": ["positive", "alternative", "negative", "not evaluable"]},
+            "windows": {"type": "object"},
         }
     )
     found: Schema = {"input": {"type": "object"}, "warnings": warnings, "notice": TEXT}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 from typing import TextIO
 
-from ibt_deploy.predictions import DECIMALS, ArrhythmiaPrediction, Prediction
+from ibt_deploy.predictions import DECIMALS, ArrhythmiaPrediction, Prediction, WindowShare
 
 _MODEL = ("bundle", "version", "sha256", "variant", "operating_point", "device")
 HEADERS = {
     "arrhythmia": (
         *("record", "code", "abbreviation", "name", "probability", "threshold", "positive", "evaluable"),
+        *("status", "windows_reached", "windows", "highest", "highest_at"),
         *_MODEL,
     ),
     "sepsis": ("record", "hour", "risk", "threshold", "alarm", "inserted", "missing", *_MODEL),
@@ -32,12 +33,18 @@ class CsvWriter:
             self._writer.writerow((prediction.record, *row, *model))
 
 
+def _windows(share: WindowShare) -> tuple[object, ...]:
+    return share.reached, share.of, round(share.highest, DECIMALS), round(share.highest_at, 3)
+
+
 def _rows(prediction: Prediction) -> list[tuple[object, ...]]:
     if isinstance(prediction, ArrhythmiaPrediction):
         return [
             (
                 *(f.code, f.abbreviation, f.name, round(f.probability, DECIMALS)),
                 *(round(f.threshold, DECIMALS), int(f.positive), int(f.evaluable)),
+                f.status,
+                *(_windows(f.windows) if f.windows else ("", "", "", "")),
             )
             for f in prediction.findings
         ]

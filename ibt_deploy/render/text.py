@@ -86,6 +86,7 @@ def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
                 f.name,
                 f"{f.probability:.3f}",
                 f"{f.threshold:.3f}",
+                *([_windows(f)] if len(prediction.windows) > 1 else []),
             ),
             "positive" if f.positive else "warning" if f.alternative else "plain",
         )
@@ -95,17 +96,28 @@ def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
         f"{prediction.format}, {prediction.sampling_rate:g} Hz, {prediction.duration:.1f} s, "
         f"{len(prediction.leads)} leads"
     )
+    titles = ("", "finding", "name", "probability>", "threshold>")
+    if len(prediction.windows) > 1:
+        titles = (*titles, "windows")
     report: list[Line | Table] = [
         Line(f"{prediction.record}: arrhythmia findings", "heading"),
         Line(found, label="input"),
         *_context(prediction),
         Line(findings_summary(prediction), "positive" if prediction.positive.any() else "plain", "findings"),
-        Table(("", "finding", "name", "probability>", "threshold>"), rows),
+        Table(titles, rows),
     ]
     if others:
         names = ", ".join(f.abbreviation for f in others)
         report.append(Line(f"not evaluable, too few positives in training: {names}", "muted"))
     return [*report, Line(NOTICE, "muted")]
+
+
+def _windows(finding: Finding) -> str:
+    """In how many windows it stands, and where most."""
+    share = finding.windows
+    if share is None or not share.reached:
+        return ""
+    return f"{share.reached} of {share.of}, {share.highest:.2f} at {share.highest_at:g} s"
 
 
 def _sepsis(prediction: SepsisPrediction) -> Report:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.decisions import decided
+from ibt_deploy.decisions import combined, decided_over_windows
 from ibt_deploy.familiarity import UNFAMILIAR
 from ibt_deploy.predictions import ArrhythmiaPrediction, Floats
 from ibt_deploy.preprocess.ecg import (
@@ -22,6 +22,9 @@ from ibt_deploy.preprocess.ecg import (
 )
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.scorers.session import OpenGraph
+
+LONGEST_EVALUATED = 60
+"""Seconds: nearly every recording of the evaluation is shorter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +102,8 @@ class EcgScorer:
         self, prepared: PreparedEcg, per_window: Floats, familiarity: float | None
     ) -> ArrhythmiaPrediction:
         recording, standard = prepared.recording, prepared.standard
-        probabilities = per_window.mean(axis=0)
         point = self._point
-        given = decided(probabilities[None], point.thresholds, self._evaluable, exclusive=point.exclusive)
+        given = decided_over_windows(per_window, point.thresholds, self._evaluable, exclusive=point.exclusive)
         samples = standard.signal.shape[1]
         spans = window_spans(samples, self._constants.length)
         starts = np.array([start for start, _ in spans]) / self._constants.sampling_rate
@@ -117,10 +119,15 @@ class EcgScorer:
                 *standard.changes,
                 *window_changes(spans, samples, self._constants),
             ),
-            warnings=(*standard.warnings, *self._short_recording(samples), *_unfamiliar(familiarity)),
+            warnings=(
+                *standard.warnings,
+                *self._short_recording(samples),
+                *self._long_recording(samples, spans),
+                *_unfamiliar(familiarity),
+            ),
             model=self._model,
             classes=self._bundle.classes,
-            probabilities=probabilities,
+            probabilities=combined(per_window),
             thresholds=point.thresholds,
             positive=given.positive[0],
             alternative=given.alternative[0],
@@ -141,6 +148,17 @@ class EcgScorer:
             kept = np.interp(seconds, curve["seconds"][::-1], curve["recordings_unchanged"][::-1])
             sentence += f"; of recordings cut to this length {float(kept):.0%} kept every finding"
         return (Notice("short_recording", sentence),)
+
+    def _long_recording(self, samples: int, spans: Sequence[tuple[int, int]]) -> tuple[Notice, ...]:
+        """A warning beyond a minute: the more windows, the likelier that one of them is wrong."""
+        seconds = samples / self._constants.sampling_rate
+        if seconds <= LONGEST_EVALUATED:
+            return ()
+        sentence = (
+            f"{seconds:.0f} s of signal; the model was evaluated on at most {LONGEST_EVALUATED} s, and among "
+            f"{len(spans)} windows a false alarm is more likely than in one: see in how many a finding stands"
+        )
+        return (Notice("long_recording", sentence),)
 
 
 def _unfamiliar(familiarity: float | None) -> tuple[Notice, ...]:
@@ -174,7 +192,10 @@ def window_changes(
         )
     elif samples > constants.length:
         if len(spans) > 1:
-            changes.append(f"scored as {len(spans)} windows of {seconds:g} s, probabilities averaged")
+            changes.append(
+                f"scored as {len(spans)} windows of {seconds:g} s: of rhythm and ectopy the "
+                "highest probability counts, of other findings the mean"
+            )
         if rest := samples - spans[-1][1]:
             changes.append(f"the last {rest / constants.sampling_rate:.2g} s were left out")
     return tuple(changes)

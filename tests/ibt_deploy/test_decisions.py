@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.classes import CLASSES
-from ibt_deploy.decisions import EXCLUDES, decided, decisions
+from ibt_deploy.decisions import COMBINED, EXCLUDES, combined, decided, decided_over_windows, decisions
 
 INDEX = {name: i for i, c in enumerate(CLASSES) for name in c.abbreviation.split("|")}
 
@@ -87,6 +87,35 @@ def test_contradictions_become_alternatives(
 def test_what_loses_to_a_loser_stays() -> None:
     """RAD excludes LAnFB and LAD; LAnFB falls to LBBB, so RAD, which only LAnFB would exclude, stays."""
     assert called(LBBB=0.5, LAnFB=0.4, RAD=0.3) == ({"LBBB", "RAD"}, {"LAnFB"})
+
+
+def test_every_class_has_one_way_to_combine_windows() -> None:
+    names = [name for listed, _, _ in COMBINED for name in listed.split()]
+    assert sorted(INDEX[name] for name in names) == list(range(26))
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_thirty_seconds_of_fibrillation_in_ten_minutes_show(exclusive: bool) -> None:
+    """Three of sixty windows, with the probabilities of the report: 0.68 in the worst, a mean near 0.09."""
+    windows = np.full((60, 26), 0.01)
+    windows[:, INDEX["NSR"]] = 0.8
+    windows[:, INDEX["AF"]] = 0.06
+    windows[30:33, INDEX["AF"]], windows[30:33, INDEX["NSR"]] = 0.68, 0.3
+    windows[10, INDEX["LAD"]] = 0.9
+    found = decided_over_windows(windows, np.full(26, 0.25), exclusive=exclusive)
+    assert set(np.flatnonzero(found.positive[0])) == {INDEX["AF"], INDEX["NSR"]}
+    assert not found.alternative.any()
+    assert combined(windows)[INDEX["AF"]] == 0.68
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_one_window_is_decided_like_a_recording(seed: int, exclusive: bool) -> None:
+    p, theta, evaluable = drawn(seed)
+    expected = decided(p[:1], theta, evaluable, exclusive=exclusive)
+    found = decided_over_windows(p[:1], theta, evaluable, exclusive=exclusive)
+    np.testing.assert_array_equal(found.positive, expected.positive)
+    np.testing.assert_array_equal(found.alternative, expected.alternative)
 
 
 def test_classes_exclude_each_other_and_never_themselves() -> None:

@@ -9,6 +9,7 @@ import pytest
 from helpers.bundles import NOT_EVALUABLE, recording, stay, write_ecg_bundle
 
 from ibt_deploy.classes import CLASSES
+from ibt_deploy.decisions import ANY
 from ibt_deploy.predictions import NOTICE, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.render.report import plain_text
@@ -38,8 +39,17 @@ def test_findings_as_json_are_complete(ecg: Predictor) -> None:
         assert finding["evaluable"] == (finding["abbreviation"] not in NOT_EVALUABLE)
         reaches = finding["probability"] >= finding["threshold"] and finding["evaluable"]
         assert finding["positive"] == reaches
-    means = np.mean([w["probabilities"] for w in found["windows"]], axis=0)
-    np.testing.assert_allclose(means, [f["probability"] for f in found["findings"]], atol=2e-6)
+    windows = np.array([w["probabilities"] for w in found["windows"]])
+    expected = np.where(ANY, windows.max(axis=0), windows.mean(axis=0))
+    np.testing.assert_allclose(expected, [f["probability"] for f in found["findings"]], atol=2e-6)
+    for finding, of_class in zip(found["findings"], windows.T, strict=True):
+        starts = [w["start"] for w in found["windows"]]
+        assert finding["windows"] == {
+            "reached": int((of_class >= finding["threshold"]).sum()),
+            "share": pytest.approx((of_class >= finding["threshold"]).mean(), abs=1e-6),
+            "highest": of_class.max(),
+            "highest_at": starts[int(of_class.argmax())],
+        }
     assert found["notice"] == NOTICE
 
 

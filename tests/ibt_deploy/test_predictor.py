@@ -10,6 +10,7 @@ from helpers.bundles import NOT_EVALUABLE, recording, reseal, stay, write_header
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ibt_deploy.decisions import ANY
 from ibt_deploy.errors import BundleError, DeviceError, InputError
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
@@ -54,7 +55,9 @@ def test_a_long_recording_is_the_mean_of_its_windows(ecg: Predictor) -> None:
     answer = ecg.predict(long)
     assert isinstance(answer, ArrhythmiaPrediction)
     assert answer.windows.shape == (180, 26)
-    np.testing.assert_allclose(answer.probabilities, answer.windows.mean(axis=0), atol=1e-12)
+    means, highest = answer.windows.mean(axis=0), answer.windows.max(axis=0)
+    np.testing.assert_allclose(answer.probabilities, np.where(ANY, highest, means), atol=1e-12)
+    assert "long_recording" in {w.code for w in answer.warnings}
     np.testing.assert_array_equal(answer.window_starts, np.arange(180) * 10.0)
     assert any("180 windows" in change for change in answer.changes)
 
@@ -63,7 +66,7 @@ def test_what_windows_leave_out_or_add_is_told(ecg: Predictor) -> None:
     assert "the last 3 s were left out" in ecg.predict(recording(23)).changes
     just_over = ecg.predict(recording(10.01)).changes
     assert just_over[-1] == "the last 0.01 s were left out"
-    assert not any("averaged" in change for change in just_over)
+    assert not any("scored as" in change for change in just_over)
     assert any("followed by zeros up to 10 s" in change for change in ecg.predict(recording(7)).changes)
 
 
