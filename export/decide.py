@@ -16,11 +16,13 @@ from export.data import Data, EcgPart, StayPart
 from export.scored import Float32s, over_windows
 from ibt_deploy.calibration import FittedCalibration, calibration_entry, fitted_calibration
 from ibt_deploy.classes import CLASSES
+from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import ExportError
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.thresholds import (
     alarm_rate_threshold,
     challenge_thresholds,
+    clinical_thresholds,
     f_thresholds,
     sensitivity_threshold,
     utility_threshold,
@@ -31,6 +33,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
+CHALLENGE = "challenge"
+"""Operating point at which the challenge metric is published."""
 FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
 LOWEST_AUROC = 0.6
 SENSITIVITY = 0.80
@@ -39,10 +43,11 @@ ALARMS_PER_PATIENT_DAY = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Thresholds of an operating point, and where they come from."""
+    """Thresholds of an operating point, where they come from, and whether it is exclusive."""
 
     thresholds: Floats
     description: str
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +75,18 @@ class Decisions:
         """Thresholds of every operating point."""
         return {name: point.thresholds for name, point in self.points.items()}
 
+    def outputs(self, point: str, probabilities: Floats, evaluable: Bools) -> Bools:
+        """What is put out at an operating point for ECGs, shape ``(n, 26)``, with the rule of scoring."""
+        chosen = self.points[point]
+        return decisions(probabilities, chosen.thresholds, evaluable, exclusive=chosen.exclusive)
+
     def to_dict(self) -> dict[str, Any]:
         """The entries of a bundle's contract."""
         return {
             "calibration": calibration_entry(self.calibration),
             "operating_points": {
                 name: {"thresholds": point.thresholds.tolist(), "description": point.description}
+                | ({"exclusive": True} if point.exclusive else {})
                 for name, point in self.points.items()
             },
             "default_operating_point": self.default,
@@ -136,7 +147,7 @@ def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
 
 
 def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, evaluable: Bools) -> Decisions:
-    """Calibration and the operating points ``challenge`` and ``f1``.
+    """Calibration and the operating points ``clinical``, ``challenge`` and ``f1``.
 
     Parameters
     ----------
@@ -163,7 +174,14 @@ def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, e
     return Decisions(
         fitted,
         {
-            "challenge": Point(
+            "clinical": Point(
+                clinical_thresholds(labels, probabilities, known, evaluable),
+                "highest F measure of each class on validation, the fewer positives a class has there the "
+                "nearer to the best common threshold; of findings that exclude each other the stronger one, "
+                "the others as alternatives; no finding where no class reaches its threshold",
+                exclusive=True,
+            ),
+            CHALLENGE: Point(
                 tuned.thresholds,
                 f"highest challenge metric 2021 on validation ({tuned.score:.3f} there); classes with fewer "
                 "than 20 validation positives drawn half-way to the best common threshold",

@@ -11,7 +11,7 @@ import onnx
 
 from export.contract import class_entries
 from export.data import AnyPart, Data, EcgPart
-from export.decide import class_positives, ecg_decisions, evaluable_classes
+from export.decide import CHALLENGE, class_positives, ecg_decisions, evaluable_classes
 from export.evaluate_ecg import ecg_comparison, ecg_evaluation, macro_auroc
 from export.golden import ecg_cases, write_cases
 from export.parity import ParityReport, parity_report
@@ -32,7 +32,6 @@ from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.scorers.session import OpenGraph
-from ibt_deploy.thresholds import decisions as decisions_of
 from training.models.encoder import Encoder
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer
@@ -110,7 +109,6 @@ class EcgBuild:
         Shares by length in seconds: of recordings that keep every finding, of findings that agree
         (``2 n_both / (n_short + n_whole)``), and of decisions, classes that are absent included.
         """
-        point = self.decisions.points[self.decisions.default]
         calibration = self.decisions.calibration.calibration
         whole = np.array(self._n_windows) == 1
         chosen = np.flatnonzero(np.repeat(whole, self._n_windows))
@@ -119,7 +117,7 @@ class EcgBuild:
 
         def found(signals: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
             p = calibration.probability(self._scorer.logits(signals, BATCH_SIZE))
-            return decisions_of(p, point.thresholds, self._evaluable)
+            return self.decisions.outputs(self.decisions.default, p, self._evaluable)
 
         reference = found(windows)
         rate = self._bundle.preprocessing.sampling_rate  # type: ignore[union-attr]
@@ -181,17 +179,17 @@ class EcgBuild:
             window_probabilities(logits, self._n_windows, calibration)
             for logits in (self._logits, scorer.logits(self._windows, 1))
         )
-        thresholds = self.decisions.points[self.decisions.default].thresholds
-        part, evaluable = self._validation, self._evaluable
-        given = tuple(decisions_of(p, thresholds, evaluable) for p in (before, after))
+        part, evaluable, decisions = self._validation, self._evaluable, self.decisions
+        given = tuple(decisions.outputs(decisions.default, p, evaluable) for p in (before, after))
+        official = tuple(decisions.outputs(CHALLENGE, p, evaluable) for p in (before, after))
         report = gate_report(
             len(part),
             (before, after),
             (given[0][:, evaluable], given[1][:, evaluable]),
             (macro_auroc(part, before, evaluable), macro_auroc(part, after, evaluable)),
             (
-                challenge_metric(part.labels, given[0], mask=part.known),
-                challenge_metric(part.labels, given[1], mask=part.known),
+                challenge_metric(part.labels, official[0], mask=part.known),
+                challenge_metric(part.labels, official[1], mask=part.known),
             ),
             (model.ByteSize(), smaller.ByteSize()),
         )
@@ -207,14 +205,15 @@ class EcgBuild:
         return ecg_evaluation(answers, self.decisions, self._evaluable, self._draws)
 
     def headline(self, evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Title and figure of what is named first."""
+        """Title and figure of what is named first: the challenge metric at the point tuned for it."""
         tuned, free = evaluation["thresholds"][self.decisions.default], evaluation["threshold_free"]
         names = {
             "f_measure": f"macro F ({tuned['n_f_classes']} classes)",
             "auroc": f"macro AUROC ({free['n_classes']} classes)",
             "auprc": f"macro AUPRC ({free['n_classes']} classes)",
         }
-        found = {**tuned, **free}
+        official = evaluation["thresholds"][CHALLENGE]
+        found = {**tuned, "challenge_metric": official["challenge_metric"], **free}
         return {names.get(key, title): found[key] for key, title in HEADLINE.items() if key in found}
 
     def comparison(self, answers: Answers[EcgPart], teacher: Encoder) -> dict[str, Any]:
@@ -225,9 +224,13 @@ class EcgBuild:
         probabilities = window_probabilities(
             network_ecg_logits(teacher, windows), n_windows, tuned.calibration.calibration
         )
-        positive = decisions_of(probabilities, tuned.points[tuned.default].thresholds, self._evaluable)
+        positive = tuned.outputs(tuned.default, probabilities, self._evaluable)
         theirs = Answers(part, probabilities, positive, {})
-        return ecg_comparison(answers, theirs, self._evaluable, self._draws)
+        official = (
+            self.decisions.outputs(CHALLENGE, answers.probabilities, self._evaluable),
+            tuned.outputs(CHALLENGE, probabilities, self._evaluable),
+        )
+        return ecg_comparison(answers, theirs, official, self._evaluable, self._draws)
 
     def write_golden(self, path: Path, inputs: dict[str, Any]) -> None:
         """Write the golden inputs with what scoring makes of them."""

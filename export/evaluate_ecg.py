@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.data import EcgPart
-from export.decide import Decisions
+from export.decide import CHALLENGE, Decisions
 from export.figures import (
     calibration_figures,
     compared,
@@ -19,9 +19,9 @@ from export.figures import (
 )
 from export.scored import Answers
 from ibt_deploy.classes import CLASSES
+from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.ranking import auroc, per_class
-from ibt_deploy.thresholds import decisions as decisions_of
 from training.stratify import FEWEST_POSITIVES
 
 Bools = npt.NDArray[np.bool_]
@@ -51,10 +51,11 @@ def ecg_evaluation(
     part, p = answers.part, answers.probabilities
     n_patients = len(np.unique(part.patients))
     outputs = {FIXED: decisions_of(p, np.full(len(CLASSES), 0.5), evaluable)}
-    for name, point in decisions.points.items():
+    for name in decisions.points:
         outputs[name] = (
-            answers.positive if name == decisions.default else decisions_of(p, point.thresholds, evaluable)
+            answers.positive if name == decisions.default else decisions.outputs(name, p, evaluable)
         )
+    official = outputs.get(CHALLENGE, answers.positive)
     counted = ranked_classes(part, evaluable)
     scored = part.known & evaluable
     return {
@@ -72,7 +73,7 @@ def ecg_evaluation(
         "classes": _classes(answers, counted, n_patients, draws),
         "groups": {
             name: {
-                value: _group(answers, values == value, evaluable, draws)
+                value: _group(answers, official, values == value, evaluable, draws)
                 for value in sorted(set(values.tolist()))
             }
             for name, values in part.groups.items()
@@ -134,7 +135,10 @@ def _classes(
     return found
 
 
-def _group(answers: Answers[EcgPart], chosen: Bools, evaluable: Bools, draws: int) -> dict[str, Any]:
+def _group(
+    answers: Answers[EcgPart], official: Bools, chosen: Bools, evaluable: Bools, draws: int
+) -> dict[str, Any]:
+    """Figures of some recordings; ``official`` is what is put out for the challenge metric."""
     part = answers.part.select(chosen)
     p, given = answers.probabilities[chosen], answers.positive[chosen]
     counted = ranked_classes(part, evaluable)
@@ -143,7 +147,9 @@ def _group(answers: Answers[EcgPart], chosen: Bools, evaluable: Bools, draws: in
     if len(part) < SMALLEST_GROUP:
         return table
     statistics = {
-        "challenge_metric": bootstrap.challenge_metric(part.labels, given, part.patients, part.known),
+        "challenge_metric": bootstrap.challenge_metric(
+            part.labels, official[chosen], part.patients, part.known
+        ),
         "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
         **_ranking(part, p, counted),
     }
@@ -153,18 +159,27 @@ def _group(answers: Answers[EcgPart], chosen: Bools, evaluable: Bools, draws: in
 
 
 def ecg_comparison(
-    student: Answers[EcgPart], teacher: Answers[EcgPart], evaluable: Bools, draws: int
+    student: Answers[EcgPart],
+    teacher: Answers[EcgPart],
+    official: tuple[Bools, Bools],
+    evaluable: Bools,
+    draws: int,
 ) -> dict[str, Any]:
-    """Teacher's figures on the same recordings, and student minus teacher on the same draws."""
+    """Teacher's figures on the same recordings, and student minus teacher on the same draws.
+
+    ``official`` is what each of them puts out for the challenge metric.
+    """
     part = student.part
     n_patients = len(np.unique(part.patients))
     counted = ranked_classes(part, evaluable)
     both = []
-    for answers in (student, teacher):
+    for answers, outputs in zip((student, teacher), official, strict=True):
         given = answers.positive
         both.append(
             {
-                "challenge_metric": bootstrap.challenge_metric(part.labels, given, part.patients, part.known),
+                "challenge_metric": bootstrap.challenge_metric(
+                    part.labels, outputs, part.patients, part.known
+                ),
                 "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
                 **_ranking(part, answers.probabilities, counted),
             }

@@ -103,11 +103,16 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class OperatingPoint:
-    """A named set of thresholds on calibrated probabilities, shape ``(outputs,)``."""
+    """A named set of thresholds on calibrated probabilities, shape ``(outputs,)``.
+
+    At an ``exclusive`` one findings that exclude each other are not put out together, and there may be no
+    finding at all: see :func:`ibt_deploy.decisions.decided`.
+    """
 
     name: str
     thresholds: npt.NDArray[np.float64]
     description: str
+    exclusive: bool = False
 
     @classmethod
     def from_dict(cls, name: str, entry: dict[str, Any], n_outputs: int) -> OperatingPoint:
@@ -115,7 +120,10 @@ class OperatingPoint:
         thresholds = _vector(entry["thresholds"], n_outputs, f"thresholds of '{name}'")
         if not ((thresholds > 0) & (thresholds <= 1)).all():
             raise ValueError(f"a threshold of operating point '{name}' is not in (0, 1]")
-        return cls(name, thresholds, str(entry["description"]))
+        exclusive = _boolean(entry.get("exclusive", False), f"'exclusive' of operating point '{name}'")
+        if exclusive and n_outputs != len(CLASSES):
+            raise ValueError(f"operating point '{name}' is exclusive, but the outputs are not the 26 classes")
+        return cls(name, thresholds, str(entry["description"]), exclusive)
 
 
 def _vector(values: Any, length: int, what: str) -> npt.NDArray[np.float64]:

@@ -53,6 +53,7 @@ class Finding:
     """One of the 26 classes of one recording.
 
     ``positive`` is always False for a class that is not evaluable, because training had too few positives.
+    ``alternative`` tells that the class reaches its threshold, but that a positive finding excludes it.
     """
 
     code: str
@@ -62,12 +63,15 @@ class Finding:
     threshold: float
     positive: bool
     evaluable: bool
+    alternative: bool = False
 
     @property
     def status(self) -> str:
-        """``positive``, ``negative`` or ``not evaluable``."""
+        """``positive``, ``alternative``, ``negative`` or ``not evaluable``."""
         if not self.evaluable:
             return "not evaluable"
+        if self.alternative:
+            return "alternative"
         return "positive" if self.positive else "negative"
 
 
@@ -91,6 +95,8 @@ class ArrhythmiaPrediction:
         The 26 classes.
     probabilities, thresholds, positive
         Per class, shape ``(26,)``; over several windows the mean of their calibrated probabilities.
+    alternative
+        Classes that reach their threshold, but that a positive finding excludes; shape ``(26,)``.
     windows
         Calibrated probabilities of every 10-second window, shape ``(windows, 26)``.
     window_starts
@@ -113,6 +119,7 @@ class ArrhythmiaPrediction:
     probabilities: Floats
     thresholds: Floats
     positive: Bools
+    alternative: Bools
     windows: Floats
     window_starts: Floats
     familiarity: float | None = None
@@ -123,9 +130,14 @@ class ArrhythmiaPrediction:
     def findings(self) -> tuple[Finding, ...]:
         """All 26 classes, in the official order."""
         return tuple(
-            Finding(c.code, c.abbreviation, c.name, float(p), float(t), bool(y), c.evaluable)
-            for c, p, t, y in zip(
-                self.classes, self.probabilities, self.thresholds, self.positive, strict=True
+            Finding(c.code, c.abbreviation, c.name, float(p), float(t), bool(y), c.evaluable, bool(a))
+            for c, p, t, y, a in zip(
+                self.classes,
+                self.probabilities,
+                self.thresholds,
+                self.positive,
+                self.alternative,
+                strict=True,
             )
         )
 

@@ -1,7 +1,7 @@
 """Choose the thresholds of a bundle's operating points, on validation data only.
 
 Thresholds apply to calibrated probabilities and are tuned after calibration, with the very decision
-rule of scoring, see :func:`decisions`.
+rule of scoring, :func:`ibt_deploy.decisions.decided`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
 from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_burden
 from ibt_deploy.metrics.arrhythmia import Reward
@@ -24,32 +25,10 @@ Array = npt.NDArray[Any]
 GRID: Floats = np.arange(1, 50) / 50
 """0.02, 0.04, ... 0.98."""
 FEW_POSITIVES = 20
-"""Classes with fewer validation positives have their threshold drawn half-way to the pooled one."""
+"""Classes with fewer validation positives have their threshold drawn half-way to the pooled one; at the
+clinical operating point those with as many do."""
 SMALLEST = 1e-6
 """Thresholds are at least this, so that ``probability / threshold`` is defined."""
-
-
-def decisions(probabilities: Array, thresholds: Array, evaluable: Array | None = None) -> Bools:
-    """Which classes are put out for each recording: those that reach their threshold, and never none.
-
-    Where no class reaches its threshold, the one with the highest ``probability / threshold`` is put
-    out, because an empty answer earns nothing.
-
-    Parameters
-    ----------
-    probabilities
-        Shape ``(n, classes)``, calibrated.
-    thresholds
-        Shape ``(classes,)``, above 0.
-    evaluable
-        Shape ``(classes,)``: classes that may be put out at all; every class where left out.
-    """
-    allowed = np.ones(np.shape(thresholds), dtype=bool) if evaluable is None else np.asarray(evaluable, bool)
-    positive: Bools = (probabilities >= thresholds) & allowed
-    empty = np.flatnonzero(~positive.any(axis=1))
-    nearest = np.argmax(np.where(allowed, probabilities[empty] / thresholds, -1.0), axis=1)
-    positive[empty, nearest] = True
-    return positive
 
 
 def f_optimal(labels: Array, probabilities: Array) -> float:
@@ -100,6 +79,37 @@ def f_thresholds(labels: Array, probabilities: Array, mask: Array | None = None)
     return np.where(np.isnan(each), pooled, each)
 
 
+def clinical_thresholds(
+    labels: Array, probabilities: Array, mask: Array | None = None, evaluable: Array | None = None
+) -> Floats:
+    """The F-optimal threshold of each class, drawn to the common one where it rests on few positives.
+
+    ``n / (n + 20) * own + 20 / (n + 20) * common``, ``n`` being the known positives of the class and
+    ``common`` the threshold that is F-optimal for all evaluable classes pooled. Shape ``(classes,)``.
+
+    Parameters
+    ----------
+    labels, probabilities, mask
+        As for :func:`f_thresholds`.
+    evaluable
+        Shape ``(classes,)``, as for :func:`ibt_deploy.decisions.decided`.
+
+    Raises
+    ------
+    DataError
+        When no evaluable class has a positive.
+    """
+    known = np.ones(np.shape(labels), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    counted = known if evaluable is None else known & np.asarray(evaluable, dtype=bool)
+    common = f_optimal(labels[counted], probabilities[counted])
+    if np.isnan(common):
+        raise DataError("no positive label: there is nothing to tune thresholds on")
+    own = np.array([f_optimal(labels[k, c], probabilities[k, c]) for c, k in enumerate(known.T)])
+    n = ((np.asarray(labels) > 0) & known).sum(axis=0)
+    weight = n / (n + FEW_POSITIVES)
+    return np.where(n > 0, weight * np.nan_to_num(own) + (1 - weight) * common, common)
+
+
 class ChallengeThresholds(NamedTuple):
     """Thresholds for the challenge metric.
 
@@ -144,7 +154,7 @@ def challenge_thresholds(
     mask
         Shape ``(n, classes)``, true where the label is known.
     evaluable
-        Shape ``(classes,)``, as for :func:`decisions`.
+        Shape ``(classes,)``, as for :func:`ibt_deploy.decisions.decided`.
     weights
         Reward matrix, as for :class:`ibt_deploy.metrics.arrhythmia.Reward`.
     grid

@@ -103,7 +103,7 @@ def _answers() -> dict[str, Schema]:
             "threshold": probability,
             "positive": truth,
             "evaluable": truth,
-            "status": {"type": "string", "enum": ["positive", "negative", "not evaluable"]},
+            "status": {"type": "string", "enum": ["positive", "alternative", "negative", "not evaluable"]},
         }
     )
     found: Schema = {"input": {"type": "object"}, "warnings": warnings, "notice": TEXT}

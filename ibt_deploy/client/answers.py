@@ -63,6 +63,7 @@ def _arrhythmia(entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
         probabilities=np.array([f["probability"] for f in findings], dtype=np.float64),
         thresholds=np.array([f["threshold"] for f in findings], dtype=np.float64),
         positive=np.array([f["positive"] for f in findings], dtype=bool),
+        alternative=np.array([f["status"] == "alternative" for f in findings], dtype=bool),
         windows=np.array([w["probabilities"] for w in windows], dtype=np.float64),
         window_starts=np.array([w["start"] for w in windows], dtype=np.float64),
     )  # fmt: skip

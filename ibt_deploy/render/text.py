@@ -25,9 +25,12 @@ def prediction_report(prediction: Prediction) -> Report:
 
 
 def sorted_findings(prediction: ArrhythmiaPrediction) -> tuple[list[Finding], list[Finding]]:
-    """Evaluable findings, the positive first and then by falling probability; and those not evaluable."""
+    """Evaluable findings (positive, alternative, others, by falling probability); those not evaluable."""
     findings = prediction.findings
-    evaluable = sorted((f for f in findings if f.evaluable), key=lambda f: (not f.positive, -f.probability))
+    evaluable = sorted(
+        (f for f in findings if f.evaluable),
+        key=lambda f: (not f.positive, not f.alternative, -f.probability),
+    )
     return evaluable, [f for f in findings if not f.evaluable]
 
 
@@ -60,18 +63,31 @@ def alarm_summary(prediction: SepsisPrediction) -> str:
     return f"{text}; alarm in {len(alarms)} of {len(hours)} hours: {spans(alarms)}"
 
 
+def findings_summary(prediction: ArrhythmiaPrediction) -> str:
+    """One line: what is positive, and what it might be instead, with probabilities."""
+    evaluable, _ = sorted_findings(prediction)
+
+    def listed(chosen: list[Finding]) -> str:
+        return ", ".join(f"{f.abbreviation} {f.probability:.2f}" for f in chosen)
+
+    summary = listed([f for f in evaluable if f.positive]) or "no finding reaches its threshold"
+    if alternatives := listed([f for f in evaluable if f.alternative]):
+        summary += f"; or {alternatives}"
+    return summary
+
+
 def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
     evaluable, others = sorted_findings(prediction)
     rows = tuple(
         Row(
             (
-                "positive" if f.positive else "",
+                "positive" if f.positive else "or" if f.alternative else "",
                 f.abbreviation,
                 f.name,
                 f"{f.probability:.3f}",
                 f"{f.threshold:.3f}",
             ),
-            "positive" if f.positive else "plain",
+            "positive" if f.positive else "warning" if f.alternative else "plain",
         )
         for f in evaluable
     )
@@ -83,6 +99,7 @@ def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
         Line(f"{prediction.record}: arrhythmia findings", "heading"),
         Line(found, label="input"),
         *_context(prediction),
+        Line(findings_summary(prediction), "positive" if prediction.positive.any() else "plain", "findings"),
         Table(("", "finding", "name", "probability>", "threshold>"), rows),
     ]
     if others:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
+from ibt_deploy.decisions import decided
 from ibt_deploy.familiarity import UNFAMILIAR
 from ibt_deploy.predictions import ArrhythmiaPrediction, Floats
 from ibt_deploy.preprocess.ecg import (
@@ -21,7 +22,6 @@ from ibt_deploy.preprocess.ecg import (
 )
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.scorers.session import OpenGraph
-from ibt_deploy.thresholds import decisions
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,8 @@ class EcgScorer:
     ) -> ArrhythmiaPrediction:
         recording, standard = prepared.recording, prepared.standard
         probabilities = per_window.mean(axis=0)
+        point = self._point
+        given = decided(probabilities[None], point.thresholds, self._evaluable, exclusive=point.exclusive)
         samples = standard.signal.shape[1]
         spans = window_spans(samples, self._constants.length)
         starts = np.array([start for start, _ in spans]) / self._constants.sampling_rate
@@ -119,8 +121,9 @@ class EcgScorer:
             model=self._model,
             classes=self._bundle.classes,
             probabilities=probabilities,
-            thresholds=self._point.thresholds,
-            positive=decisions(probabilities[None], self._point.thresholds, self._evaluable)[0],
+            thresholds=point.thresholds,
+            positive=given.positive[0],
+            alternative=given.alternative[0],
             windows=per_window,
             window_starts=starts,
             familiarity=familiarity,

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.bundles import NOT_EVALUABLE, recording, stay
+from helpers.bundles import NOT_EVALUABLE, recording, stay, write_ecg_bundle
 
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.predictions import NOTICE, Refusal, SepsisPrediction
-from ibt_deploy.predictor import Predictor
+from ibt_deploy.predictor import Predictor, load
+from ibt_deploy.render.report import plain_text
+from ibt_deploy.render.text import prediction_report
 from ibt_deploy.variables import INDEX, NAMES
 
 
@@ -37,6 +41,31 @@ def test_findings_as_json_are_complete(ecg: Predictor) -> None:
     means = np.mean([w["probabilities"] for w in found["windows"]], axis=0)
     np.testing.assert_allclose(means, [f["probability"] for f in found["findings"]], atol=2e-6)
     assert found["notice"] == NOTICE
+
+
+def test_an_exclusive_operating_point_names_alternatives_or_nothing(tmp_path: Path) -> None:
+    def edit(contract: dict[str, Any]) -> None:
+        contract["calibration"] = {"kind": "platt", "slope": [1e-9] * 26, "intercept": [-3.0] * 26}
+        for name in ("NSR", "AF", "LAD"):
+            c = [entry.abbreviation for entry in CLASSES].index(name)
+            contract["calibration"]["intercept"][c] = {"NSR": 1.0, "AF": 0.5, "LAD": 0.5}[name]
+        for name, threshold in (("clinical", 0.5), ("silent", 0.9)):
+            contract["operating_points"][name] = {
+                "thresholds": [threshold] * 26,
+                "description": "",
+                "exclusive": True,
+            }
+
+    bundle = write_ecg_bundle(tmp_path, edit)
+    found = load(bundle, operating_point="clinical").predict(recording())
+    status = {f["abbreviation"]: f["status"] for f in found.to_dict()["findings"]}
+    assert (status["NSR"], status["AF"], status["LAD"]) == ("positive", "alternative", "positive")
+    assert not {f.abbreviation for f in found.findings if f.positive} & {"AF"}  # type: ignore[union-attr]
+    text = plain_text(prediction_report(found))
+    assert "NSR 0.73, LAD 0.62; or AF 0.62" in text
+    silent = load(bundle, operating_point="silent").predict(recording())
+    assert not silent.positive.any()  # type: ignore[union-attr]
+    assert "no finding reaches its threshold" in plain_text(prediction_report(silent))
 
 
 def test_risk_as_json_is_complete(stays: Predictor) -> None:

@@ -1,4 +1,4 @@
-"""Thresholds: the rule of scoring, optima that really are optima, and the guards for few positives."""
+"""Thresholds: optima that really are optima, and the guards for few positives."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy import thresholds
+from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
 from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_statistics, policy_alarms
 from ibt_deploy.metrics.arrhythmia import challenge_metric, f_measure
 from ibt_deploy.metrics.sepsis import utility, utility_sweep
-from ibt_deploy.thresholds import GRID, challenge_thresholds, decisions, f_optimal, f_thresholds
+from ibt_deploy.thresholds import GRID, challenge_thresholds, clinical_thresholds, f_optimal, f_thresholds
 
 
 def recordings(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,23 +35,6 @@ def stays(seed: int = 0, n: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarr
     labels = np.repeat(rng.random(n) < 0.2, lengths) & (left <= 9)
     logits = rng.normal(-4, 0.5, offsets[-1]) + np.repeat(rng.normal(size=n), lengths) + 1.5 * labels
     return labels, 1 / (1 + np.exp(-logits)), offsets
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10_000))
-def test_decisions_follow_the_rule_and_are_never_none(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    p, theta = np.round(rng.random((20, 26)), 1), np.round(rng.uniform(0.5, 1, 26), 1)
-    evaluable = rng.random(26) < 0.7
-    evaluable[3] = True
-    outputs = decisions(p, theta, evaluable)
-    for row, given_out in zip(p, outputs, strict=True):
-        reached = [i for i in range(26) if evaluable[i] and row[i] >= theta[i]]
-        nearest = max((i for i in range(26) if evaluable[i]), key=lambda i: row[i] / theta[i])
-        assert np.flatnonzero(given_out).tolist() == (reached or [nearest])
-    assert outputs.any(axis=1).all()
-    assert not outputs[:, ~evaluable].any()
-    assert decisions(p, theta).any(axis=1).all()
 
 
 @settings(max_examples=100, deadline=None)
@@ -81,6 +65,22 @@ def test_classes_without_positives_get_the_pooled_threshold() -> None:
     assert got[0] == f_optimal(labels[:, 0], p[:, 0])
     with pytest.raises(DataError, match="nothing to tune"):
         f_thresholds(np.zeros((3, 26)), np.full((3, 26), 0.5))
+
+
+def test_clinical_thresholds_move_towards_the_common_one_where_positives_are_few() -> None:
+    labels, p, mask = recordings(4)
+    labels[:, 7] = False
+    evaluable = np.arange(26) % 5 > 0
+    got = clinical_thresholds(labels, p, mask, evaluable)
+    counted = mask & evaluable
+    common = f_optimal(labels[counted], p[counted])
+    assert got[7] == common
+    for c in (0, 6, 24):
+        n = (labels & mask)[:, c].sum()
+        own = f_optimal(labels[mask[:, c], c], p[mask[:, c], c])
+        assert got[c] == pytest.approx((n * own + 20 * common) / (n + 20))
+    with pytest.raises(DataError, match="nothing to tune"):
+        clinical_thresholds(np.zeros((3, 26)), np.full((3, 26), 0.5))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -8,8 +8,9 @@ import numpy as np
 
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.contract import Calibration
+from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
-from ibt_deploy.thresholds import challenge_thresholds, decisions, f_thresholds, utility_threshold
+from ibt_deploy.thresholds import challenge_thresholds, f_thresholds, utility_threshold
 from training.stratify import FEWEST_POSITIVES
 from training.study.cohort import Bools, Float32s, Floats, Truth
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import calibration_line, reliability
+from ibt_deploy.decisions import decisions
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.alarms import alarm_burden, alarm_statistics, policy_alarms
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import load
-from ibt_deploy.thresholds import decisions
 from training.study.cohort import Bools, Floats, Ints, Truth
 from training.study.outputs import OUTPUTS, subject_sha256
 from training.study.store import Arrays, kept
@@ -157,7 +157,7 @@ def _judge_ecgs(model: Bundle, truth: Truth, p: Floats, chosen: Bools, draws: in
     table["calibration"] = _calibration(labels, p[chosen][known], patients, part.n_patients, draws)
     table["operating_points"] = {}
     for name, point in model.operating_points.items():
-        given = decisions(p[chosen], point.thresholds, evaluable)
+        given = decisions(p[chosen], point.thresholds, evaluable, exclusive=point.exclusive)
         pooled = given[known]
         statistics = {
             "sensitivity": bootstrap.ratio(labels & pooled, labels, patients),

@@ -1,0 +1,111 @@
+"""Which findings are put out: the decision rule of scoring, which tuning and evaluation share.
+
+Thresholds apply to calibrated probabilities. Operating points differ in what else holds:
+
+- by default every class that reaches its threshold is positive, and where none does, the nearest one is,
+  because an empty answer earns nothing in the Challenge;
+- an *exclusive* operating point puts out nothing where nothing reaches its threshold, and of findings that
+  exclude each other only the one furthest above its threshold; the others become alternatives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.classes import CLASSES, N_CLASSES
+
+Bools = npt.NDArray[np.bool_]
+Array = npt.NDArray[Any]
+
+EXCLUSIONS: tuple[tuple[str, str, str], ...] = (
+    ("NSR", "AF AFL SB STach PR", "one rhythm drives the ventricles at a time"),
+    ("AF", "AFL SB STach PR", "one rhythm drives the ventricles at a time"),
+    ("AFL", "SB STach PR", "one rhythm drives the ventricles at a time"),
+    ("SB", "STach PR", "one rhythm drives the ventricles at a time"),
+    ("STach", "PR", "one rhythm drives the ventricles at a time"),
+    ("SA", "AF AFL PR", "sinus arrhythmia is a rhythm of the sinus node, of any rate"),
+    ("Brady", "STach NSR", "below 60 beats per minute the rate is neither fast nor normal"),
+    ("IAVB", "AF AFL", "without P waves there is no PR interval"),
+    ("LPR", "AF AFL", "without P waves there is no PR interval"),
+    ("RBBB", "IRBBB LBBB", "a block is complete or not, and one bundle must conduct"),
+    ("LBBB", "IRBBB LAnFB", "the block of the whole left bundle includes its fascicle and hides the right"),
+    ("NSIVCB", "LBBB RBBB", "nonspecific means that the delay fits neither bundle"),
+    ("RAD", "LAD LAnFB", "the axis points to one side; anterior fascicular block turns it to the left"),
+)
+"""Findings that exclude each other, with the clinical reason.
+
+Sinus arrhythmia goes with sinus rhythm, bradycardia and tachycardia: its irregular beats have a sinus rate.
+"""
+
+
+class Decided(NamedTuple):
+    """What is put out for recordings: both of shape ``(n, classes)``, never true in the same place.
+
+    Attributes
+    ----------
+    positive
+        Findings.
+    alternative
+        Classes that reach their threshold but are excluded by a finding; only at exclusive operating points.
+    """
+
+    positive: Bools
+    alternative: Bools
+
+
+def decided(
+    probabilities: Array, thresholds: Array, evaluable: Array | None = None, *, exclusive: bool = False
+) -> Decided:
+    """Findings and alternatives.
+
+    Of mutually exclusive classes that reach their thresholds, that of the highest ``probability /
+    threshold`` is accepted first, then the next unless it excludes an accepted one, and so on.
+
+    Parameters
+    ----------
+    probabilities
+        Shape ``(n, classes)``, calibrated.
+    thresholds
+        Shape ``(classes,)``, above 0.
+    evaluable
+        Shape ``(classes,)``: classes that may be put out at all; every class where left out.
+    exclusive
+        Whether the operating point is; the classes are then the 26.
+    """
+    allowed = np.ones(np.shape(thresholds), dtype=bool) if evaluable is None else np.asarray(evaluable, bool)
+    reached: Bools = (probabilities >= thresholds) & allowed
+    if not exclusive:
+        empty = np.flatnonzero(~reached.any(axis=1))
+        nearest = np.argmax(np.where(allowed, probabilities[empty] / thresholds, -1.0), axis=1)
+        reached[empty, nearest] = True
+        return Decided(reached, np.zeros_like(reached))
+    positive = np.zeros_like(reached)
+    for row in np.flatnonzero(reached.any(axis=1)):
+        candidates = np.flatnonzero(reached[row])
+        ratios = probabilities[row, candidates] / thresholds[candidates]
+        for c in candidates[np.argsort(-ratios, kind="stable")]:
+            positive[row, c] = not (EXCLUDES[c] & positive[row]).any()
+    return Decided(positive, reached & ~positive)
+
+
+def decisions(
+    probabilities: Array, thresholds: Array, evaluable: Array | None = None, *, exclusive: bool = False
+) -> Bools:
+    """The findings of :func:`decided` without the alternatives."""
+    return decided(probabilities, thresholds, evaluable, exclusive=exclusive).positive
+
+
+def _excludes() -> Bools:
+    index = {name: i for i, c in enumerate(CLASSES) for name in c.abbreviation.split("|")}
+    matrix = np.zeros((N_CLASSES, N_CLASSES), dtype=bool)
+    for one, others, _ in EXCLUSIONS:
+        for other in others.split():
+            matrix[index[one], index[other]] = matrix[index[other], index[one]] = True
+    return matrix
+
+
+EXCLUDES: Bools = _excludes()
+"""Shape ``(26, 26)``, symmetric: true where two classes exclude each other."""
