@@ -102,7 +102,8 @@ class Tables:
 
     def read(self, part: Slice) -> Iterator[Stay | Refusal]:
         """One answer for each stay of a slice, in order; memory for a few thousand hours at a time."""
-        maker = StayMaker(self.folder, self.files, self.time, self.common_notes)
+        confirmed = frozenset(facts.variable for facts in self.report.columns if facts.is_confirmed)
+        maker = StayMaker(self.folder, self.files, self.time, self.common_notes, confirmed)
         for rows, bounds in whole_stays(self.folder, self._starts[part.first : part.last + 1]):
             for answer in maker.stays(rows, bounds):
                 yield refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer

@@ -12,10 +12,9 @@ import numpy as np
 
 from ibt_deploy.batch.tables_overlap import Overlap
 from ibt_deploy.errors import BadUnits
-from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units
+from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units, wide
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.mapping.units import CANONICAL, Conversion
-from ibt_deploy.mapping.usual import wide
 from ibt_deploy.preprocess.stay_rows import ROUNDED_ROOM_AIR
 from ibt_deploy.records import FloatArray
 from ibt_deploy.variables import VARIABLES, Variable
