@@ -39,7 +39,7 @@ from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers.stays import LABEL
 from ibt_deploy.records import Stay
 
-SCHEMA = 2
+SCHEMA = 3
 SUMMARY = "tables.json"
 
 
@@ -209,6 +209,7 @@ def open_tables(
             ),
             columns=column_facts(folder / STORE, mapping, result.patients),
             overlap=_overlap(folder, mapping),
+            limits=result.limits,
         )  # fmt: skip
         found = {"fingerprint": fingerprint, "report": asdict(report)}
         write_json(summary, found)

@@ -47,6 +47,8 @@ class Report:
         Of every variable that the export has a column for.
     overlap
         Of rows with points in time.
+    limits
+        Measurements of each variable that were given as a limit (``<0.5``) and read as that limit.
     """
 
     files: int
@@ -57,6 +59,16 @@ class Report:
     refused_files: tuple[tuple[str, str, str], ...]
     columns: tuple[ColumnFacts, ...]
     overlap: Overlap = field(default_factory=Overlap)
+    limits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What a reader of the scores should know about how the export was read."""
+        if not self.limits:
+            return self.overlap.sentences
+        listed = ", ".join(f"{name} {count}" for name, count in self.limits.items())
+        sentence = f"Values given as a limit (<0.5) were read as the limit: {listed}."
+        return (*self.overlap.sentences, sentence)
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
@@ -93,6 +105,7 @@ class Report:
         if self.rejected_rows:
             yield f"rows not usable: {self.rejected_rows}, of unknown patients: {self.unassigned_rows}"
         yield from (f"overlap: {sentence}" for sentence in self.overlap.sentences)
+        yield from self.sentences[len(self.overlap.sentences) :]
         for path, code, message in self.refused_files:
             yield f"not read: {path}: {message} ({code})"
         doubtful = {doubt.variable: doubt for doubt in self.doubts}

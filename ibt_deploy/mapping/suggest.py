@@ -29,10 +29,12 @@ from ibt_deploy.mapping.synonyms import (
     MEDICAL,
     OFFSETS,
     PATIENT,
+    RELATIVES,
     SEX,
     SURGICAL,
     TIMES,
     UNIT_TYPES,
+    means_urea,
     name_and_unit,
     plain_name,
     unit_in_brackets,
@@ -62,12 +64,18 @@ LOOKED_AT = 500
 
 @dataclass(frozen=True)
 class _Match:
-    """A column that may be a variable, and the unit that its name states."""
+    """A column that may be a variable, the unit that its name states, and what else it is if not the same."""
 
     column: str
     variable: str
     unit: str | None
     is_certain: bool
+    relative: str = ""
+
+    @property
+    def substance(self) -> str | None:
+        """``urea`` where the name means it."""
+        return "urea" if self.variable == "BUN" and means_urea(self.column) else None
 
 
 def suggested_mapping(path: Path) -> str:
@@ -119,6 +127,10 @@ def _matches(sample: Sample) -> dict[str, list[_Match]]:
             if name in BY_NAME:
                 match = _Match(column, BY_NAME[name], unit or stated, True)
                 break
+            if name in RELATIVES:
+                variable, what = RELATIVES[name]
+                match = _Match(column, variable, unit or stated, False, what)
+                break
         if match is None:
             parts = plain.split("_")
             words = {BY_NAME[part] for part in parts if len(part) > 1 and part in BY_NAME}
@@ -163,10 +175,12 @@ def _column(sample: Sample, found: Sequence[_Match], used: set[str]) -> Iterator
     elif best.is_certain:
         yield f"column = {quoted(best.column)}"
     else:
-        yield f'column = "?"  # perhaps {quoted(best.column)}'
+        yield f'column = "?"  # perhaps {quoted(best.column)}{f": {best.relative}" if best.relative else ""}'
     used.add(best.column)
     unit, why = _unit(best, values)
     yield f"unit = {quoted(unit)}  # {why}"
+    if best.substance:
+        yield 'substance = "urea"  # the name says so; "nitrogen" if the laboratory reports BUN by this name'
     yield from _missing(sample, best, values, unit)
 
 
@@ -178,7 +192,7 @@ def _unit(match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -
     stated = match.unit
     if stated is not None:
         try:
-            known = conversion(variable, stated)
+            known = conversion(variable, stated, match.substance)
         except BadUnits:
             return "?", f"{shown}; the name says {_comment(stated)}, which is no unit of {variable}"
         usual = wide(variable)
@@ -191,7 +205,9 @@ def _unit(match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -
     if median is None or usual is None:
         return "?", f"{shown}; {own}?"
     units = (own, *OTHER_UNITS.get(variable, ()))
-    likely = [unit for unit in units if is_within(conversion(variable, unit).value(median), usual)]
+    likely = [
+        unit for unit in units if is_within(conversion(variable, unit, match.substance).value(median), usual)
+    ]
     if len(likely) == 1:
         return likely[0], f"from the values: {shown}"
     if len(units) == 1:
@@ -207,7 +223,7 @@ def _missing(
     codes = [code for code, _ in words.most_common(MOST_CODES)]
     variable = VARIABLES[INDEX[match.variable]]
     if unit != "?":
-        known = conversion(match.variable, unit)
+        known = conversion(match.variable, unit, match.substance)
         codes += [
             f"{code:g}"
             for code in SENTINELS
@@ -295,9 +311,9 @@ def _hours(sample: Sample, column: str) -> Iterator[str]:
         yield 'kind = "iculos"  # whole hours, the first hour of the stay is 1'
         yield f"column = {quoted(column)}"
     else:
-        yield 'kind = "?"  # "iculos" needs whole hours from 1 on; "hours" counts from admission, 0 on'
+        yield 'kind = "hours"  # since admission to the ICU; "iculos" would need whole hours from 1 on'
         yield f"column = {quoted(column)}"
-        yield '# unit = "h"  # with kind = "hours"'
+        yield 'unit = "h"'
 
 
 def _timestamps(sample: Sample, column: str, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:

@@ -171,7 +171,8 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
     unit
         E.g. ``"degF"``, ``"umol/L"``, ``"G/l"``, ``"10*9/L"``.
     substance
-        ``"urea"`` where the mass of a BUN column is that of whole urea, not of its nitrogen.
+        Of BUN alone: ``"urea"`` where a mass is that of whole urea, ``"nitrogen"`` (or None) where it is
+        that of its nitrogen.
 
     Raises
     ------
@@ -182,10 +183,10 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
     """
     if variable not in INDEX:
         raise BadUnits(f"{variable!r} is none of the 40 variables", code="unknown_unit")
-    if substance not in (None, "urea") or (substance and variable != "BUN"):
+    if substance not in (None, "urea", "nitrogen") or (substance and variable != "BUN"):
         raise BadUnits(f"substance {substance!r} is not known for {variable}", code="unknown_unit")
     text = unit.strip()
-    if text == CANONICAL[variable] and substance is None:
+    if text == CANONICAL[variable] and substance != "urea":
         return Conversion(variable, unit)
     if variable in WITHOUT_UNIT:
         raise BadUnits(f"{variable} has no other unit than {CANONICAL[variable]!r}", code="unknown_unit")

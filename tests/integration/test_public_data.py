@@ -79,6 +79,7 @@ def test_later_hours_never_change_earlier_risks(stays: list[Stay]) -> None:
         values = stay.values.copy()
         values[hour:, :34] = np.where(generator.random((len(values) - hour, 34)) < 0.3, 80.0, np.nan)
         values[hour:, 8:34] = np.nan
+        values[hour:, NAMES.index("Temp")] = 39.0
         after = predictor.predict(Stay(values, stay.patient_id, stay.source, stay.format))
         assert isinstance(after, SepsisPrediction)
         assert before.risk[:hour].tobytes() == after.risk[:hour].tobytes()
