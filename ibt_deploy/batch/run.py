@@ -16,7 +16,7 @@ from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
 from ibt_deploy.batch.columns import arrow
 from ibt_deploy.batch.items import Items, PlannedFiles
-from ibt_deploy.batch.job import LAYOUT, Format, Job
+from ibt_deploy.batch.job import LAYOUT, LINES, Format, Job
 from ibt_deploy.batch.local import LocalEngine
 from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, write_whole
 from ibt_deploy.batch.packages import reopened
@@ -96,7 +96,7 @@ def run_batch(options: Options) -> Result:
     BundleError, DeviceError, MissingExtra
         The model cannot be used, or a package is missing.
     """
-    if options.format != "jsonl":
+    if options.format not in LINES:
         arrow()
     output = Output(Path(options.out))
     _require_free(output)
