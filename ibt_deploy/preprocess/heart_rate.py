@@ -7,6 +7,7 @@ lead is divided by its own mean magnitude, so that neither a noisy lead nor one 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,7 +187,7 @@ def _beats(candidates: IntArray, heights: FloatArray, usual: float, rate: int) -
         return np.array([places[index] for index in found], dtype=np.int64)
     interval = float(np.median(np.diff([places[index] for index in found])))
     more = []
-    for first, second in zip(found, found[1:], strict=False):
+    for first, second in itertools.pairwise(found):
         if places[second] - places[first] > SEARCH_BACK * interval:
             between = [
                 index

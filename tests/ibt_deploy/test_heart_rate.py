@@ -12,7 +12,7 @@ from tests.helpers.wfdb_records import raw_ecg
 
 
 def beats(places: np.ndarray, seconds: float = 10.0) -> np.ndarray:
-    """12 leads at 200 Hz: a QRS complex at each place in seconds, a T wave 0.3 s later, and a little noise."""
+    """12 leads at 200 Hz: a QRS complex at each place (in seconds), its T wave, and a little noise."""
     time = np.arange(round(seconds * 200)) / 200
     away = time[:, None] - places
     wave = np.exp(-(away**2) / (2 * 0.012**2)) + 0.3 * np.exp(-((away - 0.3) ** 2) / (2 * 0.05**2))
