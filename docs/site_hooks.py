@@ -53,10 +53,10 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         if files.get_file_from_path(_relative(page.file.src_uri, target)) is not None:
             return match.group(0)
         path = (ROOT / here).parent.joinpath(target).resolve()
-        for uri, source in {**PAGES, **{f.src_uri: f"docs/{f.src_uri}" for f in files}}.items():
-            if path == ROOT / source:
+        for file in files:
+            if path == ROOT / _origin(file.src_uri):
                 up = "../" * page.file.src_uri.count("/")
-                return f"[{text}]({up}{uri}{anchor})"
+                return f"[{text}]({up}{file.src_uri}{anchor})"
         return text if path.exists() else match.group(0)
 
     return LINK.sub(replaced, markdown)
@@ -69,6 +69,8 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def _origin(uri: str) -> str:
     """The file of the repository that a page comes from."""
+    if uri.startswith("notebooks/"):
+        return f"examples/{uri.removesuffix('.md')}.ipynb"
     return PAGES.get(uri, f"docs/{uri}")
 
 

@@ -27,7 +27,9 @@ def project(root: Path) -> dict[str, Any]:
 
 
 def test_the_page_of_the_command_line_is_what_help_prints(root: Path) -> None:
-    pinned = re.search(r"^click==(\S+)$", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    pinned = re.search(
+        r"^click==(\S+)$", (root / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert pinned is not None
     if importlib.metadata.version("click") != pinned.group(1):
         pytest.skip(f"the page is that of click {pinned.group(1)}")
