@@ -37,12 +37,17 @@ LISTED = 8
 HEADERS_KEPT = 16
 
 
-class _Table(Protocol):
+class Table(Protocol):
+    """Columns by name: the rows of one stay or of several."""
+
     names: tuple[str, ...]
 
     def __len__(self) -> int: ...
-    def words(self, name: str) -> list[str]: ...
-    def numbers(self, names: list[str]) -> Numbers: ...
+    def words(self, name: str) -> list[str]:
+        """A column of text."""
+
+    def numbers(self, names: list[str]) -> Numbers:
+        """Columns of numbers."""
 
 
 def sniff(file: File, head: bytes) -> bool:
@@ -91,12 +96,12 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
     """
     try:
         table, file_format = _opened(file)
-        yield from _stays(table, file_format, file)
+        yield from stays_of_table(table, file_format, file)
     except InputError as error:
         raise error.at(str(file)) from error.__cause__
 
 
-def _opened(file: File) -> tuple[_Table, str]:
+def _opened(file: File) -> tuple[Table, str]:
     with file.open("rb") as stream:
         magic = stream.read(len(PARQUET_MAGIC))
     if magic == PARQUET_MAGIC or file.suffix.casefold() == ".parquet":
@@ -121,7 +126,8 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=header.count)
 
 
-def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
+def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
+    """One answer for each patient of a table; ``file`` names it in messages. Errors as :func:`read_each`."""
     # names that somebody made up are not kept
     read_header = _known_header if KNOWN.issuperset(table.names) else _header
     notes, present, optional = read_header(table.names)
@@ -231,7 +237,7 @@ def _merge_hours(values: FloatArray, hour: FloatArray, faults: dict[int, BadRows
     values[:, ICULOS] = np.where(np.isnan(iculos), hour, iculos)
 
 
-def _patients(table: _Table) -> Iterator[tuple[str | None, npt.NDArray[np.int64]]]:
+def _patients(table: Table) -> Iterator[tuple[str | None, npt.NDArray[np.int64]]]:
     """Each patient and the indices of his or her rows, in file order."""
     if PATIENT not in table.names:
         yield None, np.arange(len(table))
