@@ -81,9 +81,7 @@ def pack(state: StreamState, key: bytes, *, record: str = "", issued: int = 0) -
     bundle = bytes.fromhex(state.sha256)
     content = b"".join(
         (
-            _HEAD.pack(
-                MAGIC, VERSION, key_id(key), bundle, issued, hours, blocks, heads, size, len(name)
-            ),
+            _HEAD.pack(MAGIC, VERSION, key_id(key), bundle, issued, hours, blocks, heads, size, len(name)),
             name,
             state.features.last.astype("<f4").tobytes(),
             state.features.since.astype("<i4").tobytes(),

@@ -10,8 +10,11 @@ from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.errors import BundleError
 from ibt_deploy.readers import Task
 
-Format = Literal["parquet", "csv", "jsonl"]
-FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl")
+Format = Literal["parquet", "csv", "jsonl", "fhir"]
+FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl", "fhir")
+LINES: tuple[Format, ...] = ("jsonl", "fhir")
+"""Formats with one answer in each line; the others are tables."""
+
 LAYOUT = 1
 """Of the output; raised when the same run would be written in another way."""
 

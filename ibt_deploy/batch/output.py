@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ibt_deploy.batch.columns import arrow, flattened, predictions_table, refusals_table
-from ibt_deploy.batch.job import Job
+from ibt_deploy.batch.job import LINES, Job
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.predictions import Prediction, Refusal
@@ -41,7 +41,8 @@ class Output:
 
     def files(self, part: int, job: Job) -> tuple[Path, Path]:
         """The two files of a part."""
-        name = f"part-{part:05d}.{job.format}"
+        suffix = "ndjson" if job.format == "fhir" else job.format
+        name = f"part-{part:05d}.{suffix}"
         return self.path / PREDICTIONS / name, self.path / REFUSED / name
 
     def prepare(self) -> None:
@@ -72,9 +73,10 @@ class Output:
         predictions = [a for a in answers if not isinstance(a, Refusal)]
         refusals = [a for a in answers if isinstance(a, Refusal)]
         scored, refused = self.files(part, job)
-        if job.format == "jsonl":
-            write_whole(scored, lambda f: f.writelines(_json_line(p) for p in predictions))
-            write_whole(refused, lambda f: f.writelines(_json_line(r) for r in refusals))
+        if job.format in LINES:
+            line = _fhir_line if job.format == "fhir" else _json_line
+            write_whole(scored, lambda f: f.writelines(line(p) for p in predictions))
+            write_whole(refused, lambda f: f.writelines(line(r) for r in refusals))
         else:
             tables = predictions_table(predictions, job, bundle), refusals_table(refusals, job)
             for path, table in zip((scored, refused), tables, strict=True):
@@ -113,6 +115,12 @@ def _sync_folder(folder: Path) -> None:
 
 def _json_line(answer: Prediction | Refusal) -> bytes:
     return json.dumps(answer.to_dict(), allow_nan=False).encode("utf-8") + b"\n"
+
+
+def _fhir_line(answer: Prediction | Refusal) -> bytes:
+    from ibt_deploy.standards.fhir_answers import fhir_resource
+
+    return json.dumps(fhir_resource(answer), allow_nan=False).encode("utf-8") + b"\n"
 
 
 def _parquet(table: object) -> Callable[[BinaryIO], object]:

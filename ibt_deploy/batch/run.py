@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
 from ibt_deploy.batch.columns import arrow
 from ibt_deploy.batch.items import Items, PlannedFiles
-from ibt_deploy.batch.job import LAYOUT, Format, Job
+from ibt_deploy.batch.job import LAYOUT, LINES, Format, Job
 from ibt_deploy.batch.local import LocalEngine
 from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, write_whole
 from ibt_deploy.batch.packages import reopened
 from ibt_deploy.batch.plan import Plan, difference, stored_plan, written_plan
 from ibt_deploy.batch.progress import Progress
 from ibt_deploy.batch.report import report_page
-from ibt_deploy.batch.sources import entries_of, first_files
+from ibt_deploy.batch.sources import entries_of, first_files, table_files
 from ibt_deploy.batch.summary import summary_of
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import load_bundle
@@ -31,6 +31,9 @@ from ibt_deploy.device import Device, open_session
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.machine import usable_cpus
 from ibt_deploy.readers import Task, task_of
+
+if TYPE_CHECKING:
+    from ibt_deploy.standards.exports import Export
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = ("local", "ray")
@@ -93,7 +96,7 @@ def run_batch(options: Options) -> Result:
     BundleError, DeviceError, MissingExtra
         The model cannot be used, or a package is missing.
     """
-    if options.format != "jsonl":
+    if options.format not in LINES:
         arrow()
     output = Output(Path(options.out))
     _require_free(output)
@@ -131,6 +134,8 @@ def found_task(options: Options) -> Task:
         return "sepsis"
     if options.bundle is not None:
         return load_bundle(options.bundle).task
+    if found_standard(options) is not None:
+        return "sepsis"
     for count, path in enumerate(first_files(options.sources)):
         if count >= _LOOKED_AT:
             break
@@ -143,6 +148,15 @@ def found_task(options: Options) -> Task:
         except InputError:
             continue
     raise BatchError("cannot tell ECGs from stays by the first inputs; say --task arrhythmia or sepsis")
+
+
+def found_standard(options: Options) -> Export | None:
+    """The export of a hospital standard that the sources are, where no mapping says what they are."""
+    from ibt_deploy.standards.exports import found_export
+
+    if options.mapping is not None:
+        return None
+    return found_export([Path(path) for path in table_files(options.sources)])
 
 
 @contextmanager
@@ -215,8 +229,15 @@ def _planned(options: Options, output: Output) -> tuple[Items, Job]:
         from ibt_deploy.batch.stays import opened_stays, table_plan
 
         plan = table_plan(new, options.sources)
-        stays = opened_stays(options.sources, options.mapping, output.state)
-        items, fingerprint = stays, stays.tables.fingerprint
+        export = found_standard(options)
+        if export is not None:
+            from ibt_deploy.standards.items import export_items
+
+            events = export_items(export, options.sources, output.path, output.state)
+            items, fingerprint = events, events.fingerprint
+        else:
+            stays = opened_stays(options.sources, options.mapping, output.state)
+            items, fingerprint = stays, stays.tables.fingerprint
     import onnxruntime
 
     job = Job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -13,6 +14,9 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.printable import one_line
 from ibt_deploy.readers import Task
 
+if TYPE_CHECKING:
+    from ibt_deploy.batch.job import Format
+
 
 @click.command(
     epilog="""\b
@@ -21,6 +25,7 @@ Examples:
   ibt batch export.tar.zst more/*.hea @list.txt --out scores/
   ibt batch --suggest-map icu.csv > mapping.toml
   ibt batch icu.csv --map mapping.toml --out risks/
+  ibt batch cdm.duckdb --out risks/ --format fhir
   ibt batch ecg/ --out scores/ --resume
 
 Research software, not a medical device."""
@@ -50,10 +55,10 @@ Research software, not a medical device."""
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
+    type=click.Choice(["parquet", "csv", "jsonl", "fhir"]),
     default="parquet",
     show_default=True,
-    help="Of predictions/ and refused/.",
+    help="Of predictions/ and refused/; fhir is NDJSON with a Bundle, or an OperationOutcome, in each line.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--restart", is_flag=True, help="Remove the run in --out and begin again.")
@@ -76,7 +81,7 @@ def batch(
     precision: str | None,
     operating_point: str | None,
 ) -> None:
-    """Score a whole export: ECG files and archives, or tables of ICU stays.
+    """Score a whole export: ECG files and archives, tables of ICU stays, MEDS, OMOP CDM or FHIR.
 
     A SOURCE is a folder, a file, a glob, an archive (zip, tar, tar.gz, tar.zst; nothing is unpacked to disk)
     or a list of paths (@list.txt). Every record ends in exactly one of OUT/predictions and OUT/refused. A run
@@ -107,7 +112,7 @@ def batch(
         bundle=bundle,
         precision=precision,
         operating_point=operating_point,
-        format="csv" if form == "csv" else "jsonl" if form == "jsonl" else "parquet",
+        format=cast("Format", form),
         resume=resume,
         restart=restart,
     )

@@ -36,6 +36,7 @@ class Reader(Protocol):
 READERS: dict[str, tuple[str, ...]] = {
     "wfdb": (".hea", ".dat", ".mat"),
     "recording_parquet": (".parquet",),
+    "standards": (".parquet", ".json", ".ndjson", ".duckdb"),
     "stays": (".psv", ".csv", ".tsv", ".txt", ".parquet"),
     "dicom": (".dcm",),
     "scp": (".scp",),
@@ -106,6 +107,9 @@ def reader_of(file: File) -> Reader:
         raise MalformedFile("no file has such a name", code="no_such_file")
     kind = file.stat().st_mode
     if stat.S_ISDIR(kind):
+        standards = cast(Reader, import_module("ibt_deploy.readers.standards"))
+        if standards.sniff(file, b""):
+            return standards
         raise UnsupportedFormat("a folder; give the files in it", code="is_a_folder")
     if not stat.S_ISREG(kind):
         raise UnsupportedFormat("a pipe or a device; save its content as a file first", code="not_a_file")

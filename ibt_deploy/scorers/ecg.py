@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.predictions import ArrhythmiaPrediction, Floats
-from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, standardise, window_spans, windows
+from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, examined, window_spans, windows
 from ibt_deploy.records import Recording
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.thresholds import decisions
@@ -45,7 +45,7 @@ class EcgScorer:
 
     def prepare(self, recording: Recording) -> PreparedEcg:
         """Preprocess one recording; raises InputError where it is refused."""
-        standard = standardise(recording)
+        standard = examined(recording)
         return PreparedEcg(recording, standard, windows(standard, self._constants, crop="all"))
 
     def logits(self, signal: npt.NDArray[np.float32], batch_size: int) -> npt.NDArray[np.float32]:

@@ -1,0 +1,256 @@
+"""Recognise an export of a hospital standard by its content, and open it as stays.
+
+>>> export = found_export([Path("meds/data/0.parquet")])  # doctest: +SKIP
+>>> stays = opened(export, Path("scores/.batch/events"))  # doctest: +SKIP
+>>> for answer in stays.read_stays(0, len(stays.stays)):  # doctest: +SKIP
+...     ...  # a Stay or an InputError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
+from ibt_deploy.extras import missing_extra
+from ibt_deploy.files import File
+from ibt_deploy.printable import first_line
+from ibt_deploy.readers.stays import hourly, inserted_note
+from ibt_deploy.records import Stay
+from ibt_deploy.standards import fhir_observations, meds, omop
+from ibt_deploy.standards.events import EventReport, hourly_table
+from ibt_deploy.variables import MAX_HOURS, NAMES
+
+Standard = Literal["MEDS", "OMOP CDM", "FHIR R4"]
+LOADERS = {"MEDS": meds.load, "OMOP CDM": omop.load, "FHIR R4": fhir_observations.load}
+PARQUET_MAGIC = b"PAR1"
+HEAD_BYTES = 4096
+LOOKED_AT = 50
+"""Files of a folder at which we look before we know that it is no export of a standard."""
+
+HOURS = "hours.parquet"
+CUT_NOTE = f"Hours after {MAX_HOURS} (two weeks) were left out."
+ASSUMED_NOTE = "No ICU admission is stated: hour 1 begins with the first measurement."
+
+
+@dataclass(frozen=True)
+class Export:
+    """Files that belong together.
+
+    Attributes
+    ----------
+    standard
+        Which one.
+    files
+        Those that hold it.
+    others
+        Those beside them that do not.
+    """
+
+    standard: Standard
+    files: tuple[File, ...]
+    others: tuple[File, ...] = ()
+
+
+def standard_of(file: File, head: bytes | None = None) -> Standard | None:
+    """The standard of one file by its content; OMOP tables as CSV or Parquet are known in company only."""
+    if head is None:
+        try:
+            if not file.is_file():  # a pipe would wait for its writer
+                return None
+            with file.open("rb") as stream:
+                head = stream.read(HEAD_BYTES)
+        except OSError:
+            return None
+    if omop.is_database(head):
+        return "OMOP CDM"
+    if fhir_observations.is_fhir(head):
+        return "FHIR R4"
+    if head.startswith(PARQUET_MAGIC) and meds.is_meds(_parquet_columns(file)):
+        return "MEDS"
+    return None
+
+
+def found_export(files: Sequence[File]) -> Export | None:
+    """The export that these files are; None where they are something else.
+
+    Raises
+    ------
+    UnsupportedFormat
+        Exports of several standards in one.
+    """
+    tables = {omop.table_of(file) for file in files}
+    if {"measurement", "person"} <= tables:
+        mine = tuple(file for file in files if omop.table_of(file) is not None)
+        return Export("OMOP CDM", mine, tuple(file for file in files if omop.table_of(file) is None))
+    first = next((s for s in map(standard_of, islice(files, LOOKED_AT)) if s is not None), None)
+    if first is None:
+        return None
+    kinds = [standard_of(file) for file in files]
+    several = sorted({kind for kind in kinds if kind is not None})
+    if len(several) > 1:
+        raise UnsupportedFormat(
+            f"these are exports of {' and '.join(several)}; score them one after the other",
+            code="mixed_standards",
+        )
+    mine = tuple(file for file, kind in zip(files, kinds, strict=True) if kind is not None)
+    return Export(first, mine, tuple(file for file, kind in zip(files, kinds, strict=True) if kind is None))
+
+
+@dataclass(frozen=True)
+class EventStays:
+    """The stays of an export, in hourly rows on disk; it can be sent to other processes.
+
+    Attributes
+    ----------
+    hours
+        The file that :func:`~ibt_deploy.standards.events.hourly_table` wrote.
+    source
+        What the stays name as their source.
+    report
+        What became of the events.
+    stays
+        First row of each stay that has values, and the number of rows behind them.
+    """
+
+    hours: Path
+    source: str
+    report: EventReport
+    stays: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Stays that have values."""
+        return len(self.stays) - 1
+
+    def read_stays(self, first: int, last: int) -> Iterator[Stay | InputError]:
+        """One answer for each stay from number ``first`` to ``last``, which is not included."""
+        if first >= last:
+            return
+        rows = self._rows(self.stays[first], self.stays[last])
+        values = np.column_stack([np.asarray(rows[name].to_numpy(), dtype=np.float64) for name in NAMES])
+        names = rows["stay"].to_pylist()
+        cut, assumed = rows["cut"].to_pylist(), rows["assumed"].to_pylist()
+        for number in range(first, last):
+            begin, end = (self.stays[n] - self.stays[first] for n in (number, number + 1))
+            try:
+                whole, inserted, _ = hourly(values[begin:end], None, np.arange(1, end - begin + 1))
+            except InputError as error:
+                yield error.at(f"{self.source}, patient {names[begin]}")
+                continue
+            notes = [*self.report.notes, *inserted_note(int(np.count_nonzero(inserted)))]
+            if cut[begin]:
+                notes.append(CUT_NOTE)
+            if assumed[begin]:
+                notes.append(ASSUMED_NOTE)
+            yield Stay(
+                values=whole,
+                patient_id=names[begin],
+                source=self.source,
+                format=self.report.format,
+                inserted=inserted,
+                notes=tuple(notes),
+            )
+
+    def empty(self) -> Iterator[InputError]:
+        """The refusals of stays without any value."""
+        for name in self.report.empty_stays:
+            yield MalformedFile(
+                "no value of the 40 variables lies within the stay",
+                where=f"{self.source}, patient {name}",
+                code="nothing_mapped",
+            )
+
+    def _rows(self, begin: int, end: int) -> Any:
+        """Rows of the table; whole row groups are read and cut."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.hours) as file:
+            sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+            starts = np.concatenate(([0], np.cumsum(sizes)))
+            groups = [n for n in range(len(sizes)) if starts[n] < end and starts[n + 1] > begin]
+            offset = int(starts[groups[0]])
+            return file.read_row_groups(groups).slice(begin - offset, end - begin)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the hourly rows."""
+        import hashlib
+
+        with self.hours.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "fingerprint"}
+
+
+def opened(
+    export: Export, folder: Path, *, source: str, memory_mb: int = 1024, threads: int | None = None
+) -> EventStays:
+    """Make the hourly rows of an export.
+
+    Parameters
+    ----------
+    export
+        As :func:`found_export` finds it.
+    folder
+        Where they are written.
+    source
+        What the stays name as their source.
+    memory_mb, threads
+        Limits of the engine.
+
+    Raises
+    ------
+    InputError
+        The export cannot be used.
+    BatchError
+        Memory or disk do not suffice.
+    MissingExtra
+        DuckDB, pyarrow or pint is not installed.
+    """
+    from ibt_deploy.batch.tables_engine import engine
+
+    folder.mkdir(parents=True, exist_ok=True)
+    hours = folder / HOURS
+    with engine(folder, memory_mb, threads) as connection:
+        import duckdb
+
+        try:
+            loaded = LOADERS[export.standard](connection, export.files)
+            report = hourly_table(connection, loaded, hours)
+        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.BinderException) as error:
+            raise MalformedFile(
+                f"cannot be read as {export.standard}: {first_line(error)[:200]}", where=source
+            ) from error
+        except InputError as error:
+            raise error.at(source) from error.__cause__
+    return EventStays(hours, source, report, _starts(hours))
+
+
+def _starts(hours: Path) -> tuple[int, ...]:
+    """First row of each stay, and the number of rows."""
+    import pyarrow.parquet as pq
+
+    names: npt.NDArray[np.object_] = pq.read_table(hours, columns=["stay"])["stay"].to_numpy()
+    changes = np.flatnonzero(names[1:] != names[:-1]) + 1
+    return (0, *changes.tolist(), len(names))
+
+
+def _parquet_columns(file: File) -> list[str]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "reading Parquet") from error
+    try:
+        with file.open("rb") as stream:
+            return list(pq.ParquetFile(stream).schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError):
+        return []

@@ -1,0 +1,360 @@
+"""FHIR R4: Observations with Patient, Encounter and Location, as Bundles or NDJSON.
+
+An Encounter at a Location that is an intensive care unit is a stay, and the Encounter of which it is a part
+is the stay in hospital. A patient for whom no such Encounter is there has one stay, which begins with the
+first measurement and says so. Times become UTC; a date without a time of day is of no use.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ibt_deploy.errors import InputError, MalformedFile
+from ibt_deploy.files import File
+from ibt_deploy.standards.codes import LOINC, Meaning, codes, meaning
+from ibt_deploy.standards.events import EVENTS, STAYS, Source, unit_flags
+
+FORMAT = "FHIR R4"
+RESOURCES = ("Bundle", "Observation", "Patient", "Encounter", "Location")
+LOINC_SYSTEM = "http://loinc.org"
+UCUM_SYSTEM = "http://unitsofmeasure.org"
+NOT_VALID = frozenset({"entered-in-error", "cancelled", "unknown"})
+ICU_CODES = frozenset({"ICU", "309904001"})
+"""Of Location.type: HL7 v3 RoleCode, and SNOMED CT (intensive care unit)."""
+
+ICU_NAME = re.compile(r"\bICU\b|intensive care|[A-Z]ICU\b")
+SATURATION, PULSE_OXIMETRY = "2708-6", "59408-5"
+OTHER = "|"
+ROWS_AT_ONCE = 100_000
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_DEPTH = 3
+_RESOURCE = re.compile(rb'"resourceType"\s*:\s*"(' + "|".join(RESOURCES).encode() + rb')"')
+
+
+def is_fhir(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` holds FHIR resources that are of use here."""
+    if head.startswith(GZIP_MAGIC):
+        try:
+            head = gzip.GzipFile(fileobj=io.BytesIO(head)).read1(4096)
+        except (OSError, EOFError):
+            return False
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return text.startswith(b"{") and _RESOURCE.search(text) is not None
+
+
+@dataclass
+class _Visit:
+    patient: str
+    starts: datetime | None
+    ends: datetime | None
+    part_of: str | None
+    places: list[tuple[str, datetime | None, datetime | None]]
+
+
+@dataclass
+class _Found:
+    """What the resources of an export say."""
+
+    events: list[tuple[str, datetime | None, str, str | None, float | None]] = field(default_factory=list)
+    patients: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    visits: dict[str, _Visit] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    without_patient: int = 0
+
+
+def load(connection: Any, files: Sequence[File]) -> Source:
+    """Fill ``events`` and ``stays`` from Bundles and NDJSON.
+
+    Raises
+    ------
+    MalformedFile
+        Not one of the files can be read; the reason of the first.
+    """
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {EVENTS}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {STAYS}")
+    found = _Found()
+    unread: list[tuple[str, str]] = []
+    first: InputError | None = None
+    failed = 0
+    for file in files:
+        connection.execute("BEGIN")
+        try:
+            of_file = _Found()
+            for resource in _resources(file):
+                _take(resource, of_file)
+                if len(of_file.events) >= ROWS_AT_ONCE:
+                    _flush(connection, of_file)
+            _flush(connection, of_file)
+        except InputError as error:
+            connection.execute("ROLLBACK")
+            first, failed = first or error.at(str(file)), failed + 1
+            unread.append((str(file), error.message))
+            continue
+        connection.execute("COMMIT")
+        for name in ("patients", "visits", "places"):
+            getattr(found, name).update(getattr(of_file, name))
+        if of_file.without_patient:
+            reason = f"{of_file.without_patient} Observations name no patient"
+            unread.append((str(file), reason))
+    if first is not None and failed == len(files):
+        raise first
+    _write_stays(connection, found)
+    notes: tuple[str, ...] = ()
+    if failed:
+        files_word = "file" if failed == 1 else "files"
+        notes = (
+            f"{failed} {files_word} of the export could not be read; they may have held values of this stay.",
+        )
+    return Source(FORMAT, _meaning_of, notes, tuple(unread))
+
+
+def _meaning_of(code: str, unit: str | None) -> Meaning | str:
+    return "unknown_code" if OTHER in code else meaning(LOINC, code, unit)
+
+
+def _resources(file: File) -> Iterator[dict[str, Any]]:
+    """Every resource of a file; those in a Bundle one by one."""
+    with file.open("rb") as raw:
+        magic = raw.read(2)
+        raw.seek(0)
+        stream: Any = gzip.GzipFile(fileobj=raw) if magic == GZIP_MAGIC else raw
+        try:
+            first = stream.readline().removeprefix(b"\xef\xbb\xbf")
+            try:
+                whole = json.loads(first)
+            except ValueError:
+                yield from _opened([json.loads(first + stream.read())])
+                return
+            yield from _opened([whole])
+            for number, line in enumerate(stream, start=2):
+                if line.strip():
+                    try:
+                        yield from _opened([json.loads(line)])
+                    except ValueError as error:
+                        raise MalformedFile(f"line {number} is not JSON: {error}", code="not_json") from error
+        except (ValueError, EOFError, RecursionError) as error:
+            raise MalformedFile(f"is not JSON: {error}", code="not_json") from error
+        except gzip.BadGzipFile as error:
+            raise MalformedFile(f"is damaged: {error}") from error
+
+
+def _opened(found: Iterable[Any], depth: int = 0) -> Iterator[dict[str, Any]]:
+    for resource in found:
+        if not isinstance(resource, dict):
+            raise MalformedFile("holds something other than FHIR resources", code="not_fhir")
+        if resource.get("resourceType") == "Bundle" and depth < MAX_DEPTH:
+            yield from _opened(map(_entry, _dicts(resource.get("entry"))), depth + 1)
+        else:
+            yield resource
+
+
+def _entry(entry: dict[str, Any]) -> Any:
+    """The resource of an entry, with the id by which the Bundle refers to it."""
+    resource = entry.get("resource")
+    name = _id(entry.get("fullUrl"))
+    return {"id": name, **resource} if isinstance(resource, dict) and name is not None else resource or {}
+
+
+def _take(resource: dict[str, Any], found: _Found) -> None:
+    kind = resource.get("resourceType")
+    if kind == "Observation":
+        _take_observation(resource, found)
+    elif kind == "Patient":
+        found.patients[str(resource.get("id"))] = (resource.get("gender"), resource.get("birthDate"))
+    elif kind == "Location":
+        found.places[str(resource.get("id"))] = _unit_name(resource)
+    elif kind == "Encounter":
+        contained = {str(item.get("id")): _unit_name(item) for item in _dicts(resource.get("contained"))}
+        places = []
+        for stop in _dicts(resource.get("location")):
+            place = _dict(stop.get("location"))
+            name = _id(place.get("reference"))
+            display = str(place.get("display") or "")
+            text = contained.get(name or "", display if ICU_NAME.search(display) else "")
+            places.append((text or f"ref:{name}", *_period(stop.get("period"))))
+        patient = _id(_dict(resource.get("subject")).get("reference"))
+        if patient is not None:
+            part_of = _id(_dict(resource.get("partOf")).get("reference"))
+            found.visits[str(resource.get("id"))] = _Visit(
+                patient, *_period(resource.get("period")), part_of, places
+            )
+
+
+def _unit_name(location: dict[str, Any]) -> str:
+    """The name of a Location that is an intensive care unit; nothing for any other."""
+    name = str(location.get("name") or location.get("description") or "")
+    kinds = {
+        coding.get("code") for kind in _dicts(location.get("type")) for coding in _dicts(kind.get("coding"))
+    }
+    if kinds & ICU_CODES:
+        return name or "ICU"
+    return name if ICU_NAME.search(name) else ""
+
+
+def _take_observation(resource: dict[str, Any], found: _Found) -> None:
+    if resource.get("status") in NOT_VALID:
+        return
+    patient = _id(_dict(resource.get("subject")).get("reference"))
+    if patient is None:
+        found.without_patient += 1
+        return
+    stated = resource.get("effectiveDateTime") or resource.get("effectiveInstant")
+    time = _time(stated) or _period(resource.get("effectivePeriod"))[0]
+    is_vital = any(
+        coding.get("code") == "vital-signs"
+        for category in _dicts(resource.get("category"))
+        for coding in _dicts(category.get("coding"))
+    )
+    for part in (resource, *_dicts(resource.get("component"))):
+        quantity = part.get("valueQuantity")
+        if isinstance(quantity, dict):
+            found.events.append((patient, time, _code(part.get("code"), is_vital), *_number(quantity)))
+        elif any(name.startswith("value") for name in part):
+            found.events.append((patient, time, _code(part.get("code"), is_vital), None, None))
+
+
+def _code(concept: Any, is_vital: bool) -> str:
+    """The LOINC code of the table, else the first code with its system.
+
+    The profile of vital signs demands 2708-6 (arterial saturation) for what pulse oximetry measures.
+    """
+    codings = _dicts(_dict(concept).get("coding"))
+    loinc = [str(c.get("code")) for c in codings if c.get("system") == LOINC_SYSTEM and c.get("code")]
+    if PULSE_OXIMETRY in loinc or (is_vital and SATURATION in loinc):
+        return PULSE_OXIMETRY
+    known = [code for code in loinc if (LOINC, code) in codes()]
+    if known or loinc:
+        return (known or loinc)[0]
+    if codings:
+        return f"{codings[0].get('system') or ''}{OTHER}{codings[0].get('code') or ''}"
+    return f"{OTHER}{_dict(concept).get('text') or ''}"
+
+
+def _number(quantity: dict[str, Any]) -> tuple[str | None, float | None]:
+    """Unit and value of a Quantity; no value where it is only compared to one."""
+    value = quantity.get("value")
+    unit = quantity.get("code") if quantity.get("system") == UCUM_SYSTEM else None
+    unit = unit or quantity.get("unit") or quantity.get("code")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or quantity.get("comparator"):
+        return _text(unit), None
+    return _text(unit), float(value)  # type: ignore[arg-type]
+
+
+def _flush(connection: Any, found: _Found) -> None:
+    if not found.events:
+        return
+    import pyarrow as pa
+
+    names = ("patient", "time", "code", "unit", "value")
+    types = (pa.string(), pa.timestamp("us"), pa.string(), pa.string(), pa.float64())
+    table = pa.table(
+        [
+            pa.array(values, type=kind)
+            for values, kind in zip(zip(*found.events, strict=True), types, strict=True)
+        ],
+        names=names,
+    )
+    connection.register("arriving", table)
+    connection.execute("INSERT INTO events SELECT * FROM arriving")
+    connection.unregister("arriving")
+    found.events.clear()
+
+
+def _write_stays(connection: Any, found: _Found) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for name, visit in sorted(found.visits.items()):
+        for text, starts, ends in visit.places:
+            unit = found.places.get(text.removeprefix("ref:"), "") if text.startswith("ref:") else text
+            begin = starts or visit.starts
+            if not unit or begin is None:
+                continue
+            outer = found.visits.get(visit.part_of or "")
+            entered = outer.starts if outer is not None else visit.starts if starts is not None else None
+            rows.append(
+                (
+                    f"{visit.patient}-{name}", visit.patient, begin, ends or visit.ends, entered,
+                    *_person(found, visit.patient, begin), *unit_flags(unit),
+                )
+            )  # fmt: skip
+    rows = _apart(rows)
+    known = {row[1] for row in rows}
+    for (patient,) in connection.execute("SELECT DISTINCT patient FROM events ORDER BY patient").fetchall():
+        if patient not in known:
+            first = connection.execute(
+                "SELECT min(time) FROM events WHERE patient = ? AND value IS NOT NULL", [patient]
+            ).fetchone()[0]
+            rows.append((patient, patient, None, None, None, *_person(found, patient, first), None, None))
+    if rows:
+        connection.executemany("INSERT INTO stays VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _apart(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows whose names differ: several units of one Encounter get numbers."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row[0]] = counts.get(row[0], 0) + 1
+    seen: dict[str, int] = {}
+    apart = []
+    for row in sorted(rows, key=lambda row: (row[0], row[2])):
+        seen[row[0]] = seen.get(row[0], 0) + 1
+        name = f"{row[0]}-{seen[row[0]]}" if counts[row[0]] > 1 else row[0]
+        apart.append((name, *row[1:]))
+    return apart
+
+
+def _person(found: _Found, patient: str, admission: datetime | None) -> tuple[float | None, float | None]:
+    """Age in years at admission and Gender of the model; None where the Patient does not say."""
+    gender, birth = found.patients.get(patient, (None, None))
+    sex = {"male": 1.0, "female": 0.0}.get(str(gender))
+    if admission is None or not isinstance(birth, str):
+        return None, sex
+    try:
+        if len(birth) == len("1950-01-31"):
+            born = datetime.strptime(birth, "%Y-%m-%d").date()
+            return round((admission.date() - born).days / 365.25, 2), sex
+        return float(admission.year - int(birth[:4])), sex
+    except ValueError:
+        return None, sex
+
+
+def _period(period: Any) -> tuple[datetime | None, datetime | None]:
+    found = _dict(period)
+    return _time(found.get("start")), _time(found.get("end"))
+
+
+def _time(text: Any) -> datetime | None:
+    """A dateTime with a time of day, in UTC and without its zone; None for any other."""
+    if not isinstance(text, str) or "T" not in text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+
+
+def _id(reference: Any) -> str | None:
+    """The id in ``Patient/123``, ``#contained`` or ``urn:uuid:...``."""
+    if not isinstance(reference, str) or not reference:
+        return None
+    return reference.split("/_history/")[0].rsplit("/", 1)[-1].removeprefix("#").removeprefix("urn:uuid:")
+
+
+def _dict(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _dicts(found: Any) -> list[dict[str, Any]]:
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def _text(found: Any) -> str | None:
+    return found if isinstance(found, str) else None
