@@ -88,7 +88,7 @@ def run(
         )
         # a forked worker would share locks and threads of numerical libraries with this process
         multiprocessing.set_start_method("spawn", force=True)
-        _announce("http" if certificate is None else "https", host, port)
+        announce("http" if certificate is None else "https", host, port)
         server.serve()
 
 
@@ -109,7 +109,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _announce(scheme: str, host: str, port: int) -> None:
+def announce(scheme: str, host: str, port: int) -> None:
+    """Say where the service listens, also into the file that ``IBT_SERVE_ADDRESS_FILE`` names."""
     name = f"[{host}]" if ":" in host else host
     _say(f"serving on {scheme}://{name}:{port} (Ctrl-C ends it)")
     file = os.environ.get(f"{PREFIX}ADDRESS_FILE")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 import serving.server
+from serving import health
 from serving.cli import serve
 from serving.settings import PREFIX, Settings, SettingsError
 
@@ -122,12 +122,36 @@ def test_the_examples_of_the_service_are_those_of_the_repository(root: Path) -> 
         assert path.read_bytes() == (root / "examples" / path.name).read_bytes()
 
 
-def test_a_bento_needs_what_the_package_needs(root: Path) -> None:
+def test_an_image_has_the_versions_that_the_tests_ran_with(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(root / "deploy")
+    from requirements import requirements
+
+    written = (root / "deploy" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert written == requirements(), "python deploy/requirements.py writes it again"
+    assert {"granian", "bentoml", "onnxruntime"} <= {line.partition("==")[0] for line in written}
     bento = yaml.safe_load((root / "deploy" / "bentofile.yaml").read_text(encoding="utf-8"))
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {*project["dependencies"], *project["optional-dependencies"]["serve"]}
-    plain = {line.split(";")[0].strip().replace("onnxruntime-gpu", "onnxruntime") for line in needed}
-    assert plain <= set(bento["python"]["packages"])
+    assert bento["python"]["requirements_txt"].endswith("deploy/requirements.txt")
+
+
+def test_a_container_is_asked_at_the_address_that_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "address"
+    monkeypatch.setenv("IBT_SERVE_ADDRESS_FILE", str(file))
+    assert health.main() == 1  # it has not started yet
+    for host, port, certificate, address in (
+        ("0.0.0.0", 3000, None, "http://127.0.0.1:3000"),
+        ("::", 8443, Path("cert.pem"), "https://[::1]:8443"),
+        ("127.0.0.1", 80, None, "http://127.0.0.1:80"),
+    ):
+        serving.server.announce("http" if certificate is None else "https", host, port)
+        assert file.read_text().strip() == address
+    asked: list[str] = []
+    monkeypatch.setattr(health, "is_ready", lambda address: asked.append(address) or True)
+    assert health.main() == 0
+    assert asked == ["http://127.0.0.1:80"]
 
 
 def test_bentoml_waits_a_little_longer_than_the_service(root: Path) -> None:
