@@ -97,7 +97,7 @@ class Scoring:
         telemetry.forget_dead_workers()
         telemetry.take_over()
 
-    @bentoml.api(input_spec=ArrhythmiaRequest)
+    @bentoml.api(input_spec=ArrhythmiaRequest)  # type: ignore[untyped-decorator]
     async def arrhythmia(self, **recording: Any) -> Findings:
         """Findings of one ECG."""
         scorer = self.application.scorer
@@ -109,7 +109,7 @@ class Scoring:
 
         return Findings.model_validate(await self._answer("arrhythmia", recording, job))
 
-    @bentoml.api(input_spec=SepsisRequest)
+    @bentoml.api(input_spec=SepsisRequest)  # type: ignore[untyped-decorator]
     async def sepsis(self, **stay: Any) -> Risk:
         """Hourly sepsis risk of one ICU stay."""
         scorer = self.application.scorer
@@ -119,7 +119,7 @@ class Scoring:
 
         return Risk.model_validate(await self._answer("sepsis", stay, job))
 
-    @bentoml.api(input_spec=SepsisNextRequest)
+    @bentoml.api(input_spec=SepsisNextRequest)  # type: ignore[untyped-decorator]
     async def sepsis_next(self, **hours: Any) -> RiskAndState:
         """Risk of the next hours of a stay, and the state to send with the hours after them."""
         scorer = self.application.scorer
@@ -133,7 +133,7 @@ class Scoring:
         """Whether the models are loaded and the service is not shutting down."""
         return not _drain.begun
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Finish what is waiting."""
         self.application.close()

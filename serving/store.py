@@ -12,6 +12,7 @@ from ibt_deploy.bundle import TASKS, load_bundle
 
 PREFIX = "store:"
 TAG_DIGITS = 16
+FOLDER = "bundle"
 
 
 def store(name_or_directory: str | Path) -> str:
@@ -27,7 +28,8 @@ def store(name_or_directory: str | Path) -> str:
         labels = {"task": bundle.task, "version": bundle.version, "medical-device": "no"}
         metadata = {"name": bundle.name, "sha256": bundle.sha256, "created": bundle.created}
         with bentoml.models.create(tag, labels=labels, metadata=metadata) as model:
-            shutil.copytree(bundle.path, model.path, dirs_exist_ok=True)
+            # not beside model.yaml: a bundle holds only what it lists
+            shutil.copytree(bundle.path, Path(model.path) / FOLDER)
     return tag
 
 
@@ -35,7 +37,7 @@ def stored(tag: str) -> Path:
     """The directory of a stored bundle; raises ``bentoml.exceptions.NotFound``."""
     import bentoml
 
-    return Path(bentoml.models.get(tag).path)
+    return Path(bentoml.models.get(tag).path) / FOLDER
 
 
 if __name__ == "__main__":

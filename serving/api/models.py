@@ -64,19 +64,22 @@ Row = create_model(
     hospital=(Word | None, Field(None, description="Ignored.")),
     patient_id=(Word | None, Field(None, description="Several stays in one list of rows.")),
 )
+_COLUMNS: dict[str, Any] = {
+    v.name: (list[Value] | None, Field(None, description=_described(v.description, v.unit)))
+    for v in VARIABLES
+}
+_NUMBERS: Any = (list[Value] | None, None)
+_WORDS: Any = (list[Word | None] | None, None)
 Columns = create_model(
     "Columns",
     __base__=Input,
     __doc__="The variables of all hours by name, each a list of the same length.",
-    **{
-        v.name: (list[Value] | None, Field(None, description=_described(v.description, v.unit)))
-        for v in VARIABLES
-    },
-    hour=(list[Value] | None, None),
-    SepsisLabel=(list[Value] | None, None),
-    hospital=(list[Word | None] | None, None),
-    patient_id=(list[Word | None] | None, None),
-)  # fmt: skip
+    **_COLUMNS,
+    hour=_NUMBERS,
+    SepsisLabel=_NUMBERS,
+    hospital=_WORDS,
+    patient_id=_WORDS,
+)
 
 
 class StayByRows(Input):

@@ -94,10 +94,10 @@ class Exchange:
             extra = {"x-request-id": self.request_id} | _HEADERS
             if self.scope["path"].startswith(PROTECTED):
                 extra["cache-control"] = "no-store"
-            stated = {name for name, _ in message["headers"]}
+            given = {name for name, _ in message["headers"]}
             message["headers"] = [
                 *((k, v) for k, v in message["headers"] if k != b"server"),
-                *((k.encode(), v.encode()) for k, v in extra.items() if k.encode() not in stated),
+                *((k.encode(), v.encode()) for k, v in extra.items() if k.encode() not in given),
             ]
         elif self._foreign is not None:
             self._foreign += message.get("body", b"")
