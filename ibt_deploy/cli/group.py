@@ -31,6 +31,7 @@ OWN: dict[str, str] = {
     "models": "List the models that are installed, or print a model card.",
     "verify": "Check a bundle's files and recompute its golden inputs on this machine.",
     "evaluate": "Score labelled recordings or stays with the official metrics.",
+    "recalibrate": "Make a bundle with calibration and thresholds of your own patients.",
     "convert": "Write ECG recordings as WFDB, DICOM or Parquet.",
 }
 KNOWN: dict[str, str] = {

@@ -217,7 +217,7 @@ def _is_heart_rate_systolic(values: AnyFloatArray, share_above: float) -> bool:
     if both < FEWEST_HOURS or np.count_nonzero(rate > systolic) <= MOST_INVERTED * both:
         return False
     with_rate = np.count_nonzero(~np.isnan(rate + mean))
-    return np.count_nonzero(mean > rate) < share_above * with_rate / 4
+    return bool(np.count_nonzero(mean > rate) < share_above * with_rate / 4)
 
 
 def _sentence(rule: UnitRule, low: AnyFloatArray, high: AnyFloatArray) -> str:
