@@ -29,6 +29,15 @@ LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)]*)?\)")
 ROLE = re.compile(r":(?:func|class|mod|data|meth|attr|exc):<code>~?([^<]+)</code>")
 
 
+def on_config(config: Any) -> Any:
+    """Put pages that the navigation forgot at the end of the guides."""
+    listed = json.dumps(config["nav"])
+    guides = next(section["Guides"] for section in config["nav"] if "Guides" in section)
+    pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    guides[-1:-1] = [page for page in pages if f'"{page}"' not in listed]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made from files elsewhere in the repository."""
     for page, source in PAGES.items():
