@@ -1,8 +1,8 @@
 """The storage formats of WFDB signal files, decoded with numpy.
 
 They are those of signal(5) of the WFDB Applications Guide. Where its text leaves a choice, the samples are
-those that PhysioNet's C library returns. The wfdb package 4.3.1 differs in format 311, where it keeps only seven of
-the ten bits of each third sample.
+those that PhysioNet's C library returns. The wfdb package 4.3.1 differs in format 311, where it keeps only
+seven of the ten bits of each third sample.
 """
 
 from __future__ import annotations
