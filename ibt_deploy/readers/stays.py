@@ -38,12 +38,17 @@ LISTED = 8
 HEADERS_KEPT = 16
 
 
-class _Table(Protocol):
+class Table(Protocol):
+    """Columns by name: the rows of one stay or of several."""
+
     names: tuple[str, ...]
 
     def __len__(self) -> int: ...
-    def words(self, name: str) -> list[str]: ...
-    def numbers(self, names: list[str]) -> Numbers: ...
+    def words(self, name: str) -> list[str]:
+        """A column of text."""
+
+    def numbers(self, names: list[str]) -> Numbers:
+        """Columns of numbers."""
 
 
 def sniff(file: File, head: bytes) -> bool:
@@ -92,12 +97,12 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
     """
     try:
         table, file_format = _opened(file)
-        yield from _stays(table, file_format, file)
+        yield from stays_of_table(table, file_format, file)
     except InputError as error:
         raise error.at(str(file)) from error.__cause__
 
 
-def _opened(file: File) -> tuple[_Table, str]:
+def _opened(file: File) -> tuple[Table, str]:
     with file.open("rb") as stream:
         magic = stream.read(len(PARQUET_MAGIC))
     if magic == PARQUET_MAGIC or file.suffix.casefold() == ".parquet":
@@ -122,7 +127,8 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=header.count)
 
 
-def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
+def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
+    """One answer for each patient of a table; ``file`` names it in messages. Errors as :func:`read_each`."""
     # names that somebody made up are not kept
     read_header = _known_header if KNOWN.issuperset(table.names) else _header
     notes, present, optional = read_header(table.names)
@@ -255,7 +261,7 @@ def _merge_hours(values: FloatArray, hour: FloatArray, faults: dict[int, BadRows
 
 
 def _patients(
-    table: _Table,
+    table: Table,
 ) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, npt.NDArray[np.int64]]]]:
     """Rows that name no patient, and each patient with the indices of his or her rows, in file order.
 
