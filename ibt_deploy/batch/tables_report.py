@@ -62,13 +62,13 @@ class Report:
     limits: dict[str, int] = field(default_factory=dict)
 
     @property
-    def sentences(self) -> tuple[str, ...]:
+    def sentences(self) -> list[str]:
         """What a reader of the scores should know about how the export was read."""
         if not self.limits:
             return self.overlap.sentences
         listed = ", ".join(f"{name} {count}" for name, count in self.limits.items())
         sentence = f"Values given as a limit (<0.5) were read as the limit: {listed}."
-        return (*self.overlap.sentences, sentence)
+        return [*self.overlap.sentences, sentence]
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:

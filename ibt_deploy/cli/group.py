@@ -33,6 +33,7 @@ OWN: dict[str, str] = {
     "verify": "Check a bundle's files and recompute its golden inputs on this machine.",
     "evaluate": "Score labelled recordings or stays with the official metrics.",
     "recalibrate": "Make a bundle with calibration and thresholds of your own patients.",
+    "monitor": "Compare two exports: inputs, missing values, risks, alarms, findings.",
     "convert": "Write ECG recordings as WFDB, DICOM or Parquet.",
 }
 KNOWN: dict[str, str] = {
