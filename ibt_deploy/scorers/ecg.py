@@ -16,7 +16,7 @@ from ibt_deploy.preprocess.ecg import (
     FILLED_SAMPLES,
     EcgPreprocessing,
     StandardEcg,
-    standardise,
+    examined,
     window_spans,
     windows,
 )
@@ -54,7 +54,7 @@ class EcgScorer:
 
     def prepare(self, recording: Recording) -> PreparedEcg:
         """Preprocess one recording; raises InputError where it is refused."""
-        standard = standardise(recording)
+        standard = examined(recording)
         return PreparedEcg(recording, standard, windows(standard, self._constants, crop="all"))
 
     def logits(self, signal: npt.NDArray[np.float32], batch_size: int) -> npt.NDArray[np.float32]:
