@@ -117,7 +117,12 @@ class EcgScorer:
                 *standard.changes,
                 *window_changes(spans, samples, self._constants),
             ),
-            warnings=(*standard.warnings, *self._short_recording(samples), *_unfamiliar(familiarity)),
+            warnings=(
+                *standard.warnings,
+                *self._short_recording(samples),
+                *_unfamiliar(familiarity),
+                *self._contradicted(standard, given.positive[0]),
+            ),
             model=self._model,
             classes=self._bundle.classes,
             probabilities=probabilities,
@@ -127,7 +132,18 @@ class EcgScorer:
             windows=per_window,
             window_starts=starts,
             familiarity=familiarity,
+            heart_rate=standard.heart_rate,
         )
+
+    def _contradicted(self, standard: StandardEcg, positive: npt.NDArray[np.bool_]) -> list[Notice]:
+        """A warning for every positive finding that the computed heart rate contradicts."""
+        if standard.heart_rate is None:
+            return []
+        return [
+            Notice("heart_rate_contradicts", f"{entry.name}: {reason}")
+            for entry, given in zip(self._bundle.classes, positive, strict=True)
+            if given and (reason := standard.heart_rate.contradiction(entry.abbreviation))
+        ]
 
     def _short_recording(self, samples: int) -> tuple[Notice, ...]:
         """A warning for less than a whole window, with what validation says about such a length."""

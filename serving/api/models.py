@@ -192,6 +192,7 @@ class Findings(Answer):
     """The findings of one ECG."""
 
     findings: list[Finding]
+    heart_rate: dict[str, Any] | None = Field(default=None, description="Computed from the signal.")
     familiarity: float | None = Field(
         default=None, description="Share of the training recordings at least as far from their middle."
     )
