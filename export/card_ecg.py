@@ -28,6 +28,7 @@ def ecg_sections(contract: dict[str, Any]) -> Sections:
         EXPLAINED,
         *_all_figures(contract, test, every=True),
     ]
+    figures += [*_short_recordings(contract), *_familiarity(contract)]
     for name, found in contract["metrics"]["external"].items():
         figures += [
             f"## Figures on {name} (external test set)",
@@ -64,8 +65,10 @@ def _data(contract: dict[str, Any]) -> list[str]:
         *table(["part", "recordings>", "patients or groups>", "sources"], rows),
         f"Refused in preparation: {counted(preparation['refused'])}. Counted on the way: {counted(others)}.",
         "",
-        f"**Not evaluable**, because some part has fewer than five positives: {', '.join(never) or 'none'}. "
-        "These classes are in the network and in every answer, marked so, and are never put out.",
+        f"**Not evaluable**: {', '.join(never) or 'none'}. A class counts as evaluable with at least 15 "
+        "positives in training and validation together, 3 of them in validation, and an AUROC there whose "
+        "95 % interval (Hanley and McNeil 1982) lies above 0.6. The other classes are in the network and in "
+        "every answer, marked so, and are never called.",
         *_confounding(contract),
     ]
 
@@ -83,6 +86,45 @@ def _confounding(contract: dict[str, Any]) -> list[str]:
         "Training positives by source; a class that comes from one source only may be recognised by its "
         "source:",
         *table(["class", *(f"{s} ({n:,})>" for s, n in sources.items())], rows),
+    ]
+
+
+def _short_recordings(contract: dict[str, Any]) -> list[str]:
+    curve = contract.get("short_recordings")
+    if curve is None:
+        return []
+    shortest = contract["preprocessing"]["shortest_seconds"]
+    columns = ("recordings_unchanged", "agreement", "decisions_unchanged")
+    rows = [
+        [f"{seconds:g} s", *(f"{100 * curve[name][i]:.1f} %" for name in columns)]
+        for i, seconds in enumerate(curve["seconds"])
+    ]
+    header = ["scored", "recordings with the same findings>", "agreement of findings>", "same decisions>"]
+    return [
+        "## Short recordings",
+        "",
+        "Validation recordings of ten seconds, scored from their first seconds alone and compared with their "
+        "own ten-second answer at the default operating point. Agreement is twice the number of shared "
+        "findings over the number of findings in both answers. The graph masks what was not recorded. "
+        f"Recordings shorter than {shortest:g} s are refused: below that, agreement falls under 90 %.",
+        *table(header, rows),
+    ]
+
+
+def _familiarity(contract: dict[str, Any]) -> list[str]:
+    found = contract["metrics"].get("familiarity")
+    if found is None:
+        return []
+    return [
+        "## Familiarity",
+        "",
+        "Every answer says which share of the training recordings lies at least as far from their middle, by "
+        "a Gaussian on what the classifier reads. A warning `unfamiliar` is given below "
+        f"{1 - found['limit']:.1%}: in {found['validation_unfamiliar']:.1%} of the validation recordings and "
+        f"{found['test_unfamiliar']:.1%} of the test recordings"
+        + "".join(f", {share:.1%} of {name}" for name, share in found.get("external", {}).items())
+        + ".",
+        "",
     ]
 
 

@@ -13,7 +13,7 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.files import AnyFile
 from ibt_deploy.inputs import items_of
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.preprocess.ecg import EcgPreprocessing, standardise, window_spans
+from ibt_deploy.preprocess.ecg import EcgPreprocessing, examined, window_spans
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.preprocess.stay_rows import clean
 from ibt_deploy.printable import one_line
@@ -71,7 +71,7 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
         "leads": [_lead(n, row) for n, row in zip(recording.leads, recording.signal, strict=True)],
     }
     try:
-        standard = standardise(recording)
+        standard = examined(recording)
     except InputError as error:
         return found | _outcome((), recording.warnings, error)
     changes = standard.changes

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.contract import BundleClass
+from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.records import Notice
 from ibt_deploy.variables import NAMES
 
@@ -132,6 +133,8 @@ class ArrhythmiaPrediction:
     familiarity
         Share of the training recordings that lie at least as far from their middle; None where the bundle
         does not say what they look like.
+    heart_rate
+        Computed from the signal, not by the model; None where it was not computed.
     """
 
     record: str
@@ -151,6 +154,7 @@ class ArrhythmiaPrediction:
     windows: Floats
     window_starts: Floats
     familiarity: float | None = None
+    heart_rate: HeartRate | None = None
 
     task: ClassVar[str] = "arrhythmia"
 
@@ -192,6 +196,7 @@ class ArrhythmiaPrediction:
                 "changes": list(self.changes),
             },
             "warnings": _notices(self.warnings),
+            "heart_rate": None if self.heart_rate is None else self.heart_rate.to_dict(),
             "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
             "findings": [
                 {

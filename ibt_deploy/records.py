@@ -100,6 +100,8 @@ class Stay:
         What the reader noticed, one sentence each.
     extra
         Further columns, by name, that no model reads.
+    confirmed
+        Variables whose unit a person has confirmed in a mapping.
     """
 
     values: FloatArray
@@ -110,6 +112,7 @@ class Stay:
     inserted: npt.NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    confirmed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != N_VARIABLES:

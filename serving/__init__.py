@@ -1,10 +1,11 @@
 """The models of :mod:`ibt_deploy` over HTTP: a BentoML service, its routes and its web page.
 
-``ibt serve`` and ``bentoml serve serving.service:Scoring`` start it; :func:`serving.app.application` is the
-ASGI application alone, without BentoML.
+``ibt serve`` and ``bentoml serve serving.service:Scoring`` start it; :func:`serving.http.app.application` is
+the ASGI application alone, without BentoML.
 """
 
 import os
+import sys
 
 for _name, _value in {
     # Requests run side by side, so that threads of linear algebra would only get in their way: idle ones
@@ -16,3 +17,14 @@ for _name, _value in {
 }.items():
     # read when numpy and bentoml are imported, which is later
     os.environ.setdefault(_name, _value)
+
+
+def forbid_usage_reports() -> None:
+    """Have BentoML ask again whether it may report usage.
+
+    ``bentoml serve`` asks before it imports the service, and remembers the answer.
+    """
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    reports = sys.modules.get("bentoml._internal.utils.analytics.usage_stats")
+    if reports is not None:
+        reports.do_not_track.cache_clear()

@@ -12,11 +12,10 @@ from ibt_deploy.cli.options import model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import MissingExtra
 from ibt_deploy.extras import missing_extra
-from serving.capacity import default_threads, default_workers
-from serving.settings import PREFIX
+from serving.settings import PREFIX, SettingsError, default_threads, default_workers
 
-NEEDED = {"bentoml", "starlette", "uvicorn", "prometheus_client", "python_multipart"}
-"""What the extra ``serve`` brings, bentoml first."""
+NEEDED = {"bentoml", "granian", "starlette", "prometheus_client", "python_multipart", "pydantic"}
+"""What the extra ``serve`` brings."""
 
 
 @click.command(
@@ -49,8 +48,12 @@ Research software, not a medical device."""
 @click.option(
     "--queue", type=click.IntRange(1, 100_000), help="Requests of a process that may wait. [default: 64]"
 )
-@click.option("--token-file", type=click.File(), help="Ask for this bearer token.")
-@click.option("--state-key-file", type=click.File(), help="Secret that signs states; random where left out.")
+@click.option("--token-file", type=click.File(), help="Require the bearer token in this file.")
+@click.option(
+    "--state-key-file",
+    type=click.File(),
+    help="Secrets that sign states, one per line, the newest first. [default: random]",
+)
 @click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -100,8 +103,8 @@ def serve(
         threads=threads or default_threads(processes),
         batch=batch,
         queue=queue,
-        token=None if token_file is None else token_file.read().strip(),
-        state_key=None if state_key_file is None else state_key_file.read().strip(),
+        token=_secret(token_file),
+        state_key=_secret(state_key_file),
     )
     try:
         from serving.server import run
@@ -111,14 +114,27 @@ def serve(
 
 
 def _configure(**stated: object) -> None:
-    """Put what was stated into the environment, where the workers look, without what was not."""
+    """Put the stated options into the environment, where the workers look."""
     for name, value in stated.items():
         if value is not None:
             os.environ[f"{PREFIX}{name.upper()}"] = str(value)
 
 
+def _secret(file: Any) -> str | None:
+    """The content of a file of secrets, None where there is no such option; raises SettingsError if blank."""
+    if file is None:
+        return None
+    try:
+        content = str(file.read()).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {file.name}") from error
+    if not content:
+        raise SettingsError(f"{file.name} is empty; a secret was probably not filled in")
+    return content
+
+
 def _missing(error: ModuleNotFoundError) -> MissingExtra:
-    """The error that says which extra to install; all that is needed comes with bentoml."""
+    """The error that says which extra to install."""
     if (error.name or "").partition(".")[0] in NEEDED:
         return missing_extra(ModuleNotFoundError(name="bentoml"), "'ibt serve'")
     return missing_extra(error, "'ibt serve'")

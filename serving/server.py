@@ -1,38 +1,37 @@
-"""The server of ``ibt serve``: uvicorn around BentoML's application, in one process or several.
+"""The server of ``ibt serve``: granian around BentoML's ASGI application.
 
-BentoML's own launcher works as well (docs/service.md); this one needs no supervisor for a single process,
-stops accepting at once when it is told to end, and then ends with status 0.
+granian starts the workers, replaces those that die, bounds heads, trailers and the time that heads may take,
+and finishes what has begun at SIGTERM. ``bentoml serve`` works as well (docs/service.md says what it lacks).
 """
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing
 import os
-import signal
 import socket
 import ssl
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
-import uvicorn
-from prometheus_client.multiprocess import mark_process_dead
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
 
+from ibt_deploy.device import driver_is_there
 from ibt_deploy.errors import BundleError
 from ibt_deploy.printable import one_line
-from serving.bundles import load_bundles
-from serving.loops import ENDING, FOLDER, WORKERS
-from serving.settings import Settings, SettingsError, share_state_key
+from serving.models import load_bundles
+from serving.settings import PREFIX, Settings, SettingsError, share_state_key
 
 APP = "serving.service:asgi"
-SHARED_LOOP = "serving.loops:Shared"
-KEEP_ALIVE_SECONDS = 30
-BACKLOG = 2048
-HUNG_SECONDS = 60
-"""Without a sign of life; a worker that is being started on a busy machine gives none for a while."""
+HEAD_MILLISECONDS = 10_000
+HEAD_BYTES = 2**16
+BACKLOG = 4096
+STARTUP_FAILURE = 3
 
 
 def run(
@@ -54,56 +53,81 @@ def run(
     Raises
     ------
     SettingsError
-        The environment states a setting that cannot be used, the certificate is of no use, or the port is
+        The environment states a setting that cannot be used, the certificate is unusable, or the port is
         taken.
     SystemExit
-        With status 3: a bundle cannot be used, or a worker failed before it served.
+        With status 3 if a bundle or the device cannot be used, with 1 if a worker keeps failing.
     """
-    _check_bundles(Settings.from_environment())
+    settings = Settings.from_environment()
+    _check_bundles(settings)
     if certificate is not None:
         _check_certificate(certificate, key)
     share_state_key()
-    config = uvicorn.Config(
-        APP,
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        backlog=BACKLOG,
-        http=_http(),
-        ws="none",
-        loop="auto" if workers == 1 else SHARED_LOOP,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=drain_seconds,
-        timeout_worker_healthcheck=HUNG_SECONDS,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-    )
-    listening = _listening(host, port)
-    scheme = "http" if certificate is None else "https"
-    if workers == 1:
-        _announce(scheme, listening)
-        # uvicorn raises the signal once more at the end, for whoever was there before it
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        uvicorn.Server(config).run([listening])
+    warn_if_open(host, settings, certificate)
+    with _reserved(host, port) as reserved, tempfile.TemporaryDirectory(prefix="ibt-metrics-") as figures:
+        port = reserved.getsockname()[1]
+        os.environ |= {"PROMETHEUS_MULTIPROC_DIR": figures, f"{PREFIX}WORKERS": str(workers)}
+        server = Server(
+            APP,
+            address=host,
+            port=port,
+            interface=Interfaces.ASGI,
+            workers=workers,
+            loop=Loops.asyncio,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEAD_MILLISECONDS, max_buffer_size=HEAD_BYTES),
+            websockets=False,
+            backlog=BACKLOG,
+            respawn_failed_workers=True,
+            respawn_interval=0.1,
+            workers_kill_timeout=drain_seconds,
+            ssl_cert=certificate,
+            ssl_key=certificate if key is None else key,
+            ssl_protocol_min=SSLProtocols.tls12,
+            log_level=LogLevels.warning,
+        )
+        # a forked worker would share locks and threads of numerical libraries with this process
+        multiprocessing.set_start_method("spawn", force=True)
+        announce("http" if certificate is None else "https", host, port)
+        server.serve(target_loader=_application, wrap_loader=False)
+
+
+def _application() -> Callable[..., Awaitable[None]]:
+    """The service, imported by a worker; granian's own loader prefers a package of the current folder."""
+    from serving.service import asgi
+
+    return asgi()
+
+
+def warn_if_open(host: str, settings: Settings, certificate: Path | None) -> None:
+    """Say loudly what anybody on the network could do or read."""
+    if _is_loopback(host):
         return
-    with tempfile.TemporaryDirectory(prefix="ibt-workers-") as folder:
-        os.environ |= {FOLDER: folder, WORKERS: str(workers)}
-        group = _Workers(config, [listening])
-        _announce(scheme, listening)
-        group.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in group.processes):
-        sys.exit(STARTUP_FAILURE)
+    if not settings.token:
+        _say(f"WARNING: {host} is open to everybody who can reach it: no token (--token-file)")
+    if certificate is None:
+        _say(f"WARNING: requests to {host}, and the token, are not encrypted: no TLS (--ssl-certfile)")
 
 
-def _announce(scheme: str, listening: socket.socket) -> None:
-    host, port = listening.getsockname()[:2]
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def announce(scheme: str, host: str, port: int) -> None:
+    """Say where the service listens, also into the file that ``IBT_SERVE_ADDRESS_FILE`` names."""
     name = f"[{host}]" if ":" in host else host
-    print(f"ibt: serving on {scheme}://{name}:{port} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    _say(f"serving on {scheme}://{name}:{port} (Ctrl-C ends it)")
+    file = os.environ.get(f"{PREFIX}ADDRESS_FILE")
+    if file:
+        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, name)
+        Path(file).write_text(f"{scheme}://{local}:{port}\n", encoding="ascii")
+
+
+def _say(text: str) -> None:
+    print(f"ibt: {text}", file=sys.stderr, flush=True)
 
 
 def _check_certificate(certificate: Path, key: Path | None) -> None:
@@ -116,66 +140,30 @@ def _check_certificate(certificate: Path, key: Path | None) -> None:
 
 
 def _check_bundles(settings: Settings) -> None:
-    """End here, in one line, where every worker would end with a traceback of its own."""
+    """End here, in one line, rather than with a traceback of every worker."""
     try:
         load_bundles(settings)
+        if settings.device == "cuda" and not driver_is_there():
+            raise BundleError("there is no CUDA driver; use --device cpu")
     except BundleError as error:
-        print(f"ibt: {one_line(error)}", file=sys.stderr, flush=True)
+        _say(one_line(error))
         sys.exit(STARTUP_FAILURE)
 
 
-def _http() -> Any:
-    """What parses HTTP: httptools within bounds where it is installed, else h11, which has its own."""
-    try:
-        from serving.heads import BoundedHeads
-    except ModuleNotFoundError:
-        return "auto"
-    return BoundedHeads
-
-
-class _Workers(Multiprocess):
-    """Starts workers, and others for those that die.
-
-    The port is let go of as soon as they are told to end, so that nobody waits in vain; what a dead worker
-    was doing is taken out of the figures.
-    """
-
-    def init_processes(self) -> None:
-        # what is ignored here is ignored by workers until they serve: they end by the signal of this process,
-        # without a traceback each, when the keyboard interrupts them all
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        super().init_processes()
-        signal.signal(signal.SIGINT, before)
-
-    def keep_subprocess_alive(self) -> None:
-        for process in self.processes:
-            # its own end is the worker's alone, so that the pipe breaks, and no answer is waited for, when
-            # the worker ends
-            process.child_conn.close()
-        before = {process.pid for process in self.processes}
-        super().keep_subprocess_alive()
-        for dead in before - {process.pid for process in self.processes}:
-            mark_process_dead(dead)  # type: ignore[no-untyped-call]
-
-    def terminate_all(self) -> None:
-        with contextlib.suppress(OSError):  # who cleans up temporary folders must not keep us from ending
-            (Path(os.environ[FOLDER]) / ENDING).touch()
-        super().terminate_all()
-        for listening in self.sockets:
-            listening.close()
-
-
-def _listening(host: str, port: int) -> socket.socket:
+def _reserved(host: str, port: int) -> socket.socket:
+    """A socket that keeps the port for the workers: each of them listens on it for itself (SO_REUSEPORT)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends small packets at once (TCP_NODELAY) only where the protocol is stated: 40 ms an answer
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.bind((host, port))
-        # at once: others could bind as well until somebody listens; who comes early waits for the workers
-        listening.listen(BACKLOG)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            port = probe.getsockname()[1]
+        # without SO_REUSEADDR: two sockets that have it, and do not listen yet, could share the port
+        if hasattr(socket, "SO_REUSEPORT"):
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((host, port))
     except OSError as error:
-        listening.close()
+        reserved.close()
         raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror or error}") from error
-    listening.set_inheritable(True)
-    return listening
+    return reserved

@@ -1,100 +1,194 @@
-"""The BentoML service: ``bentoml serve serving.service:Scoring``, and what a bento runs.
+"""The BentoML service: ``bentoml serve serving.service:Scoring``.
 
-BentoML gives the process, its life cycle and the bento. It would rename uploaded files, whose names a WFDB
-header needs, and has probes and figures of its own; therefore every request goes to
-:class:`serving.app.Application`, which is made once in each worker before it takes any.
+Its methods take and return the JSON of :mod:`serving.api.models`. Uploads, and everything else below ``/v1``,
+are an ASGI application that is mounted here: BentoML renames uploaded files, whose names a WFDB header needs,
+and its file fields fetch any address that a client writes in place of a file.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
-import signal
 import sys
-from types import FrameType
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import Any, TypeVar
 
 import bentoml
-from starlette.types import ASGIApp, Receive, Scope, Send
+from bentoml.exceptions import BentoMLException
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope
 
-from serving import logs
-from serving.app import Application, application
+from serving import forbid_usage_reports
+from serving.api.models import (
+    ArrhythmiaRequest,
+    Findings,
+    Risk,
+    RiskAndState,
+    SepsisNextRequest,
+    SepsisRequest,
+)
+from serving.http import telemetry
+from serving.http.app import Application
+from serving.http.body import keep_large_blocks_apart
+from serving.http.middleware import Drain, Middleware, as_problem, current
+from serving.score.batching import Job, ScoreJob, SingleJob
 from serving.settings import PREFIX, Settings, share_state_key
-from serving.trimming import keep_large_blocks_apart
 
+GRACE_SECONDS = 5.0
+"""BentoML waits this much longer than the service, which answers with a problem."""
+MOST_REQUESTS = 1024
+"""Requests that a worker holds at once, bodies that are still coming included; the queue is shorter."""
 SWITCH_SECONDS = 0.0005
 """How long a computing thread may keep the interpreter from the one that accepts and refuses requests."""
 
+forbid_usage_reports()
 share_state_key()
 _settings = Settings.from_environment()
-GRACE_SECONDS = 5.0
-"""So much longer than the service itself, which answers a problem, BentoML waits."""
+_workers = int(os.environ.get(f"{PREFIX}WORKERS", "1"))
+_drain = Drain()
+_mounted = Starlette()
+"""Gets the routes of the worker's application once its models are loaded."""
+_mounted.middleware_stack = _mounted.router  # errors are for our middleware, not answered by Starlette
+_worker: list[Application] = []
+T = TypeVar("T", bound=BaseModel)
 
 
-class _Current:
-    """The application of this worker, once it is there."""
+class Refused(BentoMLException):
+    """A method's refusal, with the status of its problem."""
 
-    application: Application | None = None
-
-
-class Takeover:
-    """ASGI middleware that gives every request to the application in place of BentoML's own routes."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        answering = _Current.application if scope["type"] == "http" else None
-        await (answering or self._app)(scope, receive, send)
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(code, error_code=HTTPStatus(status))
 
 
 @bentoml.service(
     name="ibt",
-    workers=int(os.environ.get(f"{PREFIX}WORKERS", "1")),
-    # BentoML keeps what it knows of a request for as long as this (1.4.39), answered or not
-    traffic={"timeout": _settings.body_seconds + _settings.answer_seconds + GRACE_SECONDS},
-    metrics={"enabled": False},
+    workers=_workers,
+    resources={"cpu": str(_workers), "memory": f"{_workers}Gi"},
+    traffic={
+        "timeout": _settings.body_seconds + _settings.answer_seconds + GRACE_SECONDS,
+        "max_concurrency": _workers * MOST_REQUESTS,
+    },
+    metrics={"enabled": False},  # ours are in its place: serving.http.telemetry says why
     logging={"access": {"enabled": False}},
+    endpoints={"livez": "/livez", "readyz": "/readyz"},
+    envs=[
+        {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
+        {"name": "ORT_DISABLE_TELEMETRY", "value": "1"},
+    ],
+    labels={"licence": "Apache-2.0", "medical-device": "no"},
 )
+@bentoml.asgi_app(_mounted, path="/", name="http")
 class Scoring:
-    """Both models of one worker."""
+    """Findings of 12-lead ECGs and hourly sepsis risk of ICU stays; research software, no medical device."""
 
     def __init__(self) -> None:
-        _Current.application = application(_settings)
-        _drain_at(signal.SIGTERM, _Current.application)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self.application = Application(_settings, _drain)
+        _worker[:] = [self.application]
+        _mounted.router.routes[:] = self.application.routes
         keep_large_blocks_apart()
         gc.collect()
-        gc.freeze()  # what is here now stays, and need not be looked through again
-        logs.take_over()
+        gc.freeze()  # what is here now stays, and need not be traversed again
+        telemetry.forget_dead_workers()
+        telemetry.take_over()
+
+    @bentoml.api(input_spec=ArrhythmiaRequest)  # type: ignore[untyped-decorator]
+    async def arrhythmia(self, **recording: Any) -> Findings:
+        """Findings of one ECG."""
+        scorer = self.application.scorer
+
+        def job(point: str) -> Job:
+            return ScoreJob(
+                scorer.models.predictors["arrhythmia", point], partial(scorer.recording, recording)
+            )
+
+        return Findings.model_validate(await self._answer("arrhythmia", recording, job))
+
+    @bentoml.api(input_spec=SepsisRequest)  # type: ignore[untyped-decorator]
+    async def sepsis(self, **stay: Any) -> Risk:
+        """Hourly sepsis risk of one ICU stay."""
+        scorer = self.application.scorer
+
+        def job(point: str) -> Job:
+            return ScoreJob(scorer.models.predictors["sepsis", point], partial(scorer.stays, stay))
+
+        return Risk.model_validate(await self._answer("sepsis", stay, job))
+
+    @bentoml.api(input_spec=SepsisNextRequest)  # type: ignore[untyped-decorator]
+    async def sepsis_next(self, **hours: Any) -> RiskAndState:
+        """Risk of the next hours of a stay, and the state to send with the hours after them."""
+        scorer = self.application.scorer
+
+        def job(point: str) -> Job:
+            return SingleJob(partial(scorer.next_hours(point).from_json, hours))
+
+        return RiskAndState.model_validate(await self._answer("sepsis", hours, job))
+
+    async def __is_ready__(self) -> bool:
+        """Whether the models are loaded and the service is not shutting down."""
+        return not _drain.begun
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Finish what is waiting."""
-        if _Current.application is not None:
-            _Current.application.close()
+        self.application.close()
+
+    async def _answer(self, task: Any, given: dict[str, Any], job: Callable[[str], Job]) -> Any:
+        """The parsed answer to a method's arguments; what is refused becomes a problem of the middleware."""
+        exchange = current.get()
+        application = self.application
+        try:
+            point = application.models.point(task, given.pop("operating_point"))
+            _leave_out_what_is_not_stated(given)
+            seconds = application.scorer.settings.answer_seconds
+            return json.loads(await application.pool.answer(job(point), seconds, exchange.take))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
+            exchange.problem = problem = as_problem(error)
+            raise Refused(problem.status, problem.code) from None
 
 
-def asgi() -> ASGIApp:
-    """The service as an ASGI application, for the server of ``ibt serve``.
-
-    BentoML has the life cycle; requests go past its middlewares, which cost answers
-    a second (docs/service.md).
-    """
-    sys.setswitchinterval(SWITCH_SECONDS)
-    return Takeover(Scoring.to_asgi(is_main=True))  # type: ignore[attr-defined]
-
-
-Scoring.add_asgi_middleware(Takeover)  # type: ignore[attr-defined]
+def _leave_out_what_is_not_stated(given: dict[str, Any]) -> None:
+    """Turn models into plain JSON, in place, without the fields that the client did not send."""
+    for name, value in list(given.items()):
+        if value is None:
+            del given[name]
+        elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+            given[name] = [row.model_dump(exclude_unset=True) for row in value]
 
 
-def _drain_at(number: signal.Signals, app: Application) -> None:
-    """Refuse new work from the signal on; the server that is told by it, too, finishes what has begun."""
-    before: Any = signal.getsignal(number)
+@asynccontextmanager
+async def _guard(scope: Scope, receive: Receive) -> AsyncIterator[Receive]:
+    async with _worker[0].guard(scope, receive) as guarded:
+        yield guarded
 
-    def begin(given: int, frame: FrameType | None) -> None:
-        app.drain.begun = True
-        if callable(before):
-            before(given, frame)
 
-    signal.signal(number, begin)
+Scoring.add_asgi_middleware(  # type: ignore[attr-defined]
+    Middleware, token=_settings.token, drain=_drain, guard=_guard
+)
+
+
+def asgi() -> Callable[..., Awaitable[None]]:
+    """The service as an ASGI application, for the server of ``ibt serve``."""
+    end_with_parent()
+    app: Callable[..., Awaitable[None]] = Scoring.to_asgi(is_main=True)  # type: ignore[attr-defined]
+    return app
+
+
+def end_with_parent() -> None:
+    """Have the system end this worker in order if the process that watches over it is killed (Linux)."""
+    import ctypes
+    import multiprocessing
+    import signal
+
+    parent = multiprocessing.parent_process()
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if not parent.is_alive():
+        sys.exit(1)

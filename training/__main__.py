@@ -1,5 +1,7 @@
 """``python -m training``: the commands of ``ibt train`` where a module is wanted, as under ``torchrun``."""
 
 from training.cli import train
+from training.study.cli import reproduce
 
+train.add_command(reproduce)
 train(prog_name="python -m training")

@@ -177,7 +177,7 @@ class FitRecipe:
     ema: float = 0.0
     select: Literal["official", "auroc", "bce", "last"] = "official"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "off"] = "off"
 
 
 @dataclass(frozen=True)

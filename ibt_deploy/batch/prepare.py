@@ -17,7 +17,7 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, standardise, windows
+from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, examined, windows
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 from ibt_deploy.records import Recording, Stay
@@ -56,7 +56,7 @@ def _recordings(
         prepared: Prepared
         if isinstance(item, Recording):
             try:
-                standard = standardise(item)
+                standard = examined(item)
                 prepared = _without_signals(item, standard, windows(standard, constants))
                 work += prepared.size
             except InputError as error:

@@ -59,7 +59,7 @@ class TableStays:
     def report(self) -> dict[str, Any]:
         """What was found about the columns before anything was scored, and how they were read."""
         notes = dict.fromkeys(note for file in self.tables.files for note in file.notes)
-        said = [*self.tables.report.overlap.sentences, *islice(notes, _NOTES)]
+        said = [*self.tables.report.sentences, *islice(notes, _NOTES)]
         return asdict(self.tables.report) | {"notes": said}
 
     def size_of(self, part: int) -> int:

@@ -39,7 +39,7 @@ from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers.stays import LABEL
 from ibt_deploy.records import Stay
 
-SCHEMA = 2
+SCHEMA = 3
 SUMMARY = "tables.json"
 
 
@@ -102,7 +102,8 @@ class Tables:
 
     def read(self, part: Slice) -> Iterator[Stay | Refusal]:
         """One answer for each stay of a slice, in order; memory for a few thousand hours at a time."""
-        maker = StayMaker(self.folder, self.files, self.time, self.common_notes)
+        confirmed = frozenset(facts.variable for facts in self.report.columns if facts.is_confirmed)
+        maker = StayMaker(self.folder, self.files, self.time, self.common_notes, confirmed)
         for rows, bounds in whole_stays(self.folder, self._starts[part.first : part.last + 1]):
             for answer in maker.stays(rows, bounds):
                 yield refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
@@ -208,6 +209,7 @@ def open_tables(
             ),
             columns=column_facts(folder / STORE, mapping, result.patients),
             overlap=_overlap(folder, mapping),
+            limits=result.limits,
         )  # fmt: skip
         found = {"fingerprint": fingerprint, "report": asdict(report)}
         write_json(summary, found)

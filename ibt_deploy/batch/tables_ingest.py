@@ -52,6 +52,8 @@ class Ingested:
         The latter.
     refused
         Files that could not be read at all: number, code and message.
+    limits
+        Measurements of each variable that were given as a limit, as in ``<0.5``.
     """
 
     rows: int
@@ -59,6 +61,7 @@ class Ingested:
     rejected: int
     unassigned: int
     refused: tuple[tuple[int, str, str], ...]
+    limits: dict[str, int]
 
 
 def ingest(
@@ -372,7 +375,13 @@ class _Ingest:
         refused = tuple(
             (number, error.code, one_line(error.message)) for number, error in sorted(self._refused.items())
         )
-        return Ingested(int(starts[-1]), len(starts) - 1, rejected, len(lost), refused)
+        limits: Counter[str] = Counter()
+        for mender in self._menders.values():
+            for (_, name), count in mender.limits.items():
+                limits[name] += count
+        return Ingested(
+            int(starts[-1]), len(starts) - 1, rejected, len(lost), refused, dict(sorted(limits.items()))
+        )
 
 
 def _without(scan: Scan, numbers: set[int]) -> Scan:

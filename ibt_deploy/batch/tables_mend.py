@@ -22,7 +22,7 @@ from ibt_deploy.batch.tables_files import TableFile, cells_of, opened
 from ibt_deploy.batch.tables_layout import Layout, is_missing
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
 from ibt_deploy.printable import first_line
-from ibt_deploy.readers.delimited import cell_number, shortened
+from ibt_deploy.readers.delimited import MEASURED, MISSING_WORDS, cell_number, shortened
 
 LONGEST_LINE = 1 << 21
 
@@ -69,6 +69,8 @@ class Mender:
         File and row of every line seen here, one after the other.
     bad
         How many of a file's rows are faults.
+    limits
+        How many measurements of a file's columns were limits, as in ``<0.5``.
     """
 
     layout: Layout
@@ -79,12 +81,14 @@ class Mender:
     rows: int = 0
     touched: array[int] = field(default_factory=lambda: array("q"))
     bad: Counter[int] = field(default_factory=Counter)
+    limits: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._blamed: set[tuple[int, str]] = set()
         self._stream = self.path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._stream, lineterminator="\n")
         self._numbers = set(self.layout.number_sources)
+        self._measured = {n.source: n.target for n in self.layout.numbers if n.target in MEASURED}
         self._columns = [(name, self.names.index(name)) for name in self.columns]
         self._patient = None if self.layout.patient is None else self.names.index(self.layout.patient)
 
@@ -108,23 +112,25 @@ class Mender:
         is_whole = len(cells) == len(self.names)
         patient = stay
         if self._patient is not None and len(cells) > self._patient:
-            patient = cells[self._patient].strip() or None
+            patient = _name(cells[self._patient])
         if not is_whole:
             message = f"row {row} has {len(cells)} cells, the header has {len(self.names)}"
             self._fault(file, row, patient, stay is not None, MalformedFile(message, code="ragged_rows"))
             return
         written = []
+        limits: dict[int, list[str]] = {}
         for name, place in self._columns:
             cell = cells[place]
             if name in self._numbers:
                 try:
-                    cell = self._number(cell, row, name)
+                    cell = self._number(cell, row, name, limits)
                 except BadRows as error:
                     self._fault(file, row, patient, True, error)
                     return
             written.append(cell)
         self._writer.writerow([file, row, *written])
         self.rows += 1
+        self.limits.update((file, name) for names in limits.values() for name in names)
 
     def undecodable(self, file: int, row: int, line: str, stay: str | None) -> None:
         """Take a line with bytes that are no text."""
@@ -132,9 +138,9 @@ class Mender:
         patient = stay
         if self._patient is not None and '"' not in line:
             cells = line.split(self.delimiter)
-            patient = cells[self._patient].strip() if len(cells) == len(self.names) else None
+            patient = _name(cells[self._patient]) if len(cells) == len(self.names) else None
         error = MalformedFile(f"row {row} is not {self.layout.encoding.upper()} text", code="not_text")
-        self._fault(file, row, patient or None, stay is not None, error)
+        self._fault(file, row, patient, stay is not None, error)
 
     def whole_file(self, file: int, table: TableFile, stay: str | None) -> None:
         """Take every line of a file.
@@ -160,6 +166,7 @@ class Mender:
         places = np.array(self.touched, dtype=np.int64).reshape(-1, 2)
         self.touched = array("q", places[places[:, 0] != file].ravel().tolist())
         self.bad.pop(file, None)
+        self.limits = Counter({key: count for key, count in self.limits.items() if key[0] != file})
 
     def close(self) -> None:
         """End the file of good rows."""
@@ -171,14 +178,18 @@ class Mender:
         except UnicodeDecodeError:
             self.undecodable(file, row, line.decode(self.layout.encoding, errors="replace"), stay)
 
-    def _number(self, cell: str, row: int, name: str) -> str:
+    def _number(self, cell: str, row: int, name: str, limits: dict[int, list[str]]) -> str:
         if is_missing(cell, self.layout.missing_words):
             return ""
         plain = cell
         if self.layout.decimal == ",":
             plain = "?" if "." in cell else cell.replace(",", ".")
         faults: dict[int, BadRows] = {}
-        number = cell_number(plain, row - 1, shortened(name), faults)
+        own: dict[int, list[str]] = {}
+        target = self._measured.get(name)
+        number = cell_number(plain, row - 1, shortened(name), faults, own if target else None)
+        if own and target:
+            limits.setdefault(row, []).append(target)
         if faults:
             raise BadRows(
                 f"row {row}, column {shortened(name)}: {shortened(cell.strip())!r} is not a number",
@@ -194,6 +205,12 @@ class Mender:
                 return
             self._blamed.add(key)
         self.faults.append(RowFault(file, row, patient, is_certain, error.code, error.message))
+
+
+def _name(cell: str) -> str | None:
+    """The patient that a cell names; None where it is missing."""
+    name = cell.strip()
+    return None if name.casefold() in MISSING_WORDS else name
 
 
 def _lines(table: TableFile) -> Iterator[bytes]:

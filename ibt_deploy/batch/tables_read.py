@@ -110,12 +110,20 @@ class StayMaker:
         Section of the mapping, where rows have points in time.
     common_notes
         Said with every stay.
+    confirmed
+        Variables whose unit the mapping confirms.
     """
 
     def __init__(
-        self, folder: Path, files: tuple[FileFacts, ...], time: Time | None, common_notes: tuple[str, ...]
+        self,
+        folder: Path,
+        files: tuple[FileFacts, ...],
+        time: Time | None,
+        common_notes: tuple[str, ...],
+        confirmed: frozenset[str] = frozenset(),
     ) -> None:
         self._files = files
+        self._confirmed = confirmed
         self._time = time
         self._common = common_notes
         self._folder = folder
@@ -184,6 +192,7 @@ class StayMaker:
             inserted=inserted,
             notes=(*file.notes, *notes, *inserted_note(int(np.count_nonzero(inserted))), *self._common),
             extra={HOSPITAL: part.hospitals[0]} if file.has_hospital else {},
+            confirmed=self._confirmed,
         )
 
     def _resampled(self, part: Block, time: Time) -> tuple[Block, tuple[str, ...]]:

@@ -12,10 +12,9 @@ import numpy as np
 
 from ibt_deploy.batch.tables_overlap import Overlap
 from ibt_deploy.errors import BadUnits
-from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units
+from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units, wide
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.mapping.units import CANONICAL, Conversion
-from ibt_deploy.mapping.usual import wide
 from ibt_deploy.preprocess.stay_rows import ROUNDED_ROOM_AIR
 from ibt_deploy.records import FloatArray
 from ibt_deploy.variables import VARIABLES, Variable
@@ -48,6 +47,8 @@ class Report:
         Of every variable that the export has a column for.
     overlap
         Of rows with points in time.
+    limits
+        Measurements of each variable that were given as a limit (``<0.5``) and read as that limit.
     """
 
     files: int
@@ -58,6 +59,16 @@ class Report:
     refused_files: tuple[tuple[str, str, str], ...]
     columns: tuple[ColumnFacts, ...]
     overlap: Overlap = field(default_factory=Overlap)
+    limits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What a reader of the scores should know about how the export was read."""
+        if not self.limits:
+            return self.overlap.sentences
+        listed = ", ".join(f"{name} {count}" for name, count in self.limits.items())
+        sentence = f"Values given as a limit (<0.5) were read as the limit: {listed}."
+        return [*self.overlap.sentences, sentence]
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
@@ -94,6 +105,7 @@ class Report:
         if self.rejected_rows:
             yield f"rows not usable: {self.rejected_rows}, of unknown patients: {self.unassigned_rows}"
         yield from (f"overlap: {sentence}" for sentence in self.overlap.sentences)
+        yield from self.sentences[len(self.overlap.sentences) :]
         for path, code, message in self.refused_files:
             yield f"not read: {path}: {message} ({code})"
         doubtful = {doubt.variable: doubt for doubt in self.doubts}

@@ -65,7 +65,9 @@ def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], pla
     found = dict(place)
     faults: list[str] = []
     if layout.patient is not None:
-        found["patient"] = f"nullif(trim({cells[layout.patient]}::VARCHAR), '')"
+        name = f"trim({cells[layout.patient]}::VARCHAR)"
+        missing = _list(sorted(MISSING_WORDS))
+        found["patient"] = f"CASE WHEN lower({name}) NOT IN ({missing}) THEN {name} END"
     if layout.hospital is not None:
         found["hospital"] = f"coalesce(trim({cells[layout.hospital]}::VARCHAR), '')"
     for number in layout.numbers:

@@ -19,6 +19,7 @@ import click
 from ibt_deploy.errors import IbtError
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import one_line
+from ibt_deploy.wings import on_path
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -31,6 +32,8 @@ OWN: dict[str, str] = {
     "models": "List the models that are installed, or print a model card.",
     "verify": "Check a bundle's files and recompute its golden inputs on this machine.",
     "evaluate": "Score labelled recordings or stays with the official metrics.",
+    "recalibrate": "Make a bundle with calibration and thresholds of your own patients.",
+    "monitor": "Compare two exports: inputs, missing values, risks, alarms, findings.",
     "convert": "Write ECG recordings as WFDB, DICOM or Parquet.",
 }
 KNOWN: dict[str, str] = {
@@ -126,6 +129,7 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def _loaded(entry: EntryPoint) -> click.Command:
+    on_path()
     try:
         command = entry.load()
     except ModuleNotFoundError as error:

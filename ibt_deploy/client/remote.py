@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -36,7 +39,7 @@ class RemoteStep(NamedTuple):
 
 
 class Client:
-    """Scores files on a server; to be used by one thread at a time.
+    """Scores files on a server, several at once in :meth:`predict_many`; for one thread at a time.
 
     Parameters
     ----------
@@ -48,6 +51,9 @@ class Client:
         Seconds without a sign of the server.
     retries
         Times that a busy server (429, 503) is asked again.
+    connections
+        Most files that :meth:`predict_many` sends at once; one connection never keeps more than one worker
+        of a server busy.
 
     Raises
     ------
@@ -56,10 +62,21 @@ class Client:
     """
 
     def __init__(
-        self, url: str, *, token: str | None = None, timeout: float = 60.0, retries: int = 5
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 5,
+        connections: int = 4,
     ) -> None:
+        if connections < 1:
+            raise ValueError("a client needs at least one connection")
         token = os.environ.get(TOKEN, "") if token is None else token
-        self._transport = Transport(url, token=token, timeout=timeout, retries=retries)
+        self._transports = [
+            Transport(url, token=token, timeout=timeout, retries=retries) for _ in range(connections)
+        ]
+        self._transport = self._transports[0]
 
     def __enter__(self) -> Self:
         return self
@@ -68,8 +85,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
-        self._transport.close()
+        """Close the connections."""
+        for transport in self._transports:
+            transport.close()
 
     def predict(self, path: str | Path) -> Prediction:
         """Score the one recording or stay in a file; a recording's other files are found beside it.
@@ -102,10 +120,31 @@ class Client:
         ServerError
             When the server does not answer as it should.
         """
-        for path in paths:
-            yield from self._answers(Path(path))
+        idle: SimpleQueue[Transport] = SimpleQueue()
+        for transport in self._transports:
+            idle.put(transport)
 
-    def next(self, rows: Rows, state: str | None = None) -> RemoteStep:
+        def answers(path: str | Path) -> list[Prediction | Refusal]:
+            transport = idle.get()
+            try:
+                return self._answers(Path(path), transport)
+            finally:
+                idle.put(transport)
+
+        with ThreadPoolExecutor(len(self._transports), thread_name_prefix="ibt-client") as pool:
+            waiting: deque[Future[list[Prediction | Refusal]]] = deque()
+            try:
+                for path in paths:
+                    waiting.append(pool.submit(answers, path))
+                    if len(waiting) >= 2 * len(self._transports):
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def next(self, rows: Rows, state: str | None = None, *, record: str | None = None) -> RemoteStep:
         """Risk of the hours that follow, without sending the hours before them again.
 
         Parameters
@@ -115,6 +154,9 @@ class Client:
             where nothing was measured; or a mapping of names to numbers for each.
         state
             Of the step before; None at the start of a stay. Only the server can read it.
+        record
+            Name of the stay, no personal data; the same with every step. A state of one record is refused for
+            another, so that patients cannot be mixed up.
 
         Raises
         ------
@@ -123,7 +165,10 @@ class Client:
         ServerError
             When the server does not answer as it should.
         """
-        body = json.dumps({"rows": [_row(row) for row in rows], "state": state}, allow_nan=False).encode()
+        asked: dict[str, Any] = {"rows": [_row(row) for row in rows], "state": state}
+        if record is not None:
+            asked["record"] = record
+        body = json.dumps(asked, allow_nan=False).encode()
         response = self._transport.post("/v1/sepsis/next", body, "application/json")
         answer = self._understood(response)
         if isinstance(answer, _Problem):
@@ -136,15 +181,16 @@ class Client:
             raise self._strange(TypeError(type(prediction).__name__))
         return RemoteStep(prediction, state)
 
-    def _answers(self, path: Path) -> list[Prediction | Refusal]:
+    def _answers(self, path: Path, transport: Transport | None = None) -> list[Prediction | Refusal]:
         source = str(path)
         try:
             upload = upload_of(path)
         except InputError as error:
             return [refusal(source, error.at(source))]
-        answer = self._posted(upload, upload.task)
+        used = transport or self._transport
+        answer = self._posted(upload, upload.task, used)
         if isinstance(answer, _Problem) and answer.code == "wrong_task":
-            answer = self._posted(upload, _OTHER[upload.task])
+            answer = self._posted(upload, _OTHER[upload.task], used)
         if isinstance(answer, _Problem):
             return [Refusal(source, answer.code, told_of(source, upload.files, answer.detail))]
         try:
@@ -152,8 +198,8 @@ class Client:
         except _NOT_UNDERSTOOD as error:
             raise self._strange(error) from error
 
-    def _posted(self, upload: Upload, task: Task) -> Any:
-        return self._understood(self._transport.post(f"/v1/{task}", *multipart(upload.files)))
+    def _posted(self, upload: Upload, task: Task, transport: Transport) -> Any:
+        return self._understood(transport.post(f"/v1/{task}", *multipart(upload.files)))
 
     def _understood(self, response: Response) -> Any:
         """The JSON of an answer; a :class:`_Problem` where the request was refused for what it holds."""

@@ -33,8 +33,8 @@ class Response:
 class Transport:
     """Requests to one server, one after the other.
 
-    An answer depends on nothing but its request, so a request may be sent again: at once where a connection
-    that was kept turns out to be closed, and after a pause where the server is busy. The pause is what
+    An answer depends on nothing but its request, so a request may be sent again: once and at once if its
+    connection dies before there is an answer, and after a pause if the server is busy. The pause is what
     ``Retry-After`` says, else it doubles from half a second on; a random share is added, so that clients
     which were turned away together do not come back together. TLS certificates are always verified.
 
@@ -86,14 +86,13 @@ class Transport:
         self._connection.close()
 
     def _send(self, path: str, body: bytes, content_type: str) -> Response:
-        """One answer; over a new connection where the one that was kept has been closed by the server."""
-        kept = self._connection.sock is not None
+        """One answer; over a new connection if the first dies, as one does whose worker ended."""
         try:
             return self._exchange(path, body, content_type)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            gone = isinstance(error, ConnectionError | http.client.BadStatusLine)
-            if not (kept and gone):
+            died = isinstance(error, ConnectionError | http.client.BadStatusLine)
+            if not died or isinstance(error, ConnectionRefusedError):
                 raise ServerError(f"{self.url} cannot be reached: {_reason(error)}") from error
         try:
             return self._exchange(path, body, content_type)

@@ -1,5 +1,8 @@
-"""Score labelled inputs with the official metrics: how a hospital validates a model on its own patients.
+"""Score labelled inputs with the official metrics, recalibrate on them, and watch exports without labels.
 
 :mod:`ibt_deploy.evaluation.labels` finds inputs and their labels, :mod:`ibt_deploy.evaluation.arrhythmia` and
 :mod:`ibt_deploy.evaluation.sepsis` score them, :mod:`ibt_deploy.evaluation.result` is what comes out.
+:mod:`ibt_deploy.evaluation.recalibration` fits a site's own calibration and thresholds,
+:mod:`ibt_deploy.evaluation.site_bundle` writes them. :mod:`ibt_deploy.evaluation.exports` reads a finished
+run of ``ibt batch``, :mod:`ibt_deploy.evaluation.monitoring` compares two.
 """

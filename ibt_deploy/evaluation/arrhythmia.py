@@ -60,6 +60,8 @@ class ScoredRecordings:
         Name of each recording, and index of its patient.
     labels, probabilities, outputs
         Shape ``(n, 26)``.
+    windows
+        Probabilities of the windows of each recording, shape ``(windows, 26)``.
     sources
         Where each recording is from; empty where the table of labels does not say.
     refusals
@@ -73,6 +75,7 @@ class ScoredRecordings:
     labels: npt.NDArray[np.bool_]
     probabilities: npt.NDArray[np.float64]
     outputs: npt.NDArray[np.bool_]
+    windows: tuple[npt.NDArray[np.float64], ...]
     sources: tuple[str, ...]
     refusals: tuple[Refusal, ...]
     without_patient: int
@@ -113,6 +116,7 @@ def scored_recordings(
         labels=np.array([label_vector(label.codes) for _, label in kept]),
         probabilities=np.array([answer.probabilities for answer, _ in kept]),
         outputs=np.array([answer.positive for answer, _ in kept]),
+        windows=tuple(answer.windows for answer, _ in kept),
         sources=tuple(label.source for _, label in kept),
         refusals=tuple(refusals),
         without_patient=sum(label.patient is None for _, label in kept),

@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 from ibt_deploy.errors import BadUnits, MalformedFile
 from ibt_deploy.mapping.schema import Codes, Column, Mapping, TableOptions, Time, UnitType
+from ibt_deploy.mapping.synonyms import means_urea
 from ibt_deploy.mapping.units import Conversion, conversion
 from ibt_deploy.variables import N_TIME_VARYING, NAMES
 
@@ -221,6 +222,12 @@ def _column(name: str, section: _Section) -> Column:
             found = conversion(name, unit, substance)
         except BadUnits as error:
             raise error.at(section.at("unit")) from None
+        if name == "BUN" and substance is None and means_urea(column) and _differs_for_urea(unit):
+            raise _bad(
+                section.at("substance"),
+                f"is missing: the name {column!r} means urea, whose mass is 2.14 times that of its nitrogen; "
+                'write substance = "urea", or "nitrogen" if the laboratory reports BUN under this name',
+            )
     elif factor == 0 or substance:
         raise _bad(section.at("factor"), "must not be 0, and needs no substance")
     else:
@@ -229,6 +236,11 @@ def _column(name: str, section: _Section) -> Column:
     confirmed = section.take("confirmed", bool, False)
     section.end()
     return Column(column, found, missing, confirmed)
+
+
+def _differs_for_urea(unit: str) -> bool:
+    """Whether the unit is one of mass, which differs for urea and its nitrogen."""
+    return conversion("BUN", unit).factor != conversion("BUN", unit, "urea").factor
 
 
 def _gender(section: _Section) -> Codes:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import InputError, MalformedFile, MissingExtra
 from ibt_deploy.printable import first_line
-from ibt_deploy.readers.delimited import MISSING_WORDS, unreadable
+from ibt_deploy.readers.delimited import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 
 MOST_ROWS = 50_000
@@ -60,13 +60,13 @@ class Sample:
         return values[np.isfinite(values)]
 
     def words(self, name: str) -> Counter[str]:
-        """The cells of a column that are neither numbers nor empty, and how often they occur."""
+        """Cells of a column, counted, that are not numbers, limits (``<0.5``) or empty."""
         found: Counter[str] = Counter()
         for cell in self.columns[name]:
             if cell.casefold() in MISSING_WORDS:
                 continue
             try:
-                float(cell.replace(",", ".") if self.decimal == "," else cell)
+                float(LIMIT.sub("", cell.replace(",", ".") if self.decimal == "," else cell, count=1))
             except ValueError:
                 found[cell] += 1
         return found

@@ -6,47 +6,76 @@ refuses: nothing uncertain can be scored by oversight.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from ibt_deploy.errors import BadUnits
+from ibt_deploy.mapping.doubts import OTHER_UNITS, central, is_within, wide
 from ibt_deploy.mapping.sample import Sample, quoted, sampled
-from ibt_deploy.mapping.suggest_time import time_lines
 from ibt_deploy.mapping.synonyms import (
+    ADMISSIONS,
     BY_NAME,
     FEMALE,
+    HOSPITAL_ADMISSIONS,
     HOSPITALS,
+    HOURS,
     LABELS,
     MALE,
     MEDICAL,
+    OFFSETS,
     PATIENT,
+    RELATIVES,
     SEX,
     SURGICAL,
+    TIMES,
     UNIT_TYPES,
+    means_urea,
     name_and_unit,
     plain_name,
     unit_in_brackets,
 )
 from ibt_deploy.mapping.units import CANONICAL, conversion
-from ibt_deploy.mapping.usual import OTHER_UNITS, central, is_within, wide
 from ibt_deploy.variables import INDEX, NAMES, VARIABLES
 
 FEWEST_VALUES = 10
 MOST_CODES = 20
 SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, 99.0, 999.0, 9999.0, 99999.0)
 
+FORMATS = (
+    "%d.%m.%Y %H:%M:%S",
+    "%d.%m.%Y %H:%M",
+    "%d/%m/%Y %H:%M:%S",
+    "%d/%m/%Y %H:%M",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %H:%M",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y%m%d%H%M%S",
+    "%Y%m%d %H:%M",
+)
+ISO = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?")
+ISO_OFFSET = re.compile(ISO.pattern + r"([zZ]|[+-]\d\d:?\d\d|[+-]\d\d)")
+LOOKED_AT = 500
+
 
 @dataclass(frozen=True)
 class _Match:
-    """A column that may be a variable, and the unit that its name states."""
+    """A column that may be a variable, the unit that its name states, and what else it is if not the same."""
 
     column: str
     variable: str
     unit: str | None
     is_certain: bool
+    relative: str = ""
+
+    @property
+    def substance(self) -> str | None:
+        """``urea`` where the name means it."""
+        return "urea" if self.variable == "BUN" and means_urea(self.column) else None
 
 
 def suggested_mapping(path: Path) -> str:
@@ -70,7 +99,7 @@ def _lines(sample: Sample) -> Iterator[str]:
     yield ""
     yield from _table(sample, by_plain, used)
     yield ""
-    yield from time_lines(sample, by_plain, used)
+    yield from _time(sample, by_plain, used)
     for variable in NAMES:
         if variable == "Gender":
             yield from _gender(sample, by_plain, used)
@@ -97,6 +126,10 @@ def _matches(sample: Sample) -> dict[str, list[_Match]]:
         for name, stated in name_and_unit(plain):
             if name in BY_NAME:
                 match = _Match(column, BY_NAME[name], unit or stated, True)
+                break
+            if name in RELATIVES:
+                variable, what = RELATIVES[name]
+                match = _Match(column, variable, unit or stated, False, what)
                 break
         if match is None:
             parts = plain.split("_")
@@ -142,10 +175,12 @@ def _column(sample: Sample, found: Sequence[_Match], used: set[str]) -> Iterator
     elif best.is_certain:
         yield f"column = {quoted(best.column)}"
     else:
-        yield f'column = "?"  # perhaps {quoted(best.column)}'
+        yield f'column = "?"  # perhaps {quoted(best.column)}{f": {best.relative}" if best.relative else ""}'
     used.add(best.column)
     unit, why = _unit(best, values)
     yield f"unit = {quoted(unit)}  # {why}"
+    if best.substance:
+        yield 'substance = "urea"  # the name says so; "nitrogen" if the laboratory reports BUN by this name'
     yield from _missing(sample, best, values, unit)
 
 
@@ -157,7 +192,7 @@ def _unit(match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -
     stated = match.unit
     if stated is not None:
         try:
-            known = conversion(variable, stated)
+            known = conversion(variable, stated, match.substance)
         except BadUnits:
             return "?", f"{shown}; the name says {_comment(stated)}, which is no unit of {variable}"
         usual = wide(variable)
@@ -170,7 +205,9 @@ def _unit(match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -
     if median is None or usual is None:
         return "?", f"{shown}; {own}?"
     units = (own, *OTHER_UNITS.get(variable, ()))
-    likely = [unit for unit in units if is_within(conversion(variable, unit).value(median), usual)]
+    likely = [
+        unit for unit in units if is_within(conversion(variable, unit, match.substance).value(median), usual)
+    ]
     if len(likely) == 1:
         return likely[0], f"from the values: {shown}"
     if len(units) == 1:
@@ -186,7 +223,7 @@ def _missing(
     codes = [code for code, _ in words.most_common(MOST_CODES)]
     variable = VARIABLES[INDEX[match.variable]]
     if unit != "?":
-        known = conversion(match.variable, unit)
+        known = conversion(match.variable, unit, match.substance)
         codes += [
             f"{code:g}"
             for code in SENTINELS
@@ -243,6 +280,90 @@ def _unit_flags(sample: Sample, used: set[str]) -> Iterator[str]:
         if name in sample.columns:
             used.add(name)
             yield from ("", f"[columns.{name}]", f'column = "{name}"', f"unit = {quoted(CANONICAL[name])}")
+
+
+def _time(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+    """The section ``[time]``; columns that it names are added to ``used``."""
+    yield "[time]"
+    hours = _first(HOURS, by_plain)
+    offsets = _first(OFFSETS, by_plain)
+    times = _first(TIMES, by_plain)
+    if hours is not None:
+        used.add(hours)
+        yield from _hours(sample, hours)
+    elif times is not None:
+        used.add(times)
+        yield from _timestamps(sample, times, by_plain, used)
+    elif offsets is not None:
+        used.add(offsets)
+        yield 'kind = "hours"'
+        yield f"column = {quoted(offsets)}"
+        yield 'unit = "?"  # "min", "h", "s" or "d" since admission to the ICU'
+    else:
+        yield 'kind = "?"  # "iculos", "hours" or "timestamp"'
+        yield 'column = "?"  # nothing that looks like a time was found'
+
+
+def _hours(sample: Sample, column: str) -> Iterator[str]:
+    values = sample.numbers(column)
+    is_whole = len(values) > 0 and bool((values == np.floor(values)).all())
+    if is_whole and values.min() >= 1:
+        yield 'kind = "iculos"  # whole hours, the first hour of the stay is 1'
+        yield f"column = {quoted(column)}"
+    else:
+        yield 'kind = "hours"  # since admission to the ICU; "iculos" would need whole hours from 1 on'
+        yield f"column = {quoted(column)}"
+        yield 'unit = "h"'
+
+
+def _timestamps(sample: Sample, column: str, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+    cells = list(sample.values(column))[:LOOKED_AT]
+    yield 'kind = "timestamp"'
+    yield f"column = {quoted(column)}"
+    if cells and all(ISO_OFFSET.fullmatch(cell) for cell in cells):
+        yield 'format = "iso"'
+        yield 'zone = "offset"'
+    else:
+        yield from _format(cells)
+        yield 'zone = "?"  # "fixed" if clocks never change (also of shifted dates), or e.g. "Europe/Berlin"'
+    admission = _first(ADMISSIONS, by_plain)
+    if admission is not None:
+        used.add(admission)
+        yield f"admission = {quoted(admission)}"
+    else:
+        yield 'admission = "?"  # a column with the time of ICU admission, or "first" for the first row'
+    hospital = _first(HOSPITAL_ADMISSIONS, by_plain)
+    if hospital is not None:
+        used.add(hospital)
+        yield f"hospital_admission = {quoted(hospital)}"
+    yield 'before_admission = "refuse"  # or "drop": rows before ICU admission are left out and counted'
+    yield 'after_two_weeks = "refuse"  # or "drop": the models know at most 336 hours'
+
+
+def _format(cells: list[str]) -> Iterator[str]:
+    if cells and all(ISO.fullmatch(cell) for cell in cells):
+        yield 'format = "iso"'
+        return
+    fitting = [pattern for pattern in FORMATS if cells and all(_fits(cell, pattern) for cell in cells)]
+    if len(fitting) == 1:
+        yield f"format = {quoted(fitting[0])}"
+    elif fitting:
+        yield f'format = "?"  # {" or ".join(map(quoted, fitting))}: day and month cannot be told apart'
+    else:
+        example = "".join(c if c.isprintable() else "?" for c in cells[0][:40]) if cells else "nothing"
+        yield f'format = "?"  # as strptime has it; e.g. {example}'
+
+
+def _fits(cell: str, pattern: str) -> bool:
+    try:
+        datetime.strptime(cell, pattern)
+    except ValueError:
+        return False
+    return True
+
+
+def _first(names: list[str], by_plain: dict[str, str]) -> str | None:
+    return next((by_plain[name] for name in names if name in by_plain), None)
 
 
 def _texts(values: Sequence[str]) -> str:

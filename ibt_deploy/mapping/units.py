@@ -1,9 +1,16 @@
 """From the unit of a hospital's column to the unit of the variable, as a factor and an offset.
 
 Dimensions and prefixes are the business of pint; what it cannot know is here: how hospitals spell units,
-what a mole of a substance weighs (:mod:`~ibt_deploy.mapping.substances`), what 10^3/uL is called, and that
-``C`` is not the coulomb. Anything that cannot be turned into the variable's unit is refused. pint is loaded
-when the first unit differs from the variable's own.
+what a mole of a substance weighs, what 10^3/uL is called, and that ``C`` is not the coulomb. Anything that
+cannot be turned into the variable's unit is refused. pint is loaded when the first unit differs from the
+variable's own.
+
+Molar masses make a lab's mmol/L and mg/dL the same amount of the same substance. Atomic weights are the
+abridged standard values of IUPAC (Prohaska et al., Pure Appl. Chem. 94, 573-600, 2022); molar masses follow
+from the formulas. Where a lab reports a part of the molecule, that part counts: urea as its nitrogen (BUN),
+inorganic phosphate as phosphorus. Two proteins have conventional values: a quarter of the haemoglobin
+tetramer, 16,114.5 g/mol (ICSH, J. Clin. Pathol. 49, 271-274, 1996), and fibrinogen, 340 kg/mol (the factor
+0.0294 from mg/dL to umol/L in the AMA Manual of Style).
 """
 
 from __future__ import annotations
@@ -14,7 +21,6 @@ from functools import lru_cache
 from typing import Any
 
 from ibt_deploy.errors import BadUnits, MissingExtra
-from ibt_deploy.mapping.substances import CHARGES, FORMULAS, UREA, mass_of, molar_mass
 from ibt_deploy.variables import INDEX, VARIABLES
 
 CANONICAL = {v.name: v.unit for v in VARIABLES}
@@ -87,6 +93,34 @@ PREFIXES = {
 POWER = re.compile(r"x?\s*10\s*(?:\^|\*\*?|e|E)?\s*(\d+)")
 UNIT_TEXT = re.compile(r"[A-Za-z0-9/^*.% \-]{1,40}")
 
+ATOMIC_WEIGHTS = {
+    "H": 1.008,
+    "C": 12.011,
+    "N": 14.007,
+    "O": 15.999,
+    "Mg": 24.305,
+    "P": 30.974,
+    "Ca": 40.078,
+}
+FORMULAS = {
+    "BUN": "N2",
+    "Calcium": "Ca",
+    "Creatinine": "C4H7N3O",
+    "Bilirubin_direct": "C33H36N4O6",
+    "Bilirubin_total": "C33H36N4O6",
+    "Glucose": "C6H12O6",
+    "Lactate": "C3H6O3",
+    "Magnesium": "Mg",
+    "Phosphate": "P",
+}
+"""What one mole of the substance weighs in the mass that is reported; for BUN the two nitrogens of urea."""
+
+PROTEINS = {"Hgb": 16_114.5, "Fibrinogen": 340_000.0}
+UREA = "CH4N2O"
+
+CHARGES = {"BaseExcess": 1, "HCO3": 1, "Chloride": 1, "Potassium": 1, "Calcium": 2, "Magnesium": 2}
+"""Equivalents in a mole; a lab's mEq/L of anything else is ambiguous."""
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -137,7 +171,8 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
     unit
         E.g. ``"degF"``, ``"umol/L"``, ``"G/l"``, ``"10*9/L"``.
     substance
-        ``"urea"`` where the mass of a BUN column is that of whole urea, not of its nitrogen.
+        Of BUN alone: ``"urea"`` where a mass is that of whole urea, ``"nitrogen"`` (or None) where it is
+        that of its nitrogen.
 
     Raises
     ------
@@ -148,10 +183,10 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
     """
     if variable not in INDEX:
         raise BadUnits(f"{variable!r} is none of the 40 variables", code="unknown_unit")
-    if substance not in (None, "urea") or (substance and variable != "BUN"):
+    if substance not in (None, "urea", "nitrogen") or (substance and variable != "BUN"):
         raise BadUnits(f"substance {substance!r} is not known for {variable}", code="unknown_unit")
     text = unit.strip()
-    if text == CANONICAL[variable] and substance is None:
+    if text == CANONICAL[variable] and substance != "urea":
         return Conversion(variable, unit)
     if variable in WITHOUT_UNIT:
         raise BadUnits(f"{variable} has no other unit than {CANONICAL[variable]!r}", code="unknown_unit")
@@ -259,3 +294,18 @@ def _registry() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtra("converting units needs pint: pip install 'ibt[batch]'") from error
     return pint, pint.UnitRegistry(cache_folder=None)
+
+
+def molar_mass(variable: str) -> float | None:
+    """Grams in a mole of what ``variable`` measures; None where no such conversion makes sense."""
+    if variable in PROTEINS:
+        return PROTEINS[variable]
+    return mass_of(FORMULAS[variable]) if variable in FORMULAS else None
+
+
+def mass_of(formula: str) -> float:
+    """Molar mass in g/mol of a formula such as ``C6H12O6``."""
+    return sum(
+        ATOMIC_WEIGHTS[element] * int(count or 1)
+        for element, count in re.findall(r"([A-Z][a-z]?)(\d*)", formula)
+    )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadSampling, BundleError, TooShort
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.band import band_passed
+from ibt_deploy.preprocess.heart_rate import HeartRate, heart_rate_of, qrs_band, r_peaks
 from ibt_deploy.preprocess.leads import ordered_leads
 from ibt_deploy.preprocess.resample import resample
 from ibt_deploy.records import Notice, Recording
@@ -136,12 +137,15 @@ class StandardEcg:
         What a reader of the score should know.
     missing_leads
         Leads that are zero throughout because the recording has no valid sample of them.
+    heart_rate
+        Of :func:`examined`; None before that.
     """
 
     signal: FloatArray
     changes: tuple[str, ...]
     warnings: tuple[Notice, ...]
     missing_leads: tuple[str, ...]
+    heart_rate: HeartRate | None = None
 
 
 def standardise(recording: Recording) -> StandardEcg:
@@ -171,6 +175,16 @@ def standardise(recording: Recording) -> StandardEcg:
     if rate != SAMPLING_RATE:
         changes.append(f"resampled from {rate} to {SAMPLING_RATE} Hz")
     return StandardEcg(resampled, tuple(changes), tuple(warnings), leads.missing)
+
+
+def examined(recording: Recording) -> StandardEcg:
+    """:func:`standardise`, and what is computed from the signal before any model sees it: the heart rate.
+
+    This is what every surface that scores calls; training reads the signal alone.
+    """
+    standard = standardise(recording)
+    in_band = qrs_band(standard.signal, SAMPLING_RATE)
+    return replace(standard, heart_rate=heart_rate_of(r_peaks(in_band, SAMPLING_RATE) / SAMPLING_RATE))
 
 
 def filtered(signal: FloatArray, constants: EcgPreprocessing) -> FloatArray:

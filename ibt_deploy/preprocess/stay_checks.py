@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ibt_deploy.errors import BadRows, InputError, TooLong, TooShort
+from ibt_deploy.preprocess.stay_plausibility import require_one_patient, unit_notices
 from ibt_deploy.preprocess.stay_rows import HOUR, CleanCounts, Float32Array, clean
 from ibt_deploy.records import FloatArray, Notice, Stay, are_consecutive
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
@@ -29,7 +30,9 @@ def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
     Notices have the codes ``single_row``, ``hours_inserted``, ``values_out_of_range``, ``fio2_rescaled``,
     ``nothing_measured``, ``vitals_never_measured``, ``labs_never_measured`` (not one of the 26),
     ``long_forward_fill`` (a vital sign whose last value is more than 24 hours old at some row),
-    ``demographics_missing`` and ``unit_contradiction``.
+    ``demographics_missing``, ``unit_contradiction``, and those of
+    :func:`ibt_deploy.preprocess.stay_plausibility.unit_notices`: ``doubtful_unit``, ``columns_swapped`` and
+    ``pressures_contradict``.
 
     Returns
     -------
@@ -45,16 +48,21 @@ def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
         More than 336 rows.
     BadRows
         Hours that are not whole, not within 1 to 336 or not consecutive (a reader inserts missing ones),
-        or more than 20 % of the vital signs and labs outside their plausible range.
+        more than 20 % of the vital signs and labs outside their plausible range (``out_of_range``), or rows
+        that cannot be one patient's (``age_changes``, ``gender_changes``, ``columns_swapped``).
+    BadUnits
+        A variable is certainly in another unit (``doubtful_unit``).
     """
     try:
         _check_hours(stay.values[:, HOUR])
+        doubts = tuple(unit_notices(stay.values, stay.confirmed))
         rows, counts = clean(stay.values)
         _check_plausible(counts)
+        require_one_patient(rows)
     except InputError as error:
         alone = Path(stay.source).stem == stay.patient_id
         raise error.at(stay.source if alone else f"{stay.source}, patient {stay.patient_id}") from None
-    return rows, tuple(_notices(stay, rows, counts))
+    return rows, (*doubts, *_notices(stay, rows, counts))
 
 
 def _check_hours(hours: FloatArray) -> None:

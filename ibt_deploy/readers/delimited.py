@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, MalformedFile
 from ibt_deploy.printable import first_line
+from ibt_deploy.variables import NAMES
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 LONGEST_SHOWN = 40
 MOST_COLUMNS = 10_000
 ROWS_AT_ONCE = 2048
+MEASURED = frozenset(NAMES[: NAMES.index("Age") + 1])
+LIMIT = re.compile(r"(?:[<>]=?|[≤≥])\s*")
+"""What stands before a limit of measurement, as in ``<0.5``."""
 _OF_NUMBERS = b"0123456789+-.eEnNaA"
 
 
@@ -33,10 +38,13 @@ class Numbers:
     faults
         For each row (from 0) with a cell that is not a finite number: which cell that is. Messages count
         rows from 1, the first below the header. A table of many patients must not fall with one of them.
+    limits
+        For each row (from 0) with a measurement such as ``<0.5``, which counts as 0.5: its columns.
     """
 
     values: npt.NDArray[np.float64]
     faults: dict[int, BadRows]
+    limits: dict[int, list[str]] = field(default_factory=dict)
 
 
 def unreadable(path: Path, error: OSError) -> MalformedFile:
@@ -108,10 +116,15 @@ class DelimitedTable:
         if not (self._lines and columns):
             return Numbers(np.empty((len(self._lines), len(columns))), {})
         faults: dict[int, BadRows] = {}
-        parts = [self._part(first, columns, faults) for first in range(0, len(self._lines), ROWS_AT_ONCE)]
-        return without_infinity(np.concatenate(parts), names, faults)
+        limits: dict[int, list[str]] = {}
+        parts = [
+            self._part(first, columns, faults, limits) for first in range(0, len(self._lines), ROWS_AT_ONCE)
+        ]
+        return replace(without_infinity(np.concatenate(parts), names, faults), limits=limits)
 
-    def _part(self, first: int, columns: list[int], faults: dict[int, BadRows]) -> npt.NDArray[np.float64]:
+    def _part(
+        self, first: int, columns: list[int], faults: dict[int, BadRows], limits: dict[int, list[str]]
+    ) -> npt.NDArray[np.float64]:
         """Some columns of the rows from ``first`` on, in one go, or where one is odd column by column."""
         lines = self._lines[first : first + ROWS_AT_ONCE]
         width, mark = len(self.names), self._delimiter
@@ -126,7 +139,7 @@ class DelimitedTable:
             cells = [cell for line in lines for cell in self._cells(line)]
         values = np.empty((len(lines), len(columns)))
         for place, column in enumerate(columns):
-            values[:, place] = column_numbers(cells[column::width], first, self.names[column], faults)
+            values[:, place] = column_numbers(cells[column::width], first, self.names[column], faults, limits)
         return values
 
     def _width(self, line: str) -> int:
@@ -157,7 +170,11 @@ def plain_numbers(text: str, count: int, mark: str) -> npt.NDArray[np.float64] |
 
 
 def column_numbers(
-    cells: Sequence[str], first: int, column: str, faults: dict[int, BadRows]
+    cells: Sequence[str],
+    first: int,
+    column: str,
+    faults: dict[int, BadRows],
+    limits: dict[int, list[str]] | None = None,
 ) -> Sequence[float]:
     """:func:`cell_number` of a column's cells, of which the first is in row ``first``."""
     try:
@@ -165,7 +182,8 @@ def column_numbers(
             return list(map(float, cells))
     except ValueError:
         pass  # some cell is not a number: look at each to tell which
-    return [cell_number(cell, row, column, faults) for row, cell in enumerate(cells, first)]
+    known = limits if column in MEASURED else None
+    return [cell_number(cell, row, column, faults, known) for row, cell in enumerate(cells, first)]
 
 
 def _filled(text: str, mark: str) -> str:
@@ -177,17 +195,24 @@ def _filled(text: str, mark: str) -> str:
     return text[1:-1]
 
 
-def cell_number(cell: str, row: int, column: str, faults: dict[int, BadRows]) -> float:
+def cell_number(
+    cell: str, row: int, column: str, faults: dict[int, BadRows], limits: dict[int, list[str]] | None = None
+) -> float:
     """The number in a cell; NaN where it is empty, NaN, NA, N/A, null or None.
 
-    Anything else is NaN too, with a fault for the row unless it has one already.
+    Where ``limits`` is given, ``<0.5`` and ``>30`` are the limit itself, as in the training data, and are
+    added there. Anything else is NaN too, with a fault for the row unless it has one already.
     """
     text = cell.strip()
     if text.casefold() in MISSING_WORDS:
         return math.nan
+    sign = LIMIT.match(text) if limits is not None else None
     try:
         if "_" not in text:
-            return float(text)
+            number = float(text[sign.end() :] if sign else text)
+            if sign and limits is not None:
+                limits.setdefault(row, []).append(column)
+            return number
     except ValueError:
         pass
     message = f"row {row + 1}, column {column}: {shortened(text)!r} is not a number"

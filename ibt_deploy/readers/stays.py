@@ -7,6 +7,7 @@ optional. Values are taken as they are: units are those of ``ehr_variables.csv``
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
 from ibt_deploy.files import File
-from ibt_deploy.readers.delimited import DelimitedTable, Numbers, shortened
+from ibt_deploy.readers.delimited import MISSING_WORDS, DelimitedTable, Numbers, shortened
 from ibt_deploy.records import FloatArray, Stay, are_consecutive
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
@@ -37,12 +38,17 @@ LISTED = 8
 HEADERS_KEPT = 16
 
 
-class _Table(Protocol):
+class Table(Protocol):
+    """Columns by name: the rows of one stay or of several."""
+
     names: tuple[str, ...]
 
     def __len__(self) -> int: ...
-    def words(self, name: str) -> list[str]: ...
-    def numbers(self, names: list[str]) -> Numbers: ...
+    def words(self, name: str) -> list[str]:
+        """A column of text."""
+
+    def numbers(self, names: list[str]) -> Numbers:
+        """Columns of numbers."""
 
 
 def sniff(file: File, head: bytes) -> bool:
@@ -91,12 +97,12 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
     """
     try:
         table, file_format = _opened(file)
-        yield from _stays(table, file_format, file)
+        yield from stays_of_table(table, file_format, file)
     except InputError as error:
         raise error.at(str(file)) from error.__cause__
 
 
-def _opened(file: File) -> tuple[_Table, str]:
+def _opened(file: File) -> tuple[Table, str]:
     with file.open("rb") as stream:
         magic = stream.read(len(PARQUET_MAGIC))
     if magic == PARQUET_MAGIC or file.suffix.casefold() == ".parquet":
@@ -121,7 +127,8 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=header.count)
 
 
-def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
+def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
+    """One answer for each patient of a table; ``file`` names it in messages. Errors as :func:`read_each`."""
     # names that somebody made up are not kept
     read_header = _known_header if KNOWN.issuperset(table.names) else _header
     notes, present, optional = read_header(table.names)
@@ -139,7 +146,14 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
     labels = extra.get(LABEL)
     hospitals = table.words(HOSPITAL) if HOSPITAL in table.names else None
 
-    for patient, rows in _patients(table):
+    nameless, patients = _patients(table)
+    if len(nameless):
+        yield BadRows(
+            f"row {nameless[0] + 1} has no patient_id{_of_several(len(nameless))}", code="missing_patient"
+        )
+        lost = f"{len(nameless)} row{'s' * (len(nameless) > 1)} of the file"
+        notes = (*notes, f"{lost} without patient_id may have been of this stay.")
+    for patient, rows in patients:
         where = str(file) if patient is None else f"{file}, patient {patient}"
         try:
             if numbers.faults and (faulty := [row for row in rows.tolist() if row in numbers.faults]):
@@ -158,7 +172,7 @@ def _stays(table: _Table, file_format: str, file: File) -> Iterator[Stay | Input
             format=file_format,
             labels=whole_labels,
             inserted=inserted,
-            notes=(*notes, *inserted_note(missing_hours)),
+            notes=(*notes, *_limit_note(numbers, rows), *inserted_note(missing_hours)),
             extra={} if hospitals is None else {HOSPITAL: hospitals[rows[0]]},
         )
 
@@ -221,6 +235,21 @@ def inserted_note(count: int) -> list[str]:
     return [f"{count} missing hour{'s' * (count > 1)} inserted as rows without measurements."]
 
 
+def _of_several(count: int) -> str:
+    return f" ({count} such rows)" if count > 1 else ""
+
+
+def _limit_note(numbers: Numbers, rows: npt.NDArray[np.int64]) -> list[str]:
+    """Note about measurements of some rows that were given as a limit; none for 0."""
+    if not numbers.limits:
+        return []
+    found = Counter(column for row in rows.tolist() for column in numbers.limits.get(row, ()))
+    if not found:
+        return []
+    listed = ", ".join(f"{column} {count}" for column, count in sorted(found.items()))
+    return [f"Values given as a limit (<0.5) were read as the limit: {listed}."]
+
+
 def _merge_hours(values: FloatArray, hour: FloatArray, faults: dict[int, BadRows]) -> None:
     """Take ``hour`` where there is no ICULOS; rows where they contradict each other get a fault."""
     iculos = values[:, ICULOS]
@@ -231,18 +260,24 @@ def _merge_hours(values: FloatArray, hour: FloatArray, faults: dict[int, BadRows
     values[:, ICULOS] = np.where(np.isnan(iculos), hour, iculos)
 
 
-def _patients(table: _Table) -> Iterator[tuple[str | None, npt.NDArray[np.int64]]]:
-    """Each patient and the indices of his or her rows, in file order."""
+def _patients(
+    table: Table,
+) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, npt.NDArray[np.int64]]]]:
+    """Rows that name no patient, and each patient with the indices of his or her rows, in file order.
+
+    Blanks around a name do not count, and a word for a missing value is no name.
+    """
     if PATIENT not in table.names:
-        yield None, np.arange(len(table))
-        return
+        return np.empty(0, dtype=np.int64), [(None, np.arange(len(table)))]
     rows: dict[str, list[int]] = {}
     for row, patient in enumerate(table.words(PATIENT)):
         rows.setdefault(patient, []).append(row)
-    if "" in rows:
-        raise BadRows(f"row {rows[''][0] + 1} has no patient_id", code="missing_patient")
-    for patient, indices in rows.items():
-        yield patient, np.array(indices)
+    nameless = [row for name in rows if name.casefold() in MISSING_WORDS for row in rows[name]]
+    named = {name: indices for name, indices in rows.items() if name.casefold() not in MISSING_WORDS}
+    return (
+        np.array(sorted(nameless), dtype=np.int64),
+        [(name, np.array(indices)) for name, indices in named.items()],
+    )
 
 
 class RowNumbers(Protocol):

@@ -12,6 +12,7 @@ from ibt_deploy.predictions import (
     Prediction,
     SepsisPrediction,
 )
+from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.printable import one_line
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
 from ibt_deploy.variables import N_TIME_VARYING
@@ -76,6 +77,14 @@ def findings_summary(prediction: ArrhythmiaPrediction) -> str:
     return summary
 
 
+def rate_summary(rate: HeartRate) -> str:
+    """One line about the computed heart rate."""
+    if rate.bpm is None:
+        return "not reliable enough to state (computed from the signal)"
+    spread = "" if rate.variation is None else f", R-R variation {rate.variation:.0%}"
+    return f"{rate.bpm:.0f} bpm{spread} (computed from the signal)"
+
+
 def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
     evaluable, others = sorted_findings(prediction)
     rows = tuple(
@@ -103,6 +112,7 @@ def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
         Line(f"{prediction.record}: arrhythmia findings", "heading"),
         Line(found, label="input"),
         *_context(prediction),
+        *([Line(rate_summary(prediction.heart_rate), label="heart rate")] if prediction.heart_rate else []),
         Line(findings_summary(prediction), "positive" if prediction.positive.any() else "plain", "findings"),
         Table(titles, rows),
     ]

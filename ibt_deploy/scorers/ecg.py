@@ -16,7 +16,7 @@ from ibt_deploy.preprocess.ecg import (
     FILLED_SAMPLES,
     EcgPreprocessing,
     StandardEcg,
-    standardise,
+    examined,
     window_spans,
     windows,
 )
@@ -57,7 +57,7 @@ class EcgScorer:
 
     def prepare(self, recording: Recording) -> PreparedEcg:
         """Preprocess one recording; raises InputError where it is refused."""
-        standard = standardise(recording)
+        standard = examined(recording)
         return PreparedEcg(recording, standard, windows(standard, self._constants, crop="all"))
 
     def logits(self, signal: npt.NDArray[np.float32], batch_size: int) -> npt.NDArray[np.float32]:
@@ -124,6 +124,7 @@ class EcgScorer:
                 *self._short_recording(samples),
                 *self._long_recording(samples, spans),
                 *_unfamiliar(familiarity),
+                *self._contradicted(standard, given.positive[0]),
             ),
             model=self._model,
             classes=self._bundle.classes,
@@ -134,7 +135,18 @@ class EcgScorer:
             windows=per_window,
             window_starts=starts,
             familiarity=familiarity,
+            heart_rate=standard.heart_rate,
         )
+
+    def _contradicted(self, standard: StandardEcg, positive: npt.NDArray[np.bool_]) -> list[Notice]:
+        """A warning for every positive finding that the computed heart rate contradicts."""
+        if standard.heart_rate is None:
+            return []
+        return [
+            Notice("heart_rate_contradicts", f"{entry.name}: {reason}")
+            for entry, given in zip(self._bundle.classes, positive, strict=True)
+            if given and (reason := standard.heart_rate.contradiction(entry.abbreviation))
+        ]
 
     def _short_recording(self, samples: int) -> tuple[Notice, ...]:
         """A warning for less than a whole window, with what validation says about such a length."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ibt_deploy.errors import MalformedFile
+from ibt_deploy.errors import BadRows, MalformedFile
 from ibt_deploy.readers.stays import FEWEST_MEASURED_COLUMNS
 from ibt_deploy.standards.codes import Meaning
 from ibt_deploy.variables import MAX_HOURS, N_TIME_VARYING, NAMES
@@ -37,6 +37,10 @@ MEDICAL, SURGICAL = ("medical", "micu"), ("surgical", "sicu")
 NEITHER = ("trauma", "neuro", "cardi", "coronary", "vascular", "thoracic", "transplant")
 """Words in the names of wards. Unit1 and Unit2 are the medical and the surgical ICU; special ones are
 neither."""
+
+MOST_AT_MIDNIGHT = 0.5
+FEWEST_FOR_MIDNIGHT = 20
+"""From this number of values on, more than this share at midnight means that the export knows dates only."""
 
 VALUES_AT_ONCE = 20_000_000
 """Values whose medians are taken in one query, for bounded memory."""
@@ -188,6 +192,8 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
     ------
     MalformedFile
         There is no stay, or no event that could be used.
+    BadRows
+        The times are dates.
     """
     unmapped, not_mapped = _write_meanings(connection, source)
     _ordered_stays(connection)
@@ -200,6 +206,7 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
             f"unknown: {', '.join(entry.code for entry in unmapped[:5]) or 'none'}",
             code="nothing_mapped",
         )
+    _require_times_of_day(connection)
     found = _found(connection)
     measured = [name for name in found if name in MEASURED]
     if len(measured) < FEWEST_MEASURED_COLUMNS:
@@ -301,6 +308,18 @@ def _write_values(connection: Any) -> dict[str, int]:
         "outside": distinct - inside,
         "stays": stays,
     }
+
+
+def _require_times_of_day(connection: Any) -> None:
+    """Refuse an export whose times are dates that became midnight: every hour would be wrong."""
+    values, midnights = connection.execute(
+        "SELECT count(*), count(*) FILTER (time = date_trunc('day', time)) FROM placed"
+    ).fetchone()
+    if values >= FEWEST_FOR_MIDNIGHT and midnights > MOST_AT_MIDNIGHT * values:
+        raise BadRows(
+            f"{midnights:,} of {values:,} values were measured at midnight: the times seem to be dates",
+            code="no_time_of_day",
+        )
 
 
 def _write_hours(connection: Any, out: Path, used: int, stays: int) -> None:

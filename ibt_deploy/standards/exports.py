@@ -63,6 +63,8 @@ def standard_of(file: File, head: bytes | None = None) -> Standard | None:
     """The standard of one file by its content; OMOP tables as CSV or Parquet are known in company only."""
     if head is None:
         try:
+            if not file.is_file():  # a pipe would wait for its writer
+                return None
             with file.open("rb") as stream:
                 head = stream.read(HEAD_BYTES)
         except OSError:

@@ -24,9 +24,12 @@ from ibt_deploy.records import Stay
 from ibt_deploy.variables import INDEX, NAMES
 
 pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.csv")
+pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("duckdb")
 
 
+TEXT_PATIENTS = pa.csv.ConvertOptions(column_types={"patient_id": pa.string()}, strings_can_be_null=False)
 Open = Callable[..., Tables]
 
 
@@ -209,6 +212,36 @@ def test_rows_without_a_patient_are_reported(opened: Open) -> None:
     tables = opened([HEADER, row("a", 1), row("", 7)])
     assert len(answers(tables)) == 1
     assert [(r.code, "row 2" in r.message) for r in tables.rejected()] == [("missing_patient", True)]
+
+
+@pytest.mark.parametrize("name", ["NaN", " ", "null", "N/A"])
+def test_a_word_for_missing_is_no_patient_in_text_nor_in_parquet(
+    tmp_path: Path, opened: Open, name: str
+) -> None:
+    lines = [HEADER, row("a", 1), row(f" {name} ", 7), row(" a ", 2)]
+    tables = opened(lines)
+    (stay,) = answers(tables)
+    assert isinstance(stay, Stay)
+    assert (stay.patient_id, len(stay.values)) == ("a", 2)
+    assert [r.code for r in tables.rejected()] == ["missing_patient"]
+    table = pa.csv.read_csv(tmp_path / "export.csv", convert_options=TEXT_PATIENTS)
+    pa.parquet.write_table(table, tmp_path / "t.parquet")
+    both = [tmp_path / "export.csv", tmp_path / "t.parquet"]
+    for path in both:
+        read = list(single.read_each(path))
+        assert [getattr(r, "code", None) or r.patient_id for r in read] == ["missing_patient", "a"]  # type: ignore[union-attr]
+    parquet = open_tables(both[1:], None, work=tmp_path / "other", memory_mb=MEMORY_MB, threads=1)
+    assert [a.patient_id for a in answers(parquet) if isinstance(a, Stay)] == ["a"]
+    assert [r.code for r in parquet.rejected()] == ["missing_patient"]
+
+
+def test_limits_of_measurement_are_read_as_the_limit_and_counted(opened: Open) -> None:
+    tables = opened([HEADER, row("a", 1, "<50"), row("a", 2, ">= 150"), row("b", 1, 80), row("c", 1, "<x")])
+    found = answers(tables)
+    np.testing.assert_array_equal(stay_named(found, "a").values[:, INDEX["HR"]], [50, 150])
+    assert tables.report.limits == {"HR": 2}
+    assert "read as the limit: HR 2." in tables.report.text()
+    assert [r.code for r in refusals(found)] == ["not_a_number"]
 
 
 def test_a_damaged_file_costs_only_itself(tmp_path: Path, opened: Open) -> None:

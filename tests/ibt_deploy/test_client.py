@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -298,10 +301,48 @@ def test_a_kept_connection_that_was_closed_is_opened_again(service: FakeService,
 def test_a_server_that_does_not_answer_as_it_should_is_one_line(
     service: FakeService, stay_file: Path, answer: tuple[int, dict[str, str], bytes] | None, message: str
 ) -> None:
-    service.answers = [answer]
+    service.answers = [answer, answer] if answer is None else [answer]  # it hangs up twice
     with pytest.raises(ServerError, match=message) as caught:
         Client(service.url).predict(stay_file)
     assert "\n" not in str(caught.value)
+
+
+def test_a_connection_that_dies_on_its_first_request_is_opened_again(
+    service: FakeService, stay_file: Path
+) -> None:
+    service.answers = [None]
+    assert Client(service.url).predict(stay_file).record == stay_file.stem
+    assert service.connections == 2
+
+
+def test_several_files_are_sent_at_once_and_answered_in_order(
+    service: FakeService, stay_file: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"stay-{number}.psv" for number in range(12)]
+    for path in paths:
+        path.write_bytes(stay_file.read_bytes())
+    together, most = 0, 0
+    answer, lock = service.answer, threading.Lock()
+
+    def slowly(*request: Any) -> Any:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.05)
+        try:
+            return answer(*request)
+        finally:
+            with lock:
+                together -= 1
+
+    service.answer = slowly  # type: ignore[method-assign]
+    with Client(service.url, connections=3) as client:
+        answers = list(client.predict_many(paths))
+    assert [found.source for found in answers] == list(map(str, paths))
+    assert most == 3
+    with pytest.raises(ValueError, match="at least one"):
+        Client(service.url, connections=0)
 
 
 @pytest.mark.parametrize(

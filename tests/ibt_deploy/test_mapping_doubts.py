@@ -52,6 +52,18 @@ def test_a_median_betrays_the_unit(variable: str, unit: str, median: float, look
     assert doubt_about(facts(variable, unit, median, is_confirmed=True), 100) is None
 
 
+def test_the_tail_of_admission_times_betrays_days() -> None:
+    # quantiles of hospital A of the Challenge 2019, in days
+    quantiles = tuple(hours / 24 for hours in (-256.1, -37.87, -2.51, -0.02, -0.01))
+    doubt = doubt_about(facts("HospAdmTime", "hours", -0.1, quantiles=quantiles), 100)
+    assert doubt is not None
+    assert (doubt.rule, doubt.is_evident) == ("tail", False)
+    assert "it looks like days (-256.1 hours)" in doubt.message
+    assert doubt_about(facts("HospAdmTime", "hours", -0.1, quantiles=quantiles), 19) is None
+    whole = (-256.1, -37.87, -2.51, -0.02, -0.01)
+    assert doubt_about(facts("HospAdmTime", "hours", -2.51, quantiles=whole), 100) is None
+
+
 @pytest.mark.parametrize(
     ("variable", "unit", "median", "impossible", "evident"),
     [

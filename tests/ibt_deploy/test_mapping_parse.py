@@ -118,3 +118,17 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_mapping(tmp_path / "no.toml")
     assert caught.value.code == "unreadable_file"
+
+
+def test_a_column_named_urea_needs_its_substance() -> None:
+    urea = '[columns.BUN]\ncolumn = "Harnstoff mg/dl"\nunit = "mg/dL"\n\n'
+    text = GOOD.replace("[columns.HR]", f"{urea}[columns.HR]", 1)
+    with pytest.raises(InputError, match=r"means urea, whose mass is 2\.14 times") as caught:
+        parse_mapping(text.encode())
+    assert caught.value.code == "bad_mapping"
+    for substance, factor in (("urea", 28.014 / 60.056), ("nitrogen", 1.0)):
+        stated = text.replace('unit = "mg/dL"', f'unit = "mg/dL"\nsubstance = "{substance}"', 1)
+        found = parse_mapping(stated.encode()).columns["BUN"].conversion
+        assert found.factor == pytest.approx(factor, rel=1e-4)
+    moles = parse_mapping(text.replace("mg/dL", "mmol/L").encode())
+    assert moles.columns["BUN"].conversion.factor == pytest.approx(2.8014)

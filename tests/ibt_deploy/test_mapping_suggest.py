@@ -120,3 +120,85 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, said: str) -
     with pytest.raises(InputError, match=said) as caught:
         suggested_mapping(path)
     assert caught.value.code == "not_text"
+
+
+def one_column(folder: Path, name: str, value: str, *, delimiter: str = ";") -> str:
+    """The suggestion for a table of one measurement."""
+    path = folder / "one.csv"
+    rows = [f"{i % 7}{delimiter}{1 + i // 7}{delimiter}{value}" for i in range(ROWS)]
+    path.write_text("\n".join([delimiter.join(("stay_id", "ICULOS", name)), *rows]), encoding="utf-8")
+    return suggested_mapping(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["Harnstoff mg/dl", "urea (mg/dL)", "Urée [mg/dl]", "HST mg/dl", "ureum_mg_dl"]
+)
+def test_a_name_that_means_urea_says_so(tmp_path: Path, name: str) -> None:
+    text = one_column(tmp_path, name, "34")
+    column = tomllib.loads(text)["columns"]["BUN"]
+    assert column["substance"] == "urea"
+    assert "?" not in column.values()
+
+
+@pytest.mark.parametrize("name", ["Harnstoff-N mg/dl", "azote uréique (mg/dl)", "urea_nitrogen_mg_dl", "BUN"])
+def test_urea_nitrogen_is_not_urea(tmp_path: Path, name: str) -> None:
+    assert "substance" not in tomllib.loads(one_column(tmp_path, name, "16"))["columns"]["BUN"]
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("bicar", "HCO3"), ("glu", "Glucose"), ("lact", "Lactate"), ("fgn", "Fibrinogen"),
+        ("bili_dir", "Bilirubin_direct"), ("ptt", "PTT"), ("age", "Age"), ("RRs", "SBP"), ("RRd", "DBP"),
+        ("RRm", "MAP"), ("stHCO3", "HCO3"), ("SysABP", "SBP"), ("NIDiasABP", "DBP"), ("RespRate", "Resp"),
+        ("Fréquence cardiaque", "HR"), ("Température (°C)", "Temp"),
+        ("Créatininémie [µmol/L]", "Creatinine"), ("Plaquettes (G/L)", "Platelets"),
+        ("Hémoglobine g/dl", "Hgb"), ("TCA", "PTT"), ("Globules blancs", "WBC"),
+        ("Frecuencia respiratoria", "Resp"), ("Glucemia (mg/dl)", "Glucose"),
+        ("Bilirrubina total", "Bilirubin_total"), ("Hematocrito %", "Hct"),
+        ("Exceso de base", "BaseExcess"), ("Potasio (mmol/l)", "Potassium"),
+        ("Kalium [mmol/l]", "Potassium"), ("Thrombozyten (Tsd/µl)", "Platelets"),
+        ("anorg. Phosphat", "Phosphate"), ("Leuk", "WBC"), ("Lak", "Lactate"), ("Ca ges.", "Calcium"),
+    ],
+)  # fmt: skip
+def test_names_of_laboratories_and_of_research_are_known(tmp_path: Path, name: str, variable: str) -> None:
+    assert tomllib.loads(one_column(tmp_path, name, "1"))["columns"][variable]["column"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "what"),
+    [("tnt", "TroponinI", "troponin T"), ("cai", "Calcium", "ionised"), ("TropT", "TroponinI", "troponin T")],
+)
+def test_another_substance_is_not_taken_for_the_variable(
+    tmp_path: Path, name: str, variable: str, what: str
+) -> None:
+    text = one_column(tmp_path, name, "1.1")
+    assert tomllib.loads(text)["columns"][variable]["column"] == "?"
+    assert f'perhaps "{name}": {what}' in text
+
+
+def test_french_spanish_and_short_german_names_of_the_frame(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    header = "Fallnr;Zeit;AUFN_ITS;Aufnahme_KH;HF;Geschl;Stat"
+    start = "01.03.2021 08:00;28.02.2021 08:00"
+    rows = [f"{i % 7};02.03.2021 10:{i:02d};{start};80;{'mw'[i % 2]};MICU" for i in range(50)]
+    path.write_text("\n".join([header, *rows]), encoding="utf-8")
+    found = tomllib.loads(suggested_mapping(path))
+    assert found["time"]["admission"] == "AUFN_ITS"
+    assert found["time"]["hospital_admission"] == "Aufnahme_KH"
+    assert found["columns"]["Gender"] == {"column": "Geschl", "male": ["m"], "female": ["w"]}
+    assert found["unit_type"]["column"] == "Stat"
+    rows = [f"a;{i / 2};80;{'hf'[i % 2]}" for i in range(50)]
+    path.write_text("\n".join(["paciente;time_hours;FC;sexe", *rows]))
+    found = tomllib.loads(suggested_mapping(path))
+    assert found["table"]["patient"] == "paciente"
+    assert found["time"] == {"kind": "hours", "column": "time_hours", "unit": "h"}
+    assert found["columns"]["HR"]["column"] == "FC"
+    assert found["columns"]["Gender"] == {"column": "sexe", "male": ["h"], "female": ["f"]}
+
+
+def test_limits_of_measurement_are_numbers_not_codes(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    cells = ["<0.5", "1.2", "n.b."]
+    path.write_text("\n".join(["stay_id,ICULOS,lactate", *(f"a,{i},{cells[i % 3]}" for i in range(1, 50))]))
+    assert '# missing = ["n.b."]' in suggested_mapping(path)

@@ -50,7 +50,7 @@ def test_an_answer_does_not_depend_on_order_companions_or_batch_size(
             np.testing.assert_allclose(found, alone[i], atol=1e-5, rtol=0)
 
 
-def test_a_long_recording_is_the_mean_of_its_windows(ecg: Predictor) -> None:
+def test_a_long_recording_combines_its_windows_per_finding(ecg: Predictor) -> None:
     long = recording(1800, 200)
     answer = ecg.predict(long)
     assert isinstance(answer, ArrhythmiaPrediction)
@@ -62,12 +62,11 @@ def test_a_long_recording_is_the_mean_of_its_windows(ecg: Predictor) -> None:
     assert any("180 windows" in change for change in answer.changes)
 
 
-def test_what_windows_leave_out_or_add_is_told(ecg: Predictor) -> None:
+def test_what_windows_leave_out_is_told(ecg: Predictor) -> None:
     assert "the last 3 s were left out" in ecg.predict(recording(23)).changes
     just_over = ecg.predict(recording(10.01)).changes
     assert just_over[-1] == "the last 0.01 s were left out"
     assert not any("scored as" in change for change in just_over)
-    assert any("followed by zeros up to 10 s" in change for change in ecg.predict(recording(7)).changes)
 
 
 def test_int8_answers_are_bit_identical_in_any_company(ecg_bundle: Path) -> None:

@@ -64,7 +64,7 @@ def test_dropped_and_rescaled_values_are_counted_by_variable() -> None:
 
 def test_a_variable_that_is_mostly_implausible_is_told_what_was_expected() -> None:
     rows = values()
-    rows[:, INDEX["Temp"]] = 98.6
+    rows[:, INDEX["Temp"]] = 50
     assert notices(rows)["values_out_of_range"] == (
         "Implausible values were dropped: Temp 10 of 10 (expected 25 to 45 degC)."
     )
@@ -110,11 +110,11 @@ def test_demographics() -> None:
 
 def test_more_than_a_fifth_out_of_range_is_refused() -> None:
     rows = values()
-    rows[:, INDEX["Temp"]] = 98.6
-    rows[:8, INDEX["SBP"]] = 16
+    rows[:, INDEX["Temp"]] = 50
+    rows[:8, INDEX["SBP"]] = 400
     assert "values_out_of_range" in notices(rows)
-    rows[:, INDEX["SBP"]] = 16
-    rows[:, INDEX["DBP"]] = 8
+    rows[:, INDEX["SBP"]] = 400
+    rows[:, INDEX["DBP"]] = 300
     with pytest.raises(BadRows) as caught:
         checked_stay(stay(rows))
     assert caught.value.code == "out_of_range"

@@ -176,6 +176,37 @@ def test_bad_rows_are_refused_with_their_place(tmp_path: Path, columns, code, me
     assert message in str(error)
 
 
+def test_limits_of_measurement_are_read_as_the_limit_and_noted(tmp_path: Path) -> None:
+    cells = table(Lactate=["<0.5", "≤ 0.6", "1.5", ">30", "NaN"], HR=[70, ">=180", 80, 80, 80])
+    stay = only(write(tmp_path / "stay.psv", cells))
+    np.testing.assert_array_equal(stay.values[:, INDEX["Lactate"]], [0.5, 0.6, 1.5, 30, np.nan])
+    assert stay.values[1, INDEX["HR"]] == 180
+    assert stay.notes == ("Values given as a limit (<0.5) were read as the limit: HR 1, Lactate 3.",)
+
+
+@pytest.mark.parametrize("column", ["ICULOS", "HospAdmTime", "Gender", "SepsisLabel"])
+def test_only_measurements_have_limits(tmp_path: Path, column: str) -> None:
+    cells = table(SepsisLabel=0)
+    cells[column] = [*cells[column][:3], "<1", *cells[column][4:]]
+    assert refusal(write(tmp_path / "stay.psv", cells)).code == "not_a_number"
+
+
+def test_a_word_for_missing_names_no_patient(tmp_path: Path) -> None:
+    path = write(tmp_path / "table.csv", table(patient_id=["7", " 7", "NaN", "null", "8"], ICULOS=1), ",")
+    lines = path.read_text().splitlines()
+    place = lines[0].split(",").index("ICULOS")
+    cells = lines[2].split(",")
+    lines[2] = ",".join([*cells[:place], "2", *cells[place + 1 :]])
+    path.write_text("\n".join(lines))
+    refused, seven, eight = read_each(path)
+    assert isinstance(refused, InputError)
+    assert (refused.code, refused.message) == ("missing_patient", "row 3 has no patient_id (2 such rows)")
+    assert isinstance(seven, Stay)
+    assert isinstance(eight, Stay)
+    assert (seven.patient_id, len(seven.values), eight.patient_id) == ("7", 2, "8")
+    assert seven.notes == ("2 rows of the file without patient_id may have been of this stay.",)
+
+
 def test_length_of_a_stay(tmp_path: Path) -> None:
     assert len(only(write(tmp_path / "one.psv", table(1))).values) == 1
     assert len(only(write(tmp_path / "longest.psv", table(336))).values) == 336

@@ -257,6 +257,15 @@ def test_an_export_without_intensive_care_is_refused(tmp_path: Path) -> None:
     assert error.value.code == "no_icu_stay"
 
 
+def test_dates_that_became_midnight_are_refused(tmp_path: Path) -> None:
+    midnight = START.replace(hour=0, minute=0) + timedelta(days=1)
+    rows = [(midnight, code, value) for _, code, value in vitals()]
+    later = [(midnight + timedelta(days=1), code, value) for _, code, value in vitals()]
+    with pytest.raises(InputError) as error:
+        read(meds_file(tmp_path, [*rows, *later]))
+    assert error.value.code == "no_time_of_day"
+
+
 @pytest.mark.parametrize(
     ("ward", "flags"),
     [

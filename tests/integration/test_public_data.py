@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from helpers.command import Run
 
 import ibt_deploy
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
+from ibt_deploy.preprocess.stay_plausibility import require_one_patient, unit_notices
+from ibt_deploy.preprocess.stay_rows import clean
 from ibt_deploy.records import Stay
+from ibt_deploy.variables import NAMES
 
 TOLERANCE = 1e-5
 
@@ -74,6 +79,7 @@ def test_later_hours_never_change_earlier_risks(stays: list[Stay]) -> None:
         values = stay.values.copy()
         values[hour:, :34] = np.where(generator.random((len(values) - hour, 34)) < 0.3, 80.0, np.nan)
         values[hour:, 8:34] = np.nan
+        values[hour:, NAMES.index("Temp")] = 39.0
         after = predictor.predict(Stay(values, stay.patient_id, stay.source, stay.format))
         assert isinstance(after, SepsisPrediction)
         assert before.risk[:hour].tobytes() == after.risk[:hour].tobytes()
@@ -87,3 +93,26 @@ def test_same_risk_alone_and_in_company(stays: list[Stay]) -> None:
         assert isinstance(alone, SepsisPrediction)
         assert isinstance(answer, SepsisPrediction)
         assert np.abs(alone.risk - answer.risk).max() < TOLERANCE
+
+
+def test_rules_of_plausibility_seldom_meet_real_stays(shared: Path, root: Path) -> None:
+    """No training or test stay is refused; any one warning stays below 1 in 500 of either."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(shared / "data" / "p19" / "p19.parquet")
+    patients = np.array(table["patient_id"].to_pylist())
+    values = np.stack([table[name].to_numpy() for name in NAMES], axis=1)
+    starts = np.flatnonzero(np.append(True, patients[1:] != patients[:-1]))
+    with (root / "training" / "splits" / "sepsis.csv").open(encoding="utf-8") as file:
+        part_of = {row["id"]: row["part"] for row in csv.DictReader(file)}
+    for part in ("train", "test"):
+        found: Counter[str] = Counter()
+        stays = 0
+        for begin, end in zip(starts, [*starts[1:], len(values)], strict=True):
+            if part_of[patients[begin]] != part:
+                continue
+            stays += 1
+            rows = values[begin:end]
+            require_one_patient(clean(rows)[0])
+            found.update({f"{n.code} {n.message.split()[0]}" for n in unit_notices(rows)})
+        assert stays in (25_410, 5_446)
+        assert max(found.values()) < stays / 500, found.most_common(3)

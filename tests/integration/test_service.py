@@ -2,58 +2,213 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from helpers.served import await_ready, upload
+import yaml
+from helpers.served import await_ready, running, upload
 
 from ibt_deploy.variables import NAMES
+from serving.api import examples
 
 RECORDS = int(os.environ.get("IBT_TEST_RECORDS", "12"))
 """Real recordings, and as many stays, that are compared; 200 for the figure in docs/service.md."""
+
+
+def exchanged(service: str, *pieces: bytes, shut: bool = False) -> bytes:
+    """What is answered on a connection of its own, until it is closed; what cannot be sent is left out."""
+    host, port = service.removeprefix("http://").split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        with suppress(ConnectionError):  # closed while there was still more to send
+            for piece in pieces:
+                connection.sendall(piece)
+        if shut:
+            connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                answer += piece
+    return answer
+
+
+def resident(process: int) -> int:
+    """Bytes that a process and its children hold."""
+    psutil = pytest.importorskip("psutil")
+    top = psutil.Process(process)
+    return sum(each.memory_info().rss for each in (top, *top.children(recursive=True)))
 
 
 @pytest.mark.parametrize(
     "header", [b"X-Long: " + b"a" * 2**20, b"\r\n".join([b"X-Many: " + b"a" * 1000] * 2000)]
 )
 def test_a_head_without_end_is_refused(service: str, header: bytes) -> None:
-    host, port = service.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        try:
-            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
-            answer = connection.recv(1000)
-        except ConnectionError:  # closed while there was still more to send
-            answer = b""
-    assert not answer or (answer.startswith(b"HTTP/1.1 431 ") and b'"code": "head_too_large"' in answer)
+    answer = exchanged(service, b"GET /livez HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
+    assert not answer or answer.startswith(b"HTTP/1.1 431 ")
     assert httpx.get(f"{service}/livez").status_code == 200
+
+
+def test_refusals_are_problems(service: str) -> None:
+    for path, content, status, code in (
+        ("/v1/sepsis", b"{", 400, "bad_json"),
+        ("/v1/sepsis/next", b'{"rows": [{"ICULOS": 0}]}', 422, "bad_hour"),
+        ("/v1/arrhythmia", b"{}", 422, "bad_fields"),
+        ("/sepsis", b'{"rows": [], "rows": []}', 400, "bad_json"),
+        ("/sepsis", b'{"rows": [{"hr": 1}]}', 422, "bad_fields"),
+        ("/sepsis", b'{"rows": [{"ICULOS": 0}]}', 422, "bad_hour"),
+        ("/sepsis", b'{"rows": [{"ICULOS": 1}], "operating_point": "x"}', 422, "unknown_operating_point"),
+        ("/sepsis_next", b'{"rows": [{"ICULOS": 1}], "state": "x"}', 422, "bad_state"),
+        ("/arrhythmia", b'{"signal": [[1]]}', 422, "bad_fields"),
+        ("/arrhythmia", b"[" * 100_000, 413, "body_too_large"),
+        ("/nothing", b"", 404, "no_such_page"),
+    ):
+        answer = httpx.post(f"{service}{path}", content=content, headers={"content-type": "application/json"})
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (answer.status_code, answer.json()["code"]) == (status, code), path
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+def test_an_address_without_end_is_refused(service: str) -> None:
+    answer = exchanged(service, b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 414 ")
 
 
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET /\x00 HTTP/1.1\r\n\r\n"]
 )
-def test_what_is_no_http_is_a_problem(service: str, sent: bytes) -> None:
-    host, port = service.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(sent)
-        answer = b""
-        while piece := connection.recv(1000):
-            answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    problem = json.loads(body)
-    assert problem["code"] == "bad_request"
-    assert f"x-request-id: {problem['request_id']}".encode() in head
+def test_what_is_not_http_is_refused(service: str, sent: bytes) -> None:
+    assert exchanged(service, sent).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: a\r\nX: "])
+def test_a_head_may_take_ten_seconds(service: str, start: bytes) -> None:
+    began = time.monotonic()
+    assert not exchanged(service, start)
+    assert 5 < time.monotonic() - began < 18
+
+
+@pytest.mark.parametrize("method", [b"GET /livez", b"POST /v1/sepsis"])
+def test_trailers_do_not_fill_the_memory(root: Path, method: bytes) -> None:
+    with running(root) as (process, address):
+        before = resident(process.pid)
+        head = (
+            method
+            + b" HTTP/1.1\r\nHost: a\r\nContent-Type: text/psv\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        )
+        exchanged(address, method + head, *[b"a: b\r\n" * 11_000] * 320)  # 20 MiB
+        assert resident(process.pid) - before < 24 * 2**20
+        assert httpx.get(f"{address}/livez").status_code == 200
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
+def test_a_request_names_one_host(service: str, hosts: bytes) -> None:
+    answer = exchanged(service, b"GET /livez HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+ROWS = b'{"rows": [{"ICULOS": 1, "HR": 80}]}'
+
+
+def test_a_client_that_offers_http_2_keeps_its_body(service: str) -> None:
+    """As Java's HttpClient does by default over http."""
+    upgrade = (
+        b"POST /v1/sepsis/next HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    )
+    assert exchanged(service, upgrade % (len(ROWS), ROWS)).startswith(b"HTTP/1.1 200 ")
+
+
+JAVA = """
+import java.net.URI; import java.net.http.*; import java.net.http.HttpRequest.BodyPublishers;
+public class Ask { public static void main(String[] a) throws Exception {
+  var request = HttpRequest.newBuilder(URI.create(a[0])).header("Content-Type", "application/json")
+      .POST(BodyPublishers.ofString(a[1])).build();
+  var client = HttpClient.newHttpClient();
+  for (int i = 0; i < 2; i++)
+    System.out.println(client.send(request, HttpResponse.BodyHandlers.ofString()).statusCode());
+} }
+"""
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java here")
+def test_java_is_answered(service: str, tmp_path: Path) -> None:
+    (tmp_path / "Ask.java").write_text(JAVA)
+    asked = [str(tmp_path / "Ask.java"), f"{service}/v1/sepsis/next", ROWS.decode()]
+    ran = subprocess.run(["java", *asked], capture_output=True, text=True, timeout=120)
+    assert ran.stdout.split() == ["200", "200"], ran.stderr
+
+
+def test_a_client_that_closes_its_side_is_taken_as_gone(service: str) -> None:
+    head = b"POST /v1/sepsis/next HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    exchanged(service, head, b"Content-Length: %d\r\n\r\n%s" % (len(ROWS), ROWS), shut=True)
+    assert httpx.get(f"{service}/livez").status_code == 200
+
+
+def test_requests_that_were_aborted_leave_the_queue(root: Path) -> None:
+    files = upload(root, "recording.hea", "recording.dat")
+    body = httpx.Request("POST", "http://a/v1/arrhythmia", files=files)
+    content = body.read()
+    head = b"POST /v1/arrhythmia HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" % (
+        body.headers["content-type"].encode(),
+        len(content),
+    )
+    with running(root, "--workers", "1", "--threads", "1", "--queue", "8") as (_, address):
+        host, port = address.removeprefix("http://").split(":")
+        for _ in range(60):
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(head + content)
+                time.sleep(0.01)
+        time.sleep(1)
+        answers = [httpx.post(f"{address}/v1/arrhythmia", files=files, timeout=60) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        figures = httpx.get(f"{address}/metrics").text
+        assert "ibt_requests_queued 0.0" in figures
+        scored = re.findall(r"^ibt_batch_requests_sum\S* (\S+)", figures, re.MULTILINE)
+        assert 3 <= float(scored[0]) < 40, "most were computed though nobody waited"
+        assert 'route="/v1/arrhythmia",status="499"' in figures
+
+
+def test_decompression_does_not_stop_the_event_loop(root: Path) -> None:
+    """Empty gzip members, each of which costs a new decompressor, from four clients at once."""
+    import gzip
+
+    members = gzip.compress(b"") * (8 * 2**20 // len(gzip.compress(b"")))
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    with running(root, "--workers", "1", "--threads", "1") as (_, address):
+        refused: list[int] = []
+
+        def ask() -> None:
+            answer = httpx.post(f"{address}/v1/sepsis", content=members, headers=headers, timeout=60)
+            refused.append(answer.status_code)
+
+        asking = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        waits = []
+        while any(thread.is_alive() for thread in asking):
+            began = time.perf_counter()
+            assert httpx.get(f"{address}/livez", timeout=30).status_code == 200
+            waits.append(time.perf_counter() - began)
+        assert refused == [400] * 4
+        assert sorted(waits)[len(waits) // 2] < 1.0
 
 
 def first_block(page: Path) -> str:
@@ -220,35 +375,149 @@ def _predicted(files: list[Path]) -> dict[Path, dict[str, Any]]:
     return found
 
 
-@pytest.mark.slow
-def test_a_bento_is_built_and_serves(root: Path, tmp_path: Path) -> None:
-    bentoml = str(Path(sys.executable).with_name("bentoml"))
-    environment = os.environ | {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
-    built = subprocess.run(
-        [bentoml, "build", "-f", "serving/bentofile.yaml", "-o", "tag", "."],
-        cwd=root, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr
-    (folder,) = (path for path in (tmp_path / "home" / "bentos" / "ibt").iterdir() if path.is_dir())
-    assert (folder / "env" / "docker" / "Dockerfile").is_file()
-    assert (folder / "src" / "ibt_deploy" / "bundles" / "sepsis" / "model.onnx").is_file()
-    assert not list(folder.rglob("training"))
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # bentoml
+@pytest.mark.parametrize("name", ["SyncHTTPClient", "AsyncHTTPClient"])
+def test_clients_of_bentoml_are_answered_as_the_routes_answer(service: str, name: str) -> None:
+    import bentoml
+
+    kind = getattr(bentoml, name)
+    recording = examples.recording()
+    rows = examples.rows(0, 3)
+
+    async def ask() -> list[Any]:
+        if name == "AsyncHTTPClient":
+            async with kind(service) as client:
+                return [
+                    await client.arrhythmia(**recording),
+                    await client.sepsis(rows=rows, record="p1"),
+                    await client.sepsis_next(rows=rows[:1], record="p1"),
+                ]
+        with kind(service) as client:
+            return [
+                client.arrhythmia(**recording),
+                client.sepsis(rows=rows, record="p1"),
+                client.sepsis_next(rows=rows[:1], record="p1"),
+            ]
+
+    found = asyncio.run(ask())
+    expected = [
+        httpx.post(f"{service}/v1/arrhythmia", json=recording).json(),
+        httpx.post(f"{service}/v1/sepsis", json={"rows": rows, "record": "p1"}).json(),
+        httpx.post(f"{service}/v1/sepsis/next", json={"rows": rows[:1], "record": "p1"}).json(),
+    ]
+    for answer, same in zip(found, expected, strict=True):
+        answer.pop("state", None), same.pop("state", None)
+        assert answer == same | {name: None for name in answer if name not in same}
+
+
+def test_bentoml_answers_its_own_routes(service: str) -> None:
+    schema = httpx.get(f"{service}/schema.json").json()
+    assert {route["name"] for route in schema["routes"]} == {"arrhythmia", "sepsis", "sepsis_next"}
+    paths = httpx.get(f"{service}/docs.json").json()["paths"]
+    assert {"/arrhythmia", "/sepsis", "/sepsis_next"} <= paths.keys()
+    for probe in ("healthz", "livez", "readyz"):
+        assert httpx.get(f"{service}/{probe}").status_code == 200
+    figures = httpx.get(f"{service}/metrics").text
+    assert 'bentoml_service_request_total{endpoint="/readyz",http_response_code="200"' in figures
+
+
+def test_no_figure_names_an_address_that_was_made_up(service: str) -> None:
+    httpx.get(f"{service}/Mustermann")
+    httpx.get(f"{service}/v1/models/Mustermann/card")
+    assert "Mustermann" not in httpx.get(f"{service}/metrics").text
+
+
+def test_no_method_fetches_an_address(service: str) -> None:
+    """A file field of BentoML would: none of the methods has one, so an address is only a wrong value."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as inside:
+        threading.Thread(target=inside.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{inside.server_port}/secret"
+        for method, names in {
+            "arrhythmia": ("signal", "sampling_rate", "leads", "unit", "record", "operating_point"),
+            "sepsis": ("rows", "record", "operating_point"),
+            "sepsis_next": ("rows", "state", "record", "operating_point"),
+        }.items():
+            for name in names:
+                assert httpx.post(f"{service}/{method}", json={name: address}).status_code == 422
+                form = httpx.post(f"{service}/{method}", data={name: address})
+                files = httpx.post(f"{service}/{method}", files={name: (None, address)})
+                assert (form.status_code, files.status_code) == (415, 415)
+            raw = {"content-type": "application/vnd.bentoml+pickle"}
+            assert httpx.post(f"{service}/{method}", content=b"x", headers=raw).status_code == 415
+        inside.shutdown()
+    assert not asked
+
+
+@contextmanager
+def bentoml_serves(
+    root: Path, folder: Path, target: str, **environment: str
+) -> Iterator[tuple[Any, str, Path]]:
+    """The process of ``bentoml serve``, its address, and the file of all that it says."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [bentoml, "serve", f"ibt:{folder.name}", "--host", "127.0.0.1", "--port", str(port)],
-        cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    try:
-        address = f"http://127.0.0.1:{port}"
-        await_ready(process, address)
+    bentoml = str(Path(sys.executable).with_name("bentoml"))
+    said = folder / "said"
+    with said.open("wb") as stream:
+        process = subprocess.Popen(
+            [bentoml, "serve", target, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=root, env=os.environ | environment, stderr=stream, stdout=stream,
+        )  # fmt: skip
+        try:
+            await_ready(process, f"http://127.0.0.1:{port}")
+            yield process, f"http://127.0.0.1:{port}", said
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_bentoml_serve_works_and_reports_nothing(root: Path, tmp_path: Path) -> None:
+    environment = {"BENTOML_HOME": str(tmp_path / "home"), "__BENTOML_DEBUG_USAGE": "true"}
+    environment |= {"BENTOML_DO_NOT_TRACK": "False"}
+    with bentoml_serves(root, tmp_path, "serving.service:Scoring", **environment) as (_, address, said):
         files = upload(root, "recording.hea", "recording.dat")
-        answer = httpx.post(f"{address}/v1/arrhythmia", files=files, timeout=30)
+        answer = httpx.post(f"{address}/v1/arrhythmia", files=files, timeout=60)
         assert answer.json()["record"] == "recording"
-        assert httpx.get(f"{address}/schema.json").status_code == 404
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
+        figures = httpx.get(f"{address}/metrics").text
+        assert 'ibt_requests_total{method="POST",route="/v1/arrhythmia",status="200"} 1.0' in figures
+    assert "Tracking Payload" not in said.read_text()
+
+
+@pytest.mark.slow
+def test_a_bento_is_built_lists_its_models_and_serves(root: Path, tmp_path: Path) -> None:
+    bentoml = str(Path(sys.executable).with_name("bentoml"))
+    home = {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+    for command in (
+        [sys.executable, "-m", "serving.store"],
+        [bentoml, "build", "-f", "deploy/bentofile.yaml", "-o", "tag", "."],
+    ):
+        ran = subprocess.run(command, cwd=root, env=os.environ | home, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+    (folder,) = (path for path in (tmp_path / "home" / "bentos" / "ibt").iterdir() if path.is_dir())
+    manifest = yaml.safe_load((folder / "bento.yaml").read_text(encoding="utf-8"))
+    tags = {model["tag"].partition(":")[0] for model in manifest["models"]}
+    assert tags == {"ibt-arrhythmia", "ibt-sepsis"}
+    assert {route["name"] for route in manifest["schema"]["routes"]} == {
+        "arrhythmia",
+        "sepsis",
+        "sepsis_next",
+    }
+    dockerfile = (folder / "env" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    assert "BENTOML_DO_NOT_TRACK" in dockerfile
+    assert not list(folder.rglob("training"))
+    model = next(model["tag"] for model in manifest["models"] if "sepsis" in model["tag"])
+    environment = home | {"IBT_SERVE_SEPSIS": f"store:{model}"}
+    with bentoml_serves(tmp_path, tmp_path, f"ibt:{folder.name}", **environment) as (_, address, _):
+        files = upload(root, "stay.psv")
+        answer = httpx.post(f"{address}/v1/sepsis", files=files, timeout=60).json()
+        assert answer["bundle"]["sha256"].startswith(model.partition(":")[2])

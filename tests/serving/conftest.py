@@ -12,7 +12,7 @@ import httpx
 import pytest
 from helpers.bundles import write_ecg_bundle, write_stay_bundle
 
-from serving.app import Application, application
+from serving.http.app import Application, application
 from serving.settings import Settings
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving import capacity
-from serving.capacity import BYTES_A_WORKER, default_threads, default_workers
+from serving import settings as capacity
+from serving.settings import BYTES_PER_WORKER, default_threads, default_workers
 
 GIB = 2**30
 
@@ -31,10 +31,10 @@ def test_stated_threads_leave_room_for_fewer_processes() -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_little_memory_has_fewer_processes_of_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "usable_memory", lambda: 3 * BYTES_A_WORKER)
+    monkeypatch.setattr(capacity, "usable_memory", lambda: 3 * BYTES_PER_WORKER)
     assert default_workers("cpu") == 3
     assert default_threads(3) == 3
-    monkeypatch.setattr(capacity, "usable_memory", lambda: BYTES_A_WORKER // 2)
+    monkeypatch.setattr(capacity, "usable_memory", lambda: BYTES_PER_WORKER // 2)
     assert default_workers("cpu") == 1
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("bentoml", reason="the service is not installed: pip install
 
 from ibt_deploy.predictions import Model, Refusal, SepsisPrediction
 from ibt_deploy.records import Notice
-from serving.answer_json import answer_json
+from serving.score.answers import answer_json
 
 MODEL = Model("sepsis", "1", "ab" * 32, "fp32", 'utility "max"', "cpu")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -57,7 +58,7 @@ def test_a_log_line_tells_the_course_and_not_the_content(
     assert [(line["route"], line["status"], line.get("code")) for line in lines] == [
         ("/v1/arrhythmia", 200, None),
         ("/v1/arrhythmia", 422, "bad_header"),
-        ("/v1/sepsis", 422, "missing_columns"),
+        ("/v1/sepsis", 422, "unknown_variable"),
         ("unknown", 404, "no_such_page"),
     ]
     assert lines[1]["id"] == "r-1"
@@ -65,15 +66,36 @@ def test_a_log_line_tells_the_course_and_not_the_content(
     assert "Mustermann" not in written
 
 
+@pytest.mark.parametrize("hosts", [[], [b""], [b"a", b"a"]])
+def test_a_request_has_exactly_one_host(app: Any, hosts: list[bytes]) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/livez", "query_string": b"", "http_version": "1.1",
+        "headers": [(b"host", host) for host in hosts],
+    }  # fmt: skip
+    asyncio.run(app(dict(scope), receive, send))
+    assert sent[0]["status"] == 400
+    sent.clear()
+    asyncio.run(app(scope | {"http_version": "1.0"}, receive, send))
+    assert sent[0]["status"] == 200
+
+
 def test_an_unforeseen_error_is_a_problem_without_its_message(
     served: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import serving.predict
+    import serving.score.routes
 
     def fails(*_: Any) -> None:
         raise ZeroDivisionError("secret of a patient")
 
-    monkeypatch.setattr(serving.predict, "from_json", fails)
+    monkeypatch.setattr(serving.score.routes, "from_json", fails)
     answer = client_of(served()).post(STAY, json=[])
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "secret" not in answer.text

@@ -354,7 +354,11 @@ def asked(app: Any, messages: list[tuple[float, dict[str, Any]]]) -> tuple[list[
         "path": STAY,
         "query_string": b"",
         "http_version": "1.1",
-        "headers": [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")],
+        "headers": [
+            (b"host", b"ibt.test"),
+            (b"content-type", b"application/json"),
+            (b"transfer-encoding", b"chunked"),
+        ],
     }
     began = time.perf_counter()
     asyncio.run(app(scope, receive, send))

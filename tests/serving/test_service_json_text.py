@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.variables import NAMES
-from serving.json_text import Room, parsed, recording_room, shape, stays_room
-from serving.problems import Problem
+from serving.http.problems import Problem
+from serving.input.json_text import Room, parsed, recording_room, shape, stays_room
 
 ROOM = Room(3, 100, 10, 10)
 

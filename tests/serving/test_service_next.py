@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ def test_hour_by_hour_equals_the_whole_stay(client: Any) -> None:
     assert answer["bundle"] == expected["bundle"]
 
 
-def test_bytes_in_place_of_base64_give_the_same_answers(client: Any) -> None:
+def test_bytes_in_place_of_base64_give_the_same_answers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("serving.score.next_hour.time.time", lambda: now)
     headers = {"content-type": "application/vnd.ibt.next"}
     whole, text, raw = stay(6, seed=7), None, b""
     for values in whole.values:
@@ -70,11 +73,53 @@ def test_a_state_serves_more_than_once_and_under_any_operating_point(client: Any
     values = stay(3).values
     state = client.post(ROUTE, json={"rows": [row(values[0])]}).json()["state"]
     body = {"rows": [row(values[1])], "state": state}
-    assert client.post(ROUTE, json=body).json() == client.post(ROUTE, json=body).json()
+    first, second = (client.post(ROUTE, json=body).json() for _ in range(2))
+    assert first | {"state": ""} == second | {"state": ""}  # a state holds the time
     points = client.app.models.bundles["sepsis"].operating_points
     for point in points:
         answer = client.post(f"{ROUTE}?operating_point={point}", json=body).json()
         assert answer["operating_point"] == point
+
+
+def test_a_state_of_one_record_is_not_accepted_for_another(client: Any) -> None:
+    values = stay(3).values
+    state = client.post(ROUTE, json={"rows": [row(values[0])], "record": "A"}).json()["state"]
+    body = {"rows": [row(values[1])], "state": state}
+    answer = client.post(ROUTE, json=body | {"record": "A"})
+    assert (answer.status_code, answer.json()["record"]) == (200, "A")
+    for other in ({"record": "B"}, {"record": "stay"}, {}):
+        answer = client.post(ROUTE, json=body | other)
+        assert (answer.status_code, answer.json()["code"]) == (422, "wrong_record")
+    nameless = client.post(ROUTE, json={"rows": [row(values[0])]}).json()["state"]
+    answer = client.post(ROUTE, json={"rows": [row(values[1])], "state": nameless, "record": "A"})
+    assert answer.json()["code"] == "wrong_record"
+
+
+def test_an_old_state_is_refused(served: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of(served(state_seconds=3600))
+    values = stay(3).values
+    body = {"rows": [row(values[1])]}
+    now = time.time()
+    for age, status in ((3500, 200), (3700, 422)):
+        with monkeypatch.context() as clock:
+            clock.setattr("serving.score.next_hour.time.time", lambda age=age: now - age)
+            state = client.post(ROUTE, json={"rows": [row(values[0])]}).json()["state"]
+        answer = client.post(ROUTE, json=body | {"state": state})
+        assert answer.status_code == status
+    assert answer.json()["code"] == "state_expired"
+
+
+def test_keys_are_rotated_without_ending_stays(served: Any, client_of: Any) -> None:
+    old, new = "the key of last month", "the key of this month"
+    values = stay(3).values
+    state = client_of(served(state_key=old)).post(ROUTE, json={"rows": [row(values[0])]}).json()["state"]
+    both = client_of(served(state_key=f"{new}\n{old}\n"))
+    after = both.post(ROUTE, json={"rows": [row(values[1])], "state": state})
+    assert after.status_code == 200
+    only_new = client_of(served(state_key=new))
+    body = {"rows": [row(values[2])]}
+    assert only_new.post(ROUTE, json=body | {"state": after.json()["state"]}).status_code == 200
+    assert only_new.post(ROUTE, json=body | {"state": state}).json()["code"] == "bad_state"
 
 
 def altered(state: str, place: int) -> str:

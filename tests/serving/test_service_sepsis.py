@@ -78,12 +78,24 @@ def test_several_stays_are_answered_one_by_one_and_a_refused_one_costs_only_itse
     answer = client.post(ROUTE, content=text, headers={"content-type": "text/csv; charset=utf-8"})
     assert [entry["record"] for entry in answer.json()["stays"]] == ["x", "y"]
     listed = client.post(
-        ROUTE, json={"stays": [{"rows": rows(3)}, {"rows": [{"HR": 80, "ICULOS": 1}]}]}
+        ROUTE, json={"stays": [{"rows": rows(3)}, {"rows": [{"HR": 80, "ICULOS": 0}]}]}
     ).json()
     assert [("hours" in entry, entry.get("code")) for entry in listed["stays"]] == [
         (True, None),
-        (False, "missing_columns"),
+        (False, "bad_hour"),
     ]
+
+
+def test_a_variable_that_is_left_out_is_one_that_was_not_measured(client: Any) -> None:
+    given = [{"ICULOS": 1, "HR": 80}, {"ICULOS": 2, "Temp": 38.5}]
+    padded = [dict.fromkeys(NAMES) | row for row in given]
+    expected = client.post(ROUTE, json=padded).json()
+    assert len(expected["hours"]) == 2
+    by_columns = {"ICULOS": [1, 2], "HR": [80, None], "Temp": [None, 38.5]}
+    for form in (given, {"rows": given}, {"columns": by_columns}, [{"hour": r["ICULOS"]} | r for r in given]):
+        assert client.post(ROUTE, json=form).json() == expected
+    next_hours = client.post("/v1/sepsis/next", json={"rows": given}).json()["hours"]
+    assert next_hours == expected["hours"]
 
 
 def test_one_patient_in_a_column_is_still_a_list(client: Any) -> None:
@@ -102,14 +114,15 @@ def test_one_patient_in_a_column_is_still_a_list(client: Any) -> None:
         ({"rows": [1]}, 422, "bad_fields"),
         ({"columns": {"HR": [1], "ICULOS": [1, 2]}}, 422, "bad_fields"),
         ({"columns": {"HR": 1}}, 422, "bad_fields"),
-        ({"columns": {"HR|x": [1]}}, 422, "bad_fields"),
+        ({"columns": {"HR|x": [1]}}, 422, "unknown_variable"),
+        ({"rows": [{"Heart_Rate": 80, "ICULOS": 1}]}, 422, "unknown_variable"),
         ({"rows": [{"HR": "80"}]}, 422, "bad_fields"),
         ({"rows": [{"HR": True}]}, 422, "bad_fields"),
         ({"rows": [{"HR": [80]}]}, 422, "bad_fields"),
         ({"rows": [{"patient_id": "a|b", "HR": 1}]}, 422, "bad_fields"),
         ({"stays": [{"rows": [{"patient_id": "a"}]}]}, 422, "bad_fields"),
         ({"stays": []}, 422, "bad_fields"),
-        ({"rows": [{"HR": 80, "ICULOS": 1}]}, 422, "missing_columns"),
+        ({"rows": [{"HR": 80}]}, 422, "missing_hour"),
         ({"rows": [{"hr": 80, "ICULOS": 1}]}, 422, "misspelt_column"),
         ({"rows": [dict.fromkeys(NAMES, 1)] * 2001}, 422, "too_many_rows"),
         ({"rows": [dict.fromkeys(NAMES, 1) | {"HR": 10**400}]}, 400, "bad_json"),

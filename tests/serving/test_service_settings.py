@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,8 +11,11 @@ import yaml
 from click.testing import CliRunner
 
 import serving.server
+from serving import health
 from serving.cli import serve
 from serving.settings import PREFIX, Settings, SettingsError
+
+TOKEN_HINT = "--token-file"
 
 
 def test_every_setting_is_a_variable_and_documented(root: Path) -> None:
@@ -34,7 +36,10 @@ def test_every_setting_is_a_variable_and_documented(root: Path) -> None:
         ("BODY_SECONDS", "nan"),
         ("ROWS", "-1"),
         ("TOKEN", "short"),
+        ("TOKEN", ""),
+        ("TOKEN", " \n"),
         ("STATE_KEY", ""),
+        ("STATE_KEY", "a key that is long enough\nshort"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(name: str, value: str) -> None:
@@ -73,6 +78,36 @@ def test_options_reach_the_workers_through_the_environment(
     assert (settings.threads, settings.queue, settings.token) == (2, 9, "a token that is long")
 
 
+@pytest.mark.parametrize("option", ["--token-file", "--state-key-file"])
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xff\xfe"])
+def test_a_secret_that_was_not_filled_in_is_refused(tmp_path: Path, option: str, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    result = CliRunner().invoke(serve, [option, str(tmp_path / "secret")])
+    assert isinstance(result.exception, SettingsError)
+    assert str(tmp_path / "secret") in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "certificate", "warnings"),
+    [
+        ("127.0.0.1", "", None, 0),
+        ("::1", "", None, 0),
+        ("localhost", "", None, 0),
+        ("0.0.0.0", "", None, 2),
+        ("::", "a token that is long", None, 1),
+        ("192.0.2.1", "", Path("cert.pem"), 1),
+        ("0.0.0.0", "a token that is long", Path("cert.pem"), 0),
+    ],
+)
+def test_a_service_that_is_open_to_a_network_says_so(
+    host: str, token: str, certificate: Path | None, warnings: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serving.server.warn_if_open(host, Settings(token=token), certificate)
+    said = capsys.readouterr().err
+    assert said.count("WARNING") == warnings
+    assert TOKEN_HINT not in said or not token
+
+
 @pytest.mark.parametrize(
     "options",
     [["--operating-point", "x"], ["--ssl-keyfile", __file__], ["--workers", "0"], ["--port", "70000"]],
@@ -87,12 +122,36 @@ def test_the_examples_of_the_service_are_those_of_the_repository(root: Path) -> 
         assert path.read_bytes() == (root / "examples" / path.name).read_bytes()
 
 
-def test_a_bento_needs_what_the_package_needs(root: Path) -> None:
-    bento = yaml.safe_load((root / "serving" / "bentofile.yaml").read_text(encoding="utf-8"))
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {*project["dependencies"], *project["optional-dependencies"]["serve"]}
-    plain = {line.split(";")[0].strip().replace("onnxruntime-gpu", "onnxruntime") for line in needed}
-    assert plain <= set(bento["python"]["packages"])
+def test_an_image_has_the_versions_that_the_tests_ran_with(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(root / "deploy")
+    from requirements import requirements
+
+    written = (root / "deploy" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert written == requirements(), "python deploy/requirements.py writes it again"
+    assert {"granian", "bentoml", "onnxruntime"} <= {line.partition("==")[0] for line in written}
+    bento = yaml.safe_load((root / "deploy" / "bentofile.yaml").read_text(encoding="utf-8"))
+    assert bento["python"]["requirements_txt"].endswith("deploy/requirements.txt")
+
+
+def test_a_container_is_asked_at_the_address_that_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "address"
+    monkeypatch.setenv("IBT_SERVE_ADDRESS_FILE", str(file))
+    assert health.main() == 1  # it has not started yet
+    for host, port, certificate, address in (
+        ("0.0.0.0", 3000, None, "http://127.0.0.1:3000"),
+        ("::", 8443, Path("cert.pem"), "https://[::1]:8443"),
+        ("127.0.0.1", 80, None, "http://127.0.0.1:80"),
+    ):
+        serving.server.announce("http" if certificate is None else "https", host, port)
+        assert file.read_text().strip() == address
+    asked: list[str] = []
+    monkeypatch.setattr(health, "is_ready", lambda address: asked.append(address) or True)
+    assert health.main() == 0
+    assert asked == ["http://127.0.0.1:80"]
 
 
 def test_bentoml_waits_a_little_longer_than_the_service(root: Path) -> None:

@@ -1,0 +1,327 @@
+"""What changed between two exports of ``ibt batch``, or between training and an export.
+
+Each measure is compared by an index with a limit:
+
+* **Stability**: the population stability index, ``sum((now - then) * ln(now / then))`` over bins of the
+  reference. Of risks, probabilities and lengths the bins are tenths of the reference, counted exactly; of
+  inputs they are the spans between the five quantiles that ``summary.json`` holds, where the new share of a
+  span is interpolated. 0.1 is usually called moderate and 0.25 large. With few patients the index is above
+  0 without any change, by about ``(bins - 1) * (1 / n + 1 / m)`` (Yurdakul and Naranjo, J. Risk Model
+  Validation 14(4), 2020); that is added to the limit, with patients as ``n`` and ``m``, since the hours of
+  one are alike.
+* **Shares** (of hours in alarm, of values present, of patients with a warning or a finding): the same index
+  over two bins, yes and no.
+* **Shift**: against training, where a bundle keeps no quantiles, the median's distance from the training
+  median in training standard deviations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.errors import DataError
+from ibt_deploy.evaluation.exports import Export, Floats, Kind
+from ibt_deploy.preprocess.stay_constants import LOGARITHMIC, StayPreprocessing
+from ibt_deploy.variables import N_TIME_VARYING, NAMES
+
+MODERATE, LARGE = 0.1, 0.25
+TENTHS = np.arange(1, 10) / 10
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+SMALLEST_SHARE = 1e-4
+FEWEST_VALUES = 50
+MOST_RATIO = 1.5
+LARGE_SHIFT = 0.5
+FULL = 3 * N_TIME_VARYING
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measure, then and now.
+
+    Attributes
+    ----------
+    name, kind
+        What it is.
+    then, now
+        Medians or shares, for people; NaN where unknown.
+    index, limit
+        What is judged, and from where on the change is large.
+    measure
+        ``stability`` or ``shift``.
+    """
+
+    name: str
+    kind: Kind
+    then: float
+    now: float
+    index: float
+    limit: float
+    measure: Literal["stability", "shift"] = "stability"
+
+    @property
+    def is_large(self) -> bool:
+        """Whether somebody should look."""
+        return self.index >= self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        numbers = {
+            key: None if math.isnan(value) else round(value, 6)
+            for key, value in (("then", self.then), ("now", self.now), ("index", self.index))
+        }
+        return {"name": self.name, "kind": self.kind, "measure": self.measure, **numbers} | {
+            "limit": round(self.limit, 6),
+            "large": self.is_large,
+        }
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """All changes between a reference and an export, the largest relative to its limit first."""
+
+    task: str
+    reference: str
+    now: str
+    patients: tuple[int, int]
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def large(self) -> tuple[Change, ...]:
+        """Those beyond their limit."""
+        return tuple(change for change in self.changes if change.is_large)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return {
+            "task": self.task,
+            "reference": self.reference,
+            "now": self.now,
+            "patients": {"then": self.patients[0], "now": self.patients[1]},
+            "changed": [change.name for change in self.large],
+            "changes": [change.to_dict() for change in self.changes],
+            "notes": list(self.notes),
+        }
+
+
+def compared(then: Export, now: Export, limit: float = LARGE) -> Monitoring:
+    """What changed from one export to another.
+
+    Raises
+    ------
+    DataError
+        They are of different tasks.
+    """
+    if then.task != now.task:
+        raise DataError(f"{then.path} is of {then.task}, {now.path} of {now.task}")
+    sizes = (then.patients, now.patients)
+    found = [*_tenths(then, now, limit), *_shares(then, now, limit), *_inputs(then, now, limit)]
+    notes = []
+    if then.summary["model"] != now.summary["model"]:
+        differing = [k for k, v in then.summary["model"].items() if now.summary["model"].get(k) != v]
+        notes.append(f"scored by other models: {', '.join(differing)} differ")
+    if not (then.columns and now.columns) and then.task == "sepsis":
+        notes.append("one export is of single files; inputs by variable are counted in tables alone")
+    return Monitoring(then.task, str(then.path), str(now.path), sizes, _ordered(found), tuple(notes))
+
+
+def compared_with_training(bundle: Bundle, now: Export, limit: float = LARGE) -> Monitoring:
+    """What is different from the data that a bundle was trained and tested on.
+
+    Inputs and missing values are compared with training, risks, alarms and findings with the test part.
+
+    Raises
+    ------
+    DataError
+        The export was scored by another bundle, or the contract keeps no figures to compare with.
+    """
+    model = now.summary["model"]
+    if model["sha256"] != bundle.sha256:
+        raise DataError(
+            f"{now.path} was scored by {model['bundle']} ({model['sha256'][:12]}), not by {bundle.name} "
+            f"({bundle.sha256[:12]}); name it with --bundle"
+        )
+    try:
+        test = bundle.contract["metrics"]["test"]
+        size = int(test["stays" if now.task == "sepsis" else "recordings"])
+        found = (
+            _against_stays(bundle, test, size, now, limit)
+            if now.task == "sepsis"
+            else _against_recordings(bundle, test, size, now, limit)
+        )
+        changes = _ordered(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{bundle.path}: the contract keeps nothing to compare with ({error})") from error
+    reference = f"training of {bundle.name} {bundle.version}"
+    notes = ["risks, alarms and findings are compared with the test part of the shipped bundle"]
+    if "recalibration" in bundle.contract:
+        notes.append("this bundle was recalibrated: the test part was scored before that")
+    return Monitoring(now.task, reference, str(now.path), (size, now.patients), changes, tuple(notes))
+
+
+def stability(then: npt.ArrayLike, now: npt.ArrayLike) -> float:
+    """Population stability index of two lists of shares; an empty bin counts as 1 in 10,000."""
+    a = np.maximum(np.asarray(then, dtype=np.float64), SMALLEST_SHARE)
+    b = np.maximum(np.asarray(now, dtype=np.float64), SMALLEST_SHARE)
+    return float(((b - a) * np.log(b / a)).sum())
+
+
+def _by_chance(bins: int, sizes: tuple[int, int]) -> float:
+    """The index to be expected where nothing changed."""
+    return (bins - 1) * (1 / sizes[0] + 1 / sizes[1])
+
+
+def _ordered(changes: Iterable[Change]) -> tuple[Change, ...]:
+    return tuple(sorted(changes, key=lambda change: -change.index / change.limit))
+
+
+def _tenths(then: Export, now: Export, limit: float) -> Iterator[Change]:
+    sizes = (then.patients, now.patients)
+    for name in then.numbers.keys() & now.numbers.keys():
+        kind, a = then.numbers[name]
+        b = now.numbers[name][1]
+        edges = np.unique(np.quantile(a, TENTHS))
+        shares = [
+            np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1) / len(values)
+            for values in (a, b)
+        ]
+        yield Change(
+            name,
+            kind,
+            float(np.median(a)),
+            float(np.median(b)),
+            stability(*shares),
+            limit + _by_chance(len(edges) + 1, sizes),
+        )
+
+
+def _shares(then: Export, now: Export, limit: float) -> Iterator[Change]:
+    sizes = (then.patients, now.patients)
+    for name in sorted(then.shares.keys() | now.shares.keys()):
+        kind = (then.shares.get(name) or now.shares[name])[0]
+        a, b = (
+            export.shares[name][1] / max(export.shares[name][2], 1) if name in export.shares else 0.0
+            for export in (then, now)
+        )
+        yield _share(name, kind, a, b, sizes, limit)
+
+
+def _share(name: str, kind: Kind, then: float, now: float, sizes: tuple[int, int], limit: float) -> Change:
+    """A change of a share; of alarms and findings also a ratio beyond one and a half counts as large."""
+    chance = _by_chance(2, sizes)
+    index = stability((then, 1 - then), (now, 1 - now))
+    bound = limit + chance
+    if kind in ("alarm", "finding") and then > 0:
+        # 15 % of hours in alarm that become 30 % are an index of 0.13, and twice the work
+        ratio = stability((then, 1 - then), (min(MOST_RATIO * then, 1), 1 - min(MOST_RATIO * then, 1)))
+        bound = min(bound, ratio + 4 * chance)
+    return Change(name, kind, then, now, index, bound)
+
+
+def _inputs(then: Export, now: Export, limit: float) -> Iterator[Change]:
+    """Values and missing values by variable, from the columns of tables."""
+    sizes = (then.patients, now.patients)
+    if not (then.columns and now.columns):
+        return
+    for name in NAMES:
+        pair = [export.columns.get(name) for export in (then, now)]
+        values = [0 if column is None else int(column["values"]) for column in pair]
+        if not any(values):
+            continue
+        present = [n / max(export.rows, 1) for n, export in zip(values, (then, now), strict=True)]
+        yield _share(f"{name} measured", "missing", present[0], present[1], sizes, limit)
+        if pair[0] is None or pair[1] is None or min(values) < FEWEST_VALUES:
+            continue
+        a, b = pair[0]["quantiles"], pair[1]["quantiles"]
+        measured = (min(values[0], sizes[0]), min(values[1], sizes[1]))
+        spans = _spans(a, b)
+        yield Change(
+            name, "input", float(a[2]), float(b[2]),
+            stability(*spans), limit + _by_chance(len(spans[0]), measured),
+        )  # fmt: skip
+
+
+def _spans(then: Sequence[float], now: Sequence[float]) -> tuple[Floats, Floats]:
+    """Shares of values between the reference's quantiles: its own, and those interpolated for the other.
+
+    Equal quantiles are one edge, at the middle of their probabilities: half of a heap of equal values lies
+    on either side. Beyond the outer quantiles half of what is left is taken.
+    """
+    edges, own = _distinct(then)
+    values, known = _distinct(now)
+    outer = known[0] / 2, 1 - (1 - known[-1]) / 2
+    found = np.interp(edges, values, known, left=outer[0], right=outer[1])
+    return np.diff([0.0, *own, 1.0]), np.diff([0.0, *found, 1.0])
+
+
+def _distinct(quantiles: Sequence[float]) -> tuple[Floats, Floats]:
+    values = np.unique(quantiles)
+    probabilities = np.array(QUANTILES)
+    given = np.asarray(quantiles)
+    return values, np.array([probabilities[given == value].mean() for value in values])
+
+
+def _against_stays(
+    bundle: Bundle, test: dict[str, Any], size: int, now: Export, limit: float
+) -> Iterator[Change]:
+    constants = bundle.preprocessing
+    sizes = (size, now.patients)
+    bins = test["calibration"]["bins"]
+    predicted = np.array([b["predicted"] for b in bins])
+    edges = np.sqrt(predicted[1:] * predicted[:-1])
+    risk = now.numbers["risk"][1]
+    shares = np.bincount(np.searchsorted(edges, risk), minlength=len(bins)) / len(risk)
+    total = sum(b["n"] for b in bins)
+    yield Change(
+        "risk", "risk", float(np.median(predicted)), float(np.median(risk)),
+        stability([b["n"] / total for b in bins], shares), limit + _by_chance(len(bins), sizes),
+    )  # fmt: skip
+    point = bundle.operating_point(now.summary["model"]["operating_point"])
+    middles = (np.arange(len(bins)) + 0.5) / len(bins)
+    expected = 1 - float(
+        np.interp(math.log(point.thresholds[0]), np.log(np.maximum(predicted, 1e-9)), middles)
+    )
+    alarms, hours = now.shares["hours in alarm"][1:]
+    yield _share("hours in alarm", "alarm", expected, alarms / hours, sizes, limit)
+    if not isinstance(constants, StayPreprocessing) or not now.columns:
+        return
+    for place, name in enumerate(NAMES[:N_TIME_VARYING]):
+        column = now.columns.get(name)
+        count = 0 if column is None else int(column["values"])
+        if constants.centres and constants.features == "full" and constants.deviations[place] > 0:
+            measured = constants.centres[N_TIME_VARYING + place]
+            present = count / max(now.rows, 1)
+            yield _share(f"{name} measured", "missing", measured, present, sizes, limit)
+        if column is None or count < FEWEST_VALUES or constants.deviations[place] <= 0:
+            continue
+        median = float(column["quantiles"][2])
+        read = math.log1p(max(median, 0.0)) if LOGARITHMIC[place] else median
+        usual = constants.medians[place]
+        shift = abs(read - usual) / constants.deviations[place]
+        then = math.expm1(usual) if LOGARITHMIC[place] else usual
+        yield Change(name, "input", then, median, shift, LARGE_SHIFT, "shift")
+
+
+def _against_recordings(
+    bundle: Bundle, test: dict[str, Any], size: int, now: Export, limit: float
+) -> Iterator[Change]:
+    """Findings against those that the test part's sensitivity and specificity imply."""
+    sizes = (size, now.patients)
+    for c in bundle.classes:
+        figures = test["classes"].get(c.abbreviation, {})
+        name = min(c.abbreviation.split("|"), key=len)
+        if "sensitivity" not in figures or f"finding {name}" not in now.shares:
+            continue
+        prevalence = figures["positives"] / figures["n"]
+        expected = figures["sensitivity"]["value"] * prevalence + (1 - prevalence) * (
+            1 - figures["specificity"]["value"]
+        )
+        positive, n = now.shares[f"finding {name}"][1:]
+        yield _share(f"finding {name}", "finding", expected, positive / n, sizes, limit)

@@ -1,0 +1,204 @@
+"""Heart rate and R peaks, computed from all leads together, and the findings that they contradict.
+
+The detector follows Pan and Tompkins (IEEE Trans Biomed Eng 32, 1985) in its steps, band-pass, energy over a
+moving window, adaptive threshold, refractory period and search back, but adds the 12 leads up first: every
+lead is divided by its own mean magnitude, so that neither a noisy lead nor one with a wrong gain decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.preprocess.band import band_passed
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+QRS_BAND = (5.0, 18.0)
+"""Hz: where a QRS complex is stronger than P, T and baseline."""
+
+WINDOW_SECONDS = 0.06
+"""Of the moving mean of the energy, which is taken twice: a triangle of twice this width."""
+
+END_SECONDS = 0.06
+"""A complex this near to an end of the recording is cut by it, and has no place."""
+
+REFRACTORY_SECONDS = 0.20
+T_WAVE_SECONDS = 0.36
+"""A lower peak that follows another within this time is its T wave (Pan and Tompkins)."""
+
+T_WAVE_SHARE = 0.55
+THRESHOLD = 0.35
+"""Share of the usual height of a beat that a peak must reach."""
+
+SEARCH_BACK = 1.66
+"""A pause this many times the usual interval is searched again with half the threshold."""
+
+FEWEST_BEATS = 3
+TOLERANCE_BPM = 5.0
+"""A finding contradicts the rate where it misses its definition by more than this."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeartRate:
+    """The ventricular rate of a recording, computed from its signal and not by the model.
+
+    Attributes
+    ----------
+    bpm
+        60 over the mean R-R interval in seconds; None where no reliable rate could be computed.
+    peaks
+        Seconds from the start of the recording to each R peak, shape ``(beats,)``; empty without a rate.
+    """
+
+    bpm: float | None = None
+    peaks: FloatArray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def intervals(self) -> FloatArray:
+        """R-R intervals in seconds, shape ``(beats - 1,)``."""
+        return np.diff(self.peaks)
+
+    @property
+    def variation(self) -> float | None:
+        """Root mean square of successive differences of the R-R intervals, over their mean.
+
+        About 0.02 to 0.05 in sinus rhythm, above 0.2 in atrial fibrillation. None for fewer than four beats.
+        """
+        intervals = self.intervals
+        if self.bpm is None or len(intervals) < FEWEST_BEATS:
+            return None
+        return float(np.sqrt(np.mean(np.diff(intervals) ** 2)) / intervals.mean())
+
+    def contradiction(self, abbreviation: str) -> str | None:
+        """Why the rate contradicts a positive finding, in a few words; None where it does not.
+
+        Parameters
+        ----------
+        abbreviation
+            Of the class. ``SB`` and ``Brady`` mean a rate below 60, ``STach`` one above 100 and ``NSR`` one
+            from 60 to 100 beats a minute; for any other class the answer is None, as it is without a rate. A
+            finding is left alone within 5 beats a minute of its limits.
+        """
+        limits = RATE_LIMITS.get(abbreviation)
+        if limits is None or self.bpm is None:
+            return None
+        lowest, highest = limits
+        if self.bpm < lowest - TOLERANCE_BPM:
+            return f"the computed heart rate is {self.bpm:.0f} bpm, below {lowest:.0f}"
+        if self.bpm > highest + TOLERANCE_BPM:
+            return f"the computed heart rate is {self.bpm:.0f} bpm, above {highest:.0f}"
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rate as JSON knows it; ``computed`` says that no model and no device gave it."""
+        return {
+            "bpm": None if self.bpm is None else round(self.bpm, 1),
+            "variation": None if self.variation is None else round(self.variation, 4),
+            "r_peaks": [round(float(peak), 3) for peak in self.peaks],
+            "computed": True,
+        }
+
+
+RATE_LIMITS: dict[str, tuple[float, float]] = {
+    "SB": (0.0, 60.0),
+    "Brady": (0.0, 60.0),
+    "STach": (100.0, float("inf")),
+    "NSR": (60.0, 100.0),
+}
+"""Beats a minute by which these classes are defined (SNOMED CT and the Challenge's label tables)."""
+
+
+def heart_rate_of(peaks: FloatArray) -> HeartRate:
+    """The rate of R peaks at these seconds, shape ``(beats,)``; fewer than three make none."""
+    if len(peaks) < FEWEST_BEATS:
+        return HeartRate()
+    return HeartRate(float(60 * (len(peaks) - 1) / (peaks[-1] - peaks[0])), peaks)
+
+
+def qrs_band(signal: FloatArray, rate: int) -> FloatArray:
+    """``signal`` of shape ``(leads, n)`` in the band of the QRS complex."""
+    return band_passed(signal, rate, QRS_BAND, 2)
+
+
+def r_peaks(in_band: FloatArray, rate: int) -> IntArray:
+    """Samples at which the heart beats, shape ``(beats,)``, rising.
+
+    Noise has peaks as well: whether these are beats is for
+    :mod:`ibt_deploy.preprocess.quality` to say.
+
+    Parameters
+    ----------
+    in_band
+        Of :func:`qrs_band`, shape ``(leads, n)``; a lead that is zero throughout counts for nothing.
+    rate
+        Hz.
+    """
+    magnitude = np.abs(in_band)
+    scale = magnitude.mean(axis=1)
+    alive = scale > 0
+    if not alive.any():
+        return np.empty(0, dtype=np.int64)
+    width = round(WINDOW_SECONDS * rate)
+    energy = _moving_mean(_moving_mean((1 / scale[alive]) @ magnitude[alive], width), width)
+    half = round(REFRACTORY_SECONDS * rate / 2)
+    padded = np.pad(energy, half)
+    highest = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1).max(axis=1)
+    candidates = np.flatnonzero((energy == highest) & (energy > 0))
+    end = round(END_SECONDS * rate)
+    candidates = candidates[(candidates >= end) & (candidates < len(energy) - end)]
+    heights = energy[candidates]
+    usual = _usual_height(energy, rate)
+    return _beats(candidates, heights, usual, rate)
+
+
+def _usual_height(energy: FloatArray, rate: int) -> float:
+    """Median over stretches of 2 s of the highest energy in each."""
+    length = min(2 * rate, len(energy))
+    stretches = energy[: len(energy) // length * length].reshape(-1, length)
+    return float(np.median(stretches.max(axis=1)))
+
+
+def _beats(candidates: IntArray, heights: FloatArray, usual: float, rate: int) -> IntArray:
+    """Those of the candidates that are beats and no T waves, with what a search back finds."""
+    near = T_WAVE_SECONDS * rate
+    refractory = REFRACTORY_SECONDS * rate
+    lower = heights >= THRESHOLD / 2 * usual
+    places, levels = candidates[lower].tolist(), heights[lower].tolist()
+    found: list[int] = []
+    for index, level in enumerate(levels):
+        if level < THRESHOLD * usual:
+            continue
+        if found:
+            before = places[index] - places[found[-1]]
+            if before < refractory:
+                if level > levels[found[-1]]:
+                    found[-1] = index
+                continue
+            if before < near and level < T_WAVE_SHARE * levels[found[-1]]:
+                continue
+        found.append(index)
+    if len(found) < FEWEST_BEATS:
+        return np.array([places[index] for index in found], dtype=np.int64)
+    interval = float(np.median(np.diff([places[index] for index in found])))
+    more = []
+    for first, second in itertools.pairwise(found):
+        if places[second] - places[first] > SEARCH_BACK * interval:
+            between = [
+                index
+                for index in range(first + 1, second)
+                if places[index] - places[first] >= near and places[second] - places[index] >= refractory
+            ]
+            if between:
+                more.append(max(between, key=levels.__getitem__))
+    return np.array([places[index] for index in sorted([*found, *more])], dtype=np.int64)
+
+
+def _moving_mean(values: FloatArray, width: int) -> FloatArray:
+    """Centred mean over ``width`` samples, of zeros beyond the ends."""
+    return np.convolve(values, np.full(width, 1 / width), mode="same")

@@ -1,0 +1,294 @@
+"""Parse a WFDB header (``.hea``), tolerant of the dialects that public data sets are written in.
+
+The grammar is that of header(5) of the WFDB applications guide. Two of its defaults are refused, because a
+wrong guess would go unnoticed: a missing sampling frequency (there 250 Hz) and a missing or zero gain (there
+200 per mV). A missing unit is read as mV, as the format defines, and noted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ibt_deploy.errors import (
+    BadSampling,
+    BadUnits,
+    InputError,
+    MalformedFile,
+    MissingLeads,
+    UnsupportedFormat,
+)
+
+MAX_SIGNALS = 1000
+MAX_SEGMENTS = 10_000
+MAX_RATE = 1e7
+
+_NAME = r"[^\s/]+"
+_NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
+_RECORD = re.compile(
+    rf"(?P<name>{_NAME})(?:/(?P<segments>\d{{1,9}}))?\s+(?P<signals>\d{{1,9}})(?:\s+(?P<rest>.*))?$"
+)
+_RATE = re.compile(rf"(?P<rate>{_NUMBER})(?:/{_NUMBER}(?:\({_NUMBER}\))?)?$")
+_FORMAT = re.compile(
+    r"(?P<format>\d{1,4})(?:x(?P<per_frame>\d{1,6}))?(?::(?P<skew>\d{1,9}))?(?:\+(?P<offset>\d{1,12}))?$"
+)
+_GAIN = re.compile(rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>[+-]?\d{{1,18}})\))?(?:/(?P<unit>\S+))?$")
+_SEGMENT = re.compile(rf"(?P<name>{_NAME})\s+(?P<frames>\d{{1,18}})$")
+_INTEGER = re.compile(r"[+-]?\d{1,18}$")
+_COMMENT = re.compile(r"<?\s*(?P<key>[A-Za-z][A-Za-z ]*?)\s*>?\s*:\s*(?P<value>.*)$")
+
+
+@dataclass(frozen=True)
+class SignalLine:
+    """What a header says about one signal.
+
+    Attributes
+    ----------
+    file
+        Name of the signal file, as written.
+    format
+        WFDB storage format, e.g. 16, 212 or 516.
+    per_frame, skew, offset
+        Samples per frame; frames by which the signal is late; bytes before the first sample.
+    gain, baseline, unit
+        Physical value = (raw - baseline) / gain, in ``unit`` (None where the header states none).
+    first, checksum
+        First raw sample and 16-bit checksum, where stated.
+    name
+        Description: the lead's name.
+    """
+
+    file: str
+    format: int
+    per_frame: int
+    skew: int
+    offset: int
+    gain: float
+    baseline: int
+    unit: str | None
+    first: int | None
+    checksum: int | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a record: the name of the record that holds it, None for a gap, and its frames."""
+
+    name: str | None
+    frames: int
+
+
+@dataclass(frozen=True)
+class SegmentedHeader:
+    """The header of a record of several segments.
+
+    Attributes
+    ----------
+    rate
+        Frames per second.
+    frames
+        Frames in the record, None where the header does not say.
+    layout
+        Name of the record whose header lists all signals; None where each segment holds the same ones.
+    segments
+        In the order of time, without the layout.
+    dx, age, sex
+        From the comments; None where they state nothing.
+    """
+
+    rate: float
+    frames: int | None
+    layout: str | None
+    segments: tuple[Segment, ...]
+    dx: tuple[str, ...] | None
+    age: float | None
+    sex: str | None
+
+
+@dataclass(frozen=True)
+class Header:
+    """A parsed header.
+
+    Attributes
+    ----------
+    name
+        Name of the record, as written.
+    rate
+        Frames per second.
+    frames
+        Frames in the record, None where the header does not say.
+    signals
+        One entry per signal, in the order of the file.
+    dx, age, sex
+        From the comments; None where they state nothing.
+    """
+
+    name: str
+    rate: float
+    frames: int | None
+    signals: tuple[SignalLine, ...]
+    dx: tuple[str, ...] | None
+    age: float | None
+    sex: str | None
+
+
+def looks_like_header(head: bytes) -> bool:
+    """Whether ``head``, the first bytes of a file, is the start of a WFDB header with a signal."""
+    if b"\0" in head:
+        return False
+    lines = [line for line in _lines(head.decode("latin-1")) if not line.startswith("#")]
+    if len(lines) < 2 or _RECORD.match(lines[0]) is None:
+        return False
+    fields = lines[1].split()
+    if len(fields) == 2 and "/" in lines[0].split()[0]:
+        return _SEGMENT.match(lines[1]) is not None
+    return len(fields) > 2 and _FORMAT.match(fields[1]) is not None and _GAIN.match(fields[2]) is not None
+
+
+def parse_segments(text: str) -> SegmentedHeader | None:
+    """Parse the text of a header file that lists segments; None where it lists signals.
+
+    Raises
+    ------
+    MalformedFile, BadSampling
+        No such header, or a segment is no name with a number of samples.
+    """
+    lines = _lines(text)
+    content = [line for line in lines if not line.startswith("#")]
+    record = _RECORD.match(content[0]) if content else None
+    if record is None or record["segments"] is None:
+        return None
+    claimed = int(record["segments"])
+    if not 0 < claimed <= MAX_SEGMENTS:
+        raise MalformedFile(f"the header claims {claimed} segments", code="bad_header")
+    if len(content) - 1 < claimed:
+        raise MalformedFile(
+            f"the header claims {claimed} segments but lists {len(content) - 1}", code="bad_header"
+        )
+    rate, frames = _rate_and_frames((record["rest"] or "").split())
+    segments = []
+    for line in content[1 : claimed + 1]:
+        segment = _SEGMENT.match(line)
+        if segment is None:
+            raise MalformedFile(
+                f"{line[:80]!r} names no segment and its number of samples", code="bad_header"
+            )
+        segments.append(Segment(None if segment["name"] == "~" else segment["name"], int(segment["frames"])))
+    layout = segments[0].name if segments[0].frames == 0 else None
+    segments = segments[layout is not None :]
+    if not any(segment.name for segment in segments) or any(s.frames == 0 for s in segments):
+        raise MalformedFile("the header lists a segment without samples, or none", code="bad_header")
+    if frames not in (None, sum(segment.frames for segment in segments)):
+        raise MalformedFile(
+            f"the header claims {frames} samples, its segments have {sum(s.frames for s in segments)}",
+            code="bad_header",
+        )
+    dx, age, sex = _patient(line for line in lines if line.startswith("#"))
+    return SegmentedHeader(rate, frames, layout, tuple(segments), dx, age, sex)
+
+
+def parse_header(text: str) -> Header:
+    """Parse the text of a header file that lists signals.
+
+    Raises
+    ------
+    MalformedFile, UnsupportedFormat, BadSampling, BadUnits, MissingLeads
+        See the module's comment; a multi-segment record is an UnsupportedFormat.
+    """
+    lines = _lines(text)
+    content = [line for line in lines if not line.startswith("#")]
+    record = _RECORD.match(content[0]) if content else None
+    if record is None:
+        raise MalformedFile("no WFDB record line (name, number of signals, sampling rate)", code="bad_header")
+    if record["segments"] is not None:
+        raise UnsupportedFormat("a record of several segments where one is expected", code="multi_segment")
+    rate, frames = _rate_and_frames((record["rest"] or "").split())
+    n_signals = int(record["signals"])
+    if not 0 < n_signals <= MAX_SIGNALS:
+        raise MalformedFile(f"the header claims {n_signals} signals", code="bad_header")
+    if len(content) - 1 < n_signals:
+        raise MalformedFile(
+            f"the header claims {n_signals} signals but describes {len(content) - 1}", code="bad_header"
+        )
+    signals = tuple(_signal(number, line) for number, line in enumerate(content[1 : n_signals + 1], start=1))
+    dx, age, sex = _patient(line for line in lines if line.startswith("#"))
+    return Header(record["name"], rate, frames, signals, dx, age, sex)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines of ``text`` that hold something, without the blanks around them."""
+    return [line for line in (raw.strip() for raw in text.lstrip("\ufeff").splitlines()) if line]
+
+
+def _rate_and_frames(fields: list[str]) -> tuple[float, int | None]:
+    """Sampling rate in Hz and number of frames, from the fields after the number of signals."""
+    if not fields:
+        raise BadSampling(
+            "the header states no sampling rate; write it after the number of signals", code="missing_rate"
+        )
+    match = _RATE.match(fields[0])
+    rate = float(match["rate"]) if match else 0.0
+    if not rate > 0:
+        raise BadSampling(f"{fields[0][:80]!r} is no sampling rate in Hz", code="missing_rate")
+    if rate >= MAX_RATE:
+        raise BadSampling(f"{fields[0][:80]!r} Hz is not the rate of an ECG", code="rate_out_of_range")
+    if len(fields) < 2:
+        return rate, None
+    if not re.fullmatch(r"\d{1,18}", fields[1]):
+        raise MalformedFile(f"{fields[1][:80]!r} is no number of samples", code="bad_header")
+    return rate, int(fields[1]) or None
+
+
+def _signal(number: int, line: str) -> SignalLine:
+    """Parse the line of signal ``number`` (from 1)."""
+    fields = line.split(maxsplit=8)
+    where = f"signal {number}"
+    storage = _FORMAT.match(fields[1]) if len(fields) > 1 else None
+    if storage is None:
+        raise MalformedFile(
+            f"{where}: no storage format after the file name in {line[:80]!r}", code="bad_header"
+        )
+    per_frame = int(storage["per_frame"] or 1)
+    if per_frame == 0:
+        raise MalformedFile(f"{where}: no samples in a frame ({fields[1]})", code="bad_header")
+    gain = _GAIN.match(fields[2]) if len(fields) > 2 else None
+    if gain is None or not 0 < abs(float(gain["gain"])) < float("inf"):
+        stated = f"{fields[2][:80]!r} is no gain" if len(fields) > 2 else "no gain is stated"
+        raise BadUnits(f"{where}: {stated}; write units per mV, e.g. 1000/mV", code="missing_gain")
+    numbers = fields[3:8]
+    if not all(_INTEGER.match(field) for field in numbers):
+        problem = "a field is missing or not a number after the storage format"
+        error: type[InputError] = MalformedFile if gain["unit"] else BadUnits
+        code = "bad_header" if gain["unit"] else "missing_gain"
+        raise error(f"{where}: {problem} in {line[:80]!r}; is the gain there?", code=code)
+    if len(fields) < 9:
+        raise MissingLeads(f"{where} has no lead name", code="missing_lead_name")
+    zero = int(numbers[1])
+    return SignalLine(
+        file=fields[0],
+        format=int(storage["format"]),
+        per_frame=per_frame,
+        skew=int(storage["skew"] or 0),
+        offset=int(storage["offset"] or 0),
+        gain=float(gain["gain"]),
+        baseline=int(gain["baseline"]) if gain["baseline"] is not None else zero,
+        unit=gain["unit"],
+        first=int(numbers[2]),
+        checksum=int(numbers[3]),
+        name=fields[8],
+    )
+
+
+def _patient(comments: Iterable[str]) -> tuple[tuple[str, ...] | None, float | None, str | None]:
+    """Diagnosis codes, age and sex from comment lines such as ``# Dx: 426783006,`` or ``#Age: 74``."""
+    found: dict[str, str] = {}
+    for comment in comments:
+        match = _COMMENT.match(comment.lstrip("# \t"))
+        if match:
+            found.setdefault(match["key"].lower(), match["value"].strip())
+    codes = tuple(dict.fromkeys(re.findall(r"\d{4,18}", found.get("dx", "")))) or None
+    age = re.fullmatch(r"\d{1,3}(?:\.\d{1,6})?", found.get("age", ""))
+    sex = {"m": "Male", "male": "Male", "f": "Female", "female": "Female"}.get(found.get("sex", "").lower())
+    return codes, float(age[0]) if age else None, sex

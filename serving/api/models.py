@@ -1,0 +1,278 @@
+"""What comes in and goes out, as pydantic models: the one place that schemas and documentation are made from.
+
+The methods of the BentoML service take and return these models. The routes below ``/v1`` take and return the
+same JSON without making the models, which costs a fifth of a stay's rate; tests hold their answers against
+the schemas. Answers may gain fields, so their models allow more than they name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
+from pydantic.json_schema import models_json_schema
+
+from ibt_deploy.variables import MAX_HOURS, VARIABLES
+
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Value = Number | None
+Count = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+RecordName = Annotated[
+    str, Field(pattern="^[A-Za-z0-9_-]{1,64}$", description="A number of yours; no personal data.")
+]
+Word = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Strict()]
+OperatingPoint = Annotated[
+    str, Field(max_length=64, description="Set of thresholds; `/v1/models` lists them.")
+]
+
+
+class Input(BaseModel):
+    """A request or a part of one: unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Recording(Input):
+    """One ECG."""
+
+    signal: list[list[Value]] = Field(
+        min_length=1, max_length=64, description="One list of samples for each lead; null where invalid."
+    )
+    sampling_rate: Annotated[float, Strict(), Field(gt=0, description="Hz")]
+    leads: list[Annotated[str, Field(max_length=32)]] = Field(
+        description="Lead names, in the order of the signal."
+    )
+    unit: Literal["mV", "uV", "V"]
+    record: RecordName | None = None
+
+
+def _described(description: str, unit: str) -> str:
+    return f"{description} ({unit})" if unit else description
+
+
+_FIELDS: dict[str, Any] = {
+    v.name: (Value, Field(None, description=_described(v.description, v.unit))) for v in VARIABLES
+}
+Row = create_model(
+    "Row",
+    __base__=Input,
+    __doc__="One hour: any of the 40 variables; null or left out if not measured.",
+    **_FIELDS,
+    hour=(Value, Field(None, description="The same as ICULOS.")),
+    SepsisLabel=(Value, Field(None, description="Ignored.")),
+    hospital=(Word | None, Field(None, description="Ignored.")),
+    patient_id=(Word | None, Field(None, description="Several stays in one list of rows.")),
+)
+_COLUMNS: dict[str, Any] = {
+    v.name: (list[Value] | None, Field(None, description=_described(v.description, v.unit)))
+    for v in VARIABLES
+}
+_NUMBERS: Any = (list[Value] | None, None)
+_WORDS: Any = (list[Word | None] | None, None)
+Columns = create_model(
+    "Columns",
+    __base__=Input,
+    __doc__="The variables of all hours by name, each a list of the same length.",
+    **_COLUMNS,
+    hour=_NUMBERS,
+    SepsisLabel=_NUMBERS,
+    hospital=_WORDS,
+    patient_id=_WORDS,
+)
+
+
+class StayByRows(Input):
+    """One stay, hour by hour."""
+
+    rows: list[Row] = Field(min_length=1)  # type: ignore[valid-type]
+    record: RecordName | None = None
+
+
+class StayByColumns(Input):
+    """One stay, variable by variable."""
+
+    columns: Columns  # type: ignore[valid-type]
+    record: RecordName | None = None
+
+
+class Stays(Input):
+    """Several stays."""
+
+    stays: list[StayByRows | StayByColumns] = Field(min_length=1)
+
+
+class NextHours(StayByRows):
+    """The hours that follow an earlier answer; one is usual."""
+
+    state: str | None = Field(None, description="Of the answer before; null at the start of the stay.")
+
+
+class ArrhythmiaRequest(Recording):
+    """One ECG, and how to decide."""
+
+    operating_point: OperatingPoint | None = None
+
+
+class SepsisRequest(StayByRows):
+    """One stay, and how to decide."""
+
+    operating_point: OperatingPoint | None = None
+
+
+class SepsisNextRequest(NextHours):
+    """The next hours of a stay, and how to decide."""
+
+    operating_point: OperatingPoint | None = None
+
+
+class Output(BaseModel):
+    """An answer or a part of one."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class BundleName(Output):
+    """The model that answered."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="Covers every file of the bundle.")
+    variant: str = Field(description="Precision of the graph.")
+
+
+class Warn(Output):
+    """A reason to trust the answer less."""
+
+    code: str
+    message: str
+
+
+class Answer(Output):
+    """What all answers begin with."""
+
+    record: str
+    task: str
+    bundle: BundleName
+    operating_point: str
+    device: str = Field(description="The device really used.")
+    input: dict[str, Any] = Field(description="What was read, and everything that was changed.")
+    warnings: list[Warn]
+    notice: str
+
+
+class InWindows(Output):
+    """In how many windows of the recording a class reaches its threshold, and where it is most probable."""
+
+    reached: int
+    share: Probability
+    highest: Probability
+    highest_at: float = Field(description="Start of that window, in seconds.")
+
+
+class Finding(Output):
+    """One of the 26 classes."""
+
+    code: str = Field(description="SNOMED CT")
+    abbreviation: str
+    name: str
+    probability: Probability = Field(description="Calibrated.")
+    threshold: Probability
+    positive: bool
+    evaluable: bool
+    status: Literal["positive", "alternative", "negative", "not evaluable"]
+    windows: InWindows
+
+
+class Tracing(Output):
+    """Only with `signal=true`: at most the first minute, before any filter."""
+
+    sampling_rate: Annotated[float, Field(gt=0, description="Hz")]
+    unit: Literal["mV"]
+    scale: Annotated[float, Field(gt=0)]
+    seconds: float
+    leads: list[str]
+    missing: list[str] = Field(description="Leads without any valid sample.")
+    values: list[list[int | None]] = Field(
+        description="One list for each of `leads`; times `scale` they are millivolts; null where invalid."
+    )
+
+
+class Findings(Answer):
+    """The findings of one ECG."""
+
+    findings: list[Finding]
+    heart_rate: dict[str, Any] | None = Field(default=None, description="Computed from the signal.")
+    familiarity: float | None = Field(
+        default=None, description="Share of the training recordings at least as far from their middle."
+    )
+    windows: list[dict[str, Any]] = Field(description="Probabilities of every 10-second window.")
+    signal: Tracing | None = None
+
+
+class Hour(Output):
+    """The risk of one hour."""
+
+    hour: Annotated[int, Field(ge=1, le=MAX_HOURS)]
+    risk: Probability
+    threshold: Probability
+    alarm: bool
+    inserted: bool = Field(description="The hour was missing from the input.")
+    missing: list[str] = Field(description="Variables that were not measured in this hour.")
+
+
+class Risk(Answer):
+    """The hourly sepsis risk of one stay."""
+
+    hours: list[Hour]
+
+
+class RiskAndState(Risk):
+    """The risk of the next hours, and the state after them."""
+
+    state: str = Field(description="Opaque and signed; send it with the next hour.")
+
+
+class Refusal(Output):
+    """A stay among several that got no score."""
+
+    source: str
+    refused: Literal[True]
+    code: str
+    message: str
+
+
+class Risks(Output):
+    """An answer or a refusal for each stay, in order."""
+
+    stays: list[Risk | Refusal]
+
+
+class ProblemDetails(Output):
+    """A refused request (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Machine-readable reason.")
+    request_id: str
+
+
+INPUTS: tuple[type[BaseModel], ...] = (Recording, Row, StayByRows, StayByColumns, Stays, NextHours)
+OUTPUTS: tuple[type[BaseModel], ...] = (Findings, Risk, Risks, RiskAndState, Refusal, ProblemDetails)
+
+
+def ref(model: type[BaseModel]) -> dict[str, str]:
+    """A reference to one of :func:`schemas`."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def schemas() -> dict[str, Any]:
+    """JSON Schemas of all models by name."""
+    modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
+        *((model, "validation") for model in INPUTS),
+        *((model, "validation") for model in OUTPUTS),
+    ]
+    _, found = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+    return dict(found["$defs"])

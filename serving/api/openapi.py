@@ -1,0 +1,240 @@
+"""The OpenAPI 3.1 document of ``/v1``: schemas from the pydantic models, limits from the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ibt_deploy import __version__
+from ibt_deploy.bundle import TASKS, Task
+from ibt_deploy.predictions import NOTICE
+from serving.api import examples
+from serving.api.models import (
+    Findings,
+    NextHours,
+    ProblemDetails,
+    Recording,
+    Risk,
+    RiskAndState,
+    Risks,
+    Row,
+    StayByColumns,
+    StayByRows,
+    Stays,
+    ref,
+    schemas,
+)
+from serving.http.problems import MEDIA_TYPE, TITLES
+from serving.models import Models
+from serving.score.next_hour import FRAMED
+from serving.settings import Settings
+
+Part = dict[str, Any]
+BASE = "http://127.0.0.1:3000"
+_NEXT = f"""curl -s --json '{{"rows": [{{"ICULOS": 1, "HR": 92, "Temp": 38.4, "Resp": 24, "Age": 67}}]}}' \\
+  {BASE}/v1/sepsis/next > hour-1.json
+python3 -c 'import json; print(json.dumps({{"rows": [{{"ICULOS": 2, "HR": 104}}],
+  "state": json.load(open("hour-1.json"))["state"]}}))' > hour-2.json
+curl -s --json @hour-2.json {BASE}/v1/sepsis/next"""
+
+_SIGNAL = {
+    "name": "signal",
+    "in": "query",
+    "description": "Add the signal to the answer, for a drawing.",
+    "schema": {"type": "boolean", "default": False},
+}
+
+
+def document(models: Models, settings: Settings) -> Part:
+    """The document, as JSON knows it."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ibt",
+            "version": __version__,
+            "summary": "Findings of 12-lead ECGs and hourly sepsis risk of ICU stays.",
+            "description": f"{NOTICE} Limits of this server: bodies of {settings.body_bytes} bytes, "
+            f"{settings.unpacked_bytes} once decompressed; {settings.parts} files; recordings of "
+            f"{settings.record_seconds:g} s; {settings.rows} hourly rows.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}] if settings.token else [],
+        "paths": _scoring(models) | _reading(),
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _scoring(models: Models) -> Part:
+    first = examples.rows(0, examples.HOURS)
+    upload = {
+        "schema": {
+            "type": "object",
+            "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+            "required": ["files"],
+        }
+    }
+    stay_example = {"rows": {"value": {"record": "p1", "rows": first}}}
+    return {
+        "/v1/arrhythmia": _post(
+            "Findings of one ECG",
+            "Upload the files of one recording under their own names: a WFDB header with its signal files, "
+            "or one file of another format; .zip and .gz are unpacked. Or state the signal as JSON.",
+            {
+                "application/json": {
+                    "schema": ref(Recording),
+                    "examples": {"recording": {"value": examples.recording()}},
+                },
+                "multipart/form-data": upload,
+            },
+            [_point(models, "arrhythmia"), _SIGNAL],
+            ref(Findings),
+            f"curl -sO {BASE}/examples/recording.hea -sO {BASE}/examples/recording.dat\n"
+            f"curl -s -F files=@recording.hea -F files=@recording.dat {BASE}/v1/arrhythmia",
+        ),
+        "/v1/sepsis": _post(
+            "Hourly sepsis risk of ICU stays",
+            "Rows of one stay give one answer. Rows with a column patient_id, and a list of stays, give a "
+            "list under 'stays', in which a refused stay is an entry of its own.",
+            {
+                "application/json": {
+                    "schema": {
+                        "oneOf": [
+                            ref(StayByRows),
+                            ref(StayByColumns),
+                            ref(Stays),
+                            {"type": "array", "items": ref(Row)},
+                        ],
+                    },
+                    "examples": stay_example
+                    | {
+                        "columns": {"value": {"columns": examples.columns()}},
+                        "several": {
+                            "value": {"stays": [{"record": "p1", "rows": first}, {"rows": first[:2]}]}
+                        },
+                    },
+                },
+                "text/csv": {"schema": {"type": "string"}, "examples": {"csv": {"value": examples.csv()}}},
+                "text/psv": {"schema": {"type": "string"}},
+                "multipart/form-data": upload,
+            },
+            [
+                _point(models, "sepsis"),
+                {
+                    "name": "record",
+                    "in": "query",
+                    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+                    "description": "Name of the one stay; no personal data.",
+                },
+            ],
+            {"anyOf": [ref(Risk), ref(Risks)]},
+            f"curl -sO {BASE}/examples/stay.psv\n"
+            f"curl -s -H 'Content-Type: text/psv' --data-binary @stay.psv {BASE}/v1/sepsis",
+        ),
+        "/v1/sepsis/next": _post(
+            "Risk of the next hours of a stay",
+            "Send the new rows with the state of the answer before. The server keeps nothing: the state is "
+            "the stay so far, signed, for this model only. For speed, a line of JSON with the bytes of the "
+            f"state behind it is taken and answered as {FRAMED}.",
+            {
+                "application/json": {
+                    "schema": ref(NextHours),
+                    "examples": {"first": {"value": {"rows": first[:1], "state": None}}},
+                },
+                FRAMED: {"schema": {"type": "string", "format": "binary"}},
+            },
+            [_point(models, "sepsis")],
+            ref(RiskAndState),
+            _NEXT,
+        ),
+    }
+
+
+def _reading() -> Part:
+    text = {"schema": {"type": "string"}}
+    task = {"name": "task", "in": "path", "required": True, "schema": {"type": "string", "enum": list(TASKS)}}
+    card = {"text/markdown": text, "text/html": text}
+    return {
+        "/v1/models": _get(
+            "The models that answer",
+            {"application/json": {"schema": {"type": "object"}}},
+            example="/v1/models",
+        ),
+        "/v1/models/{task}/card": _get(
+            "A model card", card, parameters=[task], example="/v1/models/sepsis/card", refusals=("404",)
+        ),
+        "/livez": _get("Whether the process runs", {"text/plain": text}, example="/livez"),
+        "/readyz": _get("Whether it takes requests", {"text/plain": text}, example="/readyz"),
+        "/metrics": _get("Figures for Prometheus", {"text/plain": text}, example="/metrics"),
+    }
+
+
+def _post(
+    summary: str, description: str, content: Part, parameters: list[Part], answer: Part, sample: str
+) -> Part:
+    codes = ("400", "401", "408", "413", "415", "422", "429", "503")
+    return {
+        "post": {
+            "summary": summary,
+            "description": f"{description}\n\n```sh\n{sample}\n```",
+            "parameters": parameters,
+            "requestBody": {"required": True, "content": content},
+            "responses": {"200": {"description": "The answer", "content": _json(answer)}} | _problems(codes),
+            "x-codeSamples": [{"lang": "Shell", "source": sample}],
+        }
+    }
+
+
+def _get(
+    summary: str,
+    content: Part,
+    *,
+    parameters: list[Part] | None = None,
+    example: str,
+    refusals: tuple[str, ...] = (),
+) -> Part:
+    return {
+        "get": {
+            "summary": summary,
+            "parameters": parameters or [],
+            "responses": {"200": {"description": "The answer", "content": content}}
+            | _problems(("401", "503", *refusals)),
+            "x-codeSamples": [{"lang": "Shell", "source": f"curl -s {BASE}{example}"}],
+        }
+    }
+
+
+def _problems(statuses: tuple[str, ...]) -> Part:
+    """The refusals, each with the codes that a status can have."""
+    content = {MEDIA_TYPE: {"schema": ref(ProblemDetails)}}
+    library = {"422": "; or a reason code of the library (docs/scoring.md)"}
+    return {
+        status: {
+            "description": "Refused with the code "
+            + ", ".join(f"`{code}`" for code, (number, _) in TITLES.items() if str(number) == status)
+            + library.get(status, ""),
+            "content": content,
+        }
+        for status in sorted(set(statuses))
+    }
+
+
+def _json(schema: Part) -> Part:
+    return {"application/json": {"schema": schema}}
+
+
+def _point(models: Models, task: Task) -> Part:
+    bundle = models.bundles[task]
+    return {
+        "name": "operating_point",
+        "in": "query",
+        "description": "Set of thresholds: "
+        + " ".join(f"{name}: {point.description}." for name, point in bundle.operating_points.items()),
+        "schema": {
+            "type": "string",
+            "enum": sorted(bundle.operating_points),
+            "default": bundle.default_operating_point,
+        },
+    }

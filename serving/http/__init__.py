@@ -1,0 +1,1 @@
+"""HTTP: the application, what every request passes through, limits, problems, figures and pages."""

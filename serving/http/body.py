@@ -1,0 +1,276 @@
+"""Request bodies: received within limits of size, speed and memory.
+
+The event loop only receives; decompression and parsing happen on the threads that compute answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
+
+from serving.http.problems import Problem
+from serving.input.compression import inflated, unpacked_too_large
+from serving.settings import Settings
+
+FIRST_SECONDS = 0.9
+LINGER_SECONDS = 0.3
+LINGER_BYTES = 16 * 2**20
+_COMPRESSED = ("gzip", "x-gzip", "deflate")
+
+
+class Memory:
+    """What all bodies that are held at once may take together.
+
+    Parameters
+    ----------
+    limit
+        Bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._lock = threading.Lock()
+        self._trimmer = Trimmer()
+
+    def reserve(self) -> Reservation:
+        """A reservation of nothing yet; use it in a ``with`` block on the event loop."""
+        return Reservation(self)
+
+    def take(self, size: int) -> None:
+        """Count ``size`` bytes more; raises a Problem if there is no room for them."""
+        with self._lock:
+            if size > self._left:
+                raise Problem(
+                    "no_memory",
+                    "Too many large bodies are held at once; try again.",
+                    headers={"Retry-After": "1"},
+                )
+            self._left -= size
+
+    def release(self, size: int) -> None:
+        """Count ``size`` bytes less; called on the event loop."""
+        with self._lock:
+            self._left += size
+        self._trimmer.after(size)
+
+
+class Reservation:
+    """The bytes that one request holds, released at the end of ``with``; other threads may add to it."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._size = 0
+        self._ended = False
+
+    def add(self, size: int) -> None:
+        """Hold ``size`` bytes more; raises a Problem if there is no room, or the request has ended."""
+        with self._lock:
+            if self._ended:
+                raise Problem("too_slow", "Nobody waits for the answer any more.")
+            self._memory.take(size)
+            self._size += size
+
+    def __enter__(self) -> Reservation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._ended = True
+        self._memory.release(self._size)
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A body as it was received.
+
+    Attributes
+    ----------
+    chunks
+        As they came, perhaps compressed.
+    compressed
+        Whether ``Content-Encoding`` is gzip or deflate.
+    settings, reservation
+        Limits of the decompressed content.
+    """
+
+    chunks: list[bytes]
+    compressed: bool
+    settings: Settings
+    reservation: Reservation
+
+    def pieces(self) -> Iterator[bytes]:
+        """Parts of the body, decompressed; each is given away once.
+
+        Raises
+        ------
+        Problem
+            The content is damaged, too large, or there is no memory for it.
+        """
+        if not self.compressed:
+            yield from self._received()
+            return
+        size = 0
+        for piece in inflated(self._received()):
+            size += len(piece)
+            if size > self.settings.unpacked_bytes:
+                raise unpacked_too_large(self.settings)
+            self.reservation.add(len(piece))
+            yield piece
+
+    def whole(self) -> bytes:
+        """The decompressed body; errors as for :meth:`pieces`."""
+        return b"".join(self.pieces())
+
+    def _received(self) -> Iterator[bytes]:
+        self.chunks.reverse()
+        while self.chunks:
+            yield self.chunks.pop()
+
+
+async def received(request: Request, settings: Settings, reservation: Reservation) -> Body:
+    """The body of a request.
+
+    Raises
+    ------
+    Problem
+        The body is too large or too slow, there is no memory for it, or its encoding is unknown.
+    starlette.requests.ClientDisconnect
+        The client has gone.
+    """
+    compressed = _is_compressed(request)
+    stated = request.headers.get("content-length", "0")
+    if not stated.isdecimal() or int(stated) > settings.body_bytes:
+        raise _too_large(settings)
+    began = asyncio.get_running_loop().time()
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await _next_message(request.receive, settings, began, size)
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > settings.body_bytes:
+            raise _too_large(settings)
+        if not compressed and size > settings.unpacked_bytes:
+            raise unpacked_too_large(settings)
+        reservation.add(len(chunk))
+        chunks.append(chunk)
+    return Body(chunks, compressed, settings, reservation)
+
+
+async def discard(receive: Receive) -> bool:
+    """Read what is left of a refused body, within bounds; whether it came to its end.
+
+    A client that is still sending would not read the answer, and closing its connection would reset it.
+    """
+    size = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while size <= LINGER_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return True
+                size += len(message.get("body", b""))
+    except TimeoutError:
+        pass
+    return False
+
+
+def _too_large(settings: Settings) -> Problem:
+    return Problem("body_too_large", f"The body is larger than {settings.body_bytes} bytes.")
+
+
+def _is_compressed(request: Request) -> bool:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return False
+    if encoding in _COMPRESSED:
+        return True
+    raise Problem(
+        "unsupported_encoding",
+        "Content-Encoding must be gzip, deflate or identity.",
+        headers={"Accept-Encoding": "gzip, deflate, identity"},
+    )
+
+
+async def _next_message(receive: Receive, settings: Settings, began: float, received: int) -> Message:
+    passed = asyncio.get_running_loop().time() - began
+    enough = FIRST_SECONDS + received / settings.body_rate
+    left = min(settings.body_seconds, enough) - passed
+    try:
+        async with asyncio.timeout(max(0.0, min(left, settings.idle_seconds))):
+            return await receive()
+    except TimeoutError:
+        raise Problem(
+            "slow_body", "The body came too slowly or paused too long.", headers={"Connection": "close"}
+        ) from None
+
+
+WORTH_IT = 2**20
+DELAY_SECONDS = 0.5
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of mallopt(3)."""
+LARGE_BLOCK, SLACK = 4 * 2**20, 16 * 2**20
+
+
+def keep_large_blocks_apart() -> None:
+    """Have blocks of 4 MiB and more taken from the system and given back one by one.
+
+    By itself glibc learns from the first large block to keep all that are no larger.
+    """
+    mallopt = _of_c_library("mallopt")
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, SLACK)
+
+
+class Trimmer:
+    """Gives back, once a large request is over, what the C library keeps for the next one.
+
+    glibc keeps freed memory for each thread: after a series of bodies of 30 MB that is half a gigabyte.
+    Elsewhere nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self._due = False
+
+    def after(self, size: int) -> None:
+        """A request that held ``size`` bytes is over; called in the event loop."""
+        if size >= WORTH_IT and not self._due and _of_c_library("malloc_trim") is not None:
+            self._due = True
+            asyncio.get_running_loop().call_later(DELAY_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        self._due = False
+        # ctypes lets go of the interpreter meanwhile
+        threading.Thread(target=_trim, name="trim", daemon=True).start()
+
+
+def _trim() -> None:
+    gc.collect(1)  # errors and their frames hold each other, and what was read
+    trim = _of_c_library("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    try:
+        found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    except (OSError, TypeError):
+        return None
+    return found

@@ -1,0 +1,1 @@
+"""The routes that score, and the threads that compute their answers."""

@@ -1,0 +1,120 @@
+"""Answers as JSON, with the tracing of a recording where a client asks for it.
+
+A stay's answer is what ``json.dumps`` writes of its ``to_dict()``, byte for byte, and faster: its hours, each
+with the names of what was not measured, are nearly all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from ibt_deploy.leads import LEADS
+from ibt_deploy.predictions import DECIMALS, NOTICE, Bools, Prediction, Refusal, SepsisPrediction
+from ibt_deploy.predictor import Item
+from ibt_deploy.preprocess.ecg import SAMPLING_RATE, standardise
+from ibt_deploy.records import Recording
+from ibt_deploy.variables import NAMES
+from serving.http.problems import Problem
+from serving.score.batching import Answers
+
+TRACING_SECONDS = 60
+TRACING_STEP = 0.001
+"""Millivolts; finer than any ECG amplifier resolves."""
+
+_BITS = 8
+_WORDS = {False: "false", True: "true"}
+_NOTICE = json.dumps(NOTICE)
+
+
+def one(answers: Answers) -> bytes:
+    """The answer for the one thing that was asked; raises a Problem if it is refused."""
+    (answer,) = answers
+    if isinstance(answer, Refusal):
+        raise Problem.refused(answer)
+    return answer_json(answer) + b"\n"
+
+
+def several(answers: Answers) -> bytes:
+    """An answer or a refusal for each stay, in order."""
+    return b'{"stays": [' + b", ".join(map(answer_json, answers)) + b"]}\n"
+
+
+def as_json(value: Any) -> bytes:
+    """``value`` as one line of JSON, as ``ibt predict --json`` writes it."""
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def with_tracing(item: Item, answers: Answers) -> bytes:
+    """The one answer with its recording's signal under ``signal``; raises a Problem if it is refused."""
+    (answer,) = answers
+    if isinstance(answer, Refusal):
+        raise Problem.refused(answer)
+    assert isinstance(item, Recording)  # anything else is refused as being for another task
+    return as_json(answer.to_dict() | {"signal": tracing(item)})
+
+
+def tracing(recording: Recording) -> dict[str, Any]:
+    """At most the first minute of the 12 leads at 200 Hz before any filter, in whole microvolts."""
+    standard = standardise(recording)
+    shown = standard.signal[:, : TRACING_SECONDS * SAMPLING_RATE]
+    return {
+        "sampling_rate": SAMPLING_RATE,
+        "unit": "mV",
+        "scale": TRACING_STEP,
+        "seconds": shown.shape[1] / SAMPLING_RATE,
+        "leads": list(LEADS),
+        "missing": list(standard.missing_leads),
+        "values": np.rint(shown / TRACING_STEP).astype(int).tolist(),
+    }
+
+
+def answer_json(answer: Prediction | Refusal) -> bytes:
+    """One answer; raises ValueError for a number that JSON does not have."""
+    if not isinstance(answer, SepsisPrediction):
+        return json.dumps(answer.to_dict(), allow_nan=False).encode()
+    if not np.isfinite(answer.risk).all():
+        raise ValueError("a risk is not finite")
+    begin = json.dumps(answer.before_hours(), allow_nan=False)
+    return f'{begin[:-1]}, "hours": [{", ".join(_hours(answer))}], "notice": {_NOTICE}}}'.encode()
+
+
+def _hours(answer: SepsisPrediction) -> Iterator[str]:
+    threshold = repr(round(answer.threshold, DECIMALS))
+    rows = zip(
+        answer.hours.tolist(),
+        answer.risk.tolist(),
+        answer.alarms.tolist(),
+        answer.inserted.tolist(),
+        _listed(np.isnan(answer.values)),
+        strict=True,
+    )
+    for hour, risk, alarm, inserted, missing in rows:
+        yield (
+            f'{{"hour": {hour}, "risk": {round(risk, DECIMALS)!r}, "threshold": {threshold}, '
+            f'"alarm": {_WORDS[alarm]}, "inserted": {_WORDS[inserted]}, "missing": [{missing}]}}'
+        )
+
+
+def _listed(chosen: Bools) -> Iterator[str]:
+    """The names of the chosen of the 40 variables, for each row, with commas between them."""
+    packed = np.packbits(chosen, axis=1).tobytes()
+    words = [[table[byte] for byte in packed[k :: len(_BY_EIGHT)]] for k, table in enumerate(_BY_EIGHT)]
+    return (row[:-2] for row in map("".join, zip(*words, strict=True)))
+
+
+def _by_eight() -> tuple[tuple[str, ...], ...]:
+    quoted = [f"{json.dumps(name)}, " for name in NAMES]
+    masks = [tuple(map(int, f"{byte:0{_BITS}b}")) for byte in range(2**_BITS)]
+    return tuple(
+        tuple("".join(compress(quoted[first : first + _BITS], mask)) for mask in masks)
+        for first in range(0, len(quoted), _BITS)
+    )
+
+
+_BY_EIGHT = _by_eight()
+"""For each eight of the variables the names that every byte of a packed row stands for."""

@@ -1,0 +1,173 @@
+"""The routes that score: ``/v1/arrhythmia``, ``/v1/sepsis`` and ``/v1/sepsis/next``.
+
+A route checks its query and content type, receives the body within limits, and leaves everything else to a
+job on a computing thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ibt_deploy.bundle import Task
+from ibt_deploy.predictor import Item
+from ibt_deploy.variables import MAX_HOURS
+from serving.http.body import Body, Memory, received
+from serving.http.problems import Problem
+from serving.input.compression import unpacked
+from serving.input.ecg import stated_recording, uploaded_recording
+from serving.input.json_text import Room, parsed, record_name, recording_room, stays_room
+from serving.input.multipart import uploaded
+from serving.input.stays import Stays, from_json, from_text
+from serving.models import Models
+from serving.score.answers import one, several, with_tracing
+from serving.score.batching import Job, Pool, ScoreJob, SingleJob, ToScore
+from serving.score.next_hour import FRAMED, NextHours
+from serving.settings import Settings
+
+JSON, MULTIPART = "application/json", "multipart/form-data"
+TABLES = ("text/csv", "text/psv", "text/plain", "text/tab-separated-values")
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Answers the requests that score.
+
+    Attributes
+    ----------
+    settings, models, pool
+        Of this worker.
+    memory
+        What bodies may take.
+    """
+
+    settings: Settings
+    models: Models
+    pool: Pool
+    memory: Memory
+
+    async def arrhythmia(self, request: Request) -> Response:
+        """Findings of one recording, with its signal if the query asks for it."""
+        point = self._point("arrhythmia", request, {"operating_point", "signal"})
+        drawn = _flag(request, "signal")
+        kind = content_kind(request, JSON, MULTIPART)
+
+        def read(body: Body) -> ToScore:
+            if kind == JSON:
+                return self.recording(parsed(body.whole(), self.rooms["arrhythmia"]), drawn)
+            files = unpacked(self._files(request, body), self.settings)
+            return _one_of(uploaded_recording(files, self.settings), drawn)
+
+        return await self._answered(
+            request, lambda body: ScoreJob(self.models.predictors["arrhythmia", point], partial(read, body))
+        )
+
+    async def sepsis(self, request: Request) -> Response:
+        """Hourly risk of one stay, or of several."""
+        point = self._point("sepsis", request, {"operating_point", "record"})
+        kind = content_kind(request, JSON, MULTIPART, *TABLES)
+        record = request.query_params.get("record")
+        name = record_name(record, "stay")
+
+        def read(body: Body) -> ToScore:
+            if kind == JSON:
+                return self.stays(parsed(body.whole(), self.rooms["sepsis"]), record)
+            if kind == MULTIPART:
+                files = unpacked(self._files(request, body), self.settings)
+                return _to_score(from_text(*_only(files), self.settings))
+            return _to_score(from_text(name, body.whole(), self.settings))
+
+        return await self._answered(
+            request, lambda body: ScoreJob(self.models.predictors["sepsis", point], partial(read, body))
+        )
+
+    async def sepsis_next(self, request: Request) -> Response:
+        """Risk of the next hours, and the state after them."""
+        point = self._point("sepsis", request, {"operating_point"})
+        kind = content_kind(request, JSON, FRAMED)
+        following, room = self.next_hours(point), self.rooms["sepsis_next"]
+
+        def call(body: Body) -> bytes:
+            if kind == FRAMED:
+                return following.from_frame(body.whole(), room)
+            return following.from_json(parsed(body.whole(), room))
+
+        return await self._answered(request, lambda body: SingleJob(partial(call, body)), kind)
+
+    @property
+    def rooms(self) -> dict[str, Room]:
+        """What the JSON of each route may hold."""
+        depth = self.settings.json_depth
+        return {
+            "arrhythmia": recording_room(depth),
+            "sepsis": stays_room(depth, self.settings.rows),
+            "sepsis_next": stays_room(depth, MAX_HOURS),
+        }
+
+    def recording(self, value: Any, drawn: bool = False) -> ToScore:
+        """The recording that parsed JSON states; raises a Problem or InputError."""
+        return _one_of(stated_recording(value, self.settings), drawn)
+
+    def stays(self, value: Any, record: str | None = None) -> ToScore:
+        """The stays that parsed JSON states; raises a Problem or InputError."""
+        return _to_score(from_json(value, self.settings, record))
+
+    def next_hours(self, point: str) -> NextHours:
+        """What continues stays under an operating point."""
+        settings = self.settings
+        stream, predictor = self.models.streams[point], self.models.predictors["sepsis", point]
+        return NextHours(stream, predictor, settings.state_keys, settings.state_seconds)
+
+    async def _answered(self, request: Request, job: Callable[[Body], Job], kind: str = JSON) -> Response:
+        self.pool.admit()
+        with self.memory.reserve() as reservation:
+            body = await received(request, self.settings, reservation)
+            answer = await self.pool.answer(job(body), self.settings.answer_seconds, request.receive)
+        return Response(answer, media_type=kind)
+
+    def _point(self, task: Task, request: Request, known: set[str]) -> str:
+        stated = request.query_params
+        if not known >= stated.keys() or len(stated.multi_items()) > len(stated.keys()):
+            raise Problem("bad_request", f"The query knows, once each: {', '.join(sorted(known))}.")
+        return self.models.point(task, stated.get("operating_point"))
+
+    def _files(self, request: Request, body: Body) -> dict[str, bytes]:
+        return uploaded(request.headers["content-type"], body.pieces(), self.settings.parts)
+
+
+def content_kind(request: Request, *known: str) -> str:
+    """The content type, without its parameters; raises a Problem unless it is one of ``known``."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in known:
+        raise Problem(
+            "unsupported_media_type",
+            f"Content-Type must be {' or '.join(known)}.",
+            headers={"Accept-Post": ", ".join(known)},
+        )
+    return kind
+
+
+def _only(files: dict[str, bytes]) -> tuple[str, bytes]:
+    if len(files) != 1:
+        raise Problem("bad_multipart", f"The upload holds {len(files)} files; send one table of stays.")
+    return next(iter(files.items()))
+
+
+def _to_score(stays: Stays) -> ToScore:
+    return ToScore(stays.items, several if stays.several else one)
+
+
+def _one_of(items: Sequence[Item], drawn: bool) -> ToScore:
+    return ToScore(items, partial(with_tracing, items[0]) if drawn else one)
+
+
+def _flag(request: Request, name: str) -> bool:
+    stated = request.query_params.get(name, "false")
+    if stated not in ("true", "false"):
+        raise Problem("bad_request", f"'{name}' must be true or false.")
+    return stated == "true"

@@ -1,0 +1,186 @@
+"""Faults planted into one stay are refused or warned about by every surface; plain stays pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from helpers.bundles import ORDINARY
+
+from ibt_deploy import load
+from ibt_deploy.errors import BadRows, BadUnits, InputError
+from ibt_deploy.mapping.units import conversion
+from ibt_deploy.preprocess.stay_checks import checked_stay
+from ibt_deploy.preprocess.stay_plausibility import UNIT_RULES
+from ibt_deploy.records import Stay
+from ibt_deploy.variables import INDEX, VARIABLES
+
+HOURS = 12
+
+
+def ordinary() -> np.ndarray:
+    """A stay whose values move a little about the median patient's."""
+    rows = np.full((HOURS, 40), np.nan)
+    wave = 1 + 0.03 * np.sin(np.arange(HOURS))
+    for name, value in ORDINARY.items():
+        steady = name in ("Age", "Gender", "HospAdmTime", "FiO2", "Temp", "O2Sat", "SaO2", "pH")
+        rows[:, INDEX[name]] = value if steady else value * wave
+    rows[:, INDEX["ICULOS"]] = np.arange(1, HOURS + 1)
+    return rows
+
+
+def found(rows: np.ndarray, **fields: object) -> tuple[str, ...]:
+    """Codes of the warnings, or that of the refusal with 'refused' before it."""
+    try:
+        notices = checked_stay(Stay(rows, "p1", "p1.psv", "PSV", **fields))[1]  # type: ignore[arg-type]
+    except InputError as error:
+        return ("refused", error.code)
+    return tuple(notice.code for notice in notices)
+
+
+def test_an_ordinary_stay_passes_without_a_word() -> None:
+    assert found(ordinary()) == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "unit", "outcome"),
+    [
+        ("Glucose", "mmol/L", ("refused", "doubtful_unit")),
+        ("Creatinine", "umol/L", ("refused", "doubtful_unit")),
+        ("SBP", "kPa", ("refused", "doubtful_unit")),
+        ("MAP", "kPa", ("refused", "doubtful_unit")),
+        ("DBP", "kPa", ("refused", "doubtful_unit")),
+        ("PaCO2", "kPa", ("refused", "doubtful_unit")),
+        ("Temp", "degF", ("refused", "doubtful_unit")),
+        ("O2Sat", "fraction", ("refused", "doubtful_unit")),
+        ("Hgb", "g/L", ("refused", "doubtful_unit")),
+        ("Hct", "fraction", ("refused", "doubtful_unit")),
+        ("WBC", "cells/uL", ("refused", "doubtful_unit")),
+        ("Platelets", "cells/uL", ("refused", "doubtful_unit")),
+        ("Fibrinogen", "g/L", ("refused", "doubtful_unit")),
+        ("AST", "ukat/L", ("refused", "doubtful_unit")),
+        ("Age", "months", ("refused", "doubtful_unit")),
+        ("Calcium", "mmol/L", ("doubtful_unit",)),
+        ("Magnesium", "mmol/L", ("doubtful_unit",)),
+        ("Phosphate", "mmol/L", ("doubtful_unit",)),
+        ("Lactate", "mg/dL", ("doubtful_unit",)),
+        ("Hgb", "mmol/L", ("doubtful_unit",)),
+        ("TroponinI", "ng/L", ("doubtful_unit",)),
+    ],
+)
+def test_another_unit_is_seen_in_one_stay(variable: str, unit: str, outcome: tuple[str, ...]) -> None:
+    known = conversion(variable, unit)
+    rows = ordinary()
+    rows[:, INDEX[variable]] = (rows[:, INDEX[variable]] - known.offset) / known.factor
+    assert tuple(code for code in found(rows) if code != "values_out_of_range") == outcome
+
+
+def test_the_message_says_which_values_and_what_to_do() -> None:
+    rows = ordinary()
+    rows[:, INDEX["Glucose"]] = np.linspace(6, 9, HOURS)
+    with pytest.raises(BadUnits, match=r"Glucose 6 to 9 is not usual in mg/dL; it looks like mmol/L\. Conv"):
+        checked_stay(Stay(rows, "p1", "p1.psv", "PSV"))
+
+
+def test_a_confirmed_unit_is_not_doubted() -> None:
+    rows = ordinary()
+    rows[:, INDEX["Glucose"]] = 7
+    assert found(rows, confirmed=frozenset({"Glucose"})) == ("values_out_of_range",)
+    assert found(rows, confirmed=frozenset({"Lactate"})) == ("refused", "doubtful_unit")
+
+
+def test_one_value_in_the_right_unit_answers_the_doubt() -> None:
+    rows = ordinary()
+    rows[:, INDEX["Glucose"]] = 20
+    rows[3, INDEX["Glucose"]] = 127
+    assert found(rows) == ()
+
+
+def exchanged(first: str, second: str) -> Callable[[np.ndarray], None]:
+    def fault(rows: np.ndarray) -> None:
+        rows[:, [INDEX[first], INDEX[second]]] = rows[:, [INDEX[second], INDEX[first]]]
+
+    return fault
+
+
+def ageing(rows: np.ndarray) -> None:
+    rows[:, INDEX["Age"]] = np.linspace(40, 79, HOURS)
+
+
+def flipping(rows: np.ndarray) -> None:
+    rows[:, INDEX["Gender"]] = np.arange(HOURS) % 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(ageing, "age_changes"), (flipping, "gender_changes"), (exchanged("SBP", "DBP"), "columns_swapped")],
+)
+def test_rows_of_several_patients_and_exchanged_pressures_are_refused(
+    fault: Callable[[np.ndarray], None], code: str
+) -> None:
+    rows = ordinary()
+    fault(rows)
+    with pytest.raises(BadRows) as caught:
+        checked_stay(Stay(rows, "p1", "p1.psv", "PSV"))
+    assert caught.value.code == code
+
+
+def test_a_birthday_is_no_other_patient() -> None:
+    for before, after in ((63, 64), (89, 100)):
+        rows = ordinary()
+        rows[:5, INDEX["Age"]], rows[5:, INDEX["Age"]] = before, after
+        assert found(rows) == ()
+    rows = ordinary()
+    rows[4, INDEX["Age"]] = 630
+    assert found(rows) == ("values_out_of_range",)
+
+
+def test_heart_rate_in_the_column_of_the_systolic_pressure_warns() -> None:
+    rows = ordinary()
+    rows[:, INDEX["HR"]] = 80 + 5 * np.cos(np.arange(HOURS))
+    exchanged("HR", "SBP")(rows)
+    assert found(rows) == ("columns_swapped",)
+    shock = ordinary()
+    shock[:, INDEX["HR"]] = 130
+    shock[:, [INDEX["SBP"], INDEX["MAP"], INDEX["DBP"]]] = 92, 61, 45
+    assert found(shock) == ()
+
+
+def test_pressures_in_the_wrong_order_warn_by_their_share() -> None:
+    rows = ordinary()
+    rows[:2, INDEX["SBP"]] = 50
+    assert found(rows) == ("pressures_contradict",)
+    rows = ordinary()
+    rows[:8, INDEX["MAP"]] = 50
+    assert found(rows) == ("pressures_contradict",)
+    rows = ordinary()
+    rows[:1, INDEX["SBP"]] = 50  # 1 of 12 hours: a slip of the monitor
+    assert found(rows) == ()
+
+
+def test_hospital_admission_after_that_to_the_unit_warns() -> None:
+    rows = ordinary()
+    rows[:, INDEX["HospAdmTime"]] = 6
+    assert found(rows) == ("doubtful_unit",)
+
+
+@pytest.mark.parametrize("rule", UNIT_RULES, ids=lambda rule: f"{rule.variable}-{rule.units}")
+def test_what_a_rule_catches_is_plausible_in_the_unit_that_it_names(rule: object) -> None:
+    assert rule in UNIT_RULES
+    variable, lowest, highest, units, _ = UNIT_RULES[UNIT_RULES.index(rule)]  # type: ignore[arg-type]
+    known = VARIABLES[INDEX[variable]]
+    middle = float(np.sqrt(max(lowest, highest / 10) * highest))
+    read = [conversion(variable, unit) for unit in units.replace("a fraction", "fraction").split(" or ")]
+    assert any(known.plausible_min <= one.value(middle) <= known.plausible_max for one in read)
+
+
+def test_the_predictor_applies_the_same_rules() -> None:
+    rows = ordinary()
+    rows[:, INDEX["Lactate"]] = 18
+    predictor = load("sepsis")
+    answer = predictor.predict(Stay(rows, "p1", "p1.psv", "PSV"))
+    assert [warning.code for warning in answer.warnings] == ["doubtful_unit"]  # type: ignore[union-attr]
+    rows[:, INDEX["Glucose"]] = 12.1
+    with pytest.raises(BadUnits):
+        predictor.predict(Stay(rows, "p1", "p1.psv", "PSV"))
