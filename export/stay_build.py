@@ -60,6 +60,10 @@ class StayBuild:
         chosen = np.unique(np.linspace(0, len(by_length) - 1, min(n, len(by_length))).astype(int))
         return [by_length[i] for i in chosen]
 
+    def write_familiarity(self, path: Path, externals: object) -> None:
+        """Stays have no description of familiar features."""
+        del path, externals
+
     def entries(self) -> dict[str, Any]:
         """What the contract says beyond that of every task."""
         return {}
