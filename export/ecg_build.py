@@ -167,7 +167,7 @@ class EcgBuild:
             curve["decisions_unchanged"].append(round(float(same[:, self._evaluable].mean()), 4))
         return curve
 
-    def write_familiarity(self, path: Path, externals: Mapping[str, EcgPart]) -> dict[str, Any] | None:
+    def write_familiarity(self, path: Path, externals: Mapping[str, AnyPart]) -> dict[str, Any] | None:
         """Fit the Gaussian on the training part's features; None for a network that gives none.
 
         Returns the share of each set that lies beyond the limit, for ``externals`` and for damaged test

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import calibration_line, fitted_line, reliability
 from ibt_deploy.contract import Calibration
+from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
 from ibt_deploy.evaluation.arrhythmia import ScoredRecordings
 from ibt_deploy.evaluation.sepsis import ScoredStays
@@ -32,7 +33,7 @@ from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.thresholds import (
     alarm_rate_threshold,
     challenge_thresholds,
-    decisions,
+    clinical_thresholds,
     f_thresholds,
     sensitivity_threshold,
     utility_threshold,
@@ -63,7 +64,7 @@ STAY_POINTS: dict[str, tuple[str, Callable[..., Any]]] = {
 ECG_POINTS = {
     "challenge": "highest challenge metric 2021",
     "f1": "highest F measure of each class",
-    "clinical": "highest F measure of each class",
+    "clinical": "highest F measure of each class, drawn to the common one where positives are few",
 }
 
 
@@ -219,10 +220,17 @@ def recalibrated_recordings(scored: ScoredRecordings, bundle: Bundle) -> Recalib
                     challenge_thresholds(labels[rows], probabilities, evaluable=evaluable).thresholds,
                     kept,
                 )
+            elif name == "clinical":
+                own = clinical_thresholds(labels[rows], probabilities, evaluable=evaluable)
+                kept = np.where(enough, own, kept)
             elif name in ECG_POINTS:
                 kept = np.where(enough, f_thresholds(labels[rows], probabilities), kept)
             thresholds[name] = kept
         return line, thresholds
+
+    def given_at(name: str, p: Floats, thresholds: Floats) -> Bools:
+        exclusive = bundle.operating_points[name].exclusive
+        return decisions(p, thresholds, evaluable, exclusive=exclusive)
 
     line, thresholds = fitted(np.ones(len(labels), dtype=bool))
     probabilities = np.empty(labels.shape)
@@ -235,10 +243,10 @@ def recalibrated_recordings(scored: ScoredRecordings, bundle: Bundle) -> Recalib
         rows = np.flatnonzero(out)
         probabilities[rows] = [own_line.probability(windows[row]).mean(axis=0) for row in rows]
         for name, threshold in own_thresholds.items():
-            outputs[name][rows] = decisions(probabilities[rows], threshold, evaluable)
+            outputs[name][rows] = given_at(name, probabilities[rows], threshold)
     before = _reliability(labels[:, enough].ravel(), scored.probabilities[:, enough].ravel()) | {
         "points": {
-            name: _ecg_point(labels, decisions(scored.probabilities, threshold, evaluable))
+            name: _ecg_point(labels, given_at(name, scored.probabilities, threshold))
             for name, threshold in shipped.items()
         }
     }
