@@ -96,7 +96,8 @@ def write_site_bundle(
             "methods": ["site"] * len(calibration.slope),
         },
         "operating_points": {
-            point: {"thresholds": thresholds.tolist(), "description": found.descriptions[point]}
+            point: shipped.contract["operating_points"][point]
+            | {"thresholds": thresholds.tolist(), "description": found.descriptions[point]}
             for point, thresholds in found.thresholds.items()
         },
         "recalibration": entry,
