@@ -140,7 +140,7 @@ class _Making:
         self.say(f"scoring the validation part ({len(self.data.parts['validation']):,})")
         build = self._task_build()
         contract |= build.entries() | build.decisions.to_dict()
-        familiarity = build.write_familiarity(self.folder / FAMILIARITY)
+        familiarity = build.write_familiarity(self.folder / FAMILIARITY, {e.name: e.part for e in externals})
         self.say("proving the graph")
         parity = require_parity(build.parity())
         metrics: dict[str, Any] = {

@@ -121,10 +121,15 @@ def _familiarity(contract: dict[str, Any]) -> list[str]:
         "Every answer says which share of the training recordings lies at least as far from their middle, by "
         "a Gaussian on what the classifier reads. A warning `unfamiliar` is given below "
         f"{1 - found['limit']:.1%}: in {found['validation_unfamiliar']:.1%} of the validation recordings and "
-        f"{found['test_unfamiliar']:.1%} of the test recordings"
-        + "".join(f", {share:.1%} of {name}" for name, share in found.get("external", {}).items())
-        + ".",
-        "",
+        f"{found['test_unfamiliar']:.1%} of the test recordings. Other sets, and damaged test recordings, "
+        "against the test part:",
+        *table(
+            ["recordings", "AUROC of the distance>", "called unfamiliar>"],
+            [
+                [name, decimal(row["auroc"]), f"{row['unfamiliar']:.1%}"]
+                for name, row in found["separated"].items()
+            ],
+        ),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.device import open_session
 from ibt_deploy.familiarity import UNFAMILIAR, Familiarity
 from ibt_deploy.metrics.arrhythmia import challenge_metric
+from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.scorers.session import OpenGraph
@@ -44,8 +46,37 @@ HEADLINE = {
 }
 
 
-SHORT_SECONDS = (9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0)
+SHORT_SECONDS = (9.0, 8.0, 7.0, 6.0, 5.0)
+"""Down to what preprocessing accepts and training crops to."""
 LEAST_AGREEMENT = 0.9
+
+
+def _arms_exchanged(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Left and right arm electrodes exchanged: I inverted, II and III, aVR and aVL exchanged."""
+    found = windows[:, [0, 2, 1, 4, 3, *range(5, 12)]]
+    found[:, 0] *= -1
+    return found
+
+
+def _louder(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    found = windows.copy()
+    found[:, 7] *= 10
+    return found
+
+
+def _noise(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal(windows.shape, dtype=np.float32) * np.nanstd(windows)
+
+
+DAMAGES: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
+    "white noise": _noise,
+    "arm electrodes exchanged": _arms_exchanged,
+    "all leads inverted": lambda windows: -windows,
+    "V2 ten times too large": _louder,
+    "all leads three times too large": lambda windows: 3 * windows,
+}
+"""What familiarity is tried on, applied to the windows of the test part."""
 
 
 def shortest_seconds(curve: dict[str, list[float]]) -> float:
@@ -136,10 +167,11 @@ class EcgBuild:
             curve["decisions_unchanged"].append(round(float(same[:, self._evaluable].mean()), 4))
         return curve
 
-    def write_familiarity(self, path: Path) -> dict[str, Any] | None:
+    def write_familiarity(self, path: Path, externals: Mapping[str, AnyPart]) -> dict[str, Any] | None:
         """Fit the Gaussian on the training part's features; None for a network that gives none.
 
-        Returns the share of validation and test recordings that lie beyond the limit, which should be small.
+        Returns the share of each set that lies beyond the limit, for ``externals`` and for damaged test
+        recordings with the AUROC that separates them from the test part.
         """
         if not isinstance(self._network, EcgTransformer):
             return None
@@ -148,12 +180,27 @@ class EcgBuild:
         familiarity = Familiarity.fitted(over_windows(features.astype(np.float64), counts))
         familiarity.save(path)
         found: dict[str, Any] = {"limit": UNFAMILIAR, "recordings": len(counts)}
-        for name in ("validation", "test"):
-            _, windows, n_windows = self._prepared(self._data.parts[name])  # type: ignore[index]
-            share = familiarity.share_nearer(
-                over_windows(self._scorer.features(windows, BATCH_SIZE).astype(np.float64), n_windows)
-            )
-            found[f"{name}_unfamiliar"] = round(float((share > UNFAMILIAR).mean()), 4)
+
+        def distances(windows: npt.NDArray[np.float32], n_windows: list[int]) -> npt.NDArray[np.float64]:
+            features = self._scorer.features(windows, BATCH_SIZE).astype(np.float64)
+            return np.asarray(familiarity.distance(over_windows(features, n_windows)))
+
+        limit = float(np.quantile(familiarity.quantiles, UNFAMILIAR))
+        _, windows, n_windows = self._prepared(self._data.parts["validation"])
+        found["validation_unfamiliar"] = round(float((distances(windows, n_windows) > limit).mean()), 4)
+        _, windows, n_windows = self._prepared(self._data.parts["test"])
+        usual = distances(windows, n_windows)
+        found["test_unfamiliar"] = round(float((usual > limit).mean()), 4)
+        others = {name: self._prepared(part)[1:] for name, part in externals.items()}
+        others |= {name: (damage(windows), n_windows) for name, damage in DAMAGES.items()}
+        found["separated"] = {}
+        for name, (signals, counts) in others.items():
+            theirs = distances(signals, counts)
+            of_others = np.concatenate([np.zeros(len(usual), dtype=bool), np.ones(len(theirs), dtype=bool)])
+            found["separated"][name] = {
+                "unfamiliar": round(float((theirs > limit).mean()), 4),
+                "auroc": round(auroc(of_others, np.concatenate([usual, theirs])), 4),
+            }
         return found
 
     def parity(self) -> ParityReport:

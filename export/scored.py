@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from export.data import EcgPart, StayPart
+from ibt_deploy.classes import N_CLASSES
 from ibt_deploy.contract import Calibration
 from ibt_deploy.decisions import combined
 from ibt_deploy.errors import InputError
@@ -143,7 +144,7 @@ def network_ecg_logits(network: Encoder, windows: Float32s) -> Float32s:
     A network without a mask sees every window cut to what was recorded.
     """
     network.eval()
-    found: Float32s = np.empty((len(windows), network.classifier.out_features), dtype=np.float32)
+    found: Float32s = np.empty((len(windows), N_CLASSES), dtype=np.float32)
     if isinstance(network, EcgTransformer):
         for i in range(0, len(windows), BATCH_SIZE):
             found[i : i + BATCH_SIZE] = network.masked(torch.from_numpy(windows[i : i + BATCH_SIZE]))[0]

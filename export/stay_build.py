@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ class StayBuild:
         by_length = sorted(self._features, key=len)
         chosen = np.unique(np.linspace(0, len(by_length) - 1, min(n, len(by_length))).astype(int))
         return [by_length[i] for i in chosen]
+
+    def write_familiarity(self, path: Path, externals: Mapping[str, AnyPart]) -> None:
+        """Stays have no description of familiar features."""
+        del path, externals
 
     def entries(self) -> dict[str, Any]:
         """What the contract says beyond that of every task."""

@@ -64,7 +64,7 @@ STAY_POINTS: dict[str, tuple[str, Callable[..., Any]]] = {
 ECG_POINTS = {
     "challenge": "highest challenge metric 2021",
     "f1": "highest F measure of each class",
-    "clinical": "highest F measure of each class",
+    "clinical": "highest F measure of each class, drawn to the common one where positives are few",
 }
 
 
@@ -203,7 +203,6 @@ def recalibrated_recordings(scored: ScoredRecordings, bundle: Bundle) -> Recalib
     middle = np.array([w[len(w) // 2] for w in windows])
     fold_of_row = folds_of([str(patient) for patient in patients], np.zeros(len(patients), dtype=bool))
     shipped = {name: point.thresholds for name, point in bundle.operating_points.items()}
-    exclusive = {name: point.exclusive for name, point in bundle.operating_points.items()}
 
     def fitted(rows: Bools) -> tuple[Calibration, dict[str, Floats]]:
         slope, intercept = np.ones(len(enough)), np.zeros(len(enough))
@@ -222,13 +221,16 @@ def recalibrated_recordings(scored: ScoredRecordings, bundle: Bundle) -> Recalib
                     kept,
                 )
             elif name == "clinical":
-                kept = np.where(
-                    enough, clinical_thresholds(labels[rows], probabilities, evaluable=evaluable), kept
-                )
+                own = clinical_thresholds(labels[rows], probabilities, evaluable=evaluable)
+                kept = np.where(enough, own, kept)
             elif name in ECG_POINTS:
                 kept = np.where(enough, f_thresholds(labels[rows], probabilities), kept)
             thresholds[name] = kept
         return line, thresholds
+
+    def given_at(name: str, p: Floats, thresholds: Floats) -> Bools:
+        exclusive = bundle.operating_points[name].exclusive
+        return decisions(p, thresholds, evaluable, exclusive=exclusive)
 
     line, thresholds = fitted(np.ones(len(labels), dtype=bool))
     probabilities = np.empty(labels.shape)
@@ -241,14 +243,10 @@ def recalibrated_recordings(scored: ScoredRecordings, bundle: Bundle) -> Recalib
         rows = np.flatnonzero(out)
         probabilities[rows] = [combined(own_line.probability(windows[row])) for row in rows]
         for name, threshold in own_thresholds.items():
-            outputs[name][rows] = decisions(
-                probabilities[rows], threshold, evaluable, exclusive=exclusive[name]
-            )
+            outputs[name][rows] = given_at(name, probabilities[rows], threshold)
     before = _reliability(labels[:, enough].ravel(), scored.probabilities[:, enough].ravel()) | {
         "points": {
-            name: _ecg_point(
-                labels, decisions(scored.probabilities, threshold, evaluable, exclusive=exclusive[name])
-            )
+            name: _ecg_point(labels, given_at(name, scored.probabilities, threshold))
             for name, threshold in shipped.items()
         }
     }
