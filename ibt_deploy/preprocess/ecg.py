@@ -5,7 +5,7 @@ Version 1.0.0, in this order:
 1. the 12 standard leads are found by name; a doubled one is refused, others are left out;
 2. samples beyond 20 mV count as invalid like those that are NaN; more than 20 % of them is refused;
 3. an amplitude that no heart makes is refused as a wrong unit or gain;
-4. missing limb leads follow from I and II; missing chest leads become zeros (not all six);
+4. missing limb leads follow from two of I, II and III; missing chest leads become zeros (not all six);
 5. the median of each lead is removed; gaps of up to 0.2 s are bridged linearly, longer ones are zero;
 6. the whole record is resampled to 200 Hz, and only then
 7. band-passed if the model asks for it, cut into windows, divided by one constant and clipped.

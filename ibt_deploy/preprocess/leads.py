@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import MissingLeads
-from ibt_deploy.leads import CHEST_LEADS, DERIVED, LEADS, canonical_lead
+from ibt_deploy.leads import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canonical_lead
 from ibt_deploy.preprocess.plausibility import limb_lead_notices, valid_samples
 from ibt_deploy.records import Notice, Recording
 
@@ -39,8 +39,9 @@ class OrderedLeads:
 def ordered_leads(recording: Recording) -> OrderedLeads:
     """The 12 leads of ``recording``, which may have any leads in any order.
 
-    Leads I and II and at least one chest lead are needed: without the former neither axis nor limb leads
-    are known, without any chest lead it is no 12-lead ECG. A lead that is there but flat is kept.
+    Two of the leads I, II and III and at least one chest lead are needed: without the former neither axis
+    nor limb leads are known, without any chest lead it is no 12-lead ECG. A flat lead is kept; a
+    limb lead without any valid sample counts as absent.
 
     Raises
     ------
@@ -50,8 +51,15 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
         See :func:`ibt_deploy.preprocess.plausibility.valid_samples`.
     """
     rows, changes = _rows(recording)
-    if "I" not in rows or "II" not in rows:
-        raise MissingLeads(f"needs leads I and II; found {_listed(recording.leads)}")
+    empty = [lead for lead in LIMB_LEADS if lead in rows and _is_empty(recording.signal[rows[lead]])]
+    if empty:
+        rows = {lead: row for lead, row in rows.items() if lead not in empty}
+        changes.append(f"took {', '.join(empty)} for absent: not one valid sample")
+    if len(rows.keys() & {"I", "II", "III"}) < 2:
+        raise MissingLeads(
+            "needs leads I and II, or III in place of one of them; found "
+            f"{_listed(name for name in recording.leads if canonical_lead(name) not in empty)}"
+        )
     if not rows.keys() & set(CHEST_LEADS):
         raise MissingLeads("no chest lead (V1 to V6)", code="no_chest_lead")
     names = [lead for lead in LEADS if lead in rows]
@@ -61,7 +69,9 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
     unchanged = order == list(range(len(recording.leads)))
     found, warnings = valid_samples(recording.signal if unchanged else recording.signal[order], names)
 
-    signal, derived = _completed(found, names)
+    signal, derived, absent = _completed(found, names)
+    if absent:
+        changes.append(f"derived {absent} from {'II' if absent == 'I' else 'I'} and III")
     if derived:
         changes.append(f"derived {', '.join(derived)} from I and II")
     else:
@@ -89,17 +99,33 @@ def _rows(recording: Recording) -> tuple[dict[str, int], list[str]]:
     return rows, [f"left out {_listed(others)}"] if others else []
 
 
-def _completed(found: FloatArray, names: list[str]) -> tuple[FloatArray, list[str]]:
-    """All 12 leads, and which of them were derived; NaN for those that cannot be."""
+def _is_empty(row: FloatArray) -> bool:
+    """Whether a lead has no finite sample."""
+    return not len(row) or not (np.isfinite(row[0]) or np.isfinite(row).any())
+
+
+def _completed(found: FloatArray, names: list[str]) -> tuple[FloatArray, list[str], str | None]:
+    """All 12 leads, NaN for those that cannot be derived.
+
+    Returns
+    -------
+    The signal; the leads derived from I and II; I or II, where it was derived from the other and III by
+    Einthoven's law (I + III = II).
+    """
     if len(names) == len(LEADS):
-        return found, []
+        return found, [], None
     signal = np.full((len(LEADS), found.shape[1]), np.nan)
     signal[[LEADS.index(name) for name in names]] = found
+    absent = next((lead for lead in ("I", "II") if lead not in names), None)
+    if absent == "I":
+        signal[0] = signal[1] - signal[2]
+    elif absent == "II":
+        signal[1] = signal[0] + signal[2]
     derived = [lead for lead in DERIVED if lead not in names]
     for lead in derived:
         one, two = DERIVED[lead]
         signal[LEADS.index(lead)] = one * signal[0] + two * signal[1]
-    return signal, derived
+    return signal, derived, absent
 
 
 def _listed(names: Iterable[str]) -> str:
