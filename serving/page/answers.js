@@ -2,7 +2,8 @@
 
 import { el, fresh, percent, plural, sentence, spans } from "./dom.js";
 import { ecgFigure } from "./ecg.js";
-import { findingsTable } from "./findings.js";
+import { csvOf, jsonOf, saveButton } from "./export.js";
+import { findingsTable, isNormal, isRhythm, positiveOf } from "./findings.js";
 import { stayFigure, VARYING, unmeasured } from "./stay.js";
 
 /** What to do about a refusal, where there is more to say than the server's own line does. */
@@ -10,14 +11,14 @@ const HINTS = {
   no_signal_file: "A signal file needs its header: choose the .hea file and its signal files together.",
   missing_signal_file: "A WFDB header needs its signal files: choose the .hea and the .dat or .mat together.",
   no_such_file: "A WFDB header needs its signal files: choose the .hea and the .dat or .mat together.",
-  unsupported_format: "The page of the API lists the formats that this server reads.",
+  unsupported_format: "ECGs are read as WFDB, SCP-ECG, DICOM, HL7 aECG, GE MUSE, Philips XML, EDF, BDF, CSV and arrays; stays as PSV, CSV and TSV.",
   unreachable: "Check the connection, then choose the file again.",
 };
 
 export function refusalArticle({ source, code, message, status }) {
   const busy = status === 429 || status === 503;
   const title = fresh("answer");
-  return el("article", { class: "answer refused", "aria-labelledby": title },
+  return el("article", { class: "answer refused", id: fresh("article"), "aria-labelledby": title },
     el("header", {},
       el("h2", { id: title, tabindex: "-1" }, `${source}: ${busy ? "the server is too busy" : "not scored"}`),
     ),
@@ -27,21 +28,28 @@ export function refusalArticle({ source, code, message, status }) {
   );
 }
 
-export function answerArticle(answer) {
+/**
+ * @param {object} answer - as the server sent it
+ * @param {{points: Record<string, {description: string}>, rescore: (point: string) => void}} [choice] - operating points
+ */
+export function answerArticle(answer, choice) {
   const title = fresh("answer");
   const ecg = answer.task === "arrhythmia";
   const { signal, ...contract } = answer;
-  return el("article", { class: "answer", "aria-labelledby": title },
+  return el("article", { class: "answer", id: fresh("article"), "aria-labelledby": title },
     el("header", {},
       el("div", {},
         el("h2", { id: title, tabindex: "-1" }, answer.record),
         el("p", { class: "fine" }, described(answer)),
       ),
-      downloadButton(contract),
+      el("div", { class: "exports" },
+        saveButton("JSON", answer.record, "json", () => jsonOf(contract)),
+        saveButton("CSV", answer.record, "csv", () => csvOf([answer]))),
     ),
-    el("p", { class: "lead" }, ...(ecg ? positives(answer) : alarms(answer))),
+    el("div", { class: "lead" }, ecg ? positives(answer) : el("p", {}, ...alarms(answer))),
+    choice && pointChooser(answer, choice),
     warnings(answer),
-    ecg ? signal && ecgFigure(signal) : stayFigure(answer),
+    ecg ? signal && ecgFigure(signal, answer.record) : stayFigure(answer),
     el("div", { class: ecg ? "columns" : null },
       ecg && findingsTable(answer.findings),
       about(answer),
@@ -59,13 +67,76 @@ function described({ task, input }) {
   return `ICU stay, ${input.format}, ${hours} (${input.first_hour} to ${input.last_hour} since admission)`;
 }
 
-/** The positive findings in a sentence; one may be positive only because no other came nearer. */
-function positives({ findings }) {
-  const found = findings.filter((f) => f.positive).sort((a, b) => b.probability - a.probability);
-  const named = found.flatMap((f, i) => [i ? ", " : "", el("strong", {}, f.name), ` (${percent(f.probability)})`]);
+/** Rhythm, heart rate and abnormal findings, a line each; one may be positive only because no other came nearer. */
+function positives({ findings, heart_rate: rate }) {
+  const found = positiveOf(findings);
+  const rhythm = found.filter(isRhythm);
+  const other = found.filter((f) => !isRhythm(f));
   const nearest = found.length === 1 && found[0].probability < found[0].threshold;
-  return ["Positive: ", ...named, ".",
-    nearest ? " No finding reached its threshold; this one came nearest, and the model always names one." : ""];
+  const perMinute = typeof rate === "number" ? rate : rate?.bpm;
+  return [
+    rhythm.length > 0 && el("p", {}, "Rhythm: ", ...named(rhythm), "."),
+    perMinute > 0 && el("p", {}, "Heart rate: ", el("strong", {}, `${Math.round(perMinute)}/min`), ", computed from the tracing."),
+    el("p", {}, other.length ? "Findings: " : "No abnormal finding besides the rhythm", ...named(other), "."),
+    nearest && el("p", { class: "fine" }, "No finding reached its threshold; this one came nearest, and the model always names one."),
+  ];
+}
+
+const named = (findings) => findings.flatMap((f, i) =>
+  [i ? ", " : "", el("strong", { class: isNormal(f) ? null : "alarm-word" }, f.name), ` (${percent(f.probability)})`]);
+
+/** Other thresholds are applied by asking the server again: the page decides nothing itself. */
+function pointChooser(answer, { points, rescore }) {
+  const id = fresh("point");
+  const chosen = answer.operating_point;
+  return el("div", { class: "point" },
+    el("label", { for: id }, "Operating point"),
+    el("select", { id, onchange: (event) => rescore(event.target.value) },
+      Object.keys(points).map((name) => el("option", { value: name, selected: name === chosen }, name.replaceAll("_", " ")))),
+    el("span", { class: "fine" }, sentence(points[chosen]?.description ?? "")));
+}
+
+/** A line for each answer, to be sorted and to jump from: what several files are looked at first. */
+export function overview(entries) {
+  let order = { column: -1, up: true };
+  const columns = ["Record", "Task", "Result", "Highest"];
+  const body = el("tbody", {});
+  const heads = columns.map((text, column) => el("th", { scope: "col" },
+    el("button", { class: "sort", type: "button", onclick: () => sort(column) }, text)));
+  const rows = entries.map(({ article, answer }) => {
+    const { result, highest } = summary(answer);
+    const name = answer.record ?? answer.source;
+    const link = el("a", { href: `#${article.id}` }, name);
+    return { keys: [name, answer.task ?? "refused", result, highest],
+      row: el("tr", {}, el("th", { scope: "row" }, link), el("td", {}, answer.refused ? "" : answer.task),
+        el("td", {}, result), el("td", { class: "number" }, answer.refused ? "" : percent(highest))) };
+  });
+  function sort(column) {
+    order = { column, up: order.column === column ? !order.up : column < 3 };
+    rows.sort((a, b) => (a.keys[column] > b.keys[column] ? 1 : a.keys[column] < b.keys[column] ? -1 : 0) * (order.up ? 1 : -1));
+    heads.forEach((head, i) => head.setAttribute("aria-sort", i === column ? (order.up ? "ascending" : "descending") : "none"));
+    body.replaceChildren(...rows.map((each) => each.row));
+  }
+  body.append(...rows.map((each) => each.row));
+  const scored = entries.map((entry) => entry.answer).filter((answer) => !answer.refused);
+  const title = fresh("overview");
+  return el("section", { class: "overview", "aria-labelledby": title },
+    el("header", {}, el("h2", { id: title }, plural(entries.length, "answer")),
+      el("div", { class: "exports" }, ["arrhythmia", "sepsis"].map((task) => {
+        const own = scored.filter((answer) => answer.task === task);
+        return own.length > 0 && saveButton(`CSV: ${task}`, task, "csv", () => csvOf(own));
+      }))),
+    el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, heads)), body)));
+}
+
+function summary(answer) {
+  if (answer.refused) return { result: `not scored (${answer.code})`, highest: -1 };
+  if (answer.task === "arrhythmia") {
+    const found = positiveOf(answer.findings);
+    return { result: found.map((f) => f.abbreviation.replace("|", "/")).join(", "), highest: Math.max(...found.map((f) => f.probability), 0) };
+  }
+  const alarmed = answer.hours.filter((h) => h.alarm).length;
+  return { result: alarmed ? `alarm in ${plural(alarmed, "hour")}` : "no alarm", highest: Math.max(...answer.hours.map((h) => h.risk)) };
 }
 
 function alarms({ hours }) {
@@ -119,14 +190,4 @@ function hoursTable(hours) {
     el("summary", {}, "Every hour as a table"),
     el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)),
   );
-}
-
-function downloadButton(answer) {
-  const name = `${answer.record.replace(/[^\p{L}\p{N}._-]+/gu, "_") || "answer"}.json`;
-  const save = () => {
-    const url = URL.createObjectURL(new Blob([JSON.stringify(answer, null, 2)], { type: "application/json" }));
-    el("a", { href: url, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
-  };
-  return el("button", { class: "button", type: "button", onclick: save, "aria-label": `Download ${name}` }, "Download JSON");
 }

@@ -1,9 +1,9 @@
 /** What happens when files are dropped, chosen or taken as an example. */
 
-import { answerArticle, refusalArticle } from "./answers.js";
+import { answerArticle, overview, refusalArticle } from "./answers.js";
 import { el, plural } from "./dom.js";
 import { uploads } from "./files.js";
-import { answersTo, Problem, setToken } from "./server.js";
+import { answersTo, operatingPoints, Problem, setToken } from "./server.js";
 
 const EXAMPLES = { ecg: ["recording.hea", "recording.dat"], stay: ["stay.psv"] };
 const AT_ONCE = 20;
@@ -14,6 +14,8 @@ const [drop, input, status, answers, tokenForm, tokenValue] =
 
 const say = (text) => { status.textContent = text; };
 let waiting = Promise.resolve();
+const shown = [];
+let summary = null;
 let unauthorised = [];
 
 /** Work goes one after the other, so that a second drop waits for the first. */
@@ -39,33 +41,64 @@ async function score(jobs) {
 /** False where the server wants a token first. */
 async function scored(job) {
   try {
-    show(await answersTo(job, say));
+    const found = await answersTo(job, say);
+    show(found, job, (found[0].task && await operatingPoints(found[0].task)) || null);
     say(`Scored ${job.name}.`);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status === 401) return false;
-    add(refusalArticle({ source: job.name, code: error.code, message: error.message, status: error.status }));
+    const refusal = { source: job.name, code: error.code, message: error.message, status: error.status, refused: true };
+    add(refusalArticle(refusal), refusal);
     say(`${job.name} was not scored.`);
   }
   return true;
 }
 
 /** Articles for the answers: the first of them now, the others when asked for. */
-function show(found) {
+function show(found, job, points) {
   for (const answer of found.slice(0, AT_ONCE)) {
-    add(answer.refused ? refusalArticle(answer) : answerArticle(answer));
+    const choice = points && found.length === 1 && { points, rescore: (point) => queue(() => rescored(job, point, points)) };
+    add(answer.refused ? refusalArticle(answer) : answerArticle(answer, choice), answer, job);
   }
   const rest = found.slice(AT_ONCE);
   if (!rest.length) return;
   const more = el("button", { class: "button more", type: "button" }, `Show ${plural(rest.length, "more answer")}`);
-  more.addEventListener("click", () => { more.remove(); show(rest); });
+  more.addEventListener("click", () => { more.remove(); show(rest, job, points); });
   answers.append(more);
 }
 
-function add(article) {
+/** The answer to the same files under another operating point, in the place of the one before. */
+async function rescored(job, point, points) {
+  say(`Scoring ${job.name} again…`);
+  try {
+    const [answer] = await answersTo(job, say, point);
+    const entry = shown.find((each) => each.job === job);
+    const article = answerArticle(answer, { points, rescore: (next) => queue(() => rescored(job, next, points)) });
+    entry.article.replaceWith(article);
+    Object.assign(entry, { article, answer });
+    summarise();
+    article.querySelector(".point select").focus();
+    say(`Scored ${job.name} at the operating point ${point}.`);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    say(`${job.name} was not scored again: ${error.message}`);
+  }
+}
+
+function summarise() {
+  if (shown.length < 2) return;
+  const next = overview(shown);
+  if (summary) summary.replaceWith(next);
+  else answers.prepend(next);
+  summary = next;
+}
+
+function add(article, answer, job) {
   const first = !document.body.classList.contains("answered");
   document.body.classList.add("answered");
   answers.append(article);
+  shown.push({ article, answer, job });
+  summarise();
   article.querySelector("h2").focus({ preventScroll: true });
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (!first || innerWidth < 700) article.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });

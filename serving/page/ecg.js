@@ -1,6 +1,7 @@
 /** The tracing on ECG paper: 25 mm/s and 10 mm/mV; one unit of the drawing is one millimetre of the paper. */
 
 import { el, fresh, svg } from "./dom.js";
+import { savePicture } from "./export.js";
 
 const MM_PER_SECOND = 25;
 const MM_PER_MV = 10;
@@ -15,10 +16,11 @@ const LAYOUTS = {
 };
 
 /**
+ * @param {string} record - its name, for the picture
  * @param {{sampling_rate: number, scale: number, seconds: number, leads: string[], missing: string[],
  *          values: (number|null)[][]}} signal - integers; millivolts are value times scale
  */
-export function ecgFigure(signal) {
+export function ecgFigure(signal, record) {
   let layout = Object.keys(LAYOUTS)[0];
   let start = 0;
   const windows = Math.max(1, Math.ceil(signal.seconds / SECONDS - 1e-9));
@@ -45,7 +47,8 @@ export function ecgFigure(signal) {
   return el("figure", { class: "ecg" },
     el("div", { class: "tools" },
       choices("Layout of the leads", Object.keys(LAYOUTS), layout, choose),
-      windows > 1 && el("div", { class: "turn" }, earlier, place, later)),
+      windows > 1 && el("div", { class: "turn" }, earlier, place, later),
+      el("button", { class: "button small", type: "button", onclick: () => savePicture(sheet.querySelector("svg"), record) }, "Save as PNG")),
     sheet,
     el("figcaption", { class: "fine" },
       "25 mm/s, 10 mm/mV: a large square is 0.2 s wide and 0.5 mV high. ",
@@ -101,7 +104,7 @@ function lead(signal, { name, row, from, seconds }, start, baseline) {
   const last = Math.round((start + from + seconds) * signal.sampling_rate);
   const values = signal.values[signal.leads.indexOf(name)].slice(first, last + 1);
   return svg("g", { "data-lead": name, "data-row": row },
-    from > 0 && svg("path", { class: "trace", d: `M${x} ${baseline - 3}v6` }),
+    from > 0 && svg("path", { class: "separator", d: `M${x} ${baseline - 3}v6` }),
     !absent && svg("path", { class: "trace", d: trace(values, signal, x, baseline) }),
     svg("text", { x: x + 1.5, y: baseline - 8.5 }, absent ? `${name} (no signal)` : name));
 }

@@ -2,9 +2,17 @@
 
 import { el, fresh, percent, plural } from "./dom.js";
 
+const RHYTHMS = new Set(["NSR", "SA", "SB", "STach", "AF", "AFL", "Brady", "PR"]);
+export const isRhythm = (finding) => RHYTHMS.has(finding.abbreviation);
+export const isNormal = (finding) => finding.abbreviation === "NSR";
+
+/** Positive findings: the rhythm first, then everything else, each by probability. */
+export const positiveOf = (findings) => findings.filter((f) => f.positive)
+  .sort((a, b) => isRhythm(b) - isRhythm(a) || b.probability - a.probability);
+
 export function findingsTable(findings) {
-  const evaluable = findings.filter((f) => f.evaluable)
-    .sort((a, b) => b.positive - a.positive || b.probability - a.probability);
+  const found = positiveOf(findings.filter((f) => f.evaluable));
+  const negative = findings.filter((f) => f.evaluable && !f.positive).sort((a, b) => b.probability - a.probability);
   const others = findings.filter((f) => !f.evaluable).sort((a, b) => b.probability - a.probability);
   const title = fresh("findings");
   return el("section", { class: "findings", "aria-labelledby": title },
@@ -12,7 +20,10 @@ export function findingsTable(findings) {
     el("p", { class: "fine key" },
       el("span", { class: "sample bar", "aria-hidden": "true" }), "probability ",
       el("span", { class: "sample mark", "aria-hidden": "true" }), "threshold of each finding"),
-    table(evaluable),
+    table(found),
+    negative.length > 0 && el("details", { class: "negatives" },
+      el("summary", {}, `${plural(negative.length, "finding")} negative`),
+      table(negative)),
     others.length > 0 && el("details", {},
       el("summary", {}, `${plural(others.length, "finding")} not evaluable`),
       el("p", { class: "fine" }, "Training had too few of these to tell; their figures are shown but never count."),
@@ -29,7 +40,8 @@ function table(findings) {
 
 function row(finding) {
   const status = finding.status;
-  return el("tr", { class: status.replace(" ", "-") },
+  const normal = finding.positive && isNormal(finding);
+  return el("tr", { class: normal ? "normal" : status.replace(" ", "-") },
     el("th", { scope: "row" }, finding.name, " ", el("span", { class: "fine" }, finding.abbreviation.replace("|", ", "))),
     el("td", { class: "bar-cell" }, bar(finding)),
     el("td", { class: "number" }, percent(finding.probability)),

@@ -21,20 +21,34 @@ export const setToken = (value) => { token = value.trim(); };
  * The answers to one upload: predictions and refusals, in order.
  * @param {{name: string, task: string, files: File[]}} upload
  * @param {(text: string) => void} say - tells the user what is going on
+ * @param {string} [point] - operating point; the default one if left out
  * @throws {Problem}
  */
-export async function answersTo(upload, say) {
+export async function answersTo(upload, say, point = "") {
   try {
-    return await ask(upload, upload.task, say);
+    return await ask(upload, upload.task, say, point);
   } catch (error) {
     if (error.code !== "wrong_task") throw error;
-    return ask(upload, OTHER[upload.task], say);
+    return ask(upload, OTHER[upload.task], say, point);
   }
 }
 
-async function ask(upload, task, say) {
+/** Operating points by task, asked for once; nothing where the server does not tell. */
+let points = null;
+export async function operatingPoints(task) {
+  if (!points) {
+    const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const response = await fetch("v1/models", { headers, credentials: "omit" }).catch(() => null);
+    if (!response?.ok) return null;
+    const { models } = await response.json();
+    points = Object.fromEntries(models.map((model) => [model.task, model.operating_points]));
+  }
+  return points[task];
+}
+
+async function ask(upload, task, say, point) {
   for (let tried = 1; ; tried++) {
-    const response = await send(upload, task);
+    const response = await send(upload, task, point);
     const busy = response.status === 429 || response.status === 503;
     if (!busy || tried === TRIES) return read(response);
     const seconds = Math.min(Number(response.headers.get("Retry-After")) || 2 ** tried, LONGEST_WAIT);
@@ -43,12 +57,13 @@ async function ask(upload, task, say) {
   }
 }
 
-async function send(upload, task) {
+async function send(upload, task, point) {
   const body = new FormData();
   for (const file of upload.files) body.append("files", file, file.name);
   const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
   try {
-    return await fetch(ROUTES[task], { method: "POST", body, headers, credentials: "omit" });
+    const chosen = point && `${ROUTES[task].includes("?") ? "&" : "?"}operating_point=${encodeURIComponent(point)}`;
+    return await fetch(`${ROUTES[task]}${chosen}`, { method: "POST", body, headers, credentials: "omit" });
   } catch {
     throw new Problem(0, "unreachable", "The server could not be reached, or a file could not be read (folders cannot).");
   }

@@ -1,6 +1,7 @@
 /** The risk over the hours of a stay, with threshold, alarms, and one hour at a time read out. */
 
 import { el, fresh, percent, svg } from "./dom.js";
+import { savePicture } from "./export.js";
 
 const DEMOGRAPHIC = new Set(["Age", "Gender", "Unit1", "Unit2", "HospAdmTime", "ICULOS"]);
 export const VARYING = 34;
@@ -10,7 +11,7 @@ const HEIGHT = 300;
 const MARGIN = { top: 18, right: 16, bottom: 40, left: 52 };
 const TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25];
 
-export function stayFigure({ hours }) {
+export function stayFigure({ hours, record }) {
   const holder = el("div", { class: "chart" });
   const slider = el("input", {
     id: fresh("hour"), type: "range", min: "0", max: String(hours.length - 1), step: "1",
@@ -52,7 +53,11 @@ export function stayFigure({ hours }) {
       ["risk", "threshold", "alarm"].map((name) => el("li", { class: name }, name))),
     holder,
     el("div", { class: "pick" }, el("label", { for: slider.id }, "Hour"), slider),
-    readout);
+    readout,
+    el("figcaption", { class: "fine" },
+      "The risk is the model's estimate that sepsis begins within the next 6 hours or has begun (Sepsis-3, as in the PhysioNet/CinC Challenge 2019). ",
+      `Few hours are of that kind, so that the operating point already calls ${percent(hours[0].threshold)} an alarm.`),
+    el("button", { class: "button small", type: "button", onclick: () => savePicture(holder.querySelector("svg"), record) }, "Save as PNG"));
 }
 
 function details(hour) {

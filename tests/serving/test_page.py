@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -110,11 +112,20 @@ def percent(p: float) -> str:
 
 
 def check_ecg(article: Any, answer: dict[str, Any]) -> None:
-    """The article shows every finding of the answer as it is, the positive and the probable first."""
+    """The article shows every finding as it is: the rhythm, other positive ones, the negative ones folded."""
     sync_api.expect(article.locator("h2")).to_have_text(answer["record"])
     findings = [f for f in answer["findings"] if f["evaluable"]]
-    findings.sort(key=lambda f: (not f["positive"], -f["probability"]))
-    rows = article.locator(".findings > table tbody tr")
+    rhythms = ("NSR", "SA", "SB", "STach", "AF", "AFL", "Brady", "PR")
+    findings.sort(
+        key=lambda f: (
+            not f["positive"],
+            f["positive"] and f["abbreviation"] not in rhythms,
+            -f["probability"],
+        )
+    )
+    assert not article.locator(".negatives tbody tr").first.is_visible()
+    article.locator(".negatives summary").click()
+    rows = article.locator(".findings > table tbody tr, .negatives tbody tr")
     cells = [row.locator("th, td").all_inner_texts() for row in rows.all()]
     assert [
         (c[0].split("\n")[0].strip().startswith(f["name"]), c[4])
@@ -311,7 +322,11 @@ def test_the_keyboard_is_enough(visits: Any) -> None:
     shown(page)
     assert page.evaluate("document.activeElement.textContent") == "stay"
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Download stay.json"
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "JSON: download stay.json"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "CSV: download stay.csv"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.labels[0].textContent") == "Operating point"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.type") == "range"
 
@@ -338,12 +353,95 @@ def test_what_is_downloaded_is_the_answer(
         page.get_by_role("button", name="Example ECG" if task == "arrhythmia" else "Example stay").click()
         article = shown(page)
         with page.expect_download() as download:
-            article.get_by_role("button", name=re.compile("Download")).click()
+            article.get_by_role("button", name=re.compile("JSON: download")).click()
         found = json.loads(Path(download.value.path()).read_text())
         expected = predictors[task].predict(examples / name).to_dict()
         found["input"].pop("source")
         expected["input"].pop("source")
         assert found == expected
+
+
+def test_a_normal_rhythm_is_not_in_the_colour_of_an_alarm(visits: Any, examples: Path) -> None:
+    page = visits()
+    page.get_by_role("button", name="Example ECG").click()
+    lead = shown(page).locator(".lead")
+    assert lead.inner_text().startswith("Rhythm: sinus rhythm")
+    normal = lead.locator("strong", has_text="sinus rhythm")
+    ink = page.evaluate("getComputedStyle(document.querySelector('.lead')).color")
+    assert normal.evaluate("e => getComputedStyle(e).color") == ink
+    separator = page.locator("svg.paper .separator").first.evaluate("e => getComputedStyle(e).stroke")
+    assert separator != page.locator("svg.paper .trace").first.evaluate("e => getComputedStyle(e).stroke")
+
+
+@pytest.mark.parametrize("rate", [61.7, {"bpm": 61.7}])
+def test_a_heart_rate_is_shown_where_the_answer_has_one(visits: Any, rate: Any) -> None:
+    page = visits()
+
+    def answer(route: Any) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"heart_rate": rate})
+
+    page.route("**/v1/arrhythmia*", answer)
+    page.get_by_role("button", name="Example ECG").click()
+    assert "Heart rate: 62/min" in shown(page).locator(".lead").inner_text()
+
+
+def test_the_operating_point_is_chosen_in_the_answer(
+    visits: Any, examples: Path, predictors: dict[str, Predictor]
+) -> None:
+    page = visits()
+    choose(page, examples / "stay.psv")
+    chooser = shown(page).get_by_label("Operating point")
+    for point in sorted(predictors["sepsis"].bundle.operating_points):
+        chooser.select_option(value=point)
+        sync_api.expect(page.get_by_role("status").first).to_contain_text(f"operating point {point}")
+        expected = load("sepsis", device="cpu", operating_point=point).predict(examples / "stay.psv")
+        article = shown(page)
+        alarms = int(expected.alarms.sum())  # type: ignore[union-attr]
+        assert article.locator(".alarm-mark").count() == alarms
+        assert page.evaluate("document.activeElement.value") == point
+        chooser = article.get_by_label("Operating point")
+
+
+@pytest.mark.parametrize("look", ["light", "phone"])
+def test_several_answers_begin_with_an_overview(visits: Any, examples: Path, look: str) -> None:
+    page = visits(**LOOKS[look])
+    choose(page, examples / "stay.psv", examples / "recording.hea", examples / "recording.dat")
+    shown(page, 2)
+    choose(page, examples / "recording.hea")
+    shown(page, 3)
+    overview = page.locator(".overview")
+    records = overview.locator("tbody th")
+    assert records.all_inner_texts() == ["stay", "recording", "recording.hea"]
+    assert "not scored (missing_signal_file)" in overview.inner_text()
+    overview.get_by_role("button", name="Record").click()
+    assert records.all_inner_texts() == ["recording", "recording.hea", "stay"]
+    overview.get_by_role("button", name="Highest").click()
+    assert records.all_inner_texts()[0] == "recording"
+    assert page.evaluate("document.documentElement.scrollWidth") == LOOKS[look]["viewport"]["width"]
+    overview.get_by_role("link", name="stay").click()
+    assert page.url.endswith(page.locator("article", has_text="ICU stay").get_attribute("id"))
+
+
+def test_what_is_exported_is_the_answer(
+    visits: Any, examples: Path, tmp_path: Path, predictors: dict[str, Predictor]
+) -> None:
+    page = visits()
+    choose(page, examples / "recording.hea", examples / "recording.dat")
+    article = shown(page)
+    with page.expect_download() as download:
+        article.get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    expected = predictors["arrhythmia"].predict(examples / "recording.hea").to_dict()["findings"]
+    assert [(row["code"], float(row["probability"]), row["status"]) for row in rows] == [
+        (f["code"], f["probability"], f["status"]) for f in expected
+    ]
+    with page.expect_download() as download:
+        article.get_by_role("button", name="Save as PNG").click()
+    picture = Path(download.value.path()).read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert int.from_bytes(picture[16:20], "big") == 2600
+    assert download.value.suggested_filename == "recording.png"
 
 
 def test_names_from_files_are_text(visits: Any, tmp_path: Path) -> None:

@@ -35,9 +35,7 @@ def test_hour_by_hour_equals_the_whole_stay(client: Any) -> None:
     assert answer["bundle"] == expected["bundle"]
 
 
-def test_bytes_in_place_of_base64_give_the_same_answers(
-    client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_in_place_of_base64_give_the_same_answers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("serving.score.next_hour.time.time", lambda: now)
     headers = {"content-type": "application/vnd.ibt.next"}
