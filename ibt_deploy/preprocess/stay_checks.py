@@ -31,9 +31,9 @@ def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
     Notices are those of the reader, and have the codes ``single_row``, ``hours_inserted``,
     ``values_out_of_range``, ``fio2_rescaled``, ``nothing_measured``, ``vitals_never_measured``,
     ``labs_never_measured`` (not one of the 26), ``long_forward_fill`` (a vital sign whose last value is more
-    than 24 hours old at some row), ``demographics_missing``, ``not_adult``, ``unit_contradiction``, and those of
-    :func:`ibt_deploy.preprocess.stay_plausibility.unit_notices`: ``doubtful_unit``, ``columns_swapped`` and
-    ``pressures_contradict``.
+    than 24 hours old at some row), ``demographics_missing``, ``not_adult``, ``unit_contradiction``, and
+    those of :func:`ibt_deploy.preprocess.stay_plausibility.unit_notices`:
+    ``doubtful_unit``, ``columns_swapped`` and ``pressures_contradict``.
 
     Returns
     -------
