@@ -11,6 +11,7 @@ import numpy as np
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.contract import BundleClass
 from ibt_deploy.predictions import ArrhythmiaPrediction, Model, Prediction, Refusal, SepsisPrediction
+from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.records import Notice
 from ibt_deploy.variables import INDEX, N_VARIABLES
 
@@ -66,7 +67,15 @@ def _arrhythmia(entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
         alternative=np.array([f["status"] == "alternative" for f in findings], dtype=bool),
         windows=np.array([w["probabilities"] for w in windows], dtype=np.float64),
         window_starts=np.array([w["start"] for w in windows], dtype=np.float64),
+        familiarity=entry.get("familiarity"),
+        heart_rate=_heart_rate(entry.get("heart_rate")),
     )  # fmt: skip
+
+
+def _heart_rate(entry: Mapping[str, Any] | None) -> HeartRate | None:
+    if entry is None:
+        return None
+    return HeartRate(entry["bpm"], np.array(entry["r_peaks"], dtype=np.float64))
 
 
 def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:

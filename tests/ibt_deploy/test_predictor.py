@@ -20,7 +20,9 @@ from ibt_deploy.variables import N_TIME_VARYING
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RECORDINGS = [
     recording(seconds, rate, seed)
-    for seed, (seconds, rate) in enumerate([(10, 500), (23, 500), (12, 250), (47, 1000), (10, 257), (10, 500)])
+    for seed, (seconds, rate) in enumerate(
+        [(10, 500), (23, 500), (12, 250), (47, 1000), (10, 257), (10, 500)]
+    )
 ]
 STAYS = [stay(hours, seed) for seed, hours in enumerate([1, 30, 30, 336, 8, 71, 2])]
 

@@ -244,11 +244,29 @@ def test_less_than_five_seconds(seconds: float) -> None:
     assert refusal(recording(raw_ecg(round(seconds * 500)) / 1000), TooShort) == "too_short"
 
 
-def test_five_seconds_are_enough_and_followed_by_zeros() -> None:
+def test_five_seconds_are_followed_by_what_was_not_recorded() -> None:
     standard = standardise(recording(raw_ecg(2500) / 1000))
-    (window,) = windows(standard, PLAIN)
+    masked = replace(PLAIN, version="1.1.0", shortest_seconds=5.0)
+    (window,) = windows(standard, masked)
     np.testing.assert_allclose(window[:, :1000], standard.signal / 0.25, rtol=1e-6, atol=1e-7)
-    assert not window[:, 1000:].any()
+    assert np.isnan(window[:, 1000:]).all()
+
+
+def test_a_model_is_not_given_less_than_it_was_made_for() -> None:
+    standard = standardise(recording(raw_ecg(3000) / 1000))
+    with pytest.raises(TooShort, match=r"6\.0 s of signal; this model needs 9\.9 s"):
+        windows(standard, PLAIN)
+    with pytest.raises(TooShort, match=r"this model needs 7 s"):
+        windows(standard, replace(PLAIN, version="1.1.0", shortest_seconds=7.0))
+    almost = standardise(recording(raw_ecg(4990) / 1000))
+    (window,) = windows(almost, PLAIN)
+    assert not window[:, 1996:].any()
+
+
+@pytest.mark.parametrize("constants", [{"shortest_seconds": 5.0}, {"version": "1.1.0"}])
+def test_only_the_masking_version_has_a_shortest_recording(constants: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match="impossible shortest_seconds"):
+        EcgPreprocessing(scale=0.25, **constants)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
