@@ -9,6 +9,7 @@ import numpy as np
 from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, standardise
+from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.records import Recording
 from ibt_deploy.render.text import caption, sorted_findings, warning_captions
 
@@ -105,8 +106,9 @@ def _write_head(
     figure.text(left, 1 - 6.5 / height, name, fontsize=13, fontweight="bold", color=_INK, parse_math=False)
     cut = f", the first {SECONDS:g} s shown" if recording.duration > SECONDS else ""
     details = [f"{prediction.sampling_rate:g} Hz", f"{recording.duration:.1f} s{cut}"]
-    if recording.age is not None:
-        details.append(f"{recording.age:g} years")
+    age = plausible_age(recording.age)
+    if age is not None:
+        details.append(f"{age:g} years")
     if recording.sex:
         details.append(recording.sex)
     details.append(f"{MM_PER_SECOND:g} mm/s, {MM_PER_MV:g} mm/mV")
