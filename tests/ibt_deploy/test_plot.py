@@ -123,6 +123,7 @@ def test_the_first_picture_is_renamed_when_a_second_one_comes(ecg: Predictor, tm
     pictures = NumberedPictures(tmp_path / "a.svg")
     assert pictures.draw(given, prediction) == tmp_path / "a.svg"
     assert pictures.draw(given, prediction) == tmp_path / "a-2.svg"
+    assert pictures.written == [tmp_path / "a-1.svg", tmp_path / "a-2.svg"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a-1.svg", "a-2.svg"]
 
 

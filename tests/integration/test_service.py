@@ -375,7 +375,9 @@ def _predicted(files: list[Path]) -> dict[Path, dict[str, Any]]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # bentoml
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # bentoml
 @pytest.mark.parametrize("name", ["SyncHTTPClient", "AsyncHTTPClient"])
 def test_clients_of_bentoml_are_answered_as_the_routes_answer(service: str, name: str) -> None:
     import bentoml
