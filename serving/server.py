@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -68,7 +69,6 @@ def run(
         os.environ |= {"PROMETHEUS_MULTIPROC_DIR": figures, f"{PREFIX}WORKERS": str(workers)}
         server = Server(
             APP,
-            factory=True,
             address=host,
             port=port,
             interface=Interfaces.ASGI,
@@ -89,7 +89,14 @@ def run(
         # a forked worker would share locks and threads of numerical libraries with this process
         multiprocessing.set_start_method("spawn", force=True)
         announce("http" if certificate is None else "https", host, port)
-        server.serve()
+        server.serve(target_loader=_application, wrap_loader=False)
+
+
+def _application() -> Callable[..., Awaitable[None]]:
+    """The service, imported by a worker; granian's own loader prefers a package of the current folder."""
+    from serving.service import asgi
+
+    return asgi()
 
 
 def warn_if_open(host: str, settings: Settings, certificate: Path | None) -> None:

@@ -19,6 +19,7 @@ import click
 from ibt_deploy.errors import IbtError
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import one_line
+from ibt_deploy.wings import on_path
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -132,6 +133,7 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def _loaded(entry: EntryPoint) -> click.Command:
+    on_path()
     try:
         command = entry.load()
     except ModuleNotFoundError as error:
