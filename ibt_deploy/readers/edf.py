@@ -18,8 +18,8 @@ from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.edf_header import EdfHeader, EdfSignal, parse_header
 from ibt_deploy.readers.units import millivolts_per
-from ibt_deploy.readers.wfdb_files import MAX_VALUES
-from ibt_deploy.readers.wfdb_header import MAX_RATE
+from ibt_deploy.readers.wfdb.files import MAX_VALUES
+from ibt_deploy.readers.wfdb.header import MAX_RATE
 from ibt_deploy.records import Notice, Recording
 
 NAME = "EDF"
@@ -54,7 +54,7 @@ def read(file: File) -> list[Recording]:
     MalformedFile
         A damaged header; fewer records than it claims.
     TooLong
-        More than :data:`ibt_deploy.readers.wfdb_files.MAX_VALUES` samples.
+        More than :data:`ibt_deploy.readers.wfdb.files.MAX_VALUES` samples.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -30,6 +30,7 @@ BENTOML = ("/schema.json", "/docs.json", *PROBES)
 CLIENT_GONE = 499
 _KEPT = ("allow", "retry-after")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -173,7 +174,7 @@ class Middleware:
                 await _refuse(exchange, problem, headers)
                 if problem.status == 500:
                     log("failure", id=exchange.request_id, error=type(error).__name__, place=place)
-        self._note(exchange, code)
+        self._note(exchange, code, _trace(headers))
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         path = scope["path"]
@@ -191,7 +192,7 @@ class Middleware:
                 headers={"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
 
-    def _note(self, exchange: Exchange, code: str | None) -> None:
+    def _note(self, exchange: Exchange, code: str | None, trace: str | None) -> None:
         scope = exchange.scope
         route = scope.get("state", {}).get("route", "unknown")
         seconds = time.perf_counter() - exchange.began
@@ -208,6 +209,7 @@ class Middleware:
             received=exchange.received,
             sent=exchange.sent,
             code=code,
+            trace=trace,
         )
 
 
@@ -274,6 +276,12 @@ def _has_body(headers: dict[bytes, bytes]) -> bool:
 def _request_id(headers: dict[bytes, bytes]) -> str:
     stated = headers.get(b"x-request-id", b"").decode("latin-1")
     return stated if _REQUEST_ID.fullmatch(stated) else uuid.uuid4().hex
+
+
+def _trace(headers: dict[bytes, bytes]) -> str | None:
+    """The trace id of a ``traceparent`` (W3C Trace Context), if there is a valid one."""
+    found = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+    return found[1].decode() if found else None
 
 
 def _method(scope: Scope) -> str:

@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "outside its folder": (lambda f: write_record(f, replace=[("r1.dat", "../r1.dat")]), "unsafe_path"),
     "absolute": (lambda f: write_record(f, replace=[("r1.dat", "/etc/hostname")]), "unsafe_path"),
     "2e11 samples": (lambda f: write_record(f, replace=[(" 5000\n", " 200000000000\n")]), "truncated_file"),
-    "segments": (lambda f: write_record(f, replace=[("r1 12", "r1/2 12")]), "multi_segment"),
+    "segments": (lambda f: write_record(f, replace=[("r1 12", "r1/2 12")]), "bad_header"),
 }
 
 

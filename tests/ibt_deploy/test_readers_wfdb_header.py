@@ -14,7 +14,7 @@ from ibt_deploy.errors import (
     MissingLeads,
     UnsupportedFormat,
 )
-from ibt_deploy.readers.wfdb_header import looks_like_header, parse_header
+from ibt_deploy.readers.wfdb.header import looks_like_header, parse_header
 
 OFFICIAL = """A0001 2 500 7500 12-May-2020 12:33:59
 A0001.mat 16+24 1000/mV 16 0 28 -1716 0 I

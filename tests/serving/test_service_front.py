@@ -87,6 +87,14 @@ def test_a_request_has_exactly_one_host(app: Any, hosts: list[bytes]) -> None:
     assert sent[0]["status"] == 200
 
 
+def test_a_log_line_has_the_trace_of_its_caller(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    for parent in (f"00-{trace}-00f067aa0ba902b7-01", "00-Mustermann-00f067aa0ba902b7-01", ""):
+        client.get("/v1/models", headers={"traceparent": parent})
+    lines = list(map(json.loads, capsys.readouterr().err.splitlines()))
+    assert [line.get("trace") for line in lines] == [trace, None, None]
+
+
 def test_an_unforeseen_error_is_a_problem_without_its_message(
     served: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -106,6 +107,30 @@ def test_a_service_that_is_open_to_a_network_says_so(
     said = capsys.readouterr().err
     assert said.count("WARNING") == warnings
     assert TOKEN_HINT not in said or not token
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({}, "true"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a"}, "None"),
+        ({"BENTOML_CONFIG": "a.yaml"}, "None"),
+    ],
+)
+def test_spans_are_made_only_where_somebody_configured_them(
+    root: Path, stated: dict[str, str], expected: str
+) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "BENTOML_"))}
+    asked = "import serving, os; print(os.environ.get('OTEL_SDK_DISABLED'))"
+    ran = subprocess.run(
+        [sys.executable, "-c", asked],
+        cwd=root,
+        env=plain | stated,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == expected
 
 
 @pytest.mark.parametrize(

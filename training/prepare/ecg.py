@@ -22,7 +22,7 @@ from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.preprocess import ecg
 from ibt_deploy.readers import read
-from ibt_deploy.readers.wfdb_header import parse_header
+from ibt_deploy.readers.wfdb.header import parse_header
 from ibt_deploy.records import Recording
 from training.folders import replaced_folder
 from training.prepare.cache import SUMMARY, CacheSummary, Refused, sealed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from ibt_deploy.readers.wfdb_header import Header
+from ibt_deploy.readers.wfdb.header import Header
 
 INCART = "st_petersburg_incart"
 

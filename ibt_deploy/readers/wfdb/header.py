@@ -21,6 +21,7 @@ from ibt_deploy.errors import (
 )
 
 MAX_SIGNALS = 1000
+MAX_SEGMENTS = 10_000
 MAX_RATE = 1e7
 
 _NAME = r"[^\s/]+"
@@ -33,6 +34,7 @@ _FORMAT = re.compile(
     r"(?P<format>\d{1,4})(?:x(?P<per_frame>\d{1,6}))?(?::(?P<skew>\d{1,9}))?(?:\+(?P<offset>\d{1,12}))?$"
 )
 _GAIN = re.compile(rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>[+-]?\d{{1,18}})\))?(?:/(?P<unit>\S+))?$")
+_SEGMENT = re.compile(rf"(?P<name>{_NAME})\s+(?P<frames>\d{{1,18}})$")
 _INTEGER = re.compile(r"[+-]?\d{1,18}$")
 _COMMENT = re.compile(r"<?\s*(?P<key>[A-Za-z][A-Za-z ]*?)\s*>?\s*:\s*(?P<value>.*)$")
 
@@ -71,6 +73,41 @@ class SignalLine:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """One segment of a record: the name of the record that holds it, None for a gap, and its frames."""
+
+    name: str | None
+    frames: int
+
+
+@dataclass(frozen=True)
+class SegmentedHeader:
+    """The header of a record of several segments.
+
+    Attributes
+    ----------
+    rate
+        Frames per second.
+    frames
+        Frames in the record, None where the header does not say.
+    layout
+        Name of the record whose header lists all signals; None where each segment holds the same ones.
+    segments
+        In the order of time, without the layout.
+    dx, age, sex
+        From the comments; None where they state nothing.
+    """
+
+    rate: float
+    frames: int | None
+    layout: str | None
+    segments: tuple[Segment, ...]
+    dx: tuple[str, ...] | None
+    age: float | None
+    sex: str | None
+
+
+@dataclass(frozen=True)
 class Header:
     """A parsed header.
 
@@ -105,11 +142,55 @@ def looks_like_header(head: bytes) -> bool:
     if len(lines) < 2 or _RECORD.match(lines[0]) is None:
         return False
     fields = lines[1].split()
+    if len(fields) == 2 and "/" in lines[0].split()[0]:
+        return _SEGMENT.match(lines[1]) is not None
     return len(fields) > 2 and _FORMAT.match(fields[1]) is not None and _GAIN.match(fields[2]) is not None
 
 
+def parse_segments(text: str) -> SegmentedHeader | None:
+    """Parse the text of a header file that lists segments; None where it lists signals.
+
+    Raises
+    ------
+    MalformedFile, BadSampling
+        No such header, or a segment is no name with a number of samples.
+    """
+    lines = _lines(text)
+    content = [line for line in lines if not line.startswith("#")]
+    record = _RECORD.match(content[0]) if content else None
+    if record is None or record["segments"] is None:
+        return None
+    claimed = int(record["segments"])
+    if not 0 < claimed <= MAX_SEGMENTS:
+        raise MalformedFile(f"the header claims {claimed} segments", code="bad_header")
+    if len(content) - 1 < claimed:
+        raise MalformedFile(
+            f"the header claims {claimed} segments but lists {len(content) - 1}", code="bad_header"
+        )
+    rate, frames = _rate_and_frames((record["rest"] or "").split())
+    segments = []
+    for line in content[1 : claimed + 1]:
+        segment = _SEGMENT.match(line)
+        if segment is None:
+            raise MalformedFile(
+                f"{line[:80]!r} names no segment and its number of samples", code="bad_header"
+            )
+        segments.append(Segment(None if segment["name"] == "~" else segment["name"], int(segment["frames"])))
+    layout = segments[0].name if segments[0].frames == 0 else None
+    segments = segments[layout is not None :]
+    if not any(segment.name for segment in segments) or any(s.frames == 0 for s in segments):
+        raise MalformedFile("the header lists a segment without samples, or none", code="bad_header")
+    if frames not in (None, sum(segment.frames for segment in segments)):
+        raise MalformedFile(
+            f"the header claims {frames} samples, its segments have {sum(s.frames for s in segments)}",
+            code="bad_header",
+        )
+    dx, age, sex = _patient(line for line in lines if line.startswith("#"))
+    return SegmentedHeader(rate, frames, layout, tuple(segments), dx, age, sex)
+
+
 def parse_header(text: str) -> Header:
-    """Parse the text of a header file.
+    """Parse the text of a header file that lists signals.
 
     Raises
     ------
@@ -122,9 +203,7 @@ def parse_header(text: str) -> Header:
     if record is None:
         raise MalformedFile("no WFDB record line (name, number of signals, sampling rate)", code="bad_header")
     if record["segments"] is not None:
-        raise UnsupportedFormat(
-            "a record of several segments; give the header of one segment", code="multi_segment"
-        )
+        raise UnsupportedFormat("a record of several segments where one is expected", code="multi_segment")
     rate, frames = _rate_and_frames((record["rest"] or "").split())
     n_signals = int(record["signals"])
     if not 0 < n_signals <= MAX_SIGNALS:

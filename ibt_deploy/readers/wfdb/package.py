@@ -1,8 +1,8 @@
-"""The rarer WFDB storage formats, skewed signals and several rates in one record, through the wfdb package.
+"""FLAC signal files whose first samples are to be skipped, read by the wfdb package.
 
 wfdb refuses headers that users have (record names with a dot) and fills in what a header leaves out. It is
-therefore given a header of our own making, in a private folder with links to the signal files. With its gain
-of 1 and baseline of 0 wfdb's physical values are the raw ones (asked for raw ones it fails on format 80).
+therefore given a header of our own making, in a private folder with a link to the signal file. With its gain
+of 1 and baseline of 0 its physical values are the raw ones.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +18,29 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
-from ibt_deploy.readers.wfdb_header import Header
-from ibt_deploy.readers.wfdb_storage import INVALID
+from ibt_deploy.readers.wfdb.header import SignalLine
+from ibt_deploy.readers.wfdb.storage import INVALID
 
 
-def raw_signals(header: Header, files: list[File], frames: int) -> list[npt.NDArray[np.integer]]:
-    """Raw samples of each signal, skew undone, shape ``(frames * samples per frame,)``.
+def signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> list[npt.NDArray[np.integer]]:
+    """Raw samples of the signals that share ``file``, shape ``(frames * samples per frame,)``.
 
     Raises
     ------
     MalformedFile
-        A signal file does not hold what the header says.
+        The signal file does not hold what the header says.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3.1 about how wfdb uses it
         import wfdb
 
-    names = {file: f"s{number}{file.suffix}" for number, file in enumerate(dict.fromkeys(files))}
+    name = f"s{file.suffix}"
     with tempfile.TemporaryDirectory(prefix="ibt-wfdb-") as folder:
-        for file, name in names.items():
-            _put(file, Path(folder, name))
-        Path(folder, "r.hea").write_text(_header_text(header, [names[file] for file in files], frames))
+        _put(file, Path(folder, name))
+        header = [f"r {len(lines)} 1 {frames}"]
+        for number, line in enumerate(lines):
+            header.append(f"{name} {line.format}x{line.per_frame}+{line.offset} 1(0)/mV 0 0 0 0 0 c{number}")
+        Path(folder, "r.hea").write_text("\n".join(header) + "\n")
         try:
             record = wfdb.rdrecord(str(Path(folder, "r")), smooth_frames=False)
         except (ValueError, IndexError, KeyError, TypeError, RuntimeError, OverflowError, EOFError) as error:
@@ -46,20 +49,11 @@ def raw_signals(header: Header, files: list[File], frames: int) -> list[npt.NDAr
                 f"the signal files do not match the header ({reason[0] if reason else type(error).__name__})"
             ) from error
     signals: list[npt.NDArray[np.integer]] = []
-    for raw, line in zip(record.e_p_signal, header.signals, strict=True):
+    for raw, line in zip(record.e_p_signal, lines, strict=True):
         if len(raw) != frames * line.per_frame:
             raise MalformedFile("a signal file is truncated", code="truncated_file")
         signals.append(np.where(np.isnan(raw), INVALID[line.format], raw).astype(np.int64))
     return signals
-
-
-def _header_text(header: Header, names: list[str], frames: int) -> str:
-    """The header as wfdb likes it, under the record name ``r``."""
-    lines = [f"r {len(header.signals)} {header.rate:.12g} {frames}"]
-    for number, (signal, name) in enumerate(zip(header.signals, names, strict=True)):
-        storage = f"{signal.format}x{signal.per_frame}:{signal.skew}+{signal.offset}"
-        lines.append(f"{name} {storage} 1(0)/mV 0 0 {signal.first or 0} {signal.checksum or 0} 0 c{number}")
-    return "\n".join(lines) + "\n"
 
 
 def _put(source: File, target: Path) -> None:

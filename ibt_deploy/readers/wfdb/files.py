@@ -1,13 +1,13 @@
 """The signal files of a WFDB record: where they are, what they can hold, and their raw samples.
 
-Format 16, in which most public 12-lead ECGs are kept (also inside the Challenge's ``.mat`` files), is read
-here with numpy alone, the FLAC formats with libsndfile (:mod:`ibt_deploy.readers.flac`); every other one goes
-through the wfdb package (:mod:`ibt_deploy.readers.wfdb_formats`).
+FLAC files are decoded by libsndfile (:mod:`ibt_deploy.readers.flac`), and by the wfdb package where samples
+are to be skipped; every other storage format is decoded in :mod:`ibt_deploy.readers.wfdb.storage`.
 """
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import accumulate, groupby
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -15,8 +15,15 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
-from ibt_deploy.readers.wfdb_header import Header, SignalLine
-from ibt_deploy.readers.wfdb_storage import FLAC_BITS, SAMPLES_IN_BYTES
+from ibt_deploy.readers.wfdb.header import Header, SignalLine
+from ibt_deploy.readers.wfdb.storage import (
+    FIRST_DIFFERENCES,
+    FLAC_BITS,
+    bytes_of,
+    decoded,
+    is_uncompressed,
+    samples_in,
+)
 
 MAX_VALUES = 50_000_000
 """Samples times signals read at most (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
@@ -79,36 +86,49 @@ def available_frames(header: Header, files: list[File]) -> int:
     UnsupportedFormat
         A storage format that nobody reads.
     """
-    held = []
+    held = _frames_by_file(header, files)
+    for (start, _), frames in held.items():
+        if header.frames is not None and frames < header.frames:
+            raise MalformedFile(
+                f"{files[start].name} is truncated: the header claims {header.frames} samples, "
+                f"it holds {frames}",
+                code="truncated_file",
+            )
+    if min(held.values()) == 0:
+        raise MalformedFile("a signal file holds no samples", code="empty_file")
+    return min(held.values())
+
+
+def _frames_by_file(header: Header, files: list[File]) -> dict[tuple[int, int], int]:
+    """Frames in each signal file, by the span of the signals that share it."""
+    held = {}
     for start, stop in _groups(header):
         signals, file = header.signals[start:stop], files[start]
         storage = signals[0].format
         if len({(signal.format, signal.offset) for signal in signals}) > 1:
             raise MalformedFile(f"{file.name}: signals differ in format or offset", code="bad_header")
-        if storage in SAMPLES_IN_BYTES:
+        if is_uncompressed(storage):
             size = max(file.stat().st_size - signals[0].offset, 0)
-            per_frame = sum(signal.per_frame for signal in signals)
-            samples, in_bytes = SAMPLES_IN_BYTES[storage]
-            frames = size * samples // (in_bytes * per_frame)
+            held[start, stop] = samples_in(storage, size) // sum(signal.per_frame for signal in signals)
         elif storage in FLAC_BITS:
             from ibt_deploy.readers.flac import flac_samples
 
-            frames = max(flac_samples(file, len(signals)) - signals[0].offset, 0) // signals[0].per_frame
+            if len({signal.per_frame for signal in signals}) > 1:
+                raise MalformedFile(f"{file.name}: signals in FLAC differ in their rate", code="bad_header")
+            samples = max(flac_samples(file, len(signals)) - signals[0].offset, 0)
+            held[start, stop] = samples // signals[0].per_frame
         else:
             raise UnsupportedFormat(f"WFDB storage format {storage}", code="unsupported_wfdb_format")
-        if header.frames is not None and frames < header.frames:
-            raise MalformedFile(
-                f"{file.name} is truncated: the header claims {header.frames} samples, it holds {frames}",
-                code="truncated_file",
-            )
-        held.append(frames)
-    if min(held) == 0:
-        raise MalformedFile("a signal file holds no samples", code="empty_file")
-    return min(held)
+    return held
 
 
 def raw_signals(header: Header, files: list[File], frames: int) -> RawSignals:
-    """Raw samples of each signal, ``frames`` times its samples per frame.
+    """Raw samples of each signal as they lie in the file: skew is not undone.
+
+    Returns
+    -------
+    For each signal ``frames`` times its samples per frame, and as many more as undoing the skew of its
+    file's signals needs and the file holds.
 
     Raises
     ------
@@ -119,47 +139,52 @@ def raw_signals(header: Header, files: list[File], frames: int) -> RawSignals:
     """
     if any(signal.skew > frames for signal in header.signals):
         raise MalformedFile("the header claims a skew longer than the record", code="bad_header")
-    values = frames * sum(signal.per_frame for signal in header.signals)
-    if values > MAX_VALUES:
+    check_length(header, frames)
+    raw: RawSignals = []
+    for (start, stop), held in _frames_by_file(header, files).items():
+        skew = max(signal.skew for signal in header.signals[start:stop])
+        raw += _signals_of(header.signals[start:stop], files[start], min(frames + skew, held))
+    return raw
+
+
+def check_length(header: Header, frames: int) -> None:
+    """Raise TooLong where ``frames`` frames are more than :data:`MAX_VALUES` samples."""
+    if frames * sum(signal.per_frame for signal in header.signals) > MAX_VALUES:
         hours = frames / header.rate / 3600
         raise TooLong(
             f"{hours:.1f} hours of {len(header.signals)} signals; cut it into pieces of at most "
             f"{MAX_VALUES // 1_000_000} million samples",
             code="recording_too_long",
         )
-    if not all(map(_is_plain, header.signals)):
-        from ibt_deploy.readers import wfdb_formats
 
-        return wfdb_formats.raw_signals(header, files, frames)
+
+def _signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> RawSignals:
+    """Raw samples of the signals that share ``file``."""
+    storage, offset = lines[0].format, lines[0].offset
+    if storage in FLAC_BITS and offset:
+        from ibt_deploy.readers.wfdb import package
+
+        return package.signals_of(lines, file, frames)
+    if storage in FLAC_BITS:
+        from ibt_deploy.readers.flac import flac_signals
+
+        return list(flac_signals(file, frames * lines[0].per_frame, FLAC_BITS[storage]).T)
+    per_frame = [line.per_frame for line in lines]
+    samples = frames * sum(per_frame)
+    size = bytes_of(storage, samples)
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(size)
+    if len(data) < size:
+        raise MalformedFile(f"{file.name} became shorter while it was read", code="truncated_file")
+    block = decoded(data, storage, samples).reshape(frames, sum(per_frame))
     raw: RawSignals = []
-    for start, stop in _groups(header):
-        raw += list(_plain_block(header, files[start], start, stop, frames).T)
+    for line, stop in zip(lines, accumulate(per_frame), strict=True):
+        signal = block[:, stop - line.per_frame : stop].reshape(-1)
+        if storage == FIRST_DIFFERENCES:
+            signal = np.cumsum(signal, dtype=np.int64) + (line.first or 0)
+        raw.append(signal)
     return raw
-
-
-def _is_plain(signal: SignalLine) -> bool:
-    """Whether a signal is read without the help of the wfdb package."""
-    if signal.skew:
-        return False
-    if signal.format == 16:
-        return signal.per_frame == 1
-    return signal.format in FLAC_BITS and signal.offset == 0
-
-
-def _plain_block(header: Header, file: File, start: int, stop: int, frames: int) -> npt.NDArray[np.integer]:
-    """Raw samples of the signals ``start:stop``, which share ``file``; shape ``(samples, signals)``."""
-    first = header.signals[start]
-    if first.format == 16:
-        size = 2 * frames * (stop - start)
-        with file.open("rb") as stream:
-            stream.seek(first.offset)
-            samples = stream.read(size)
-        if len(samples) < size:
-            raise MalformedFile(f"{file.name} became shorter while it was read", code="truncated_file")
-        return np.frombuffer(samples, dtype="<i2").reshape(frames, stop - start)
-    from ibt_deploy.readers.flac import flac_signals
-
-    return flac_signals(file, frames * first.per_frame, FLAC_BITS[first.format])
 
 
 def _groups(header: Header) -> list[tuple[int, int]]:

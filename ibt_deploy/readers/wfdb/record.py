@@ -1,0 +1,325 @@
+"""WFDB recordings: a header (``.hea``) and the signal files it names, read as millivolts."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
+from ibt_deploy.files import File
+from ibt_deploy.leads import canonical_lead
+from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.readers.wfdb.files import (
+    MAX_VALUES,
+    RawSignals,
+    available_frames,
+    check_length,
+    raw_signals,
+    signal_files,
+)
+from ibt_deploy.readers.wfdb.header import (
+    Header,
+    SegmentedHeader,
+    SignalLine,
+    looks_like_header,
+    parse_header,
+    parse_segments,
+)
+from ibt_deploy.readers.wfdb.storage import INVALID
+from ibt_deploy.records import Notice, Recording
+
+NAME = "WFDB"
+TASK = "arrhythmia"
+
+SUFFIX = ".hea"
+MAX_HEADER_BYTES = 1 << 20
+
+
+def sniff(file: File, head: bytes) -> bool:
+    """Whether ``file`` is a WFDB header, or a signal file with its header beside it."""
+    return file.suffix.lower() == SUFFIX or looks_like_header(head) or _header_beside(file) is not None
+
+
+def read(file: File) -> list[Recording]:
+    """Read the recording whose header, or one of whose signal files, is ``file``.
+
+    Signals that are neither a standard lead nor a voltage are left out. A header that names no unit means
+    mV, as the format defines; this is noted, as are converted units. A wrong checksum gets a warning, as does
+    a negative gain. A record of several segments is read as one recording: NaN where there is a gap, and
+    where a segment lacks a lead.
+
+    Raises
+    ------
+    InputError
+        See :func:`parse_header`, :func:`parse_segments`, :func:`signal_files`, :func:`available_frames` and
+        :func:`raw_signals`. BadUnits: the unit of a lead is no voltage. MissingLeads: no voltage at all.
+        MalformedFile: all checksums and initial values contradict the samples, or a segment contradicts its
+        record. UnsupportedFormat: leads of different rates.
+    """
+    header_file = file if file.suffix.lower() == SUFFIX else _header_beside(file) or file
+    text = _header_text(header_file)
+    segmented = parse_segments(text)
+    if segmented is not None:
+        return [_joined(segmented, header_file, str(file))]
+    return [_recording(parse_header(text), header_file, str(file))]
+
+
+def _recording(header: Header, header_file: File, source: str) -> Recording:
+    """The recording of one header and its signal files."""
+    notes: list[str] = []
+    record_id = header_file.stem
+    if record_id not in (header.name, PurePosixPath(header.name).stem):
+        notes.append(f"the header calls the record {header.name[:80]!r}")
+    scales = _millivolts_per_unit(header, notes)
+    rates = {header.signals[i].per_frame * header.rate for i in scales}
+    if len(rates) > 1:
+        raise UnsupportedFormat("leads are sampled at different rates", code="mixed_rates")
+
+    files = signal_files(header, header_file)
+    held = available_frames(header, files)
+    frames = header.frames or held
+    skewed = any(signal.skew for signal in header.signals)
+    if held > frames and not skewed:
+        notes.append(f"the header claims {frames} samples, the file holds {held}; the claimed ones were read")
+    raw = raw_signals(header, files, frames)
+    warnings = _upside_down([header.signals[i] for i in scales])
+    if header.frames is not None:
+        warnings += _wrong_checksums(header, raw, frames)
+    signal = np.full((len(scales), frames * header.signals[next(iter(scales))].per_frame), np.nan)
+    for row, (i, scale) in zip(signal, scales.items(), strict=True):
+        _fill_millivolts(row, raw[i], header.signals[i], scale)
+    formats = ", ".join(str(storage) for storage in sorted({line.format for line in header.signals}))
+    matlab = ", MATLAB" if files[0].suffix.lower() == ".mat" else ""
+    return Recording(
+        signal=signal,
+        sampling_rate=rates.pop(),
+        leads=tuple(header.signals[i].name for i in scales),
+        record_id=record_id,
+        source=source,
+        format=f"WFDB ({formats}{matlab})",
+        dx=header.dx,
+        age=header.age,
+        sex=header.sex,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def _joined(header: SegmentedHeader, header_file: File, source: str) -> Recording:
+    """The recording of a record of several segments."""
+    total = sum(segment.frames for segment in header.segments)
+    pieces: list[tuple[int, Recording]] = []
+    start = values = 0
+    for segment in header.segments:
+        if segment.name is not None:
+            piece_file = _segment_header(segment.name, header_file)
+            piece = parse_header(_header_text(piece_file))
+            if piece.frames not in (None, segment.frames):
+                raise MalformedFile(
+                    f"segment {segment.name[:80]!r} has {piece.frames} samples, the record's header says "
+                    f"{segment.frames}",
+                    code="bad_header",
+                )
+            if piece.rate != header.rate:
+                raise MalformedFile(
+                    f"segment {segment.name[:80]!r} is sampled at {piece.rate:g} Hz, the record at "
+                    f"{header.rate:g} Hz",
+                    code="bad_header",
+                )
+            check_length(piece, total)
+            try:
+                found = _recording(replace(piece, frames=segment.frames), piece_file, source)
+            except MissingLeads as error:
+                if error.code != "no_ecg_lead":
+                    raise
+            else:
+                values += segment.frames
+                pieces.append((start, found))
+        start += segment.frames
+    if not pieces:
+        raise MissingLeads("no voltage among the signals of any segment", code="no_ecg_lead")
+    rates = {piece.sampling_rate for _, piece in pieces}
+    if len(rates) > 1:
+        raise UnsupportedFormat("leads are sampled at different rates", code="mixed_rates")
+    rate = rates.pop()
+    factor = round(rate / header.rate)
+    leads = _leads_of(header, header_file, [piece for _, piece in pieces])
+    if len(leads) * total * factor > MAX_VALUES:
+        raise TooLong(
+            f"{total / header.rate / 3600:.1f} hours of {len(leads)} leads; give the header of one segment",
+            code="recording_too_long",
+        )
+    signal = np.full((len(leads), total * factor), np.nan)
+    for begin, piece in pieces:
+        stop = begin * factor + piece.signal.shape[1]
+        for name, row in zip(piece.leads, piece.signal, strict=True):
+            signal[leads.index(name), begin * factor : stop] = row
+    notes = [f"joined {len(pieces)} segments"]
+    if values < total:
+        notes[0] += f"; {(total - values) / header.rate:.1f} s between them hold no signal"
+    notes += [note for _, piece in pieces for note in piece.notes]
+    first = pieces[0][1]
+    return Recording(
+        signal=signal,
+        sampling_rate=rate,
+        leads=leads,
+        record_id=header_file.stem,
+        source=source,
+        format=f"{first.format.removesuffix(')')}, {len(pieces)} segments)",
+        dx=header.dx if header.dx is not None else first.dx,
+        age=header.age if header.age is not None else first.age,
+        sex=header.sex or first.sex,
+        notes=tuple(dict.fromkeys(notes)),
+        warnings=tuple(dict.fromkeys(warning for _, piece in pieces for warning in piece.warnings)),
+    )
+
+
+def _segment_header(name: str, header_file: File) -> File:
+    """The header of the segment ``name``, beside that of its record."""
+    if ".." in name or "\\" in name or ":" in name:
+        raise MalformedFile(f"the segment {name[:80]!r} is outside the header's folder", code="unsafe_path")
+    found = header_file.with_name(f"{name}{SUFFIX}")
+    if not found.is_file():
+        raise MalformedFile(
+            f"the header of segment {name[:80]!r} is not beside the record's", code="missing_signal_file"
+        )
+    return found
+
+
+def _leads_of(header: SegmentedHeader, header_file: File, pieces: list[Recording]) -> tuple[str, ...]:
+    """Names of all leads in the segments, in the order of the layout or of their first appearance."""
+    for piece in pieces:
+        if len(set(piece.leads)) < len(piece.leads):
+            doubled = next(name for name in piece.leads if piece.leads.count(name) > 1)
+            raise MissingLeads(f"lead {doubled[:40]} is there twice in one segment", code="doubled_lead")
+    found = dict.fromkeys(name for piece in pieces for name in piece.leads)
+    if header.layout is None:
+        if any(set(piece.leads) != set(found) for piece in pieces):
+            raise MalformedFile(
+                "the segments hold different leads, and there is no layout", code="bad_header"
+            )
+        return tuple(found)
+    layout = parse_header(_header_text(_segment_header(header.layout, header_file)))
+    order = dict.fromkeys(line.name for line in layout.signals)
+    if not found.keys() <= order.keys():
+        raise MalformedFile(
+            f"the layout does not list {', '.join(found.keys() - order.keys())[:120]}", code="bad_header"
+        )
+    return tuple(name for name in order if name in found)
+
+
+def _header_text(file: File) -> str:
+    """Text of the header ``file``: UTF-8, else Latin-1."""
+    with file.open("rb") as stream:
+        data = stream.read(MAX_HEADER_BYTES + 1)
+    if len(data) > MAX_HEADER_BYTES or b"\0" in data:
+        raise MalformedFile("not a WFDB header: too large or binary", code="bad_header")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _header_beside(file: File) -> File | None:
+    """The header of the signal file ``file``: of the same name, or less a number (``HR00001_1.dat``).
+
+    One that cannot be read names no file, so that it costs its neighbours nothing.
+    """
+    for stem in dict.fromkeys((file.stem, file.stem.rpartition("_")[0])):
+        header = file.with_name(f"{stem}{SUFFIX}")
+        with suppress(MalformedFile, OSError):
+            if stem and header.is_file() and file.name in _header_text(header).split():
+                return header
+    return None
+
+
+def _millivolts_per_unit(header: Header, notes: list[str]) -> dict[int, float]:
+    """Millivolts per unit of each signal that is a voltage, by its number."""
+    scales: dict[int, float] = {}
+    converted, dropped, unstated = set(), [], False
+    for number, signal in enumerate(header.signals):
+        scale = millivolts_per(signal.unit or "mV")
+        if scale is None:
+            if canonical_lead(signal.name) is not None:
+                raise BadUnits(
+                    f"lead {signal.name}: the unit {signal.unit!r} is not mV, uV or V", code="unknown_unit"
+                )
+            dropped.append(signal.name)
+            continue
+        scales[number] = scale
+        unstated |= signal.unit is None
+        if scale != 1.0:
+            converted.add(signal.unit)
+    if not scales:
+        raise MissingLeads(f"no voltage among the signals: {', '.join(dropped)[:200]}", code="no_ecg_lead")
+    notes += [f"converted from {unit} to mV" for unit in sorted(filter(None, converted))]
+    if dropped:
+        notes.append(f"left out what is no voltage: {', '.join(dropped)[:200]}")
+    if unstated:
+        notes.append("the header names no unit; read as mV, as the WFDB format defines")
+    return scales
+
+
+def _upside_down(signals: list[SignalLine]) -> list[Notice]:
+    """A warning of leads with a negative gain: seldom meant, and it changes the sign of all that is read."""
+    inverted = [signal.name for signal in signals if signal.gain < 0]
+    if not inverted:
+        return []
+    sentence = f"the header states a negative gain, which turns these leads over: {', '.join(inverted)[:200]}"
+    return [Notice("negative_gain", sentence)]
+
+
+def _wrong_checksums(header: Header, raw: RawSignals, frames: int) -> list[Notice]:
+    """A warning of signals whose sum of samples modulo 65,536 is not what the header says.
+
+    Headers write it signed or unsigned; 0 is taken for 'not stated'.
+
+    Raises
+    ------
+    MalformedFile
+        No stated checksum is right, nor are the initial values of half of these signals (one of them may be
+        right by chance): the samples are not what the header describes.
+    """
+    stated = [
+        (line, samples[: frames * line.per_frame])
+        for line, samples in zip(header.signals, raw, strict=True)
+        if line.checksum
+    ]
+    wrong = [
+        (line.name, int(samples[0]) != line.first)
+        for line, samples in stated
+        if (int(samples.sum(dtype=np.int64)) - (line.checksum or 0)) % 65536
+    ]
+    if not wrong:
+        return []
+    others = sum(starts_otherwise for _, starts_otherwise in wrong)
+    if len(wrong) == len(stated) and 2 * others >= len(stated):
+        raise MalformedFile(
+            f"none of the {len(stated)} checksums in the header fits the samples, nor do {others} of the "
+            "initial values: the storage format is wrong, or this is another record's signal file",
+            code="checksum_differs",
+        )
+    names = ", ".join(name for name, _ in wrong)
+    sentence = f"not the header's checksum, the file is damaged or misread: {names[:200]}"
+    return [Notice("checksum_differs", sentence)]
+
+
+def _fill_millivolts(
+    out: npt.NDArray[np.float64], raw: npt.NDArray[np.integer], signal: SignalLine, scale: float
+) -> None:
+    """Write ``(raw - baseline) / gain`` in mV into ``out``; NaN where there is no valid sample.
+
+    The samples of a signal with a skew lie that many frames too late in ``raw``.
+    """
+    raw = raw[signal.skew * signal.per_frame :][: len(out)]
+    filled = out[: len(raw)]
+    np.subtract(raw, signal.baseline, out=filled, dtype=np.float64)
+    filled /= signal.gain
+    if scale != 1.0:
+        filled *= scale
+    if (marker := INVALID[signal.format]) is not None and (invalid := raw == marker).any():
+        filled[invalid] = np.nan
