@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
@@ -26,6 +26,7 @@ from ibt_deploy.readers import task_of
 from ibt_deploy.records import Recording, Stay
 
 if TYPE_CHECKING:
+    from ibt_deploy.explain import Explanation
     from ibt_deploy.render.plot import NumberedPictures
 
 Answer = tuple[Item | None, Prediction | Refusal]
@@ -66,6 +67,12 @@ Research software, not a medical device."""
     metavar="DIR",
     help="Write each answer to a file of its own there, named after the record, not to standard output.",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also say which seconds and leads moved the findings, or which hours and variables the risk; "
+    "with --json as 'explanations'.",
+)
 @click.option("--force", is_flag=True, help="Let --plot and --out-dir replace files that are there already.")
 @click.option(
     "--server",
@@ -81,6 +88,7 @@ def predict(
     as_csv: bool,
     plot: Path | None,
     out_dir: Path | None,
+    explain: bool,
     force: bool,
     server: str | None,
     device: Device,
@@ -97,8 +105,10 @@ def predict(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two forms of the same answers; choose one")
+    if as_csv and explain:
+        raise click.UsageError("--explain has no form as CSV; use --json")
     if server is not None:
-        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot")
+        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot", "explain")
         if any(str(path) == "-" for path in files):
             raise click.UsageError("--server takes files; save standard input as a file first")
     pictures = _Pictures(plot, force=force)
@@ -109,20 +119,29 @@ def predict(
         else _to_folder(out_dir, form, _suffix(form), force=force)
     )
     named = list(named_files(files))
-    waiting = shown(named, "scoring", beside_output=out_dir is None)
     left_out: list[Path] = []
+    explained: _Explainer = _unexplained
+    paths: list[str] = []
     if server is None:
         predictor_for = _predictors(bundle, device, precision, operating_point)
+        if explain:
+            explained = _explainer(predictor_for)
+        waiting = shown(named, "scoring", beside_output=out_dir is None)
         answers = _answers(waiting, predictor_for, left_out, single_task=as_csv and out_dir is None)
     else:
-        answers = _answers_of_server(server, named, single_task=as_csv and out_dir is None)
-    refused = False
+        for unnamed in named:
+            if isinstance(unnamed, Refusal):
+                echo_refusal(unnamed)
+        paths = [str(found.file) for found in named if isinstance(found, Named)]
+        waiting_paths = shown(paths, "scoring", beside_output=out_dir is None)
+        answers = _answers_of_server(server, waiting_paths, single_task=as_csv and out_dir is None)
+    refused = server is not None and len(paths) < len(named)
     for item, answer in answers:
         if isinstance(answer, Refusal):
             echo_refusal(answer)
             refused = True
             continue
-        write(answer)
+        write(answer, explained(item))
         pictures.draw(item, answer)
     pictures.announce()
     for folder in dict.fromkeys(left_out):
@@ -177,16 +196,13 @@ def _answers(
         )
 
 
-def _answers_of_server(
-    server: str, files: Sequence[Named | Refusal], *, single_task: bool
-) -> Iterator[Answer]:
+def _answers_of_server(server: str, paths: Iterable[str], *, single_task: bool) -> Iterator[Answer]:
     """As :func:`_answers`, from a service; there is nothing here that was scored."""
     from ibt_deploy.client import Client
 
     first: str | None = None
-    yield from ((named, named) for named in files if isinstance(named, Refusal))
     with Client(server) as client:
-        for answer in client.predict_many(str(named.file) for named in files if isinstance(named, Named)):
+        for answer in client.predict_many(paths):
             if isinstance(answer, Refusal):
                 yield answer, answer
                 continue
@@ -217,38 +233,55 @@ def _with_task(named: Named | Refusal, left_out: list[Path]) -> tuple[Named | Re
         return named, refusal(str(named.file), error)
 
 
-_Form: TypeAlias = Callable[[Prediction, TextIO], None]
+_Explainer: TypeAlias = "Callable[[Item | None], list[Explanation]]"
+_Form: TypeAlias = "Callable[[Prediction, list[Explanation], TextIO], None]"
 
 
-def _write_json(prediction: Prediction, stream: TextIO) -> None:
-    click.echo(json.dumps(prediction.to_dict(), allow_nan=False), file=stream)
+def _unexplained(_item: Item | None) -> list[Explanation]:
+    return []
 
 
-def _write_csv(prediction: Prediction, stream: TextIO) -> None:
+def _explainer(predictor_for: Callable[[Task], Predictor]) -> _Explainer:
+    def explained(item: Item | None) -> list[Explanation]:
+        if not isinstance(item, Recording | Stay):
+            return []
+        return predictor_for("arrhythmia" if isinstance(item, Recording) else "sepsis").explain(item)
+
+    return explained
+
+
+def _write_json(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:
+    answer = prediction.to_dict()
+    if explanations:
+        answer["explanations"] = [explanation.to_dict() for explanation in explanations]
+    click.echo(json.dumps(answer, allow_nan=False), file=stream)
+
+
+def _write_csv(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:  # noqa: ARG001
     from ibt_deploy.render.csv import CsvWriter
 
     CsvWriter(stream, prediction.task).write(prediction)
 
 
-def _write_report(prediction: Prediction, stream: TextIO) -> None:
+def _write_report(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:
     from ibt_deploy.render.report import show
-    from ibt_deploy.render.text import prediction_report
+    from ibt_deploy.render.text import explanation_lines, prediction_report
 
-    show(prediction_report(prediction), stream)
+    show([*prediction_report(prediction), *explanation_lines(explanations)], stream)
 
 
 def _suffix(form: _Form) -> str:
     return {_write_json: ".json", _write_csv: ".csv"}.get(form, ".txt")
 
 
-def _to_standard_output(form: _Form) -> Callable[[Prediction], None]:
+def _to_standard_output(form: _Form) -> Callable[[Prediction, list[Explanation]], None]:
     """One answer after the other: reports with a blank line between them, CSV with one header."""
     from ibt_deploy.render.csv import CsvWriter
 
     table: CsvWriter | None = None
     count = 0
 
-    def write(prediction: Prediction) -> None:
+    def write(prediction: Prediction, explanations: list[Explanation]) -> None:
         nonlocal table, count
         if form is _write_csv:
             table = table or CsvWriter(sys.stdout, prediction.task)
@@ -257,12 +290,14 @@ def _to_standard_output(form: _Form) -> Callable[[Prediction], None]:
         if count and form is _write_report:
             click.echo()
         count += 1
-        form(prediction, sys.stdout)
+        form(prediction, explanations, sys.stdout)
 
     return write
 
 
-def _to_folder(folder: Path, form: _Form, suffix: str, *, force: bool) -> Callable[[Prediction], None]:
+def _to_folder(
+    folder: Path, form: _Form, suffix: str, *, force: bool
+) -> Callable[[Prediction, list[Explanation]], None]:
     """A file for each answer: ``RECORD.json``, and ``RECORD-2.json`` for a second record of that name."""
     folder.mkdir(parents=True, exist_ok=True)
     if not force and any(folder.glob(f"*{suffix}")):
@@ -271,7 +306,7 @@ def _to_folder(folder: Path, form: _Form, suffix: str, *, force: bool) -> Callab
         )
     written: set[str] = set()
 
-    def write(prediction: Prediction) -> None:
+    def write(prediction: Prediction, explanations: list[Explanation]) -> None:
         record = "".join("_" if c in '/\\:*?"<>|' else c for c in one_line(prediction.record))
         base = record.lstrip(".")[:_LONGEST_NAME] or "record"
         name, number = base, 1
@@ -281,7 +316,7 @@ def _to_folder(folder: Path, form: _Form, suffix: str, *, force: bool) -> Callab
         written.add(name.casefold())
         path = folder / f"{name}{suffix}"
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
-            form(prediction, stream)
+            form(prediction, explanations, stream)
 
     return write
 
