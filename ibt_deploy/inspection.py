@@ -14,6 +14,7 @@ from ibt_deploy.files import AnyFile
 from ibt_deploy.inputs import items_of
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, examined, window_spans
+from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.preprocess.stay_rows import clean
 from ibt_deploy.printable import one_line
@@ -36,7 +37,8 @@ def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Itera
     ------
     A dictionary with ``source``, ``refused`` (None, or code and message) and, where the file could be read,
     ``task``, ``record``, ``format``, ``notes`` (of the reader), ``changes``, ``warnings`` and numbers about
-    the content: ``leads`` of a recording, ``variables`` of a stay.
+    the content: ``leads`` of a recording, ``variables`` of a stay. A recording that is not refused also has
+    its ``heart_rate`` and the ``quality`` of its leads.
     """
     for item in items_of(file):
         if isinstance(item, Refusal):
@@ -64,7 +66,7 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
         "sampling_rate": recording.sampling_rate,
         "duration": round(recording.duration, 3),
         "samples": recording.signal.shape[1],
-        "age": recording.age,
+        "age": plausible_age(recording.age),
         "sex": recording.sex,
         "dx": None if recording.dx is None else list(recording.dx),
         "notes": list(recording.notes),
@@ -78,6 +80,9 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
     if constants is not None:
         samples = standard.signal.shape[1]
         changes += window_changes(window_spans(samples, constants.length), samples, constants)
+    rate = standard.heart_rate
+    found["heart_rate"] = None if rate is None else rate.to_dict()
+    found["quality"] = [lead.to_dict() for lead in standard.leads]
     return found | _outcome(changes, standard.warnings, None)
 
 

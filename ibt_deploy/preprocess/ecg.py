@@ -5,7 +5,7 @@ Version 1.0.0, in this order:
 1. the 12 standard leads are found by name; a doubled one is refused, others are left out;
 2. samples beyond 20 mV count as invalid like those that are NaN; more than 20 % of them is refused;
 3. an amplitude that no heart makes is refused as a wrong unit or gain;
-4. missing limb leads follow from I and II; missing chest leads become zeros (not all six);
+4. missing limb leads follow from two others; missing chest leads become zeros (not all six);
 5. the median of each lead is removed; gaps of up to 0.2 s are bridged linearly, longer ones are zero;
 6. the whole record is resampled to 200 Hz, and only then
 7. band-passed if the model asks for it, cut into windows, divided by one constant and clipped.
@@ -26,8 +26,10 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadSampling, BundleError, TooShort
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.band import band_passed
-from ibt_deploy.preprocess.heart_rate import HeartRate, heart_rate_of, qrs_band, r_peaks
+from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.preprocess.leads import ordered_leads
+from ibt_deploy.preprocess.plausibility import age_notices, raw_signal_notices
+from ibt_deploy.preprocess.quality import LeadQuality, signal_quality
 from ibt_deploy.preprocess.resample import resample
 from ibt_deploy.records import Notice, Recording
 
@@ -119,6 +121,8 @@ class StandardEcg:
         Leads that are zero throughout because the recording has no valid sample of them.
     heart_rate
         Of :func:`examined`; None before that.
+    leads
+        Quality of each of the 12 leads, of :func:`examined`; empty before that.
     """
 
     signal: FloatArray
@@ -126,6 +130,7 @@ class StandardEcg:
     warnings: tuple[Notice, ...]
     missing_leads: tuple[str, ...]
     heart_rate: HeartRate | None = None
+    leads: tuple[LeadQuality, ...] = ()
 
 
 def standardise(recording: Recording) -> StandardEcg:
@@ -158,13 +163,21 @@ def standardise(recording: Recording) -> StandardEcg:
 
 
 def examined(recording: Recording) -> StandardEcg:
-    """:func:`standardise`, and what is computed from the signal before any model sees it: the heart rate.
+    """:func:`standardise`, and what is found in the signal before any model sees it: quality and heart rate.
 
-    This is what every surface that scores calls; training reads the signal alone.
+    Every surface that scores calls this; training reads the signal alone.
+
+    Raises
+    ------
+    InputError
+        As :func:`standardise`; also TooShort where nothing beats or the leads are flat for long.
     """
     standard = standardise(recording)
-    in_band = qrs_band(standard.signal, SAMPLING_RATE)
-    return replace(standard, heart_rate=heart_rate_of(r_peaks(in_band, SAMPLING_RATE) / SAMPLING_RATE))
+    found = signal_quality(standard.signal)
+    known = {warning.code for warning in standard.warnings}
+    warnings = [*standard.warnings, *(w for w in found.warnings if w.code not in known)]
+    warnings += [*raw_signal_notices(recording), *age_notices(recording.age)]
+    return replace(standard, warnings=tuple(warnings), heart_rate=found.heart_rate, leads=found.leads)
 
 
 def filtered(signal: FloatArray, constants: EcgPreprocessing) -> FloatArray:

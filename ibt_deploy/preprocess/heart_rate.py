@@ -126,7 +126,7 @@ def qrs_band(signal: FloatArray, rate: int) -> FloatArray:
     return band_passed(signal, rate, QRS_BAND, 2)
 
 
-def r_peaks(in_band: FloatArray, rate: int) -> IntArray:
+def r_peaks(energy: FloatArray, rate: int) -> IntArray:
     """Samples at which the heart beats, shape ``(beats,)``, rising.
 
     Noise has peaks as well: whether these are beats is for
@@ -134,18 +134,11 @@ def r_peaks(in_band: FloatArray, rate: int) -> IntArray:
 
     Parameters
     ----------
-    in_band
-        Of :func:`qrs_band`, shape ``(leads, n)``; a lead that is zero throughout counts for nothing.
+    energy
+        Of :func:`smoothed_energy`, shape ``(n,)``.
     rate
         Hz.
     """
-    magnitude = np.abs(in_band)
-    scale = magnitude.mean(axis=1)
-    alive = scale > 0
-    if not alive.any():
-        return np.empty(0, dtype=np.int64)
-    width = round(WINDOW_SECONDS * rate)
-    energy = _moving_mean(_moving_mean((1 / scale[alive]) @ magnitude[alive], width), width)
     half = round(REFRACTORY_SECONDS * rate / 2)
     padded = np.pad(energy, half)
     highest = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1).max(axis=1)
@@ -155,6 +148,19 @@ def r_peaks(in_band: FloatArray, rate: int) -> IntArray:
     heights = energy[candidates]
     usual = _usual_height(energy, rate)
     return _beats(candidates, heights, usual, rate)
+
+
+def smoothed_energy(in_band: FloatArray, rate: int) -> FloatArray:
+    """Magnitude of all leads together, each divided by its own mean, smoothed; shape ``(n,)``.
+
+    A lead of ``in_band``, shape ``(leads, n)``, that is zero throughout counts for nothing.
+    """
+    magnitude = np.abs(in_band)
+    scale = magnitude.mean(axis=1)
+    alive = scale > 0
+    width = round(WINDOW_SECONDS * rate)
+    total = (1 / scale[alive]) @ magnitude[alive] if alive.any() else np.zeros(in_band.shape[1])
+    return _moving_mean(_moving_mean(total, width), width)
 
 
 def _usual_height(energy: FloatArray, rate: int) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import MissingLeads
-from ibt_deploy.leads import CHEST_LEADS, DERIVED, LEADS, canonical_lead
+from ibt_deploy.leads import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canonical_lead
 from ibt_deploy.preprocess.plausibility import limb_lead_notices, valid_samples
 from ibt_deploy.records import Notice, Recording
 
@@ -39,8 +39,9 @@ class OrderedLeads:
 def ordered_leads(recording: Recording) -> OrderedLeads:
     """The 12 leads of ``recording``, which may have any leads in any order.
 
-    Leads I and II and at least one chest lead are needed: without the former neither axis nor limb leads
-    are known, without any chest lead it is no 12-lead ECG. A lead that is there but flat is kept.
+    At least two limb leads that say different things and one chest lead are needed: without the former the
+    limb leads are not known, without any chest lead it is no 12-lead ECG. A lead that is there but flat is
+    kept; one without any valid sample counts as missing.
 
     Raises
     ------
@@ -50,8 +51,15 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
         See :func:`ibt_deploy.preprocess.plausibility.valid_samples`.
     """
     rows, changes = _rows(recording)
-    if "I" not in rows or "II" not in rows:
-        raise MissingLeads(f"needs leads I and II; found {_listed(recording.leads)}")
+    limb = [lead for lead in LIMB_LEADS if lead in rows]
+    valid = [lead for lead in limb if _has_samples(recording.signal[rows[lead]])]
+    if len(limb) < 2:
+        raise MissingLeads(
+            f"needs leads I and II, or two limb leads they follow from; found {_listed(recording.leads)}"
+        )
+    if 2 <= len(valid) < len(limb):
+        rows = {lead: row for lead, row in rows.items() if lead not in limb or lead in valid}
+        limb = valid
     if not rows.keys() & set(CHEST_LEADS):
         raise MissingLeads("no chest lead (V1 to V6)", code="no_chest_lead")
     names = [lead for lead in LEADS if lead in rows]
@@ -61,9 +69,9 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
     unchanged = order == list(range(len(recording.leads)))
     found, warnings = valid_samples(recording.signal if unchanged else recording.signal[order], names)
 
-    signal, derived = _completed(found, names)
+    signal, derived = _completed(found, names, limb[:2])
     if derived:
-        changes.append(f"derived {', '.join(derived)} from I and II")
+        changes.append(f"derived {', '.join(derived)} from {' and '.join(limb[:2])}")
     else:
         warnings += limb_lead_notices(signal)
     missing = [
@@ -89,16 +97,27 @@ def _rows(recording: Recording) -> tuple[dict[str, int], list[str]]:
     return rows, [f"left out {_listed(others)}"] if others else []
 
 
-def _completed(found: FloatArray, names: list[str]) -> tuple[FloatArray, list[str]]:
-    """All 12 leads, and which of them were derived; NaN for those that cannot be."""
+def _has_samples(row: FloatArray) -> bool:
+    """Whether one sample is a number; where the first is, the others need no look."""
+    return not np.isnan(row[:1]).all() or not np.isnan(row).all()
+
+
+def _completed(found: FloatArray, names: list[str], sources: Sequence[str]) -> tuple[FloatArray, list[str]]:
+    """All 12 leads, and which were derived from two limb leads, ``sources``; NaN for those that cannot be.
+
+    No two limb leads point the same way, so that any two give leads I and II, and with them the others.
+    """
     if len(names) == len(LEADS):
         return found, []
     signal = np.full((len(LEADS), found.shape[1]), np.nan)
     signal[[LEADS.index(name) for name in names]] = found
-    derived = [lead for lead in DERIVED if lead not in names]
+    derived = [lead for lead in LIMB_LEADS if lead not in names]
+    from_one_and_two = np.array([(1.0, 0.0), (0.0, 1.0), *DERIVED.values()])
+    given = [LIMB_LEADS.index(lead) for lead in sources]
+    weights = from_one_and_two @ np.linalg.inv(from_one_and_two[given])
     for lead in derived:
-        one, two = DERIVED[lead]
-        signal[LEADS.index(lead)] = one * signal[0] + two * signal[1]
+        first, second = weights[LIMB_LEADS.index(lead)].round(9).tolist()
+        signal[LEADS.index(lead)] = first * signal[given[0]] + second * signal[given[1]]
     return signal, derived
 
 

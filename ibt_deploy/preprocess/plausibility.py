@@ -1,4 +1,4 @@
-"""Is this an ECG in millivolts? About amplitude, invalid samples, flat leads and mixed-up lead names."""
+"""Is this an ECG in millivolts, and whose? Amplitude, invalid, clipped and flat samples, limb leads, age."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadUnits, TooShort
-from ibt_deploy.leads import DERIVED, LEADS
-from ibt_deploy.records import Notice
+from ibt_deploy.leads import DERIVED, LEADS, canonical_lead
+from ibt_deploy.records import Notice, Recording
 
 FloatArray = npt.NDArray[np.float64]
 
 LIMIT_MV = 20.0
 """Samples beyond it are invalid."""
+
+OFFSET_MV = 10.0
+"""A lead whose median lies beyond it carries an electrode's potential, and is measured from that median."""
 
 MAX_INVALID = 0.20
 """Largest share of invalid samples that is accepted."""
@@ -35,6 +38,24 @@ MAX_LIMB_RESIDUAL = 0.75
 
 Above it the names of the limb leads are doubtful: in one of the 2,583 recordings above without flat leads.
 """
+
+LONGEST_FLAT_SECONDS = 2.0
+"""A lead that does not change for longer was not connected.
+
+Of 2,583 real recordings without flat leads two reach it (4.9 and 2.6 s), and the next has 0.9 s.
+"""
+
+ALL_FLAT_SECONDS = 1.0
+"""No heart holds all leads still for as long; the longest of real recordings is 0.14 s."""
+
+MOST_AT_EXTREME = 0.015
+"""Share of samples that are exactly the highest or the lowest of a lead, above which it was clipped.
+
+In 99.9 % of 2,589 real recordings at most 0.0124.
+"""
+
+ADULT, OLDEST = 18, 120
+"""Years: the models learnt from adults, and nobody is older."""
 
 
 def valid_samples(found: FloatArray, names: Sequence[str]) -> tuple[FloatArray, list[Notice]]:
@@ -57,10 +78,13 @@ def valid_samples(found: FloatArray, names: Sequence[str]) -> tuple[FloatArray, 
     highest, lowest = found.max(axis=1), found.min(axis=1)
     stated = _typical(highest - lowest)
     share = 0.0
+    beyond = np.zeros((len(found), 0), dtype=bool)
     if not (highest.max() <= LIMIT_MV and lowest.min() >= -LIMIT_MV):
         finite = np.where(np.isfinite(found), found, np.nan)
         stated = _typical(np.fmax.reduce(finite, axis=1) - np.fmin.reduce(finite, axis=1))
-        found = np.where(np.abs(finite) <= LIMIT_MV, finite, np.nan)
+        distance = np.abs(finite - _offsets(finite)[:, np.newaxis])
+        beyond = (distance > LIMIT_MV) | np.isinf(found)
+        found = np.where(distance <= LIMIT_MV, finite, np.nan)
         highest, lowest = np.fmax.reduce(found, axis=1), np.fmin.reduce(found, axis=1)
         share = float(np.isnan(found).mean())
     spread = highest - lowest
@@ -73,12 +97,18 @@ def valid_samples(found: FloatArray, names: Sequence[str]) -> tuple[FloatArray, 
         )
     if share > MAX_INVALID:
         raise TooShort(
-            f"{100 * share:.0f} % of the samples are invalid; at most {100 * MAX_INVALID:.0f} % are accepted",
+            f"{100 * share:.0f} % of the samples are missing or beyond {LIMIT_MV:.0f} mV;"
+            f" at most {100 * MAX_INVALID:.0f} % are accepted",
             code="invalid_samples",
         )
     if typical == 0:
         raise TooShort("every lead is flat", code="all_leads_flat")
     notices = []
+    if beyond.any():
+        where = ", ".join(name for name, row in zip(names, beyond, strict=True) if row.any())
+        count = int(beyond.sum())
+        samples = "sample" if count == 1 else "samples"
+        notices.append(Notice("spikes", f"{count} {samples} beyond {LIMIT_MV:.0f} mV left out, in {where}"))
     flat = [name for name, extent in zip(names, spread, strict=True) if extent == 0]
     if flat:
         notices.append(Notice("flat_leads", f"flat: {', '.join(flat)}"))
@@ -114,6 +144,75 @@ def limb_lead_notices(signal: FloatArray) -> list[Notice]:
             f"{', '.join(doubtful)}: not what leads I and II say; check the lead names",
         )
     ]
+
+
+def raw_signal_notices(recording: Recording) -> list[Notice]:
+    """Warnings about samples of the standard leads as they were read: clipped, or unchanged for long.
+
+    Raises
+    ------
+    TooShort
+        All leads stand still for more than 20 % of the recording (``flat_stretch``).
+    """
+    rows = [row for row, name in enumerate(recording.leads) if canonical_lead(name) is not None]
+    found, names = recording.signal[rows], [canonical_lead(recording.leads[row]) for row in rows]
+    still = found[:, 1:] == found[:, :-1]
+    together = _longest_run(still.all(axis=0)) / recording.sampling_rate
+    if together >= ALL_FLAT_SECONDS and together > MAX_INVALID * recording.duration:
+        raise TooShort(
+            f"all leads stand still for {together:.1f} s; give the part that was recorded",
+            code="flat_stretch",
+        )
+    if together >= ALL_FLAT_SECONDS:
+        return [Notice("flat_stretch", f"all leads stand still for {together:.1f} s")]
+    highest, lowest = np.fmax.reduce(found, axis=1)[:, None], np.fmin.reduce(found, axis=1)[:, None]
+    at_extreme = np.maximum((found == highest).mean(axis=1), (found == lowest).mean(axis=1))
+    alive = highest[:, 0] > lowest[:, 0]
+    flat, clipped = [], []
+    for name, row, share, extreme, lives in zip(
+        names, still, still.mean(axis=1), at_extreme, alive, strict=True
+    ):
+        long = share * recording.duration >= LONGEST_FLAT_SECONDS
+        if lives and long and _longest_run(row) >= LONGEST_FLAT_SECONDS * recording.sampling_rate:
+            flat.append(str(name))
+        elif lives and extreme > MOST_AT_EXTREME:
+            clipped.append(str(name))
+    notices = []
+    if flat:
+        notices.append(Notice("flat_stretch", f"unchanged for more than 2 s: {', '.join(flat)}"))
+    if clipped:
+        notices.append(
+            Notice("clipped_leads", f"clipped at their highest or lowest value: {', '.join(clipped)}")
+        )
+    return notices
+
+
+def age_notices(age: float | None) -> list[Notice]:
+    """A warning where ``age`` in years is impossible or that of a child; None is unknown: no warning."""
+    if age is None:
+        return []
+    if plausible_age(age) is None:
+        return [Notice("impossible_age", f"an age of {age:g} years is impossible and was dropped")]
+    if age < ADULT:
+        return [Notice("not_adult", f"{age:g} years old: the models learnt from adults alone")]
+    return []
+
+
+def plausible_age(age: float | None) -> float | None:
+    """``age`` in years, or None where it is impossible."""
+    return age if age is not None and 0 <= age <= OLDEST else None
+
+
+def _offsets(finite: FloatArray) -> FloatArray:
+    """The median of each lead where it lies beyond :data:`OFFSET_MV`, else 0; shape ``(leads,)``."""
+    medians = [np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else 0.0 for row in finite]
+    return np.where(np.abs(medians) > OFFSET_MV, medians, 0.0)
+
+
+def _longest_run(flags: npt.NDArray[np.bool_]) -> int:
+    """Length of the longest run of True."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
 
 
 def _typical(spread: FloatArray) -> float:

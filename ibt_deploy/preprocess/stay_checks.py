@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ibt_deploy.errors import BadRows, InputError, TooLong, TooShort
+from ibt_deploy.preprocess.plausibility import ADULT
 from ibt_deploy.preprocess.stay_plausibility import require_one_patient, unit_notices
 from ibt_deploy.preprocess.stay_rows import HOUR, CleanCounts, Float32Array, clean
 from ibt_deploy.records import FloatArray, Notice, Stay, are_consecutive
@@ -30,7 +31,7 @@ def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
     Notices have the codes ``single_row``, ``hours_inserted``, ``values_out_of_range``, ``fio2_rescaled``,
     ``nothing_measured``, ``vitals_never_measured``, ``labs_never_measured`` (not one of the 26),
     ``long_forward_fill`` (a vital sign whose last value is more than 24 hours old at some row),
-    ``demographics_missing``, ``unit_contradiction``, and those of
+    ``demographics_missing``, ``not_adult``, ``unit_contradiction``, and those of
     :func:`ibt_deploy.preprocess.stay_plausibility.unit_notices`: ``doubtful_unit``, ``columns_swapped`` and
     ``pressures_contradict``.
 
@@ -144,5 +145,9 @@ def _demographic_notices(rows: Float32Array, ever: list[bool]) -> Iterator[Notic
     missing = [f"{name} ({stand_in})" for name, stand_in in DEMOGRAPHICS.items() if not ever[INDEX[name]]]
     if missing:
         yield Notice("demographics_missing", f"Not given: {', '.join(missing)}.")
+    ages = rows[:, INDEX["Age"]]
+    if (ages < ADULT).any():
+        youngest = np.nanmin(ages)
+        yield Notice("not_adult", f"{youngest:g} years old: the models learnt from adults alone.")
     if ((rows[:, INDEX["Unit1"]] == 1) & (rows[:, INDEX["Unit2"]] == 1)).any():
         yield Notice("unit_contradiction", "Unit1 and Unit2 are both 1: the unit counts as unknown.")

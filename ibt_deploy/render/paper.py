@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
+from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.records import Recording
 from ibt_deploy.render.text import caption, sorted_findings, warning_captions
 
@@ -178,8 +179,9 @@ def _write_head(
     figure.text(left, 1 - 6.5 / height, name, fontsize=13, fontweight="bold", color=_INK, parse_math=False)
     cut = f", the first {SECONDS:g} s shown" if recording.duration > SECONDS else ""
     details = [f"{recording.sampling_rate:g} Hz", f"{recording.duration:.1f} s{cut}"]
-    if recording.age is not None:
-        details.append(f"{recording.age:g} years")
+    age = plausible_age(recording.age)
+    if age is not None:
+        details.append(f"{age:g} years")
     if recording.sex:
         details.append(recording.sex)
     rate = standard.heart_rate

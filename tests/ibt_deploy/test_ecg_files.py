@@ -55,7 +55,7 @@ def empty_signal(folder: Path) -> Path:
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "wrong leads": (lambda f: write_record(f, leads=list("ABCDEFGHIJKL")), "missing_leads"),
-    "lead II missing": (lambda f: write_record(f, leads=["I", "x", *LEADS[2:]]), "missing_leads"),
+    "one limb lead": (lambda f: write_record(f, raw_ecg()[:7], leads=["I", *LEADS[6:]]), "missing_leads"),
     "no chest lead": (lambda f: write_record(f, raw_ecg()[:6], leads=LEADS[:6]), "no_chest_lead"),
     "doubled lead": (lambda f: write_record(f, leads=["I", "i", *LEADS[2:]]), "doubled_lead"),
     "microvolts for millivolts": (lambda f: write_record(f, gain="1/mV"), "implausible_amplitude"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.preprocess.heart_rate import HeartRate, heart_rate_of, qrs_band, r_peaks
+from ibt_deploy.preprocess.heart_rate import HeartRate, heart_rate_of, qrs_band, r_peaks, smoothed_energy
 from tests.helpers.wfdb_records import raw_ecg
 
 
@@ -21,7 +21,7 @@ def beats(places: np.ndarray, seconds: float = 10.0) -> np.ndarray:
 
 
 def found(signal: np.ndarray) -> np.ndarray:
-    return r_peaks(qrs_band(signal, 200), 200) / 200
+    return r_peaks(smoothed_energy(qrs_band(signal, 200), 200), 200) / 200
 
 
 def test_beats_of_a_known_rhythm() -> None:

@@ -86,6 +86,20 @@ def test_eight_leads_are_completed() -> None:
     assert standard.missing_leads == ()
 
 
+@pytest.mark.parametrize("missing", [("I",), ("II",), ("I", "II"), ("I", "II", "III", "aVR"), ("II", "aVF")])
+def test_limb_leads_follow_from_any_two(missing: tuple[str, ...]) -> None:
+    signal = raw_ecg() / 1000
+    signal[2], signal[3] = signal[1] - signal[0], -(signal[0] + signal[1]) / 2
+    signal[4], signal[5] = signal[0] - signal[1] / 2, signal[1] - signal[0] / 2
+    kept = [i for i, lead in enumerate(LEADS) if lead not in missing]
+    whole = standardise(recording(signal)).signal
+    partial = standardise(recording(signal[kept], leads=tuple(LEADS[i] for i in kept)))
+    np.testing.assert_allclose(partial.signal, whole, rtol=0, atol=1e-9)
+    assert f"derived {', '.join(missing)} from" in " ".join(partial.changes)
+    signal[[LEADS.index(lead) for lead in missing]] = np.nan
+    np.testing.assert_array_equal(standardise(recording(signal)).signal, partial.signal)
+
+
 def test_other_leads_are_left_out_and_said() -> None:
     signal = np.concatenate([raw_ecg()[:1], raw_ecg()]) / 1000
     standard = standardise(recording(signal, leads=("vx", *LEADS)))
@@ -104,8 +118,7 @@ def test_missing_chest_leads_are_zero_with_a_warning() -> None:
 @pytest.mark.parametrize(
     ("leads", "code"),
     [
-        (("I", "III", *LEADS[3:]), "missing_leads"),
-        (("II", "III", *LEADS[3:]), "missing_leads"),
+        (("II", *LEADS[6:]), "missing_leads"),
         (tuple("ABCDEFGHIJKL"), "missing_leads"),
         (LEADS[:6], "no_chest_lead"),
         (("I",), "missing_leads"),
@@ -177,7 +190,28 @@ def test_wild_samples_count_as_invalid() -> None:
 def test_spikes_in_every_lead_are_no_wrong_unit() -> None:
     signal = raw_ecg() / 1000
     signal[:, 50:60], signal[:, 80:90] = 32.0, -32.0
-    assert codes(recording(signal)) == []
+    assert codes(recording(signal)) == ["spikes"]
+
+
+def test_a_spike_is_left_out_and_said() -> None:
+    signal = raw_ecg() / 1000
+    signal[7, 1234] = 30.0
+    standard = standardise(recording(signal))
+    assert [(w.code, w.message) for w in standard.warnings] == [
+        ("spikes", "1 sample beyond 20 mV left out, in V2")
+    ]
+    assert np.abs(standard.signal).max() < 2
+
+
+@pytest.mark.parametrize("offset", [20.0, -25.0, 300.0])
+def test_an_electrode_offset_is_no_spike(offset: float) -> None:
+    """DC-coupled amplifiers carry up to 300 mV of electrode potential."""
+    signal = raw_ecg() / 1000
+    moved = signal.copy()
+    moved[8] += offset
+    standard = standardise(recording(moved))
+    assert standard.warnings == ()
+    np.testing.assert_allclose(standard.signal, standardise(recording(signal)).signal, atol=1e-9)
 
 
 def test_too_many_invalid_samples() -> None:

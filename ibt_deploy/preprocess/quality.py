@@ -1,0 +1,381 @@
+"""Is this signal fit to be scored? Judged from the beats themselves, before any model sees them.
+
+An ECG repeats: its complexes are alike, stand out from what lies between them, and have in every lead a size
+and a direction that go with those of the other leads. Every rule measures one of these on the 12 leads at
+200 Hz. Its threshold is a percentile of real recordings, so that at most 1 in 500 of them breaks it
+(``python -m benchmarks.quality``, docs/quality.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import TooShort
+from ibt_deploy.leads import LEADS
+from ibt_deploy.preprocess.heart_rate import (
+    FEWEST_BEATS,
+    HeartRate,
+    heart_rate_of,
+    qrs_band,
+    r_peaks,
+    smoothed_energy,
+)
+from ibt_deploy.records import Notice
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+RATE = 200
+INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)
+"""Rows of I, II and V1 to V6; the other limb leads follow from I and II."""
+
+MOST_BEATS = 40
+"""Beats that are compared; of a long recording these are spread over all of it."""
+
+LEAST_LIKENESS = 0.7
+"""Median over the beats of the correlation with the beat most like it, in all leads, below which it is noise.
+
+Real recordings: at least 0.90 in all 2,589; noise of any colour: at most 0.49 in 500.
+"""
+
+LEAST_PROMINENCE = 2.0
+"""Height of a beat over the usual level of the signal, below which nothing stands out as a beat does.
+
+Real recordings with a scored rhythm: at least 2.6; a sine wave, tremor or noise: at most 1.4.
+"""
+
+RATE_PROMINENCE = 3.5
+RATE_LIKENESS = 0.9
+RATE_COVERAGE = 0.6
+"""Below any of these the places of the beats are too doubtful to make a rate."""
+
+LEAST_AGREEMENT = 0.79
+"""Median correlation of a lead's complexes with the one most like it, below which the lead is noisy."""
+
+UNUSABLE_AGREEMENT = 0.5
+"""Below it nothing in the lead beats; noise alone has about 0.6 at most."""
+
+MOST_NOISE = 0.045
+"""Deviation of the noise above the QRS band over the height of the complexes, median over the leads."""
+
+QRS_MV = (0.33, 3.0)
+"""Height of the QRS complexes, median over the leads, in mV."""
+
+MOST_DISPROPORTION = 6.5
+"""Logarithm of a lead's height less what the other leads let expect, in deviations of real recordings."""
+
+TALLEST_MV = 7.0
+"""Height of the tallest QRS complex in mV; in the training records whose voltage is known 6.7 at most."""
+
+MISPLACED = 4.0
+"""Logarithm of the odds of an exchange of electrodes over none."""
+
+PLACEMENTS = {
+    "arms": ("electrodes_exchanged", "the leads look as with the arm electrodes (RA and LA) exchanged"),
+    "right_arm_leg": ("electrodes_exchanged", "the leads look as with the electrodes RA and LL exchanged"),
+    "inverted": ("leads_inverted", "all leads look upside down"),
+    "v1_v6": ("electrodes_exchanged", "the leads look as with V1 and V6 exchanged"),
+    "chest_order": ("electrodes_exchanged", "the leads look as with V1 to V6 in the reverse order"),
+}
+
+BINS = ((-44, -32), (-32, -24), (-24, -14), (-10, -4), (-4, 3), (3, 10), (12, 28), (28, 50), (50, 80))
+"""Stretches of a beat in samples from its R peak: P wave, PR segment, Q, R, S, ST segment, T wave."""
+
+BEFORE, AFTER = 60, 91
+QRS_HALF = 20
+LEAST_HEIGHT = 0.02
+"""Millivolts, below which a lead has no complexes to judge."""
+
+
+@dataclass(frozen=True)
+class LeadQuality:
+    """What was measured of one lead.
+
+    Attributes
+    ----------
+    lead
+        Its name.
+    qrs
+        Height of the average QRS complex from peak to peak, in mV.
+    noise
+        Standard deviation of the noise above the QRS band, in mV.
+    agreement
+        Median correlation of its complexes with the one most like it; 1 without noise.
+    usable
+        Whether the heart beats in it.
+    """
+
+    lead: str
+    qrs: float
+    noise: float
+    agreement: float
+    usable: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The lead as JSON knows it."""
+        return {
+            "lead": self.lead,
+            "qrs_mv": round(self.qrs, 3),
+            "noise_mv": round(self.noise, 4),
+            "agreement": round(self.agreement, 3),
+            "usable": self.usable,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Beats:
+    """The beats of a recording, and what is measured of them.
+
+    Attributes
+    ----------
+    peaks
+        Samples at which the heart beats, shape ``(beats,)``.
+    likeness
+        Of the beats with each other, see :data:`LEAST_LIKENESS`; 0 for fewer than two.
+    prominence
+        See :data:`LEAST_PROMINENCE`.
+    agreement
+        Of each lead's complexes with each other, shape ``(12,)``.
+    average
+        Mean of the beats that are like most others, shape ``(12, 151)``, its R peak at sample 60.
+    height
+        Of the QRS complex of ``average`` from peak to peak, shape ``(12,)``, in mV.
+    noise
+        Deviation above the QRS band, shape ``(12,)``, in mV.
+    """
+
+    peaks: IntArray
+    likeness: float
+    prominence: float
+    agreement: FloatArray
+    average: FloatArray
+    height: FloatArray
+    noise: FloatArray
+
+    @property
+    def complete(self) -> bool:
+        """Whether every independent lead has complexes, so that leads can be compared."""
+        return bool(self.height[list(INDEPENDENT)].min() >= LEAST_HEIGHT)
+
+
+@dataclass(frozen=True, eq=False)
+class SignalQuality:
+    """The outcome: rate, one entry for each lead, and what a reader of the score should know."""
+
+    heart_rate: HeartRate
+    leads: tuple[LeadQuality, ...]
+    warnings: tuple[Notice, ...]
+
+
+def signal_quality(signal: FloatArray) -> SignalQuality:
+    """Judge the 12 leads of ``signal``, shape ``(12, n)``, in mV at 200 Hz.
+
+    Warnings have the codes ``noisy_leads``, ``noisy_recording``, ``unusual_amplitude``, ``lead_amplitude``,
+    ``electrodes_exchanged`` and ``leads_inverted``.
+
+    Raises
+    ------
+    TooShort
+        ``no_heartbeat``: nothing beats, or nothing that repeats; ``no_usable_lead``: it beats in no lead.
+    """
+    beats = beats_of(signal)
+    if beats.likeness < LEAST_LIKENESS or beats.prominence < LEAST_PROMINENCE:
+        raise TooShort(
+            "no heartbeat can be told from noise in this signal; check electrodes and lead names",
+            code="no_heartbeat",
+        )
+    usable = (beats.agreement >= UNUSABLE_AGREEMENT) & (beats.height > 0)
+    if not usable.any():
+        raise TooShort("the heart beats in no single lead; check electrodes", code="no_usable_lead")
+    leads = tuple(
+        LeadQuality(lead, float(qrs), float(noise), float(agreement), bool(fit))
+        for lead, qrs, noise, agreement, fit in zip(
+            LEADS, beats.height, beats.noise, beats.agreement, usable, strict=True
+        )
+    )
+    return SignalQuality(_rate(beats, signal.shape[1]), leads, tuple(_notices(beats)))
+
+
+def beats_of(signal: FloatArray) -> Beats:
+    """Find and measure the beats of ``signal``, shape ``(12, n)``, in mV at 200 Hz."""
+    n = signal.shape[1]
+    in_band = qrs_band(signal, RATE)
+    energy = smoothed_energy(in_band, RATE)
+    peaks = r_peaks(energy, RATE)
+    noise = _noise(signal)
+    some = (
+        peaks if len(peaks) <= MOST_BEATS else peaks[np.linspace(0, len(peaks) - 1, MOST_BEATS).astype(int)]
+    )
+    inner = some[(some >= QRS_HALF) & (some < n - QRS_HALF)]
+    if len(inner) < 2:
+        nothing = np.zeros(len(signal))
+        average = np.zeros((len(signal), BEFORE + AFTER))
+        return Beats(peaks, 0.0, 0.0, nothing, average, nothing, noise)
+    scale = np.abs(in_band).mean(axis=1, keepdims=True)
+    complexes = (in_band / np.where(scale > 0, scale, 1.0))[
+        :, inner[:, np.newaxis] + np.arange(-QRS_HALF, QRS_HALF + 1)
+    ]
+    alike = np.einsum("lat,lbt->lab", complexes, complexes, optimize=True)
+    together = _correlation(alike.sum(axis=0))
+    agreement = np.median(_correlation(alike).max(axis=2), axis=1)
+    usual = float(np.median(energy))
+    prominence = float(np.median(energy[peaks])) / usual if usual > 0 else 0.0
+    typical = together[np.argmax(together.sum(axis=1))] > LEAST_LIKENESS
+    typical[np.argmax(together.sum(axis=1))] = True
+    average = _average(signal, inner[typical])
+    height = np.ptp(average[:, BEFORE - QRS_HALF : BEFORE + QRS_HALF + 1], axis=1)
+    likeness = float(np.median(together.max(axis=1)))
+    return Beats(peaks, likeness, prominence, agreement, average, height, noise)
+
+
+def _correlation(products: FloatArray) -> FloatArray:
+    """Correlations from inner products, shape ``(..., beats, beats)``; -1 of a beat with itself."""
+    norm = np.sqrt(np.maximum(np.einsum("...aa->...a", products), 1e-30))
+    out = products / (norm[..., :, np.newaxis] * norm[..., np.newaxis, :])
+    own = np.arange(products.shape[-1])
+    out[..., own, own] = -1.0
+    return out
+
+
+def _average(signal: FloatArray, peaks: IntArray) -> FloatArray:
+    """Mean beat about ``peaks``; a beat that an end cuts is left out where there are others."""
+    whole = peaks[(peaks >= BEFORE) & (peaks < signal.shape[1] - AFTER + 1)]
+    places = (whole if len(whole) else peaks)[:, np.newaxis] + np.arange(-BEFORE, AFTER)
+    return signal[:, np.clip(places, 0, signal.shape[1] - 1)].mean(axis=1)
+
+
+def _noise(signal: FloatArray) -> FloatArray:
+    """Deviation of white noise with the same median second difference, shape ``(12,)``."""
+    step = max(1, signal.shape[1] // 700)
+    second = signal[:, 2::step] - 2 * signal[:, 1:-1:step] + signal[:, :-2:step]
+    return 1.4826 * np.median(np.abs(second), axis=1) / np.sqrt(6)
+
+
+def _rate(beats: Beats, n: int) -> HeartRate:
+    """The heart rate; none where the places of the beats are doubtful."""
+    peaks = beats.peaks
+    if len(peaks) < FEWEST_BEATS or beats.prominence < RATE_PROMINENCE or beats.likeness < RATE_LIKENESS:
+        return HeartRate()
+    if (peaks[-1] - peaks[0]) * len(peaks) / (len(peaks) - 1) < RATE_COVERAGE * n:
+        return HeartRate()
+    return heart_rate_of(peaks / RATE)
+
+
+def _notices(beats: Beats) -> list[Notice]:
+    notices = []
+    judged = beats.height >= LEAST_HEIGHT
+    noisy = [LEADS[i] for i in np.flatnonzero(judged & (beats.agreement < LEAST_AGREEMENT))]
+    if noisy:
+        notices.append(Notice("noisy_leads", f"noise hides the complexes in {', '.join(noisy)}"))
+    if noise_of(beats) > MOST_NOISE:
+        notices.append(
+            Notice("noisy_recording", "there is unusual noise in most leads; check the electrodes")
+        )
+    typical = float(np.median(beats.height[judged])) if judged.any() else 0.0
+    if not QRS_MV[0] <= typical <= QRS_MV[1]:
+        sentence = f"QRS complexes of typically {typical:.2g} mV are unusual; check the gain"
+        notices.append(Notice("unusual_amplitude", sentence))
+    if not beats.complete:
+        return notices
+    tallest = int(np.argmax(beats.height))
+    if beats.height[tallest] > TALLEST_MV:
+        sentence = f"QRS complexes of {beats.height[tallest]:.1f} mV in lead {LEADS[tallest]}; check its gain"
+        notices.append(Notice("lead_amplitude", sentence))
+        return notices
+    deviation = disproportion(beats.height)
+    worst = int(np.argmax(np.abs(deviation)))
+    if abs(deviation[worst]) > MOST_DISPROPORTION:
+        size = "large" if deviation[worst] > 0 else "small"
+        lead = LEADS[INDEPENDENT[worst]]
+        sentence = f"lead {lead} is too {size} for the other leads; check its gain and electrode"
+        notices.append(Notice("lead_amplitude", sentence))
+        return notices
+    odds = placement_odds(beats.average)
+    likeliest = max(odds, key=odds.__getitem__)
+    if odds[likeliest] > MISPLACED:
+        code, sentence = PLACEMENTS[likeliest]
+        notices.append(Notice(code, f"{sentence}; check the electrodes"))
+    return notices
+
+
+def noise_of(beats: Beats) -> float:
+    """Noise over the height of the complexes, median over the leads that have any."""
+    judged = beats.height >= LEAST_HEIGHT
+    return float(np.median(beats.noise[judged] / beats.height[judged])) if judged.any() else 0.0
+
+
+def disproportion(height: FloatArray) -> FloatArray:
+    """How far each independent lead is from the height that the others let expect, shape ``(8,)``.
+
+    In standard deviations of the logarithm among real recordings, positive for a lead that is too large.
+    """
+    fitted = _fitted()
+    logarithm = np.log(height[list(INDEPENDENT)])
+    return (logarithm - fitted.amplitude[:, :-1] @ logarithm - fitted.amplitude[:, -1]) / fitted.deviation
+
+
+def placement_odds(average: FloatArray) -> dict[str, float]:
+    """Logarithm of the odds of each of :data:`PLACEMENTS` over electrodes in their places.
+
+    Parameters
+    ----------
+    average
+        Average beat, shape ``(12, 151)``.
+    """
+    fitted = _fitted()
+    given = (placement_features(binned(average)) - fitted.centre) / fitted.scale
+    return dict(zip(fitted.names, (fitted.weights @ given + fitted.bias).tolist(), strict=True))
+
+
+def binned(average: FloatArray) -> FloatArray:
+    """Means of the independent leads over :data:`BINS`, shape ``(8, 9)``, from their median."""
+    beat = average[list(INDEPENDENT)]
+    total = np.concatenate([np.zeros((len(beat), 1)), np.cumsum(beat, axis=1)], axis=1)
+    first, last = np.array(BINS).T + BEFORE
+    return (total[:, last] - total[:, first]) / (last - first) - np.median(beat, axis=1, keepdims=True)
+
+
+def placement_features(means: FloatArray) -> FloatArray:
+    """What a placement is judged by, shape ``(100,)``: the root of each mean, and how leads correlate."""
+    size = np.sqrt((means**2).mean())
+    relative = means / (size if size > 0 else 1.0)
+    lengths = np.maximum(np.sqrt((means**2).sum(axis=1, keepdims=True)), 1e-9)
+    along = (means / lengths) @ (means / lengths).T
+    upper = np.triu_indices(len(means), 1)
+    return np.concatenate([(np.sign(relative) * np.sqrt(np.abs(relative))).ravel(), along[upper]])
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """What was fitted on the training records: see :mod:`benchmarks.quality`."""
+
+    amplitude: FloatArray
+    deviation: FloatArray
+    names: Sequence[str]
+    centre: FloatArray
+    scale: FloatArray
+    weights: FloatArray
+    bias: FloatArray
+
+
+@lru_cache(maxsize=1)
+def _fitted() -> _Fitted:
+    text = resources.files("ibt_deploy").joinpath("data/lead_relations.json").read_text(encoding="utf-8")
+    read = json.loads(text)
+    return _Fitted(
+        np.array(read["amplitude"]["weights"]),
+        np.array(read["amplitude"]["deviation"]),
+        tuple(read["placement"]["names"]),
+        np.array(read["placement"]["centre"]),
+        np.array(read["placement"]["scale"]),
+        np.array(read["placement"]["weights"]),
+        np.array(read["placement"]["bias"]),
+    )
