@@ -113,6 +113,8 @@ class Stay:
         Further columns, by name, that no model reads.
     confirmed
         Variables whose unit a person has confirmed in a mapping.
+    warnings
+        What the reader noticed that bears on the risk.
     """
 
     values: FloatArray
@@ -124,6 +126,7 @@ class Stay:
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     confirmed: frozenset[str] = frozenset()
+    warnings: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != N_VARIABLES:

@@ -16,11 +16,14 @@ from ibt_deploy.batch.tables_sql import FAULT, TIMES
 from ibt_deploy.batch.tables_store import RowNumbers
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
 from ibt_deploy.mapping.schema import Time
-from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, hourly, inserted_note
-from ibt_deploy.records import FloatArray, Stay
+from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, hourly, inserted_note, within_two_weeks
+from ibt_deploy.records import FloatArray, Notice, Stay
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
 
 ICULOS, ADMISSION_TIME = INDEX["ICULOS"], INDEX["HospAdmTime"]
+WITHOUT_TIME = ("bad_time", "ambiguous_time")
+MOST_WITHOUT_TIME = 0.1
+"""Part of a stay's rows that may lack a usable time before the stay is refused."""
 NO_TIME = np.iinfo(np.int64).min
 HOURS_PER_US = 1 / 3_600_000_000
 
@@ -136,11 +139,17 @@ class StayMaker:
             part = block.part(begin, end)
             file = self._files[int(part.files[0])]
             try:
+                warnings: tuple[Notice, ...] = ()
                 if odd[begin:end].any():
+                    part, warnings = self._timed(part)
                     self._check(part)
-                yield self._stay(part, file)
+                yield self._stay(part, file, warnings)
             except InputError as error:
                 yield error.at(self._place(part, 0))
+
+    @classmethod
+    def _is_odd(cls, part: Block) -> bool:
+        return bool(cls._odd(part).any())
 
     @staticmethod
     def _odd(block: Block) -> npt.NDArray[np.bool_]:
@@ -152,7 +161,23 @@ class StayMaker:
         iculos[:] = np.where(np.isnan(iculos), hour, iculos)
         return np.asarray(odd)
 
+    def _timed(self, part: Block) -> tuple[Block, tuple[Notice, ...]]:
+        """The part without the few rows of which the time cannot be told, and a warning about them."""
+        faults = [str(fault or "").partition(FAULT) for fault in part.faults]
+        untimed = np.array([code in WITHOUT_TIME for code, _, _ in faults])
+        count = int(untimed.sum())
+        if not count or count > MOST_WITHOUT_TIME * len(untimed):
+            return part, ()
+        first = int(np.argmax(untimed))
+        message = (
+            f"{count} row{'s' * (count > 1)} without a usable time left out, the first of them row "
+            f"{self._row(part, first)}: {faults[first][2]}."
+        )
+        return part.only(~untimed), (Notice("rows_left_out", message),)
+
     def _check(self, part: Block) -> None:
+        if not any(fault is not None for fault in part.faults) and not self._is_odd(part):
+            return
         for row, fault in enumerate(part.faults):
             if fault is not None:
                 code, _, message = fault.partition(FAULT)
@@ -174,10 +199,15 @@ class StayMaker:
         file = self._files[int(part.files[row])]
         return file.path if file.is_one_stay else f"{file.path}, patient {part.patients[row]}"
 
-    def _stay(self, part: Block, file: FileFacts) -> Stay:
+    def _stay(self, part: Block, file: FileFacts, warnings: tuple[Notice, ...]) -> Stay:
         notes: tuple[str, ...] = ()
         if self._time is not None:
             part, notes = self._resampled(part, self._time)
+        else:
+            hours = part.values[:, ICULOS]
+            rows, late = within_two_weeks(hours, np.arange(len(hours)))
+            if late:
+                part, warnings = part.part(0, len(rows)), (*warnings, *late)
         numbers = _LazyRows(self, part)
         labels = part.labels if file.has_label else None
         values, inserted, checked = hourly(part.values, labels, numbers)
@@ -193,6 +223,7 @@ class StayMaker:
             notes=(*file.notes, *notes, *inserted_note(int(np.count_nonzero(inserted))), *self._common),
             extra={HOSPITAL: part.hospitals[0]} if file.has_hospital else {},
             confirmed=self._confirmed,
+            warnings=warnings,
         )
 
     def _resampled(self, part: Block, time: Time) -> tuple[Block, tuple[str, ...]]:

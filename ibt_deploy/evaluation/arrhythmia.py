@@ -14,7 +14,7 @@ from ibt_deploy.calibration import calibration_line
 from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError
 from ibt_deploy.evaluation.labels import Label, LabelTable
-from ibt_deploy.evaluation.result import Evaluation, Group, Measure, index_of_each
+from ibt_deploy.evaluation.result import Evaluation, Group, Measure, index_of_each, why_none
 from ibt_deploy.metrics import arrhythmia as metrics
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import quotient
@@ -108,7 +108,7 @@ def scored_recordings(
             else:
                 kept.append((answer, label))
     if not kept:
-        raise DataError(f"no recording has both an answer and a label ({len(refusals)} refused)")
+        raise DataError(f"no recording has both an answer and a label {why_none(refusals)}")
     names = [label.patient or f"\0{answer.source}" for answer, label in kept]
     return ScoredRecordings(
         records=tuple(answer.record for answer, _ in kept),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,3 +129,14 @@ def _finite(value: float | int | bool | None) -> float | int | bool | None:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
+
+
+def why_none(refusals: Sequence[Refusal]) -> str:
+    """Why nothing is left: the number of refusals, and the commonest reason with an example."""
+    if not refusals:
+        return "(the data hold none)"
+    reasons = Counter(refusal.code for refusal in refusals)
+    code, count = reasons.most_common(1)[0]
+    example = next(refusal.message for refusal in refusals if refusal.code == code)
+    others = f", {len(refusals) - count} others" if len(refusals) > count else ""
+    return f"({len(refusals)} refused; {count} {code}{others}: {example})"

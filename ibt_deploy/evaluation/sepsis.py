@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ibt_deploy.calibration import calibration_line
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.result import Evaluation, Group, Measure
+from ibt_deploy.evaluation.result import Evaluation, Group, Measure, why_none
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics import sepsis as metrics
 from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_statistics, policy_alarms
@@ -97,7 +97,7 @@ def scored_stays(predictor: Predictor, files: Iterable[Path]) -> ScoredStays:
             labels.append(item.labels[known])
             risk.append(answer.risk[known])
     if not kept:
-        raise DataError(f"no stay has both a risk and a label ({len(refusals)} refused)")
+        raise DataError(f"no stay has both a risk and a label {why_none(refusals)}")
     return ScoredStays(
         patients=tuple(patient for patient, _ in kept),
         hospitals=tuple(hospital for _, hospital in kept),

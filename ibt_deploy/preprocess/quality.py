@@ -223,7 +223,7 @@ def beats_of(signal: FloatArray) -> Beats:
     complexes = (in_band / np.where(scale > 0, scale, 1.0))[
         :, inner[:, np.newaxis] + np.arange(-QRS_HALF, QRS_HALF + 1)
     ]
-    alike = np.einsum("lat,lbt->lab", complexes, complexes, optimize=True)
+    alike = complexes @ complexes.swapaxes(1, 2)
     together = _correlation(alike.sum(axis=0))
     agreement = np.median(_correlation(alike).max(axis=2), axis=1)
     usual = float(np.median(energy))

@@ -28,12 +28,12 @@ DEMOGRAPHICS = {
 def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
     """The cleaned rows of a stay, and what has to travel with its risk.
 
-    Notices have the codes ``single_row``, ``hours_inserted``, ``values_out_of_range``, ``fio2_rescaled``,
-    ``nothing_measured``, ``vitals_never_measured``, ``labs_never_measured`` (not one of the 26),
-    ``long_forward_fill`` (a vital sign whose last value is more than 24 hours old at some row),
-    ``demographics_missing``, ``not_adult``, ``unit_contradiction``, and those of
-    :func:`ibt_deploy.preprocess.stay_plausibility.unit_notices`: ``doubtful_unit``, ``columns_swapped`` and
-    ``pressures_contradict``.
+    Notices are those of the reader, and have the codes ``single_row``, ``hours_inserted``,
+    ``values_out_of_range``, ``fio2_rescaled``, ``nothing_measured``, ``vitals_never_measured``,
+    ``labs_never_measured`` (not one of the 26), ``long_forward_fill`` (a vital sign whose last value is more
+    than 24 hours old at some row), ``demographics_missing``, ``not_adult``, ``unit_contradiction``, and
+    those of :func:`ibt_deploy.preprocess.stay_plausibility.unit_notices`:
+    ``doubtful_unit``, ``columns_swapped`` and ``pressures_contradict``.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
     except InputError as error:
         alone = Path(stay.source).stem == stay.patient_id
         raise error.at(stay.source if alone else f"{stay.source}, patient {stay.patient_id}") from None
-    return rows, (*doubts, *_notices(stay, rows, counts))
+    return rows, (*stay.warnings, *doubts, *_notices(stay, rows, counts))
 
 
 def _check_hours(hours: FloatArray) -> None:

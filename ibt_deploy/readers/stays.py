@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
 from ibt_deploy.files import File
 from ibt_deploy.readers.delimited import MISSING_WORDS, DelimitedTable, Numbers, shortened
-from ibt_deploy.records import FloatArray, Stay, are_consecutive
+from ibt_deploy.records import FloatArray, Notice, Stay, are_consecutive
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
 TASK = "sepsis"
@@ -158,6 +158,7 @@ def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay 
         try:
             if numbers.faults and (faulty := [row for row in rows.tolist() if row in numbers.faults]):
                 raise numbers.faults[faulty[0]]
+            rows, warnings = within_two_weeks(values[rows, ICULOS], rows)
             whole, inserted, whole_labels = hourly(
                 values[rows], None if labels is None else labels[rows], rows + 1
             )
@@ -174,6 +175,7 @@ def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay 
             inserted=inserted,
             notes=(*notes, *_limit_note(numbers, rows), *inserted_note(missing_hours)),
             extra={} if hospitals is None else {HOSPITAL: hospitals[rows[0]]},
+            warnings=warnings,
         )
 
 
@@ -278,6 +280,26 @@ def _patients(
         np.array(sorted(nameless), dtype=np.int64),
         [(name, np.array(indices)) for name, indices in named.items()],
     )
+
+
+def within_two_weeks(
+    hours: FloatArray, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], tuple[Notice, ...]]:
+    """The rows up to hour 336, and a warning where later ones end the stay.
+
+    The models were trained on the first two weeks of a stay and look back only: what follows changes no
+    earlier risk. Rows stay as they are where none is within two weeks, or an earlier hour follows a later.
+    """
+    later = hours > MAX_HOURS
+    kept = int(np.argmax(later))
+    if not kept or not later[kept:].all():
+        return rows, ()
+    left_out = len(rows) - kept
+    message = (
+        f"{left_out} row{'s' * (left_out > 1)} after hour {MAX_HOURS} left out: the models were trained on "
+        "the first two weeks."
+    )
+    return rows[:kept], (Notice("rows_left_out", message),)
 
 
 class RowNumbers(Protocol):

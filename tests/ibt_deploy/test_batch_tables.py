@@ -355,6 +355,30 @@ def test_what_a_mapping_does_not_settle_is_refused(opened: Open, line: str, code
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("time", ["31.02.2021 10:00", "28.03.2021 02:30"])
+def test_one_row_without_a_usable_time_costs_only_itself(opened: Open, time: str) -> None:
+    hours = [stamped(f"01.03.2021 {hour}:00", str(60 + hour)) for hour in range(10, 22)]
+    found = answers(
+        opened([COLUMNS, *hours[:5], stamped(time, "99"), *hours[5:]], mapping=MAPPING.format(time=STAMPS))
+    )
+    (stay,) = found
+    assert isinstance(stay, Stay)
+    assert stay.values[:, INDEX["HR"]].tolist() == list(range(70, 82))
+    (warning,) = stay.warnings
+    assert warning.code == "rows_left_out"
+    assert warning.message.startswith("1 row without a usable time left out, the first of them row 6: column")
+
+
+def test_rows_after_two_weeks_are_left_out_as_by_the_reader(tmp_path: Path, opened: Open) -> None:
+    tables = opened([HEADER, *(row("a", hour) for hour in (334, 335, 336, 337, 400))])
+    (stay,) = answers(tables)
+    assert isinstance(stay, Stay)
+    (same,) = single.read(tmp_path / "export.csv")
+    assert_same(stay, same)
+    assert stay.warnings == same.warnings
+    assert [w.code for w in stay.warnings] == ["rows_left_out"]
+
+
 def test_exports_that_overlap_are_noticed(tmp_path: Path, opened: Open) -> None:
     """Hour 1: 80, 90, 84 and a second 90 that repeats the first; hour 3: 70 against 75 at one moment."""
     one = [stamped("01.03.2021 10:00"), stamped("01.03.2021 10:30", "90"), stamped("01.03.2021 12:00", "70")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,19 @@ def septic(hours: int, onset: int | None) -> np.ndarray:
     if onset is not None:
         labels[onset:] = 1
     return labels
+
+
+def test_the_reason_that_no_stay_is_left(
+    stays: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stays.parquet"
+    path.write_bytes(b"PAR1 and nothing else")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DataError, match=r"1 refused; 1 missing_extra: .*pip install"):
+        sepsis.scored_stays(stays, [path])
+    with pytest.raises(DataError, match="the data hold none"):
+        sepsis.scored_stays(stays, [])
 
 
 def test_stays_are_scored_with_the_official_measures(stays: Predictor, tmp_path: Path) -> None:

@@ -163,8 +163,8 @@ def test_one_faulty_patient_does_not_refuse_the_others(tmp_path: Path) -> None:
         ({"ICULOS": [1, 2, "NaN", 3, 4]}, "missing_hour", "row 3 has no ICULOS"),
         ({"ICULOS": [1, 2, 2.5, 3, 4]}, "bad_hour", "row 3 has an ICULOS that is not a whole number"),
         ({"ICULOS": [0, 1, 2, 3, 4]}, "bad_hour", "row 1 has an ICULOS below 1"),
-        ({"ICULOS": [333, 334, 335, 336, 337]}, "too_long", "reaches hour 337"),
-        ({"ICULOS": [1, 2, 3, 4, 1e15]}, "too_long", "reaches hour 1000000000000000"),
+        ({"ICULOS": [337, 338, 339, 340, 341]}, "too_long", "reaches hour 341"),
+        ({"ICULOS": [1, 2, 337, 4, 5]}, "hours_out_of_order", "row 4 goes back to hour 4"),
         ({"hour": [1, 2, 9, 4, 5]}, "hours_differ", "row 3: ICULOS 3 and hour 9 differ"),
         ({"SepsisLabel": [0, 0, 2, 1, 1]}, "bad_label", "row 3 has the SepsisLabel 2"),
         ({"patient_id": ["a", "a", "", "a", "a"]}, "missing_patient", "row 3 has no patient_id"),
@@ -210,8 +210,19 @@ def test_a_word_for_missing_names_no_patient(tmp_path: Path) -> None:
 def test_length_of_a_stay(tmp_path: Path) -> None:
     assert len(only(write(tmp_path / "one.psv", table(1))).values) == 1
     assert len(only(write(tmp_path / "longest.psv", table(336))).values) == 336
-    error = refusal(write(tmp_path / "longer.psv", table(337)))
-    assert (error.code, error.message.split(",")[0]) == ("too_long", "337 rows")
+
+
+@pytest.mark.parametrize("last", [337, 1e15])
+def test_what_follows_two_weeks_is_left_out_with_a_warning(tmp_path: Path, last: float) -> None:
+    stay = only(write(tmp_path / "stay.psv", table(ICULOS=[333, 334, 335, 336, last], SepsisLabel=0)))
+    assert stay.hours.tolist() == [333, 334, 335, 336]
+    assert stay.labels is not None
+    assert len(stay.labels) == 4
+    (warning,) = stay.warnings
+    assert warning.code == "rows_left_out"
+    assert warning.message.startswith("1 row after hour 336 left out")
+    longer = only(write(tmp_path / "longer.psv", table(400)))
+    assert (len(longer.values), longer.warnings[0].message[:22]) == (336, "64 rows after hour 336")
 
 
 @pytest.mark.parametrize(
