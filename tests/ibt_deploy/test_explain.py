@@ -14,7 +14,8 @@ from ibt_deploy.cli import main
 from ibt_deploy.explain import explained_ecg, explained_stay
 from ibt_deploy.leads import LEADS
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.scorers.ecg import EcgScorer
+from ibt_deploy.preprocess.ecg import standardise, windows
+from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import StayScorer
 from ibt_deploy.variables import NAMES
 
@@ -40,7 +41,8 @@ def test_the_lead_and_the_second_that_were_planted_are_found(
         return logits
 
     monkeypatch.setattr(scorer, "logits", energy)
-    prepared = scorer.prepare(given)
+    standard = standardise(given)  # what was planted has no heartbeat, so it is not examined
+    prepared = PreparedEcg(given, standard, windows(standard, scorer._constants))
     raised, lowered = explained_ecg(scorer, prepared, ecg.bundle.calibration, {"a": 5, "b": 6}, 8)
     assert raised.starts[np.argmax(raised.over_time)] == second
     assert LEADS[int(np.argmax(raised.by_channel))] == lead
