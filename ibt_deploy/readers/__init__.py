@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
@@ -67,7 +68,7 @@ def read(file: AnyFile) -> list[Recording] | list[Stay]:
     MissingExtra
         Its reader needs a package that is not installed.
     """
-    found = as_file(file)
+    found = resolved(file)
     with _refusing(found):
         return reader_of(found).read(found)
 
@@ -80,7 +81,7 @@ def read_each(file: AnyFile) -> Iterator[Recording | Stay | InputError]:
     InputError
         The file as a whole is refused.
     """
-    found = as_file(file)
+    found = resolved(file)
     with _refusing(found):
         reader = reader_of(found)
         yield from getattr(reader, "read_each", reader.read)(found)
@@ -88,9 +89,23 @@ def read_each(file: AnyFile) -> Iterator[Recording | Stay | InputError]:
 
 def task_of(file: AnyFile) -> Task:
     """The task that scores a file; raises InputError where no reader knows it."""
-    found = as_file(file)
+    found = resolved(file)
     with _refusing(found):
         return reader_of(found).TASK
+
+
+def resolved(file: AnyFile) -> File:
+    """The file that is meant by a path, or by the name of a WFDB record without its suffix (``.hea``)."""
+    found = as_file(file)
+    if not found.name or "\0" in str(found):
+        return found
+    try:
+        header = found.with_name(f"{found.name}.hea")
+        if header.is_file() and not found.is_file() and not (isinstance(found, Path) and found.exists()):
+            return header
+    except (OSError, ValueError):
+        return found
+    return found
 
 
 def reader_of(file: File) -> Reader:

@@ -53,9 +53,11 @@ _DAMAGE = (
 
 
 def sniff(file: File, head: bytes) -> bool:  # noqa: ARG001
-    """Whether ``head`` begins a DICOM file, with the preamble of PS3.10 or, as in old archives, without."""
+    """Whether ``head`` begins a DICOM file, with the preamble of PS3.10 or without, as in old archives."""
     if head[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
         return True
+    if head[:6] == b"\x02\0\0\0UL" or head[:6] == b"\x02\0\x01\0OB":
+        return True  # the file meta information, without the 132 bytes that should stand before it
     if len(head) < _PREAMBLE or head[:4] not in (b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0"):
         return False
     return head[4:6] in (b"CS", b"UI") or (head[4] < 64 and head[5:8] == b"\0\0\0")

@@ -161,6 +161,12 @@ def group_of(item: Any, *, little_endian: bool) -> Group:
             f"is truncated: {samples} samples of {count} channels take {size} bytes, it holds {len(data)}",
             code="truncated_file",
         )
+    if len(data) >= 2 * size:
+        raise MalformedFile(
+            f"holds {len(data)} bytes of samples where {samples} samples of {count} channels take {size}; "
+            "its bits allocated are wrong",
+            code="bad_header",
+        )
     definitions = list(item.ChannelDefinitionSequence)
     if len(definitions) != count:
         raise MalformedFile(f"claims {count} channels and defines {len(definitions)}", code="bad_header")

@@ -18,7 +18,15 @@ from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.arrays_layout import Layout, layout_beside, recording_of, standard_leads_in
 from ibt_deploy.readers.delimited import DelimitedTable, cell_number, without_infinity
-from ibt_deploy.readers.ecg_text_table import Table, cells, name_and_unit, statements, table_in
+from ibt_deploy.readers.ecg_text_table import (
+    Table,
+    agree,
+    cells,
+    has_decimal_commas,
+    name_and_unit,
+    statements,
+    table_in,
+)
 from ibt_deploy.records import FloatArray, Recording
 
 NAME = "ECG as text"
@@ -32,7 +40,7 @@ LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 FEWEST_COLUMNS = 8
 """A table without names is taken for an ECG from so many columns on, if no layout says so."""
 FEWEST_LEADS = 2
-TIME_NAMES = frozenset({"time", "t", "timestamp", "elapsed", "elapsed time", "elapsed_time"})
+TIME_NAMES = frozenset({"time", "t", "timestamp", "elapsed", "elapsed time", "elapsed_time", "zeit"})
 SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6}
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 FORMATS = {",": "CSV", ";": "CSV (semicolons)", "\t": "TSV", "|": "text (bars)", " ": "text"}
@@ -87,18 +95,33 @@ def read(file: File) -> list[Recording]:
     table = table_in(text, layout.stated)
     if table is None:
         raise MalformedFile("holds no table of numbers", code="no_rows")
-    values = _numbers(table, layout.stated.get("decimal", "."))
-    found = statements(table.preamble)
     notes: list[str] = []
+    if table.decimal == "," and "decimal" not in layout.stated:
+        if not has_decimal_commas(table):
+            raise MalformedFile(
+                'the commas in its numbers may stand before decimals or thousands; write decimal = "," into '
+                f"{file.stem}.toml or layout.toml beside it",
+                code="bad_layout",
+            )
+        notes.append("the numbers have a decimal comma")
+    values = _numbers(table, table.decimal)
+    found = statements(table.preamble)
     if table.names is not None and "leads" not in layout.stated:
         columns = values.T if table.named_rows else values
-        values, named, notes = _leads_of(table.names, columns)
-        found |= {key: value for key, value in named.items() if key not in found}
+        values, named, more = _leads_of(table.names, columns, found.get("sampling_rate"))
+        for key in found.keys() & named.keys():
+            if not agree(found[key], named[key]):
+                where = "column of times says" if key == "sampling_rate" else "columns' names say"
+                raise MalformedFile(f"states {key} {found[key]}, its {where} {named[key]}", code="bad_header")
+        if "sampling_rate" in named and not (found.keys() | layout.stated.keys()) & {"sampling_rate"}:
+            more.insert(0, "the sampling rate is that of the column of times")
+        notes += more
+        found = named | found
         found["orientation"] = "columns"
     elif table.named_rows:
         found["orientation"] = "rows"
     for key in found.keys() & layout.stated.keys():
-        if not _agree(found[key], layout.stated[key]):
+        if not agree(found[key], layout.stated[key]):
             raise MalformedFile(
                 f"{layout.source} says {key} {layout.stated[key]}, the file itself says {found[key]}",
                 code="bad_layout",
@@ -170,8 +193,14 @@ def _wide_numbers(table: Table, decimal: str) -> FloatArray:
     return values
 
 
-def _leads_of(names: tuple[str, ...], columns: FloatArray) -> tuple[FloatArray, dict[str, Any], list[str]]:
-    """The columns that are standard leads, what their names state, and notes."""
+def _leads_of(
+    names: tuple[str, ...], columns: FloatArray, stated_rate: float | None
+) -> tuple[FloatArray, dict[str, Any], list[str]]:
+    """The columns that are standard leads, what their names and the column of times state, and notes.
+
+    A column of times without a unit states no rate, but contradicts ``stated_rate`` where it fits it in no
+    unit, nor as the number of a sample.
+    """
     parts = [name_and_unit(name) for name in names]
     chosen = [i for i, (name, _) in enumerate(parts) if canonical_lead(name) is not None]
     if not chosen:
@@ -186,7 +215,13 @@ def _leads_of(names: tuple[str, ...], columns: FloatArray) -> tuple[FloatArray, 
     times = [i for i, (name, _) in enumerate(parts) if name.strip().casefold() in TIME_NAMES]
     if times and (step := SECONDS.get((parts[times[0]][1] or "").lower())):
         found["sampling_rate"] = _rate(columns[:, times[0]] * step)
-        notes.append("the sampling rate is that of the column of times")
+    elif times and stated_rate is not None:
+        per_unit = _rate(columns[:, times[0]])
+        if per_unit != 1 and not any(agree(stated_rate, per_unit / unit) for unit in SECONDS.values()):
+            raise MalformedFile(
+                f"states sampling_rate {stated_rate:g}, which its column of times fits in no unit",
+                code="bad_header",
+            )
     others = [names[i] for i in range(len(names)) if i not in chosen and i not in times]
     if others:
         notes.append(f"left out columns that are no lead: {', '.join(others)[:120]}")
@@ -204,11 +239,3 @@ def _rate(seconds: FloatArray) -> float:
         raise BadSampling("the times are not evenly spaced", code="missing_rate")
     rate = steps / length
     return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
-
-
-def _agree(one: object, other: object) -> bool:
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return abs(one - other) <= 1e-3 * abs(one)
-    return (
-        not (isinstance(one, str) and isinstance(other, str)) or one.strip().lower() == other.strip().lower()
-    )

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from ibt_deploy.errors import MalformedFile
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.delimited import MISSING_WORDS
+from ibt_deploy.readers.units import millivolts_per
+
+_DECIMAL_COMMA = re.compile(r"[+-]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))$")
+"""A number that only a decimal comma explains: 1,234 may be a thousand, 0,234 and 1,2 may not."""
 
 DELIMITERS = (",", ";", "\t", "|", " ")
 MAX_PREAMBLE = 200
@@ -19,11 +24,12 @@ LOOKED_AT = 1000
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$")
 _RATE = re.compile(
-    r"\b(?:sampl(?:ing|e)[ _]?(?:rate|frequency)|fs)[\s\"'_]*[\[(]?(?:hz)?[\])]?[\s\"']*[:=,;\t ][\s\"']*"
+    r"\b(?:sampl(?:ing|e)[ _]?(?:rate|frequency)|abtast(?:rate|frequenz)|fs)"
+    r"[\s\"'_]*[\[(]?(?:hz)?[\])]?[\s\"']*[:=,;\t ][\s\"']*"
     r"(\d{1,6}(?:\.\d{1,6})?)\s*(k?hz)?",
     re.IGNORECASE,
 )
-_UNIT = re.compile(r"\bunits?[\s\"']*[:=,;\t][\s\"']*([mu\u00b5\u03bc]?v)\b", re.IGNORECASE)
+_UNIT = re.compile(r"\b(?:units?|einheit)[\s\"']*[:=,;\t][\s\"']*([mu\u00b5\u03bc]?v)\b", re.IGNORECASE)
 _UNIT_IN_NAME = re.compile(
     r"(?P<name>.+?)\s*"
     r"(?:\[\s*(?P<a>\w{1,3})\s*\]|\(\s*(?P<b>\w{1,3})\s*\)|[/_ ](?P<c>[mu\u00b5\u03bc]V|ms|s))$"
@@ -48,6 +54,8 @@ class Table:
         What separates cells; a blank stands for any number of blanks and tabs.
     width
         Cells in the first row.
+    decimal
+        Mark before the decimals.
     """
 
     preamble: Sequence[str]
@@ -56,6 +64,7 @@ class Table:
     rows: Sequence[str]
     delimiter: str
     width: int
+    decimal: str = "."
 
 
 def table_in(text: str, stated: Mapping[str, Any]) -> Table | None:
@@ -64,16 +73,32 @@ def table_in(text: str, stated: Mapping[str, Any]) -> Table | None:
     Parameters
     ----------
     stated
-        Keys ``delimiter``, ``decimal`` and ``skip_lines`` of a layout.
+        Keys ``delimiter``, ``decimal`` and ``skip_lines`` of a layout. Where it states no decimal mark and no
+        table is found with points, one with commas is looked for.
     """
     lines = [line for line in text.splitlines()[stated.get("skip_lines", 0) :] if line.strip()]
-    decimal = stated.get("decimal", ".")
     delimiters = (stated["delimiter"],) if "delimiter" in stated else DELIMITERS
+    if "decimal" in stated:
+        return _table(lines, delimiters, stated["decimal"])
+    return _table(lines, delimiters, ".") or _table(lines, [mark for mark in delimiters if mark != ","], ",")
+
+
+def has_decimal_commas(table: Table) -> bool:
+    """Whether a number among the first rows can be read in no other way than with a decimal comma."""
+    return any(
+        _DECIMAL_COMMA.match(cell)
+        for row in table.rows[:LOOKED_AT]
+        for cell in cells(row, table.delimiter)[:LOOKED_AT]
+    )
+
+
+def _table(lines: list[str], delimiters: Sequence[str], decimal: str) -> Table | None:
+    """The table in ``lines`` for this decimal mark."""
     for number, (line, following) in enumerate(pairwise([*lines[: MAX_PREAMBLE + 1], ""])):
         for delimiter in delimiters:
             row = cells(line, delimiter)
             if len(row) > 2 and canonical_lead(row[0]) is not None and _are_numbers(row[1:], decimal):
-                return _named_rows(lines, number, delimiter)
+                return _named_rows(lines, number, delimiter, decimal)
             if len(row) < 2 or not _are_numbers(row, decimal):
                 continue
             cut = number + 2 >= len(lines)
@@ -83,7 +108,13 @@ def table_in(text: str, stated: Mapping[str, Any]) -> Table | None:
             named = len(header) == len(row) and not _are_numbers(header, decimal)
             preamble = lines[: number - 1 if named else number]
             return Table(
-                preamble, tuple(header) if named else None, False, lines[number:], delimiter, len(row)
+                preamble,
+                tuple(header) if named else None,
+                False,
+                lines[number:],
+                delimiter,
+                len(row),
+                decimal,
             )
     return None
 
@@ -110,17 +141,39 @@ def name_and_unit(cell: str) -> tuple[str, str | None]:
 
 
 def statements(preamble: Sequence[str]) -> dict[str, Any]:
-    """Sampling rate and unit that the lines before a table state in so many words."""
+    """Sampling rate and unit that the lines before a table state in so many words.
+
+    Raises
+    ------
+    MalformedFile
+        Two of them state different ones.
+    """
     found: dict[str, Any] = {}
     for line in preamble[:MAX_PREAMBLE]:
         rate, unit = _RATE.search(line[:500]), _UNIT.search(line[:500])
+        said: dict[str, Any] = {}
         if rate:
-            found.setdefault(
-                "sampling_rate", float(rate[1]) * (1000 if (rate[2] or "")[:1] in "kK" and rate[2] else 1)
-            )
+            said["sampling_rate"] = float(rate[1]) * (1000 if rate[2] and rate[2][0] in "kK" else 1)
         if unit:
-            found.setdefault("unit", unit[1])
+            said["unit"] = unit[1]
+        for key, value in said.items():
+            if not agree(found.setdefault(key, value), value):
+                raise MalformedFile(
+                    f"states two values of {key}: {found[key]} and {value}", code="bad_header"
+                )
     return found
+
+
+def agree(one: object, other: object) -> bool:
+    """Whether two statements are the same: rates within 0.1 %, units of one size."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) <= 1e-3 * abs(one)
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return True
+    size = millivolts_per(one)
+    return one.strip().lower() == other.strip().lower() or (
+        size is not None and size == millivolts_per(other)
+    )
 
 
 def _are_numbers(row: Sequence[str], decimal: str) -> bool:
@@ -133,14 +186,15 @@ def _are_numbers(row: Sequence[str], decimal: str) -> bool:
     )
 
 
-def _named_rows(lines: Sequence[str], first: int, delimiter: str) -> Table:
+def _named_rows(lines: Sequence[str], first: int, delimiter: str, decimal: str) -> Table:
     """A table with a lead in each line, its name in front."""
     names, rows = [], []
     for line in lines[first:]:
         name, _, row = line.strip().partition(delimiter) if delimiter != " " else _head_and_tail(line)
         names.append(name.strip().strip('"'))
         rows.append(row)
-    return Table(lines[:first], tuple(names), True, rows, delimiter, len(cells(rows[0], delimiter)))
+    width = len(cells(rows[0], delimiter))
+    return Table(lines[:first], tuple(names), True, rows, delimiter, width, decimal)
 
 
 def _head_and_tail(line: str) -> tuple[str, str, str]:

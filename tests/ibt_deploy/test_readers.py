@@ -93,3 +93,14 @@ def test_reading_format_16_imports_neither_wfdb_nor_pandas_nor_scipy(tmp_path: P
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_record_name_without_its_suffix(tmp_path: Path) -> None:
+    header = write_record(tmp_path, stem="E01496")
+    (named,) = read(tmp_path / "E01496")
+    assert isinstance(named, Recording)
+    assert (named.record_id, named.source) == ("E01496", str(header))
+    assert task_of(tmp_path / "E01496") == "arrhythmia"
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "E01497")
+    assert caught.value.code == "no_such_file"

@@ -316,3 +316,13 @@ def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(MissingExtra, match=r"ibt\[formats\]"):
         recordings(dcm.dicom())
+
+
+def test_eight_bits_allocated_over_samples_of_sixteen() -> None:
+    item = dcm.group(dcm.ecg(), CHANNELS)
+    item.WaveformBitsAllocated, item.WaveformSampleInterpretation = 8, "SB"
+    assert refused(dcm.dicom(item)) == "bad_header"
+
+
+def test_file_meta_information_without_the_preamble() -> None:
+    np.testing.assert_array_equal(recording(WHOLE[132:]).signal, recording(WHOLE).signal)

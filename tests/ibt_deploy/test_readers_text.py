@@ -140,6 +140,71 @@ def test_column_of_times_and_other_columns() -> None:
     assert code_of(BadSampling, table(header.replace("time_ms", "time"), rows=rows)) == "missing_rate"
 
 
+TIMED = "time_ms," + ",".join(f"{lead} (mV)" for lead in LEADS)
+TIMED_ROWS = np.column_stack([np.arange(600) * 4, RAW.T / 1000])
+NAMED = ",".join(LEADS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sampling rate: 1000 Hz\n" + table(TIMED, rows=TIMED_ROWS),
+        "Sampling rate: 1000 Hz\n" + table(TIMED.replace("time_ms", "time"), rows=TIMED_ROWS),
+        "unit: uV\n" + table(TIMED, rows=TIMED_ROWS),
+        "Sampling rate: 500 Hz\nfs = 1000\nunit: uV\n" + table(NAMED),
+        "Sampling rate: 500 Hz\nunit: uV\nunits: mV\n" + table(NAMED),
+    ],
+)
+def test_a_text_that_contradicts_itself(text: str) -> None:
+    assert code_of(MalformedFile, text) == "bad_header"
+
+
+@pytest.mark.parametrize("name", ["time_ms", "time", "t (ms)"])
+def test_a_stated_rate_that_the_times_confirm(name: str) -> None:
+    text = "Sampling rate: 250 Hz\n" + table(TIMED.replace("time_ms", name), rows=TIMED_ROWS)
+    found = recording(text)
+    assert (found.sampling_rate, found.notes) == (250.0, ())
+
+
+def test_units_of_one_size_agree() -> None:
+    header = ",".join(f"{lead} (\u00b5V)" for lead in LEADS)
+    expect_raw(recording("Sampling rate: 500 Hz\nunit: uV\n" + table(header)))
+
+
+def german(rows: np.ndarray = RAW.T / 1000) -> str:
+    lines = ["Abtastrate: 500 Hz", "Einheit: mV", ";".join(LEADS)]
+    lines += [";".join(f"{value:.3f}".replace(".", ",") for value in row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def test_decimal_commas() -> None:
+    found = recording(german())
+    expect_raw(found)
+    assert found.notes == ("the numbers have a decimal comma",)
+
+
+def test_commas_that_may_stand_before_thousands_are_refused_with_the_key_to_write() -> None:
+    text = german(RAW.T[:20] * 0 + 1.234)
+    with pytest.raises(MalformedFile, match=r'decimal = ","') as caught:
+        recording(text)
+    assert caught.value.code == "bad_layout"
+    assert recording(text, t_toml='decimal = ","').signal[0, 0] == 1.234
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("I,II,III,V1\n", "a header and no rows"),
+        ("time,I,II,V1\n2024-01-31 10:00:00,1,2,3\n2024-01-31 10:00:01,1,2,3\n", "'time' holds dates"),
+        ("Zeit;I;II;V1\n31.01.2024 10:00;1;2;3\n31.01.2024 10:01;1;2;3\n", "'Zeit' holds dates"),
+        ("HR|Temp\n80|37\n".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_what_keeps_a_table_from_being_read_is_named(text: str | bytes, reason: str) -> None:
+    with pytest.raises(UnsupportedFormat, match=reason):
+        recording(text)
+
+
 def test_layout_as_json_decimal_commas_and_scale() -> None:
     layout = {"sampling_rate": 500, "unit": "uV", "leads": list(LEADS), "decimal": ",", "scale": 2}
     text = table("", ";", rows=RAW.T / 2).replace(".", ",")

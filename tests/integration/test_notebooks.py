@@ -55,7 +55,11 @@ def test_notebook_runs(root: Path, name: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     client = nbclient.NotebookClient(
-        found, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        found,
+        timeout=900,
+        startup_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()
     texts = [
