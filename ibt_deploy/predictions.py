@@ -158,6 +158,15 @@ class ArrhythmiaPrediction:
 
     task: ClassVar[str] = "arrhythmia"
 
+    def __repr__(self) -> str:
+        found = ", ".join(f.abbreviation for f in self.findings if f.positive) or "no finding"
+        return f"<ArrhythmiaPrediction {self.record!r}: {found} ({self.model.operating_point})>"
+
+    def _repr_html_(self) -> str:
+        from ibt_deploy.render.html import prediction_html
+
+        return prediction_html(self)
+
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All 26 classes, in the official order."""
@@ -253,6 +262,16 @@ class SepsisPrediction:
     inserted: Bools
 
     task: ClassVar[str] = "sepsis"
+
+    def __repr__(self) -> str:
+        alarms = f"alarm in {int(self.alarms.sum())} of {len(self.hours)} hours"
+        highest = f"highest risk {self.risk.max():.3f}"
+        return f"<SepsisPrediction {self.record!r}: {highest}, {alarms} ({self.model.operating_point})>"
+
+    def _repr_html_(self) -> str:
+        from ibt_deploy.render.html import prediction_html
+
+        return prediction_html(self)
 
     @property
     def missing(self) -> tuple[tuple[str, ...], ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.session import OpenGraph
+
+if TYPE_CHECKING:
+    from ibt_deploy.explain import Explanation
 
 Input: TypeAlias = AnyFile | Recording | Stay
 Item: TypeAlias = Recording | Stay | Refusal
@@ -143,6 +146,45 @@ class Predictor:
                     yield from self._answers(pool, batch_size)
                     pool, work = [], 0
         yield from self._answers(pool, batch_size)
+
+    def explain(self, item: Recording | Stay, findings: Sequence[str] | None = None) -> list[Explanation]:
+        """Which seconds and leads moved findings, or which hours and variables moved the highest risk.
+
+        Parameters
+        ----------
+        item
+            What was scored.
+        findings
+            Abbreviations of classes, as :class:`ibt_deploy.predictions.Finding` has them. Where left out: the
+            positive findings or, without any, the class nearest to its threshold. Without meaning for a stay.
+
+        Raises
+        ------
+        InputError
+            When the input is refused.
+        ValueError
+            For a class that does not exist.
+        """
+        from ibt_deploy.explain import explained_ecg, explained_stay
+        from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
+        from ibt_deploy.scorers.stay import CheckedStay, StayScorer
+
+        prepared, scorer = self._prepare(item), self._scorer
+        if isinstance(scorer, StayScorer):
+            assert isinstance(prepared, CheckedStay)
+            return [explained_stay(scorer, prepared, self.bundle.calibration, BATCH_SIZE)]
+        assert isinstance(scorer, EcgScorer)
+        assert isinstance(prepared, PreparedEcg)
+        names = [c.abbreviation for c in self.bundle.classes]
+        chosen = findings
+        if chosen is None:
+            answer = scorer.score([prepared], BATCH_SIZE)[0].findings
+            nearest = max((f for f in answer if f.evaluable), key=lambda f: f.probability / f.threshold)
+            chosen = [f.abbreviation for f in answer if f.positive] or [nearest.abbreviation]
+        if unknown := [name for name in chosen if name not in names]:
+            raise ValueError(f"no finding {unknown[0]!r}; there is {', '.join(names)}")
+        outputs = {name: names.index(name) for name in chosen}
+        return explained_ecg(scorer, prepared, self.bundle.calibration, outputs, BATCH_SIZE)
 
     def _prepared_or_refused(self, item: Item) -> _Prepared | Refusal:
         if isinstance(item, Refusal):

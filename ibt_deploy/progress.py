@@ -10,12 +10,14 @@ T = TypeVar("T")
 WORTH_SHOWING = 20
 
 
-def shown(things: Sequence[T], what: str) -> Iterator[T]:
+def shown(things: Sequence[T], what: str, *, beside_output: bool = True) -> Iterator[T]:
     """The same things, with a progress bar where there are many of them and standard error is a terminal.
 
-    Nothing is shown while standard output is a terminal too: the answers would tear the bar apart.
+    Nothing is shown while answers go to standard output (``beside_output``) and it is a terminal too: they
+    would tear the bar apart.
     """
-    if len(things) < WORTH_SHOWING or not sys.stderr.isatty() or sys.stdout.isatty():
+    torn = beside_output and sys.stdout.isatty()
+    if len(things) < WORTH_SHOWING or not sys.stderr.isatty() or torn:
         yield from things
         return
     from rich.console import Console

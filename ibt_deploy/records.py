@@ -73,6 +73,17 @@ class Recording:
         if self.signal.ndim != 2 or len(self.signal) != len(self.leads):
             raise ValueError(f"signal {self.signal.shape} is not (leads, samples) of {len(self.leads)} leads")
 
+    def __repr__(self) -> str:
+        return (
+            f"<Recording {self.record_id!r}: {len(self.leads)} leads, {self.duration:.1f} s "
+            f"at {self.sampling_rate:g} Hz, {self.format}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from ibt_deploy.render.html import recording_html
+
+        return recording_html(self)
+
     @property
     def duration(self) -> float:
         """Length in seconds."""
@@ -120,6 +131,9 @@ class Stay:
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != N_VARIABLES:
             raise ValueError(f"values {self.values.shape} are not (hours, {N_VARIABLES})")
+
+    def __repr__(self) -> str:
+        return f"<Stay {self.patient_id!r}: {len(self.values)} hours, {self.format}>"
 
     @property
     def hours(self) -> npt.NDArray[np.int64]:

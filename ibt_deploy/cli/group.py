@@ -44,6 +44,10 @@ KNOWN: dict[str, str] = {
 }
 
 
+CLOSED_PIPE = 141
+"""Exit status where whoever read the output has gone, as of a program that SIGPIPE ended: 128 + 13."""
+
+
 class Failure(click.ClickException):
     """An error that ends the command: one line on standard error, exit status 2."""
 
@@ -104,9 +108,9 @@ class CommandGroup(click.Group):
         except IbtError as error:
             raise Failure(one_line(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever reads has seen enough; click ends quietly
-                raise
             _let_go(sys.stdout)
+            if error.errno == errno.EPIPE:  # whoever reads has seen enough
+                raise SystemExit(CLOSED_PIPE) from None
             place = f"{error.filename}: " if error.filename else ""
             raise Failure(one_line(f"{place}{error.strerror or error}")) from error
         except KeyboardInterrupt as error:

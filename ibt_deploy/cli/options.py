@@ -13,7 +13,8 @@ from ibt_deploy.predictions import Refusal
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)
+"""A name as given: a file that cannot be read is refused alone, and the others are scored."""
 
 
 def device_option(command: F) -> F:

@@ -8,21 +8,30 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 import click
 
 from ibt_deploy.bundle import Task, load_bundle
+from ibt_deploy.cli.arguments import Named, named_files
 from ibt_deploy.cli.options import FILE, echo_refusal, model_options
 from ibt_deploy.device import Device
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor, load
+from ibt_deploy.printable import one_line
 from ibt_deploy.progress import shown
 from ibt_deploy.readers import task_of
 from ibt_deploy.records import Recording, Stay
 
+if TYPE_CHECKING:
+    from ibt_deploy.explain import Explanation
+    from ibt_deploy.render.plot import NumberedPictures
+
 Answer = tuple[Item | None, Prediction | Refusal]
+_LONGEST_NAME = 120
+"""Characters of a record's name in the name of a file."""
 _ONE_TASK = "--csv holds one task at a time; score ECGs and stays apart or use --json"
 
 
@@ -30,7 +39,9 @@ _ONE_TASK = "--csv holds one task at a time; score ECGs and stays apart or use -
     epilog="""\b
 Examples:
   ibt predict record.hea
-  ibt predict ecg/*.hea --json > answers.jsonl
+  ibt predict ecg/ --json > answers.jsonl
+  ibt predict ecg/ --out-dir answers/ --csv
+  ibt predict - --json < record.dcm
   ibt predict p000001.psv --plot risk.png
   ibt predict stays.parquet --csv > risk.csv
   ibt predict record.hea --server https://ecg.example.org
@@ -46,8 +57,23 @@ Research software, not a medical device."""
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="OUT.png",
-    help="Also draw each answer; several are numbered: OUT-1.png, OUT-2.png... (needs ibt[plot])",
+    help="Also draw each answer, as .png, .pdf or .svg; several are numbered: OUT-1.png, OUT-2.png... "
+    "(needs ibt[plot])",
 )
+@click.option(
+    "--out-dir",
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write each answer to a file of its own there, named after the record, not to standard output.",
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also say which seconds and leads moved the findings, or which hours and variables the risk; "
+    "with --json as 'explanations'.",
+)
+@click.option("--force", is_flag=True, help="Let --plot and --out-dir replace files that are there already.")
 @click.option(
     "--server",
     metavar="URL",
@@ -61,6 +87,9 @@ def predict(
     as_json: bool,
     as_csv: bool,
     plot: Path | None,
+    out_dir: Path | None,
+    explain: bool,
+    force: bool,
     server: str | None,
     device: Device,
     bundle: Path | None,
@@ -69,29 +98,57 @@ def predict(
 ) -> None:
     """Score ECG recordings (findings) and ICU stays (hourly sepsis risk).
 
-    The task is found from each file's content. Inputs that cannot be scored are named on standard error, one
-    line each, and the others are scored all the same; then the exit status is 1.
+    The task is found from each file's content. A folder stands for the files in it, a WFDB record may be
+    named without its suffix, and - is standard input. Inputs that cannot be scored are named on standard
+    error, one line each, and the others are scored all the same; then the exit status is 1. Files in a folder
+    that are neither ECGs nor stays are left out and counted.
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two forms of the same answers; choose one")
+    if as_csv and explain:
+        raise click.UsageError("--explain has no form as CSV; use --json")
     if server is not None:
-        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot")
-    draw = _drawer(plot)
-    write = _json_line if as_json else _csv_writer() if as_csv else _report_writer()
-    waiting = shown(files, "scoring")
+        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot", "explain")
+        if any(str(path) == "-" for path in files):
+            raise click.UsageError("--server takes files; save standard input as a file first")
+    pictures = _Pictures(plot, force=force)
+    form: _Form = _write_json if as_json else _write_csv if as_csv else _write_report
+    write = (
+        _to_standard_output(form)
+        if out_dir is None
+        else _to_folder(out_dir, form, _suffix(form), force=force)
+    )
+    named = list(named_files(files))
+    left_out: list[Path] = []
+    explained: _Explainer = _unexplained
+    paths: list[str] = []
     if server is None:
         predictor_for = _predictors(bundle, device, precision, operating_point)
-        answers = _answers(waiting, predictor_for, single_task=as_csv)
+        if explain:
+            explained = _explainer(predictor_for)
+        waiting = shown(named, "scoring", beside_output=out_dir is None)
+        answers = _answers(waiting, predictor_for, left_out, single_task=as_csv and out_dir is None)
     else:
-        answers = _answers_of_server(server, waiting, single_task=as_csv)
-    refused = False
+        for unnamed in named:
+            if isinstance(unnamed, Refusal):
+                echo_refusal(unnamed)
+        paths = [str(found.file) for found in named if isinstance(found, Named)]
+        waiting_paths = shown(paths, "scoring", beside_output=out_dir is None)
+        answers = _answers_of_server(server, waiting_paths, single_task=as_csv and out_dir is None)
+    refused = server is not None and len(paths) < len(named)
     for item, answer in answers:
         if isinstance(answer, Refusal):
             echo_refusal(answer)
             refused = True
             continue
-        write(answer)
-        draw(item, answer)
+        write(answer, explained(item))
+        pictures.draw(item, answer)
+    pictures.announce()
+    for folder in dict.fromkeys(left_out):
+        n = left_out.count(folder)
+        click.echo(
+            one_line(f"ibt: {folder}: {n} file{'s' * (n > 1)} left out, neither an ECG nor a stay"), err=True
+        )
     ctx.exit(1 if refused else 0)
 
 
@@ -113,27 +170,39 @@ def _predictors(
 
 
 def _answers(
-    files: Iterable[Path], predictor_for: Callable[[Task], Predictor], *, single_task: bool
+    files: Iterable[Named | Refusal],
+    predictor_for: Callable[[Task], Predictor],
+    left_out: list[Path],
+    *,
+    single_task: bool,
 ) -> Iterator[Answer]:
-    """Every item of every file with its answer, in order; neighbours of one task share batches."""
+    """Every item of every file with its answer, in order; neighbours of one task share batches.
+
+    The folder of each file that lies in a folder and that no reader knows is added to ``left_out``.
+    """
     first: Task | None = None
-    for task, group in groupby(map(_with_task, files), key=lambda found: found[1]):
+    with_task = (_with_task(named, left_out) for named in files)
+    for task, group in groupby(
+        (found for found in with_task if found is not None), key=lambda found: found[1]
+    ):
         if isinstance(task, Refusal):
             yield task, task
             continue
         first = first or task
         if single_task and task != first:
             raise click.UsageError(_ONE_TASK)
-        yield from predictor_for(task).predict_pairs(path for path, _ in group)
+        yield from predictor_for(task).predict_pairs(
+            found.file for found, _ in group if isinstance(found, Named)
+        )
 
 
-def _answers_of_server(server: str, files: Iterable[Path], *, single_task: bool) -> Iterator[Answer]:
+def _answers_of_server(server: str, paths: Iterable[str], *, single_task: bool) -> Iterator[Answer]:
     """As :func:`_answers`, from a service; there is nothing here that was scored."""
     from ibt_deploy.client import Client
 
     first: str | None = None
     with Client(server) as client:
-        for answer in client.predict_many(files):
+        for answer in client.predict_many(paths):
             if isinstance(answer, Refusal):
                 yield answer, answer
                 continue
@@ -151,61 +220,136 @@ def _require_none_of(ctx: click.Context, *names: str) -> None:
             raise click.UsageError(f"{option} has no meaning with --server: the files are scored there")
 
 
-def _with_task(path: Path) -> tuple[Path, Task | Refusal]:
+def _with_task(named: Named | Refusal, left_out: list[Path]) -> tuple[Named | Refusal, Task | Refusal] | None:
+    if isinstance(named, Refusal):
+        return named, named
     try:
-        return path, task_of(path)
+        return named, task_of(named.file)
     except InputError as error:
-        return path, refusal(str(path), error)
+        unknown = isinstance(error, UnsupportedFormat) and error.code == UnsupportedFormat.default_code
+        if unknown and named.folder is not None:
+            left_out.append(named.folder)
+            return None
+        return named, refusal(str(named.file), error)
 
 
-def _json_line(prediction: Prediction) -> None:
-    click.echo(json.dumps(prediction.to_dict(), allow_nan=False))
+_Explainer: TypeAlias = "Callable[[Item | None], list[Explanation]]"
+_Form: TypeAlias = "Callable[[Prediction, list[Explanation], TextIO], None]"
 
 
-def _report_writer() -> Callable[[Prediction], None]:
-    from ibt_deploy.render.report import show
-    from ibt_deploy.render.text import prediction_report
-
-    count = 0
-
-    def write(prediction: Prediction) -> None:
-        nonlocal count
-        if count:
-            click.echo()
-        count += 1
-        show(prediction_report(prediction))
-
-    return write
+def _unexplained(_item: Item | None) -> list[Explanation]:
+    return []
 
 
-def _csv_writer() -> Callable[[Prediction], None]:
+def _explainer(predictor_for: Callable[[Task], Predictor]) -> _Explainer:
+    def explained(item: Item | None) -> list[Explanation]:
+        if not isinstance(item, Recording | Stay):
+            return []
+        return predictor_for("arrhythmia" if isinstance(item, Recording) else "sepsis").explain(item)
+
+    return explained
+
+
+def _write_json(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:
+    answer = prediction.to_dict()
+    if explanations:
+        answer["explanations"] = [explanation.to_dict() for explanation in explanations]
+    click.echo(json.dumps(answer, allow_nan=False), file=stream)
+
+
+def _write_csv(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:  # noqa: ARG001
     from ibt_deploy.render.csv import CsvWriter
 
-    writer: CsvWriter | None = None
+    CsvWriter(stream, prediction.task).write(prediction)
 
-    def write(prediction: Prediction) -> None:
-        nonlocal writer
-        writer = writer or CsvWriter(sys.stdout, prediction.task)
-        writer.write(prediction)
+
+def _write_report(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:
+    from ibt_deploy.render.report import show
+    from ibt_deploy.render.text import explanation_lines, prediction_report
+
+    show([*prediction_report(prediction), *explanation_lines(explanations)], stream)
+
+
+def _suffix(form: _Form) -> str:
+    return {_write_json: ".json", _write_csv: ".csv"}.get(form, ".txt")
+
+
+def _to_standard_output(form: _Form) -> Callable[[Prediction, list[Explanation]], None]:
+    """One answer after the other: reports with a blank line between them, CSV with one header."""
+    from ibt_deploy.render.csv import CsvWriter
+
+    table: CsvWriter | None = None
+    count = 0
+
+    def write(prediction: Prediction, explanations: list[Explanation]) -> None:
+        nonlocal table, count
+        if form is _write_csv:
+            table = table or CsvWriter(sys.stdout, prediction.task)
+            table.write(prediction)
+            return
+        if count and form is _write_report:
+            click.echo()
+        count += 1
+        form(prediction, explanations, sys.stdout)
 
     return write
 
 
-def _drawer(plot: Path | None) -> Callable[[Item | None, Prediction], None]:
-    """What to draw of a prediction: nothing, or a picture."""
-    if plot is None:
-        return lambda _item, _prediction: None
-    from ibt_deploy.render.plot import SUFFIXES, NumberedPictures, require_matplotlib
+def _to_folder(
+    folder: Path, form: _Form, suffix: str, *, force: bool
+) -> Callable[[Prediction, list[Explanation]], None]:
+    """A file for each answer: ``RECORD.json``, and ``RECORD-2.json`` for a second record of that name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not force and any(folder.glob(f"*{suffix}")):
+        raise click.UsageError(
+            f"--out-dir: {str(folder)!r} holds {suffix} files already; --force replaces them"
+        )
+    written: set[str] = set()
 
-    require_matplotlib()
-    if plot.suffix.lower() not in SUFFIXES:
-        raise click.UsageError(f"--plot draws {', '.join(SUFFIXES)}, not {str(plot)!r}")
-    if not os.access(plot.parent, os.W_OK):
-        raise click.UsageError(f"--plot: {str(plot.parent)!r} is not a folder that can be written to")
-    pictures = NumberedPictures(plot)
+    def write(prediction: Prediction, explanations: list[Explanation]) -> None:
+        record = "".join("_" if c in '/\\:*?"<>|' else c for c in one_line(prediction.record))
+        base = record.lstrip(".")[:_LONGEST_NAME] or "record"
+        name, number = base, 1
+        while name.casefold() in written:
+            number += 1
+            name = f"{base}-{number}"
+        written.add(name.casefold())
+        path = folder / f"{name}{suffix}"
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+            form(prediction, explanations, stream)
 
-    def draw(item: Item | None, prediction: Prediction) -> None:
-        if isinstance(item, Recording | Stay):
-            click.echo(f"ibt: drawn: {pictures.draw(item, prediction)}", err=True)
+    return write
 
-    return draw
+
+class _Pictures:
+    """Draws answers where ``--plot`` asks for it, and names the files once their names are final."""
+
+    def __init__(self, plot: Path | None, *, force: bool) -> None:
+        self._pictures: NumberedPictures | None = None
+        self._said = 0
+        if plot is None:
+            return
+        from ibt_deploy.render.plot import SUFFIXES, NumberedPictures, require_matplotlib
+
+        require_matplotlib()
+        if plot.suffix.lower() not in SUFFIXES:
+            raise click.UsageError(f"--plot draws {', '.join(SUFFIXES)}, not {str(plot)!r}")
+        if not os.access(plot.parent, os.W_OK):
+            raise click.UsageError(f"--plot: {str(plot.parent)!r} is not a folder that can be written to")
+        self._pictures = NumberedPictures(plot)
+        if not force and (there := self._pictures.there()):
+            raise click.UsageError(f"--plot: {str(there)!r} is there already; --force replaces it")
+
+    def draw(self, item: Item | None, prediction: Prediction) -> None:
+        """Draw one answer."""
+        if self._pictures is not None and isinstance(item, Recording | Stay):
+            self._pictures.draw(item, prediction)
+            if len(self._pictures.written) > 1:  # the first one has its number now
+                self.announce()
+
+    def announce(self) -> None:
+        """Name the pictures that have not been named yet."""
+        if self._pictures is not None:
+            for path in self._pictures.written[self._said :]:
+                click.echo(one_line(f"ibt: drawn: {path}"), err=True)
+            self._said = len(self._pictures.written)

@@ -63,22 +63,38 @@ class NumberedPictures:
     ----------
     path
         The name that was asked for; its suffix decides the format (PNG, PDF, SVG).
+
+    Attributes
+    ----------
+    written
+        The pictures, under the names that they have now: the first one is renamed when a second one comes.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._count = 0
+        self.written: list[Path] = []
+
+    def there(self) -> Path | None:
+        """A file that pictures would replace, if there is one."""
+        prefix = f"{self._path.stem}-"
+        if self._path.exists():
+            return self._path
+        for path in sorted(self._path.parent.iterdir()):
+            number = path.stem.removeprefix(prefix)
+            if path.suffix == self._path.suffix and path.stem.startswith(prefix) and number.isdecimal():
+                return path
+        return None
 
     def draw(self, item: Recording | Stay, prediction: Prediction) -> Path:
         """Draw one answer; returns the file it went to."""
-        self._count += 1
-        if self._count == 2 and self._path.exists():
-            self._path.replace(self._numbered(1))
-        path = self._path if self._count == 1 else self._numbered(self._count)
+        if len(self.written) == 1:
+            self.written = [self._path.replace(self._numbered(1))]
+        path = self._numbered(len(self.written) + 1) if self.written else self._path
         figure = figure_of(item, prediction)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
             figure.savefig(path, dpi=DPI)
+        self.written.append(path)
         return path
 
     def _numbered(self, number: int) -> Path:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+import numpy.typing as npt
 
 from ibt_deploy.predictions import (
     NOTICE,
@@ -16,6 +20,9 @@ from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.printable import one_line
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
 from ibt_deploy.variables import N_TIME_VARYING
+
+if TYPE_CHECKING:
+    from ibt_deploy.explain import Explanation
 
 
 def prediction_report(prediction: Prediction) -> Report:
@@ -169,3 +176,21 @@ def _model(model: Model) -> str:
         f"{model.name} {model.version} (sha256 {model.sha256[:12]}), {model.variant} on {model.device}, "
         f"operating point '{model.operating_point}'"
     )
+
+
+def explanation_lines(explanations: Sequence[Explanation]) -> list[Line]:
+    """The parts that raised each output most, as lines of a report."""
+    lines = []
+    for e in explanations:
+        places = [f"{a:g}-{b:g} s" if b > a else f"hour {a:g}" for a, b in zip(e.starts, e.ends, strict=True)]
+        parts = [*_strongest(places, e.over_time), *_strongest(e.channels, e.by_channel)]
+        text = ", ".join(parts) or "no single part raised it"
+        lines.append(Line(f"{e.output}: {text}", label="moved by"))
+    if lines:
+        lines.append(Line("change of the log odds without the part; such effects do not add up", "muted"))
+    return lines
+
+
+def _strongest(names: Sequence[str], effects: npt.NDArray[np.float64], most: int = 3) -> list[str]:
+    order = np.argsort(-effects, kind="stable")[:most]
+    return [f"{names[i]} ({effects[i]:+.2f})" for i in order if effects[i] > 0]

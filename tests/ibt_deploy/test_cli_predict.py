@@ -3,9 +3,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -73,7 +75,9 @@ def test_refused_inputs_are_named_and_the_others_scored(
     short = write_header(tmp_path, recording(3.0, seed=5))
     empty = tmp_path / "empty.hea"
     empty.write_bytes(b"")
-    result = run(short, ecg_file, tmp_path / "absent.psv", stay_file, empty, tmp_path, "--json")
+    folder = tmp_path / "nothing"
+    folder.mkdir()
+    result = run(short, ecg_file, tmp_path / "absent.psv", stay_file, empty, folder, "--json")
     assert result.exit_code == 1
     assert [json.loads(line)["record"] for line in result.stdout.splitlines()] == ["r4", "p4"]
     errors = result.stderr.splitlines()
@@ -81,7 +85,7 @@ def test_refused_inputs_are_named_and_the_others_scored(
         "too_short]",
         "no_such_file]",
         "empty_file]",
-        "is_a_folder]",
+        "empty_folder]",
     ]
     assert all(e.startswith("ibt: refused: ") for e in errors)
 
@@ -153,6 +157,85 @@ def test_plots_of_several_answers_are_numbered(
     assert sorted(p.name for p in tmp_path.glob("*.png")) == ["out-1.png", "out-2.png"]
     assert run(ecg_file, "--plot", tmp_path / "one.png").exit_code == 0
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_are_named_as_they_are_and_not_replaced(
+    installed: None, tmp_path: Path, stay_file: Path
+) -> None:
+    out = tmp_path / "out.png"
+    assert run(stay_file, stay_file, "--plot", out, "--json").stderr.splitlines() == [
+        f"ibt: drawn: {tmp_path / f'out-{n}.png'}" for n in (1, 2)
+    ]
+    for _ in range(2):
+        again = run(stay_file, "--plot", out)
+        assert (again.exit_code, again.stdout) == (2, "")
+        assert "there already; --force replaces it" in again.stderr
+        out.write_bytes(b"mine")
+    assert run(stay_file, "--plot", out, "--force").stderr == f"ibt: drawn: {out}\n"
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_stands_for_the_records_in_it(
+    installed: None, tmp_path: Path, ecg_file: Path, stay_file: Path
+) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    write_psv(below, stay(6, seed=7))
+    (tmp_path / "LICENSE").write_text("do as you like")
+    result = run(tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    assert sorted(json.loads(line)["record"] for line in result.stdout.splitlines()) == ["p4", "p7", "r4"]
+    assert result.stderr == f"ibt: {tmp_path}: 1 file left out, neither an ECG nor a stay\n"
+    named = run(tmp_path / "LICENSE")
+    assert (named.exit_code, "[unsupported_format]" in named.stderr) == (1, True)
+
+
+def test_a_record_may_be_named_without_its_suffix(installed: None, ecg_file: Path) -> None:
+    bare = run(ecg_file.with_suffix(""), "--json")
+    assert (bare.exit_code, bare.stdout) == (0, run(ecg_file, "--json").stdout)
+
+
+def test_standard_input_is_scored(installed: None, stay_file: Path) -> None:
+    given = CliRunner().invoke(main, ["predict", "-", "--json"], input=stay_file.read_bytes())
+    answer, expected = json.loads(given.stdout), json.loads(run(stay_file, "--json").stdout)
+    assert answer["hours"] == expected["hours"]
+    assert (answer["record"], given.exit_code) == ("stdin", 0)
+    empty = CliRunner().invoke(main, ["predict", "-"], input=b"")
+    assert (empty.exit_code, "[empty_file]" in empty.stderr) == (1, True)
+
+
+def test_a_file_that_cannot_be_read_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch, installed: None, tmp_path: Path, ecg_file: Path
+) -> None:
+    locked = tmp_path / "locked.psv"
+    locked.write_text("HR|O2Sat")
+    access, opened = os.access, Path.open
+    monkeypatch.setattr(os, "access", lambda p, *a, **k: Path(p) != locked and access(p, *a, **k))
+
+    def deny(self: Path, *args: Any, **options: Any) -> Any:
+        if self == locked:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", deny)
+    result = run(ecg_file, locked, "--json")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (1, 1)
+    assert "Permission denied [unreadable_file]" in result.stderr
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("--json", ".json"), ("--csv", ".csv"), (None, ".txt")])
+def test_answers_go_to_files_of_their_own(
+    installed: None, tmp_path: Path, ecg_file: Path, stay_file: Path, form: str | None, suffix: str
+) -> None:
+    out = tmp_path / "answers"
+    options = [form] if form else []
+    result = run(ecg_file, stay_file, stay_file, "--out-dir", out, *options)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert sorted(p.name for p in out.iterdir()) == [f"p4-2{suffix}", f"p4{suffix}", f"r4{suffix}"]
+    assert (out / f"r4{suffix}").read_text() == run(ecg_file, *options).stdout
+    again = run(ecg_file, "--out-dir", out, *options)
+    assert (again.exit_code, "--force replaces them" in again.stderr) == (2, True)
+    assert run(ecg_file, "--out-dir", out, "--force", *options).exit_code == 0
 
 
 def test_json_and_csv_exclude_each_other(installed: None, stay_file: Path) -> None:

@@ -42,6 +42,24 @@ def test_output_that_is_closed_or_full(
     assert done.stderr == ("" if status == 0 else "ibt: No space left on device\n")
 
 
+def test_a_reader_that_has_seen_enough_gets_no_traceback(stay_file: Path, stay_bundle: Path) -> None:
+    command = [*IBT, "predict", *[str(stay_file)] * 400, "--bundle", str(stay_bundle), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline()
+        running.stdout.close()
+        assert running.stderr is not None
+        errors = running.stderr.read()
+    assert (running.returncode, errors) == (128 + signal.SIGPIPE, "")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ibt_deploy", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("ibt, version ")
+
+
 @pytest.mark.parametrize("form", [(), ("--csv",)])
 def test_a_stream_that_lacks_the_characters(
     stay_file: Path, stay_bundle: Path, form: tuple[str, ...]

@@ -13,6 +13,7 @@ from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.preprocess.ecg import standardise
+from ibt_deploy.records import Recording
 from ibt_deploy.render.paper import ecg_figure
 from ibt_deploy.render.plot import DPI, NumberedPictures, figure_of
 from ibt_deploy.variables import INDEX
@@ -90,6 +91,57 @@ def test_a_short_recording_is_drawn_as_far_as_it_goes(ecg: Predictor) -> None:
     assert x[-1] - x[0] == pytest.approx(6 * 25, abs=0.2)
 
 
+@pytest.mark.parametrize("seconds", [5.0, 7.3, 10.0, 25.0])
+def test_every_column_is_full_and_shows_its_own_part(ecg: Predictor, seconds: float) -> None:
+    given = recording(seconds)
+    figure = figure_of(given, ecg.predict(given))
+    signal = standardise(given).signal
+    curves = {}
+    for line in figure.axes[0].lines:
+        x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        if 300 < len(x) < 600:
+            curves[round((x[0] - 10) / 62.5), 3 - int(np.median(y) // 32)] = (x, y)
+    assert sorted(curves) == [(column, row) for column in range(4) for row in range(3)]
+    for (column, row), (x, y) in curves.items():
+        assert x[-1] - x[0] == pytest.approx(62.5, abs=0.2)
+        first = round((min(seconds, 10.0) - 2.5) / 3 * column * 200)
+        lead = signal[3 * column + row, first : first + len(y)]
+        np.testing.assert_allclose(y - y.mean(), 10 * (lead - lead.mean()), atol=1e-9)
+    starts = [text for text in texts(figure) if "columns begin at" in text]
+    assert bool(starts) == (seconds < 10)
+
+
+@pytest.mark.parametrize(
+    ("factor", "gain", "words"), [(1, 10, ""), (2.5, 5, "half gain"), (5, 2.5, "quarter gain")]
+)
+def test_tall_complexes_lower_the_gain_and_never_meet(
+    ecg: Predictor, factor: float, gain: float, words: str
+) -> None:
+    given = recording()
+    tall = Recording(**{**vars(given), "signal": given.signal * factor})
+    figure = ecg_figure(tall, ecg.predict(tall))  # type: ignore[arg-type]
+    assert any(f"{gain:g} mm/mV" in text and words in text for text in texts(figure))
+    lines = [np.asarray(line.get_xydata()) for line in figure.axes[0].lines if len(line.get_xdata()) > 6]  # type: ignore[arg-type]
+    assert min(line[:, 1].min() for line in lines) > 0
+    assert max(line[:, 1].max() for line in lines) < figure.axes[0].get_ylim()[1]
+    for one in lines:
+        for other in lines:
+            if np.median(one[:, 1]) - np.median(other[:, 1]) > 5:
+                shared = np.interp(one[:, 0], *other.T, left=np.nan, right=np.nan)
+                assert not (one[:, 1] <= shared).any()
+
+
+def test_labels_lie_under_the_curves_and_the_head_tells_rate_and_filter(ecg_picture: Figure) -> None:
+    paper = ecg_picture.axes[0]
+    labels = [text for text in paper.texts if text.get_text() in LEADS]
+    assert len(labels) == 13
+    curve = min(line.get_zorder() for line in paper.lines)
+    assert all(text.get_zorder() < curve and text.get_bbox_patch() is None for text in labels)
+    head = next(text for text in texts(ecg_picture) if "mm/mV" in text)
+    assert "75 bpm computed" in head
+    assert "drawn unfiltered" in head
+
+
 @pytest.mark.parametrize("hours", [1, 40, 336])
 def test_a_stay_shows_risk_threshold_alarms_and_vital_signs(stays: Predictor, hours: int) -> None:
     given = stay(hours)
@@ -123,6 +175,7 @@ def test_the_first_picture_is_renamed_when_a_second_one_comes(ecg: Predictor, tm
     pictures = NumberedPictures(tmp_path / "a.svg")
     assert pictures.draw(given, prediction) == tmp_path / "a.svg"
     assert pictures.draw(given, prediction) == tmp_path / "a-2.svg"
+    assert pictures.written == [tmp_path / "a-1.svg", tmp_path / "a-2.svg"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a-1.svg", "a-2.svg"]
 
 

@@ -1,0 +1,164 @@
+"""Which seconds and leads, or which hours and variables, moved a finding or a risk: occlusion.
+
+A part of the input is taken away and the model asked again; what the log odds lose is the effect of that part
+(Zeiler and Fergus, ECCV 2014). In an ECG a stretch of all leads, or one lead throughout, becomes a straight
+line between its ends; in a stay a variable, or the measurements of an hour, become missing. Effects of parts
+that the model uses together do not add up to the whole. They say what the model relied on, not what causes
+what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.contract import Calibration
+from ibt_deploy.leads import LEADS
+from ibt_deploy.preprocess.ecg import SAMPLING_RATE, window_spans
+from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
+from ibt_deploy.scorers.stay import CheckedStay, StayScorer
+from ibt_deploy.variables import N_TIME_VARYING, NAMES
+
+Floats = npt.NDArray[np.float64]
+Float32s = npt.NDArray[np.float32]
+
+STRETCH_SECONDS = 0.5
+DECIMALS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Effects of the parts of one input on one output, in units of log odds; positive where a part raised it.
+
+    Attributes
+    ----------
+    output
+        Abbreviation of the finding; ``risk`` for a stay.
+    starts, ends
+        Seconds of each stretch of an ECG, or hours of a stay (twice the same), shape ``(parts,)``.
+    over_time
+        Effect of each stretch or hour, shape ``(parts,)``.
+    channels
+        Names of leads or variables.
+    by_channel
+        Effect of each of them, shape ``(channels,)``.
+    """
+
+    output: str
+    starts: Floats
+    ends: Floats
+    over_time: Floats
+    channels: tuple[str, ...]
+    by_channel: Floats
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as JSON knows it."""
+        return {
+            "output": self.output,
+            "method": "occlusion",
+            "unit": "log odds",
+            "time": [
+                {"start": round(float(a), 3), "end": round(float(b), 3), "effect": round(float(e), DECIMALS)}
+                for a, b, e in zip(self.starts, self.ends, self.over_time, strict=True)
+            ],
+            "channels": {
+                name: round(float(e), DECIMALS)
+                for name, e in zip(self.channels, self.by_channel, strict=True)
+            },
+        }
+
+
+def explained_ecg(
+    scorer: EcgScorer,
+    prepared: PreparedEcg,
+    calibration: Calibration,
+    outputs: Mapping[str, int],
+    batch_size: int,
+) -> list[Explanation]:
+    """Effects of every half second and every lead of a recording on findings.
+
+    Each window is asked on its own, as scoring does; a lead's effect is the mean over the windows.
+
+    Parameters
+    ----------
+    scorer
+        Asks the graph.
+    prepared
+        Of ``scorer.prepare``.
+    calibration
+        Of the bundle.
+    outputs
+        Index of each class, 0 to 25, by its abbreviation.
+    batch_size
+        Windows that go through the graph together.
+    """
+    stretch = round(STRETCH_SECONDS * SAMPLING_RATE)
+    chosen = np.array(list(outputs.values()), dtype=np.int64)
+    edges_of: list[Floats] = []
+    over_time: list[Floats] = []
+    by_lead: list[Floats] = []
+    for window, (first, last) in zip(
+        prepared.windows,
+        window_spans(prepared.standard.signal.shape[1], prepared.windows.shape[2]),
+        strict=True,
+    ):
+        edges = np.append(np.arange(0, last - first, stretch), last - first)
+        stretches = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+        copies = [window, *(_straightened(window, slice(None), a, b) for a, b in stretches)]
+        copies += [_straightened(window, slice(i, i + 1), 0, last - first) for i in range(len(LEADS))]
+        log_odds = _log_odds(scorer.logits(np.stack(copies), batch_size), calibration, chosen)
+        effects = log_odds[0] - log_odds[1:]
+        edges_of.append((np.array(stretches) + first) / SAMPLING_RATE)
+        over_time.append(effects[: len(stretches)])
+        by_lead.append(effects[len(stretches) :])
+    starts, ends = np.concatenate(edges_of).T
+    time, leads = np.concatenate(over_time), np.mean(by_lead, axis=0)
+    return [Explanation(name, starts, ends, time[:, i], LEADS, leads[:, i]) for i, name in enumerate(outputs)]
+
+
+def explained_stay(
+    scorer: StayScorer, prepared: CheckedStay, calibration: Calibration, batch_size: int
+) -> Explanation:
+    """Effects of every hour's measurements and every variable on the risk where it is highest.
+
+    Later hours than that of the highest risk have the effect 0, for the model looks back only.
+    """
+    hours = prepared.stay.hours.astype(np.float64)
+    measured = [i for i in range(N_TIME_VARYING) if not np.isnan(prepared.values[:, i]).all()]
+
+    def without(rows: slice, columns: slice) -> CheckedStay:
+        values = prepared.values.copy()
+        values[rows, columns] = np.nan
+        return CheckedStay(prepared.stay, values, prepared.warnings)
+
+    all_rows, varying = slice(None), slice(0, N_TIME_VARYING)
+    copies = [CheckedStay(prepared.stay, prepared.values, prepared.warnings)]
+    copies += [without(slice(t, t + 1), varying) for t in range(len(hours))]
+    copies += [without(all_rows, slice(i, i + 1)) for i in measured]
+    logits = scorer.logits(scorer.features(copies), batch_size)
+    peak = int(np.argmax(logits[0]))
+    log_odds = _log_odds(np.stack(logits)[:, peak : peak + 1], calibration, np.zeros(1, dtype=np.int64))[:, 0]
+    effects = log_odds[0] - log_odds[1:]
+    names = tuple(NAMES[i] for i in measured)
+    return Explanation("risk", hours, hours, effects[: len(hours)], names, effects[len(hours) :])
+
+
+def _straightened(window: Float32s, leads: slice, start: int, stop: int) -> Float32s:
+    """A copy with a straight line in ``leads`` from ``start`` to ``stop``; what is NaN stays so."""
+    out = window.copy()
+    part = out[leads, start:stop]
+    absent = np.isnan(part)
+    ends = np.nan_to_num(part[:, [0, -1]])
+    line = np.linspace(ends[:, 0], ends[:, 1], stop - start, axis=1)
+    out[leads, start:stop] = np.where(absent, np.nan, line)
+    return out
+
+
+def _log_odds(logits: Float32s, calibration: Calibration, outputs: npt.NDArray[np.int64]) -> Floats:
+    """Calibrated log odds of some outputs, shape ``(n, outputs)``."""
+    values: Floats = calibration.slope[outputs] * logits[:, outputs].astype(np.float64)
+    return values + calibration.intercept[outputs]
