@@ -118,7 +118,8 @@ def decisions(
 
 def combined(per_window: Array) -> Floats:
     """One probability per class, shape ``(26,)``, of the windows' ``(windows, 26)``: see :data:`COMBINED`."""
-    return np.where(ANY, per_window.max(axis=0), per_window.mean(axis=0))
+    found: Floats = np.where(ANY, per_window.max(axis=0), per_window.mean(axis=0))
+    return found
 
 
 def decided_over_windows(
@@ -134,8 +135,9 @@ def decided_over_windows(
         return decided(combined(per_window)[None], thresholds, evaluable)
     at_a_time = np.where(ANY, per_window, per_window.mean(axis=0))
     found = decided(at_a_time, thresholds, evaluable, exclusive=True)
-    positive = found.positive.any(axis=0, keepdims=True)
-    return Decided(positive, found.alternative.any(axis=0, keepdims=True) & ~positive)
+    positive: Bools = found.positive.max(axis=0, keepdims=True)
+    alternative: Bools = found.alternative.max(axis=0, keepdims=True) & ~positive
+    return Decided(positive, alternative)
 
 
 _INDEX = {name: i for i, c in enumerate(CLASSES) for name in c.abbreviation.split("|")}

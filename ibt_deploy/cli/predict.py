@@ -271,7 +271,9 @@ def _write_report(prediction: Prediction, explanations: list[Explanation], strea
 
 
 def _suffix(form: _Form) -> str:
-    return {_write_json: ".json", _write_csv: ".csv"}.get(form, ".txt")
+    if form is _write_json:
+        return ".json"
+    return ".csv" if form is _write_csv else ".txt"
 
 
 def _to_standard_output(form: _Form) -> Callable[[Prediction, list[Explanation]], None]:

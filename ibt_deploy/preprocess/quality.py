@@ -239,7 +239,7 @@ def beats_of(signal: FloatArray) -> Beats:
 def _correlation(products: FloatArray) -> FloatArray:
     """Correlations from inner products, shape ``(..., beats, beats)``; -1 of a beat with itself."""
     norm = np.sqrt(np.maximum(np.einsum("...aa->...a", products), 1e-30))
-    out = products / (norm[..., :, np.newaxis] * norm[..., np.newaxis, :])
+    out: FloatArray = products / (norm[..., :, np.newaxis] * norm[..., np.newaxis, :])
     own = np.arange(products.shape[-1])
     out[..., own, own] = -1.0
     return out
@@ -249,14 +249,16 @@ def _average(signal: FloatArray, peaks: IntArray) -> FloatArray:
     """Mean beat about ``peaks``; a beat that an end cuts is left out where there are others."""
     whole = peaks[(peaks >= BEFORE) & (peaks < signal.shape[1] - AFTER + 1)]
     places = (whole if len(whole) else peaks)[:, np.newaxis] + np.arange(-BEFORE, AFTER)
-    return signal[:, np.clip(places, 0, signal.shape[1] - 1)].mean(axis=1)
+    mean: FloatArray = signal[:, np.clip(places, 0, signal.shape[1] - 1)].mean(axis=1)
+    return mean
 
 
 def _noise(signal: FloatArray) -> FloatArray:
     """Deviation of white noise with the same median second difference, shape ``(12,)``."""
     step = max(1, signal.shape[1] // 700)
     second = signal[:, 2::step] - 2 * signal[:, 1:-1:step] + signal[:, :-2:step]
-    return 1.4826 * np.median(np.abs(second), axis=1) / np.sqrt(6)
+    deviation: FloatArray = 1.4826 * np.median(np.abs(second), axis=1) / np.sqrt(6)
+    return deviation
 
 
 def _rate(beats: Beats, n: int) -> HeartRate:
@@ -340,7 +342,8 @@ def binned(average: FloatArray) -> FloatArray:
     beat = average[list(INDEPENDENT)]
     total = np.concatenate([np.zeros((len(beat), 1)), np.cumsum(beat, axis=1)], axis=1)
     first, last = np.array(BINS).T + BEFORE
-    return (total[:, last] - total[:, first]) / (last - first) - np.median(beat, axis=1, keepdims=True)
+    means: FloatArray = (total[:, last] - total[:, first]) / (last - first)
+    return means - np.asarray(np.median(beat, axis=1, keepdims=True))
 
 
 def placement_features(means: FloatArray) -> FloatArray:

@@ -112,7 +112,7 @@ def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
         f"{prediction.format}, {prediction.sampling_rate:g} Hz, {prediction.duration:.1f} s, "
         f"{len(prediction.leads)} leads"
     )
-    titles = ("", "finding", "name", "probability>", "threshold>")
+    titles: tuple[str, ...] = ("", "finding", "name", "probability>", "threshold>")
     if len(prediction.windows) > 1:
         titles = (*titles, "windows")
     report: list[Line | Table] = [

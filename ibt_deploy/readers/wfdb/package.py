@@ -52,7 +52,8 @@ def signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> list[npt
     for raw, line in zip(record.e_p_signal, lines, strict=True):
         if len(raw) != frames * line.per_frame:
             raise MalformedFile("a signal file is truncated", code="truncated_file")
-        signals.append(np.where(np.isnan(raw), INVALID[line.format], raw).astype(np.int64))
+        filled = np.nan_to_num(np.asarray(raw, dtype=np.float64), nan=INVALID[line.format])
+        signals.append(filled.astype(np.int64))
     return signals
 
 

@@ -154,9 +154,9 @@ def _joined(header: SegmentedHeader, header_file: File, source: str) -> Recordin
             code="recording_too_long",
         )
     signal = np.full((len(leads), total * factor), np.nan)
-    for begin, piece in pieces:
-        stop = begin * factor + piece.signal.shape[1]
-        for name, row in zip(piece.leads, piece.signal, strict=True):
+    for begin, part in pieces:
+        stop = begin * factor + part.signal.shape[1]
+        for name, row in zip(part.leads, part.signal, strict=True):
             signal[leads.index(name), begin * factor : stop] = row
     notes = [f"joined {len(pieces)} segments"]
     if values < total:
