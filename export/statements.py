@@ -29,7 +29,7 @@ NOT_INTENDED = {
         "diagnosis, triage or treatment of patients, or withholding any of these",
         "wards, emergency departments and operating theatres",
         "onset of sepsis within 4 h of admission and stays shorter than 8 h, which the data leave out",
-        "stays longer than 336 hours, which are refused",
+        "hours after the 336th of a stay, which are left out",
     ),
 }
 NOT_EVALUATED_ON = {
