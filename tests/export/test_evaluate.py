@@ -14,7 +14,14 @@ from helpers.exports import reseal
 from sklearn.metrics import roc_auc_score
 
 from export.data import EcgPart, StayPart, open_data
-from export.decide import Decisions, Point, ecg_decisions, evaluable_classes, stay_decisions
+from export.decide import (
+    Decisions,
+    Point,
+    ecg_decisions,
+    evaluable_classes,
+    lowest_auroc,
+    stay_decisions,
+)
 from export.evaluate_ecg import FIXED, ecg_evaluation, macro_auroc
 from export.evaluate_stay import stay_comparison, stay_evaluation
 from export.figures import number
@@ -189,12 +196,42 @@ def test_windows_are_averaged_as_scoring_does() -> None:
     np.testing.assert_allclose(over_windows(p, [1, 2, 1]), [[0.2], [0.65], [0.1]])
 
 
-def test_evaluable_needs_five_positives_in_each_part() -> None:
-    five, four = np.full(26, 5), np.where(np.arange(26) == 3, 4, 9)
-    evaluable = evaluable_classes({"train": five, "validation": five, "test": four})
-    assert np.flatnonzero(~evaluable).tolist() == [3]
-    with pytest.raises(ExportError, match="no class has 5 positives"):
-        evaluable_classes({"train": five, "validation": five, "test": np.zeros(26, dtype=int)})
+def test_evaluable_needs_positives_and_a_ranking_on_validation() -> None:
+    n = 200
+    labels = np.zeros((n, 26), dtype=bool)
+    labels[:10, :4] = True
+    labels[:2, 3] = True
+    labels[2:, 3] = False
+    part = replace_labels(labels)
+    logits = np.where(labels, 2.0, 0.0) + np.random.default_rng(0).normal(0, 0.5, (n, 26))
+    logits[:, 1] = np.random.default_rng(1).normal(size=n)
+    positives = labels.sum(axis=0)
+    train = np.full(26, 40)
+    train[2] = 4
+    counts = {"train": train, "validation": positives, "test": np.zeros(26, dtype=int)}
+    # class 1 is not ranked, class 2 has 14 positives in all, class 3 two on validation, the others none
+    assert np.flatnonzero(evaluable_classes(counts, part, logits)).tolist() == [0]
+    with pytest.raises(ExportError, match="no class is evaluable"):
+        evaluable_classes(counts, part, np.zeros((n, 26)))
+
+
+def replace_labels(labels: np.ndarray) -> EcgPart:
+    n = len(labels)
+    signal = np.zeros((12, 2000), dtype=np.int16)
+    return EcgPart([str(i) for i in range(n)], [signal] * n, labels, np.ones_like(labels), np.arange(n), {})
+
+
+def test_interval_of_an_auroc_is_hanleys_and_mcneils() -> None:
+    labels = np.arange(109) < 51
+    scores = np.zeros(109)
+    rng = np.random.default_rng(3)
+    scores[labels] = rng.normal(1.76, 1, 51)
+    scores[~labels] = rng.normal(0, 1, 58)
+    area = roc_auc_score(labels, scores)
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    error = np.sqrt((area * (1 - area) + 50 * (q1 - area**2) + 57 * (q2 - area**2)) / (51 * 58))
+    assert lowest_auroc(labels, scores) == pytest.approx(area - 1.96 * error)
+    assert lowest_auroc(np.arange(50) < 3, -np.arange(50.0)) < 0.9
 
 
 def test_a_model_against_itself_makes_no_difference() -> None:
