@@ -37,7 +37,7 @@ KILLS = int(os.environ.get("IBT_KILLS", "5"))
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records in folders; in the middle a damaged, an empty, a mislabelled and an alien file."""
     folder = tmp_path_factory.mktemp("export")
-    headers = write_export(folder, COUNT, seconds=6.0)
+    headers = write_export(folder, COUNT)
     headers[40].with_suffix(".dat").write_bytes(b"short")
     (headers[50].parent / "x_empty.hea").touch()
     (headers[50].parent / "x_picture.dcm").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))

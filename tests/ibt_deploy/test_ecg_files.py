@@ -112,7 +112,6 @@ WARNED: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ),
     "100 Hz": (lambda f: write_record(f, raw_ecg(1000, 100), rate="100"), ["low_sampling_rate"]),
     "gain five times too small": (lambda f: write_record(f, gain="5000/mV"), ["unusual_amplitude"]),
-    "five seconds": (lambda f: write_record(f, raw_ecg(2500)), ["short_recording"]),
 }
 
 

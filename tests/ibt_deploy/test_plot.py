@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE
-from ibt_deploy.predictor import Predictor
+from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.records import Recording
 from ibt_deploy.render.paper import ecg_figure
@@ -84,17 +84,20 @@ def test_a_missing_lead_is_marked(ecg: Predictor) -> None:
     assert "V6 (missing)" in texts(figure_of(given, ecg.predict(given)))
 
 
-def test_a_short_recording_is_drawn_as_far_as_it_goes(ecg: Predictor) -> None:
+def test_a_short_recording_is_drawn_as_far_as_it_goes() -> None:
     given = recording(6.0)
-    rhythm = max(figure_of(given, ecg.predict(given)).axes[0].lines, key=lambda a: len(a.get_xdata()))  # type: ignore[arg-type]
+    rhythm = max(
+        figure_of(given, load("arrhythmia", device="cpu").predict(given)).axes[0].lines,
+        key=lambda a: len(a.get_xdata()),
+    )  # type: ignore[arg-type]
     x = np.asarray(rhythm.get_xdata())
     assert x[-1] - x[0] == pytest.approx(6 * 25, abs=0.2)
 
 
 @pytest.mark.parametrize("seconds", [5.0, 7.3, 10.0, 25.0])
-def test_every_column_is_full_and_shows_its_own_part(ecg: Predictor, seconds: float) -> None:
+def test_every_column_is_full_and_shows_its_own_part(seconds: float) -> None:
     given = recording(seconds)
-    figure = figure_of(given, ecg.predict(given))
+    figure = figure_of(given, load("arrhythmia", device="cpu").predict(given))
     signal = standardise(given).signal
     curves = {}
     for line in figure.axes[0].lines:

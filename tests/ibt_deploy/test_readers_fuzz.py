@@ -67,12 +67,13 @@ def made() -> dict[str, list[Files]]:
 
 
 def test_every_reader_has_seeds_and_they_are_read(made: dict[str, list[Files]]) -> None:
-    assert set(made) == set(READERS)
+    # exports of hospital standards are read through DuckDB; tests/ibt_deploy/test_standards.py damages those
+    assert set(made) == set(READERS) - {"standards"}
     for reader, found in made.items():
         assert "read" in {try_reader(reader, unpacked(packed(files))) for files in found}
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", MAKERS)
 @given(data=st.data())
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_mutations_of_one_file_among_its_neighbours(
@@ -85,7 +86,7 @@ def test_mutations_of_one_file_among_its_neighbours(
     within_bounds(lambda: try_reader(reader, MemoryFolder(files) / next(iter(files))))
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", MAKERS)
 @given(data=st.binary(max_size=300))
 @settings(max_examples=EXAMPLES)
 def test_anything_after_the_beginning_of_a_real_file(
