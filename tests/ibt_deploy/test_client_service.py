@@ -35,7 +35,7 @@ def files(root: Path, tmp_path: Path) -> list[Path]:
     table.write_text("\n".join([*cells, ""]))
     junk.write_bytes(b"\x01\x02 nothing that is known" * 20)
     examples = [root / "examples" / name for name in ("recording.hea", "recording.dat", "stay.psv")]
-    return [*examples, table, junk, tmp_path / "absent.hea", tmp_path]
+    return [*examples, table, junk, tmp_path / "absent.hea"]
 
 
 @pytest.mark.parametrize("form", ["--json", "--csv", "text"])
