@@ -153,7 +153,7 @@ Examples:
   ibt train run my.toml --cache cache/sepsis --out runs/try --set fit.lr=3e-4 --set seed=1
   torchrun --nproc-per-node 4 -m training run arrhythmia-teacher --cache cache/arrhythmia --out runs/teacher
 
-The same command again goes on where the last epoch ended; a finished run is only reported."""
+The same command resumes after the last finished epoch; a finished run is only reported."""
 )
 @click.argument("recipe")
 @click.option("--cache", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'.")

@@ -1,4 +1,4 @@
-"""The plan of a run: its inputs, one a line in a file, and the parts into which they are cut.
+"""The plan of a run: its inputs, one per line in a file, and the parts into which they are cut.
 
 The file is written before anything is scored. Its SHA-256 is the fingerprint of the inputs: their paths,
 sizes and times of last change, in order. Contents are not hashed, which would mean to read everything twice.

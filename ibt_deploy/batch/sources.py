@@ -110,7 +110,7 @@ def _exists(path: Path) -> bool:
 
 
 def _from_list(path: Path) -> list[str]:
-    """Paths in a list file, one a line; relative ones start where the list is, or else here."""
+    """Paths in a list file, one per line; relative ones start where the list is, or else here."""
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise BatchError(f"{path}: larger than a list of files can be")

@@ -21,7 +21,7 @@ Examples:
   ibt inspect p000001.psv --json"""
 )
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per recording or stay, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per recording or stay.")
 @click.option(
     "--bundle",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -21,7 +21,7 @@ Examples:
   ibt models my_bundle/ --json"""
 )
 @click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per model, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per model.")
 @click.option("--card", metavar="TASK|DIR", help="Print the model card of one model.")
 def models(bundles: tuple[Path, ...], as_json: bool, card: str | None) -> None:
     """List the installed models, or those in the directories given, with their held-out metrics."""

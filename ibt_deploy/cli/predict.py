@@ -49,7 +49,7 @@ Examples:
 Research software, not a medical device."""
 )
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per recording or stay, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per recording or stay.")
 @click.option(
     "--csv", "as_csv", is_flag=True, help="One line per class of a recording, or per hour of a stay."
 )

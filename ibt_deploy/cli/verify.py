@@ -22,7 +22,7 @@ Examples:
   ibt verify my_bundle/ --device cuda"""
 )
 @click.argument("bundles", nargs=-1, metavar="[BUNDLE]...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per bundle, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per bundle.")
 @device_option
 @click.pass_context
 def verify(ctx: click.Context, bundles: tuple[str, ...], as_json: bool, device: Device) -> None:

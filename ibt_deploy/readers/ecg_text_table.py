@@ -141,7 +141,7 @@ def name_and_unit(cell: str) -> tuple[str, str | None]:
 
 
 def statements(preamble: Sequence[str]) -> dict[str, Any]:
-    """Sampling rate and unit that the lines before a table state in so many words.
+    """Sampling rate and unit that the lines before a table state explicitly.
 
     Raises
     ------

@@ -95,7 +95,7 @@ def test_classes_with_too_few_positives_are_marked_and_never_put_out(
     assert counts["STach"]["validation"] < 5 <= min(counts["TInv"].values())
     assert counts["AF"] == {"train": 0, "validation": 0, "test": 0}
     test = contract_of(ecg_bundle)["metrics"]["test"]["classes"]
-    assert "auroc" in test["TInv"]
+    assert "auroc" in test["NSR"]
     assert set(test["STach"]) == {"n", "positives"}
 
 

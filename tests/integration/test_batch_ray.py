@@ -17,7 +17,7 @@ from helpers.exports_ecg import bytes_of, write_export
 def test_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     if find_spec("ray") is None:
         pytest.skip("needs ray: pip install 'ibt[ray]'")
-    headers = write_export(tmp_path / "in", 80, seconds=6.0)
+    headers = write_export(tmp_path / "in", 80)
     headers[7].with_suffix(".dat").write_bytes(b"short")
     bundle = write_ecg_bundle(tmp_path / "bundle")
     ibt = str(Path(sys.executable).with_name("ibt"))

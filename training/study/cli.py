@@ -27,7 +27,7 @@ def reproduce() -> None:
     ibt reproduce arrhythmia --data cache/arrhythmia --out study/arrhythmia --external ludb=cache/ludb
     ibt reproduce docs study/sepsis study/arrhythmia --to docs/reproduction.md
 
-    The same command again goes on where it stopped, whenever that was, and ends with the same results.json.
+    The same command resumes where it stopped and ends with the same results.json.
     Research software, not a medical device.
     """
 

@@ -1,4 +1,4 @@
-"""From a plan to the report: train, judge, draw, write; every step goes on where it stopped."""
+"""From a plan to the report: train, judge, draw, write; every step resumes where it stopped."""
 
 from __future__ import annotations
 

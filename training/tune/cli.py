@@ -24,7 +24,7 @@ Examples:
       --teacher runs/sepsis-teacher/best.pt
 
 Give every method the same --trials, --max-epochs, --grace and --seed: trial i then draws the same learning
-rate (as a quantile), weight decay, dropout and augmentation for all of them. The same command again goes on
+rate (as a quantile), weight decay, dropout and augmentation for all of them. The same command resumes
 where it stopped."""
 )
 @click.option("--method", type=click.Choice(list(METHODS)), required=True, help="What is trained.")
