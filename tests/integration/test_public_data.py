@@ -24,7 +24,8 @@ TOLERANCE = 1e-5
 @pytest.mark.slow
 def test_every_public_record_is_answered_or_refused(shared: Path) -> None:
     paths = sorted((shared / "data" / "ecg").rglob("*.hea"))
-    answers = list(ibt_deploy.load("arrhythmia").predict_many(paths))
+    predictor = ibt_deploy.load("arrhythmia", operating_point="challenge")
+    answers = list(predictor.predict_many(paths))
     assert len(answers) == len(paths)
     refused = [a for a in answers if isinstance(a, Refusal)]
     assert all(r.code and r.message for r in refused)
