@@ -204,7 +204,7 @@ def token_weights(network: Encoder, weights: Tensor, inputs: Tensor) -> Tensor:
     behind the hours.
     """
     if isinstance(network, EcgTransformer):
-        weights = weights[..., -network.n_tokens :, -network.n_tokens :]
+        weights = weights[..., network.n_extra :, network.n_extra :]
     else:
         weights = weights[..., : inputs.shape[1], : inputs.shape[1]]
     return weights / weights.sum(dim=-1, keepdim=True)

@@ -52,7 +52,9 @@ def signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> list[npt
     for raw, line in zip(record.e_p_signal, lines, strict=True):
         if len(raw) != frames * line.per_frame:
             raise MalformedFile("a signal file is truncated", code="truncated_file")
-        filled = np.nan_to_num(np.asarray(raw, dtype=np.float64), nan=INVALID[line.format])
+        filled, invalid = np.asarray(raw, dtype=np.float64), INVALID[line.format]
+        if invalid is not None:
+            filled = np.nan_to_num(filled, nan=invalid)
         signals.append(filled.astype(np.int64))
     return signals
 
