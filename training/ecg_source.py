@@ -20,7 +20,7 @@ from training.augment import operations_under, rand_augment
 from training.batch import Batch
 from training.cache import Cache, file_sha256
 from training.recipe import AugmentRecipe, DataRecipe
-from training.sources import Part, Scores, Source, divided
+from training.sources import EVERYTHING, Part, Scores, Source, divided
 from training.stratify import read_split
 
 MICROVOLTS = 1000.0
@@ -119,9 +119,10 @@ class EcgSource(Source):
         order = np.random.default_rng((seed, epoch)).permutation(self._items["train"])
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
-    def training_batch(self, seed: int, epoch: int, items: Ints) -> Batch:
+    def training_batch(self, seed: int, epoch: int, items: Ints, share: slice = EVERYTHING) -> Batch:
         """Every record has a random stream of its own; see :meth:`Source.training_batch`."""
         length = self._crop_length(items, np.random.default_rng((seed, epoch, int(items[0]), 1)))
+        items = items[share]
         streams = (np.random.default_rng((seed, epoch, int(item))) for item in items)
         windows = [self._random_window(int(i), length, r) for i, r in zip(items, streams, strict=True)]
         return self._batch(items, windows)

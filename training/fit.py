@@ -169,7 +169,7 @@ class Fit:
         reporter.start_epoch(epoch, fit.epochs, len(plan))
         started, seen = time.perf_counter(), 0
         sums: dict[str, torch.Tensor] = {}
-        batches = (source.training_batch(seed, epoch, items[self.place.share]) for items in plan)
+        batches = (source.training_batch(seed, epoch, items, self.place.share) for items in plan)
         for i, batch in enumerate(one_ahead(batches)):
             terms = self._step(batch.to(self.device), epoch + i / len(plan), epoch + (i + 1) / len(plan))
             for name, value in terms.items():

@@ -16,6 +16,7 @@ from training.cache import Cache
 from training.recipe import DataRecipe
 
 Part = Literal["train", "validation", "test"]
+EVERYTHING = slice(None)
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 Scores = dict[str, float]
 Ints = npt.NDArray[np.int64]
@@ -73,8 +74,13 @@ class Source(ABC):
         """Items of each batch of an epoch; together every item of the training part exactly once."""
 
     @abstractmethod
-    def training_batch(self, seed: int, epoch: int, items: npt.NDArray[np.int64]) -> Batch:
-        """The batch of ``items`` as that epoch sees them, cropped and augmented."""
+    def training_batch(
+        self, seed: int, epoch: int, items: npt.NDArray[np.int64], share: slice = EVERYTHING
+    ) -> Batch:
+        """The ``share`` of the batch of ``items`` as that epoch sees them, cropped and augmented.
+
+        What holds for the whole batch, such as the length of its crops, is the same in every share.
+        """
 
     @abstractmethod
     def plain(self, items: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:

@@ -19,7 +19,7 @@ from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from training.batch import Batch
 from training.cache import Cache, file_sha256
 from training.recipe import DataRecipe
-from training.sources import Part, Scores, Source, divided
+from training.sources import EVERYTHING, Part, Scores, Source, divided
 from training.stratify import read_split
 
 LENGTH_BUCKETS = 24
@@ -148,10 +148,10 @@ class StaySource(Source):
             batches += [batch for batch in np.split(part, cuts) if len(batch)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def training_batch(self, seed: int, epoch: int, items: Ints) -> Batch:
+    def training_batch(self, seed: int, epoch: int, items: Ints, share: slice = EVERYTHING) -> Batch:
         """See :meth:`Source.training_batch`; nothing is drawn for stays."""
         del seed, epoch
-        return self._batch(items)
+        return self._batch(items[share])
 
     def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
         """See :meth:`Source.plain`; shortest stays first."""

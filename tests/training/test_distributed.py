@@ -41,8 +41,7 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-# ECGs are cropped per process, to lengths of their own, so that two processes are not one there
-@pytest.mark.parametrize("task", ["sepsis"])
+@pytest.mark.parametrize("task", ["sepsis", "arrhythmia"])
 def test_two_processes_have_the_loss_curve_of_one(
     task: str, ecgs: Path, stays: Path, ecg_teacher: Path, stay_teacher: Path, tmp_path: Path, root: Path
 ) -> None:

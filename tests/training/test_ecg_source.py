@@ -94,12 +94,12 @@ def test_without_augmentation_long_records_are_cropped_at_random(ecgs: Path) -> 
     assert len(starts) > 3
 
 
-def test_a_record_looks_the_same_whatever_batch_it_is_in(ecgs: Path) -> None:
-    data = source(ecgs, augment={"n_ops": 2, "magnitude": 8, "shortest_crop": 10})
-    items = np.array([i for i in data.items("train") if data.signals[i].shape[1] >= 2000])[:6]
+def test_a_record_looks_the_same_whatever_share_of_the_batch_it_is_in(ecgs: Path) -> None:
+    data = source(ecgs, augment={"n_ops": 2, "magnitude": 8})
+    items = data.items("train")[:6]
     whole = data.training_batch(3, 5, items)
     for share in (slice(0, None, 2), slice(1, None, 2), slice(5, 6)):
-        part = data.training_batch(3, 5, items[share])
+        part = data.training_batch(3, 5, items, share)
         assert torch.equal(part.inputs, whole.inputs[share])
         assert torch.equal(part.labels, whole.labels[share])
     other = data.training_batch(3, 6, items)
