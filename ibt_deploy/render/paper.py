@@ -209,7 +209,7 @@ def _write_findings(
     foot = []
     if others:
         foot.append(
-            f"Not evaluable, too few positives in training: {', '.join(f.abbreviation for f in others)}."
+            f"Not evaluable, too little is known of them: {', '.join(f.abbreviation for f in others)}."
         )
     foot += warning_captions(prediction, 3)
     m = prediction.model

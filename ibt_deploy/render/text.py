@@ -125,7 +125,7 @@ def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
     ]
     if others:
         names = ", ".join(f.abbreviation for f in others)
-        report.append(Line(f"not evaluable, too few positives in training: {names}", "muted"))
+        report.append(Line(f"not evaluable, too little is known of them: {names}", "muted"))
     return [*report, Line(NOTICE, "muted")]
 
 

@@ -153,7 +153,7 @@ class EcgScorer:
         if samples >= self._constants.length - FILLED_SAMPLES:
             return ()
         seconds = samples / self._constants.sampling_rate
-        sentence = f"{seconds:.1f} s of signal; the model was mostly trained and evaluated on 10 s"
+        sentence = f"{seconds:.1f} s of signal; the published figures are of 10 s"
         curve = self._bundle.contract.get("short_recordings")
         if curve:
             # the curve falls from ten seconds on; np.interp wants it to rise

@@ -127,7 +127,7 @@ def _observation(answer: ArrhythmiaPrediction, finding: Finding) -> Resource:
         return observation | {
             "dataAbsentReason": {
                 "coding": [{"system": f"{HL7}/data-absent-reason", "code": "unsupported"}],
-                "text": "Training had too few positives of this class.",
+                "text": "Training and validation say too little about this class.",
             }
         }
     sign, word = ("POS", "Positive") if finding.positive else ("NEG", "Negative")

@@ -56,7 +56,7 @@ def test_text_shows_positive_findings_first_and_what_it_is_not(installed: None, 
     marks = [line.startswith("  positive") for line in lines if line.startswith(("  positive", "      "))]
     assert any(marks)
     assert marks[1:] == sorted(marks[1:], reverse=True)
-    assert "not evaluable, too few positives in training: BBB, PRWP" in result.stdout
+    assert "not evaluable, too little is known of them: BBB, PRWP" in result.stdout
     assert NOTICE in result.stdout
     assert "\x1b" not in result.stdout
 
