@@ -80,7 +80,8 @@ class WindowShare:
 class Finding:
     """One of the 26 classes of one recording.
 
-    ``positive`` is always False for a class that is not evaluable, because training and validation say too little about it.
+    ``positive`` is always False for a class that is not evaluable, because training and validation say too
+    little about it.
     ``alternative`` tells that the class reaches its threshold, but that a positive finding excludes it.
     """
 
