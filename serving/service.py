@@ -180,7 +180,11 @@ def asgi() -> Callable[..., Awaitable[None]]:
 
 
 def end_with_parent() -> None:
-    """Have the system end this worker in order if the process that watches over it is killed (Linux)."""
+    """Have the system kill this worker if the process that watches over it is killed (Linux).
+
+    Not in order: a worker of granian whose runtime has stopped can wait for ever in its handler of SIGTERM, and
+    nobody would be left to kill it.
+    """
     import ctypes
     import multiprocessing
     import signal
@@ -189,6 +193,6 @@ def end_with_parent() -> None:
     if parent is None or not sys.platform.startswith("linux"):
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     if not parent.is_alive():
         sys.exit(1)

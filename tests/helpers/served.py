@@ -32,12 +32,12 @@ def running(
         start_new_session=start_new_session,
     )
     assert process.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
     try:
         line = process.stderr.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert found, line
-        lines: list[str] = []
-        reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
         reader.start()
         await_ready(process, found[0])
         yield process, found[0]
@@ -47,7 +47,10 @@ def running(
             process.wait(SECONDS_TO_START)
         except subprocess.TimeoutExpired:
             process.kill()
-        process.stderr.close()
+        # with a worker that outlives it and holds the pipe, closing would wait for the reader
+        reader.join(SECONDS_TO_START / 6)
+        if not reader.is_alive():
+            process.stderr.close()
 
 
 def await_ready(process: subprocess.Popen[str], address: str) -> None:
