@@ -7,9 +7,11 @@ and its file fields fetch any address that a client writes in place of a file.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -175,19 +177,38 @@ Scoring.add_asgi_middleware(  # type: ignore[attr-defined]
 def asgi() -> Callable[..., Awaitable[None]]:
     """The service as an ASGI application, for the server of ``ibt serve``."""
     end_with_parent()
+    _stop_at_the_first_signal(asyncio.get_event_loop())
     app: Callable[..., Awaitable[None]] = Scoring.to_asgi(is_main=True)  # type: ignore[attr-defined]
     return app
+
+
+def _stop_at_the_first_signal(loop: asyncio.AbstractEventLoop) -> None:
+    """Ignore what comes after the first SIGINT or SIGTERM.
+
+    Ctrl-C and systemd signal every process, and the process that watches over this worker then signals it
+    again. In granian 2.8.9 a second signal to a worker that is stopping deadlocks it.
+    """
+    add, stopping = loop.add_signal_handler, False
+
+    def add_for_once(number: int, callback: Callable[..., object], *arguments: Any) -> None:
+        def once() -> None:
+            nonlocal stopping
+            if not stopping:
+                stopping = True
+                callback(*arguments)
+
+        add(number, once)
+
+    loop.add_signal_handler = add_for_once  # type: ignore[method-assign, assignment]
 
 
 def end_with_parent() -> None:
     """Have the system kill this worker if the process that watches over it is killed (Linux).
 
-    Not in order: a worker of granian whose runtime has stopped can wait for ever in its handler of SIGTERM, and
-    nobody would be left to kill it.
+    SIGTERM would not do: nobody would be left to kill a worker that does not heed it.
     """
     import ctypes
     import multiprocessing
-    import signal
 
     parent = multiprocessing.parent_process()
     if parent is None or not sys.platform.startswith("linux"):

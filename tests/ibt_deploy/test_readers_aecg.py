@@ -187,7 +187,7 @@ ONE = lead("I", [1, 2])
 def test_refusals(data: bytes, code: str) -> None:
     begin = time.process_time()
     assert refused(data) == code
-    assert time.process_time() - begin < 2
+    assert time.process_time() - begin < 6
 
 
 def test_billion_laughs() -> None:

@@ -181,7 +181,7 @@ def test_an_interruption_from_the_keyboard_ends_it_in_order(root: Path, workers:
     with running(root, "--workers", workers, "--threads", "1", start_new_session=True) as (process, address):
         assert httpx.get(f"{address}/livez").status_code == 200
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=20) == 0  # well before the 30 s after which workers are killed
         await_closed(address)
 
 
