@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ibt_deploy import __version__
-from ibt_deploy.bundle import TASKS, Task
 from ibt_deploy.predictions import NOTICE
+from ibt_deploy.types import TASKS, Task
 from serving.api import examples
 from serving.api.models import (
     Findings,

@@ -14,8 +14,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ibt_deploy.bundle import Task
 from ibt_deploy.predictor import Item
+from ibt_deploy.types import Task
 from ibt_deploy.variables import MAX_HOURS
 from serving.http.body import Body, Memory, received
 from serving.http.fhir import FHIR, answer_fhir, check_acceptable, wants_fhir
