@@ -1,4 +1,4 @@
-"""Counts that add up: of a part, of the parts done, of the run."""
+"""Counts that add up: of a part, of the parts done, of the run; and ``summary.json``, which states them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.batch.columns import short_name
-from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
+from ibt_deploy.batch.job import Job
+from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.printable import one_line
 
 PROBABILITY_EDGES: tuple[float, ...] = tuple(i / 20 for i in range(21))
@@ -136,3 +136,39 @@ class Tally:
             minlength=len(edges) - 1,
         )
         self.histograms[name] = [a + b for a, b in zip(counts, found.tolist(), strict=True)]
+
+
+def short_name(abbreviation: str) -> str:
+    """The shorter of the names of a class: ``LBBB`` of ``CLBBB|LBBB``; the first of two of equal length."""
+    return min(abbreviation.split("|"), key=len)
+
+
+def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
+    """The summary of a finished run, without what depends on the time it took.
+
+    ``records`` and ``refusals`` add up to ``answers``, and the refusals by code to ``refusals``. An input
+    gives one answer; only a file that holds several recordings gives more.
+    """
+    summary: dict[str, Any] = {
+        "task": job.task,
+        "inputs": tally.inputs,
+        "answers": tally.records + tally.n_refused,
+        "records": tally.records,
+        "refusals": tally.n_refused,
+        "refused": dict(sorted(tally.refused.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "warnings": dict(sorted(tally.warnings.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "rows": tally.rows,
+        "parts": job.n_parts,
+        "format": job.format,
+        "model": job.model_columns(),
+        "inputs_sha256": job.inputs,
+        "mapping_sha256": job.mapping or None,
+        "versions": {"ibt": job.ibt, "onnxruntime": job.onnxruntime, "layout": job.layout},
+    }
+    if job.task == "arrhythmia":
+        summary["positives"] = dict(tally.positives)
+    else:
+        summary["alarms"] = {"hours": tally.alarm_hours, "stays": tally.alarm_stays}
+    if tables is not None:
+        summary["tables"] = tables
+    return summary | {"notice": NOTICE}
