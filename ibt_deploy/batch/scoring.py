@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.batch.items import At, Items, Skipped
 from ibt_deploy.batch.job import Job
@@ -31,6 +30,7 @@ from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.scorers.stay import CheckedStay, PreparedStay, StayScorer, features_of
+from ibt_deploy.types import Float32s
 from ibt_deploy.variables import MAX_HOURS
 
 Prepared: TypeAlias = PreparedEcg | PreparedStay | Refusal
@@ -112,9 +112,7 @@ def _featurised(gathered: Sequence[CheckedStay | Refusal], constants: StayPrepro
     ]
 
 
-def _without_signals(
-    recording: Recording, standard: StandardEcg, ready: npt.NDArray[np.float32]
-) -> PreparedEcg:
+def _without_signals(recording: Recording, standard: StandardEcg, ready: Float32s) -> PreparedEcg:
     """A prepared recording whose signals have kept their shape alone; they weigh seven times its windows."""
     return PreparedEcg(
         replace(recording, signal=np.broadcast_to(0.0, recording.signal.shape)),

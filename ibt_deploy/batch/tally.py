@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.batch.job import Job
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.printable import one_line
+from ibt_deploy.types import Floats
 
 PROBABILITY_EDGES: tuple[float, ...] = tuple(i / 20 for i in range(21))
 RISK_EDGES: tuple[float, ...] = (
@@ -129,7 +129,7 @@ class Tally:
             self.positives[name] += count
             self._spread(name, column, PROBABILITY_EDGES)
 
-    def _spread(self, name: str, values: npt.NDArray[np.float64], edges: tuple[float, ...]) -> None:
+    def _spread(self, name: str, values: Floats, edges: tuple[float, ...]) -> None:
         counts = self.histograms.setdefault(name, [0] * (len(edges) - 1))
         found = np.bincount(
             np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2),

@@ -15,7 +15,6 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.batch.items import Items
 from ibt_deploy.batch.job import Job
@@ -26,6 +25,7 @@ from ibt_deploy.errors import BatchError, IbtError
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import one_line
 from ibt_deploy.scorers.ecg import PreparedEcg
+from ibt_deploy.types import Floats
 
 _CPUS_OF_READER = 0.5
 """Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""
@@ -152,5 +152,5 @@ def _unpacked(entry: Packed) -> Prepared:
     return prepared
 
 
-def _shape(signal: npt.NDArray[np.float64]) -> tuple[int, int]:
+def _shape(signal: Floats) -> tuple[int, int]:
     return signal.shape[0], signal.shape[1]

@@ -14,14 +14,12 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.batch.tables.store import NO_TIME, Block, whole_stays
 from ibt_deploy.mapping.schema import Time
-from ibt_deploy.records import FloatArray
+from ibt_deploy.types import Bools, Floats, Ints
 
 HOUR_US = 3_600_000_000
-Ints = npt.NDArray[np.int64]
 
 
 def hours_since(time: Ints, admission: int | Ints) -> Ints:
@@ -30,7 +28,7 @@ def hours_since(time: Ints, admission: int | Ints) -> Ints:
     return hours
 
 
-def medians(values: FloatArray, groups: Ints) -> FloatArray:
+def medians(values: Floats, groups: Ints) -> Floats:
     """Median of each column within each group of neighbouring rows, without regard to NaN.
 
     Parameters
@@ -65,7 +63,7 @@ def medians(values: FloatArray, groups: Ints) -> FloatArray:
     return found
 
 
-def repeats(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
+def repeats(moments: Ints, values: Floats) -> Bools:
     """Which rows repeat an earlier one of the same moment in every value.
 
     Parameters
@@ -87,7 +85,7 @@ def repeats(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
     return found
 
 
-def contradicted(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
+def contradicted(moments: Ints, values: Floats) -> Bools:
     """Which rows share their moment with one that states another value of some column."""
     if not len(moments):
         return np.zeros(0, dtype=np.bool_)

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.batch.progress import LARGE
 from ibt_deploy.batch.tables.facts import Report, column_facts
@@ -50,6 +49,7 @@ from ibt_deploy.mapping.schema import Mapping, Time
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers.stays import LABEL, PARQUET_MAGIC
 from ibt_deploy.records import Stay
+from ibt_deploy.types import Ints
 
 SCHEMA = 3
 SUMMARY = "tables.json"
@@ -137,8 +137,8 @@ class Tables:
                     )
 
     @cached_property
-    def _starts(self) -> npt.NDArray[np.int64]:
-        found: npt.NDArray[np.int64] = np.load(self.folder / STARTS)
+    def _starts(self) -> Ints:
+        found: Ints = np.load(self.folder / STARTS)
         return found
 
     def __getstate__(self) -> dict[str, Any]:

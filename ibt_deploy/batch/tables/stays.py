@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.batch.tables.hourly import contradicted, hours_since, medians, repeats
 from ibt_deploy.batch.tables.sql import FAULT
@@ -18,6 +17,7 @@ from ibt_deploy.errors import BadRows, InputError, MalformedFile
 from ibt_deploy.mapping.schema import Time
 from ibt_deploy.readers.stays import HOSPITAL, hourly, inserted_note, within_two_weeks
 from ibt_deploy.records import Notice, Stay
+from ibt_deploy.types import Bools, Ints
 from ibt_deploy.variables import INDEX, MAX_HOURS, NAMES
 
 ICULOS, ADMISSION_TIME = INDEX["ICULOS"], INDEX["HospAdmTime"]
@@ -82,7 +82,7 @@ class StayMaker:
         self._common = common_notes
         self._folder = folder
 
-    def stays(self, rows: Any, bounds: npt.NDArray[np.int64]) -> Iterator[Stay | InputError]:
+    def stays(self, rows: Any, bounds: Ints) -> Iterator[Stay | InputError]:
         """One answer for each of the stays ``rows[bounds[i]:bounds[i + 1]]`` of an Arrow table."""
         block = Block.of(rows)
         odd = self._odd(block)
@@ -103,7 +103,7 @@ class StayMaker:
         return bool(cls._odd(part).any())
 
     @staticmethod
-    def _odd(block: Block) -> npt.NDArray[np.bool_]:
+    def _odd(block: Block) -> Bools:
         """Rows that :meth:`_check` must look at; takes the hour where there is no ICULOS."""
         iculos, hour = block.values[:, ICULOS], block.hours
         differs = (iculos != hour) & ~np.isnan(iculos) & ~np.isnan(hour)

@@ -15,10 +15,8 @@ from ibt_deploy.batch.tables.faults import RowFault
 from ibt_deploy.batch.tables.sql import TIMES
 from ibt_deploy.batch.tables.survey import arrow
 from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL
-from ibt_deploy.records import FloatArray
+from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.variables import N_VARIABLES, NAMES
-
-Ints = npt.NDArray[np.int64]
 
 STORE, REJECTED, STARTS = "stays.parquet", "rejected.parquet", "starts.npy"
 BASES, GAPS = "bases.npy", "gaps.npy"
@@ -30,12 +28,12 @@ class Block:
     """Rows of whole stays as they lie in the store."""
 
     patients: npt.NDArray[np.object_]
-    files: npt.NDArray[np.int64]
-    lines: npt.NDArray[np.int64]
-    values: FloatArray
-    hours: FloatArray
-    labels: FloatArray
-    times: npt.NDArray[np.int64]
+    files: Ints
+    lines: Ints
+    values: Floats
+    hours: Floats
+    labels: Floats
+    times: Ints
     hospitals: npt.NDArray[np.object_]
     faults: npt.NDArray[np.object_]
 
@@ -43,7 +41,7 @@ class Block:
     def of(cls, rows: Any) -> Block:
         """From an Arrow table of the store's columns."""
 
-        def numbers(name: str) -> FloatArray:
+        def numbers(name: str) -> Floats:
             return np.asarray(rows[name].to_numpy(), dtype=np.float64)
 
         def words(name: str) -> npt.NDArray[np.object_]:
@@ -60,7 +58,7 @@ class Block:
         )  # fmt: skip
 
     @property
-    def stated(self) -> FloatArray:
+    def stated(self) -> Floats:
         """What each row says besides its time, shape ``(rows, columns)``."""
         return np.column_stack((self.values, self.labels))
 
@@ -68,7 +66,7 @@ class Block:
         """Some neighbouring rows."""
         return Block(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
 
-    def only(self, rows: npt.NDArray[np.bool_]) -> Block:
+    def only(self, rows: Bools) -> Block:
         """Some of the rows."""
         return Block(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
