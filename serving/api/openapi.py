@@ -197,8 +197,8 @@ def _cds_hooks() -> Part:
         ),
         address: _post(
             "A card of CDS Hooks with the sepsis risk",
-            "For the hook patient-view: the risk of the latest hour, from prefetched FHIR R4 resources. There is "
-            "no card for a patient who is not in intensive care or has no Observations. Nothing is fetched.",
+            "For the hook patient-view: the risk of the latest hour, from prefetched FHIR R4 resources. There "
+            "is no card for a patient who is not in intensive care or has no Observations. Nothing is fetched.",
             {
                 "application/json": {
                     "schema": asked,
@@ -207,8 +207,7 @@ def _cds_hooks() -> Part:
             },
             [],
             cards,
-            f"curl -sO {BASE}/examples/patient-view.json\n"
-            f"curl -s --json @patient-view.json {BASE}{address}",
+            f"curl -sO {BASE}/examples/patient-view.json\ncurl -s --json @patient-view.json {BASE}{address}",
             refusals=("412",),
         ),
     }
