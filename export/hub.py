@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ibt_deploy import __version__
-from ibt_deploy.bundle import Bundle, Task, file_sha256
+from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import BundleError
+from ibt_deploy.files import file_sha256
 from ibt_deploy.predictions import NOTICE
+from ibt_deploy.types import Task
 from training.checkpoint import SAFETENSORS, write_safetensors
 
 FOLDER, README = "bundle", "README.md"

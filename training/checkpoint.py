@@ -7,7 +7,6 @@ header of the file. Nothing in such a file can execute code, and other framework
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import atomic_open, atomic_write
 from training.models.encoder import Encoder
 from training.networks import build_network
 from training.recipe import Recipe, recipe_from_dict
@@ -29,12 +29,8 @@ METADATA = "ibt"
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """Write ``content`` so that ``path`` holds either the old or the new checkpoint, never half of one."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
+    with atomic_open(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -101,12 +97,7 @@ def write_safetensors(checkpoint: Path, out: Path) -> None:
 
     content = read_checkpoint(checkpoint)
     weights = {name: tensor.contiguous() for name, tensor in content.pop("network").items()}
-    temporary = out.with_name(f".{out.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(save(weights, metadata={"format": "pt", METADATA: json.dumps(content)}))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(out)
+    atomic_write(out, save(weights, metadata={"format": "pt", METADATA: json.dumps(content)}))
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_a_broken_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
 
     def half(content: Any, file: Any) -> None:
         file.write(b"PK\x03\x04 half of it")
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", half)
