@@ -197,8 +197,8 @@ def _cds_hooks() -> Part:
         ),
         address: _post(
             "A card of CDS Hooks with the sepsis risk",
-            "For the hook patient-view: the risk of the latest hour, from prefetched FHIR R4 resources. No card "
-            "for a patient who is not in intensive care or has no Observations. Nothing is fetched.",
+            "For the hook patient-view: the risk of the latest hour, from prefetched FHIR R4 resources. No "
+            "card for a patient who is not in intensive care or has no Observations. Nothing is fetched.",
             {
                 "application/json": {
                     "schema": asked,
