@@ -36,7 +36,7 @@ from ibt_deploy.familiarity import FAMILIARITY
 from ibt_deploy.golden import GOLDEN, recomputed
 from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
-from training.folders import replaced_folder
+from training.data.cache import replaced_folder
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

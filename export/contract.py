@@ -20,7 +20,7 @@ from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import MASKED_VERSION
 from training.checkpoint import TrainedNetwork
 from training.models.transformer import EcgTransformer
-from training.sources import Part
+from training.tasks.base import Part
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
 _CACHE_AXES = ("block", "stay", "head", "row so far", "width of a head")

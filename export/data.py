@@ -21,12 +21,12 @@ from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.variables import INDEX
-from training.cache import Cache, file_sha256, open_cache
-from training.ecg_source import read_signals
-from training.run import default_split
-from training.sources import PARTS, Part
-from training.stay_source import read_rows
-from training.stratify import read_split
+from training.data.cache import Cache, file_sha256, open_cache
+from training.tasks.ecg import read_signals
+from training.data.split import default_split
+from training.tasks.base import PARTS, Part
+from training.tasks.stay import read_rows
+from training.data.split import read_split
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -27,7 +27,7 @@ from ibt_deploy.thresholds import (
     sensitivity_threshold,
     utility_threshold,
 )
-from training.sources import PARTS, Part
+from training.tasks.base import PARTS, Part
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

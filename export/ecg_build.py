@@ -34,7 +34,7 @@ from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.scorers.session import OpenGraph
-from training.models.encoder import Encoder
+from training.models import Encoder
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer
 

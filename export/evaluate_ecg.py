@@ -22,7 +22,7 @@ from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.ranking import auroc, per_class
-from training.stratify import FEWEST_POSITIVES
+from training.data.split import FEWEST_POSITIVES
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

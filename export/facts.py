@@ -12,7 +12,7 @@ from export.figures import number
 from ibt_deploy.bundle import file_sha256
 from ibt_deploy.errors import DataError
 from training.checkpoint import TrainedNetwork, load_network, read_checkpoint
-from training.curves import METRICS, read_curve
+from training.checkpoint import METRICS, read_curve
 from training.fit import LAST
 
 SOFTWARE = ("ibt", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")

@@ -34,7 +34,7 @@ from onnx import version_converter
 from torch import Tensor, nn
 
 from ibt_deploy.errors import ExportError
-from training.models.encoder import Encoder
+from training.models import Encoder
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer, StayTransformer
 

@@ -20,7 +20,7 @@ from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPredicti
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, StayScorer
-from training.models.encoder import Encoder
+from training.models import Encoder
 from training.models.transformer import EcgTransformer
 
 Floats = npt.NDArray[np.float64]

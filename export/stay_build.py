@@ -24,7 +24,7 @@ from ibt_deploy.metrics.sepsis import utility
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.scorers.stay import StayScorer
-from training.models.encoder import Encoder
+from training.models import Encoder
 
 STREAMED, CHANGED = 24, 100
 """Validation stays that are streamed, and whose later hours are changed; spread over all lengths."""

@@ -1,33 +1,149 @@
-"""One loop for teachers, baselines and distillation."""
+"""One loop for teachers, baselines and distillation: schedule, steps, validation, resume, progress."""
 
 from __future__ import annotations
 
 import copy
 import json
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ibt_deploy.errors import DataError, IbtError, RecipeError
-from training.batch import Batch
 from training.checkpoint import SCHEMA, network_checkpoint, read_checkpoint, save_atomically
-from training.distributed import Place
-from training.inference import part_logits
-from training.models.encoder import Encoder
-from training.objectives import Objective
-from training.precision import autocast, chosen_dtype
-from training.progress import Reporter, epoch_line
-from training.recipe import Recipe, recipe_from_dict
-from training.schedule import learning_rate, parameter_groups
-from training.sources import Source
+from training.device import Place, autocast, chosen_dtype
+from training.distil import Objective
+from training.models import Encoder
+from training.recipe import FitRecipe, Recipe, recipe_from_dict
+from training.tasks.base import Batch, Source
+
+
+def learning_rate(done: float, recipe: FitRecipe) -> float:
+    """Rate of the step that completes ``done`` epochs: linear from 0 to the peak, then cosine to its end."""
+    warmup = min(recipe.warmup_epochs, recipe.warmup_fraction * recipe.epochs)
+    if done <= warmup:
+        return recipe.lr * done / warmup
+    share = min((done - warmup) / (recipe.epochs - warmup), 1.0)
+    cosine = 0.5 * (1 + math.cos(math.pi * share))
+    return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * cosine)
+
+
+def parameter_groups(objective: Objective, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups: weight matrices decay; biases, norms, positions, tokens and BBM maps do not."""
+    undecayed = {id(p) for p in objective.undecayed()}
+    tables = ("position", "token", "query")
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
+    for name, parameter in objective.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_table = any(word in name.rsplit(".", 1)[-1] for word in tables)
+        exempt = parameter.dim() < 2 or is_table or id(parameter) in undecayed
+        (no_decay if exempt else decay).append(parameter)
+    return [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": no_decay, "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def part_logits(
+    network: Encoder,
+    source: Source,
+    items: npt.NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> npt.NDArray[np.float32]:
+    """Logits of ``items`` in their order; the network is left in the mode it was found in."""
+    was_training = network.training
+    network.eval()
+    outputs = []
+    for chosen, batch in source.plain(items):
+        with autocast(device, dtype):
+            logits = network(batch.inputs.to(device))
+        outputs.append((chosen, logits.float().cpu().numpy()))
+    network.train(was_training)
+    return source.gather(items, outputs)
+
+
+QUIET_SECONDS = 60
+
+
+def epoch_line(record: dict[str, Any], epochs: int) -> str:
+    """One readable line for a finished epoch."""
+    train = "  ".join(f"{k} {v:.4f}" for k, v in record["train"].items() if not k.startswith(("rms", "norm")))
+    valid = "  ".join(f"{k} {v:.4f}" for k, v in record["validation"].items() if k != "selection")
+    star = " *" if record["improved"] else ""
+    return (
+        f"epoch {record['epoch'] + 1:3d}/{epochs}  {record['seconds']:6.1f} s  lr {record['lr']:.2e}  "
+        f"{train}  |  validation  {valid}{star}"
+    )
+
+
+class Reporter:
+    """Context that shows the progress of a run; silent on other processes than the first."""
+
+    def __init__(self, title: str, *, shown: bool) -> None:
+        self.console = Console(stderr=True, quiet=not shown, soft_wrap=True, highlight=False)
+        self.live = shown and sys.stderr.isatty()
+        self.spoke = time.monotonic()
+        self.progress = Progress(
+            TextColumn(f"[bold]{title}"),
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            console=self.console,
+            disable=not self.live,
+        )
+
+    def __enter__(self) -> Reporter:
+        self.progress.start()
+        self.task = self.progress.add_task("", total=1, epoch="-", terms="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.console.print(line, markup=False)
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
+        """Begin the bar of an epoch."""
+        self.progress.reset(self.task, total=steps, epoch=f"{epoch + 1}/{epochs}", terms="")
+
+    def step(self, terms: dict[str, float]) -> None:
+        """Move the bar by one step; ``terms`` are the latest loss terms, empty to leave them as they are."""
+        if terms:
+            text = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if not k.startswith("rms"))
+            self.progress.update(self.task, advance=1, terms=text)
+            self._say_now_and_then(text)
+        else:
+            self.progress.update(self.task, advance=1)
+
+    def _say_now_and_then(self, text: str) -> None:
+        """In a log, where no bar moves, a line a minute tells that the run is alive."""
+        if not self.live and time.monotonic() - self.spoke > QUIET_SECONDS:
+            self.spoke = time.monotonic()
+            bar = self.progress.tasks[self.task]
+            self.say(f"  step {bar.completed:.0f}/{bar.total:.0f}  {text}")
+
 
 T = TypeVar("T")
 LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"

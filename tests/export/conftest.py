@@ -16,7 +16,7 @@ from export.build import build_bundle
 from export.data import Data, External, open_data, open_external
 from export.facts import Run
 from export.graph import graph_of
-from training.models.encoder import Encoder
+from training.models import Encoder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,7 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.golden import golden_cases, recomputed
 from ibt_deploy.metrics import arrhythmia, sepsis
 from ibt_deploy.predictor import load
-from training.stratify import PARTS, write_split
+from training.data.split import PARTS, write_split
 
 
 def contract_of(bundle: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from helpers.tiny import tiny_recipe
 from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint
 from training.ensemble import ensemble, soften
-from training.inference import part_logits
-from training.run import open_source, train
+from training.fit import part_logits
+from training.run import train
+from training.tasks import open_source
 
 CPU = torch.device("cpu")
 TASKS = ("sepsis", "arrhythmia")

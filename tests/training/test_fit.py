@@ -20,15 +20,13 @@ import torch
 from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import DataError, RecipeError
-from training.assemble import build_objective, load_teacher
 from training.checkpoint import load_network, read_checkpoint, save_atomically
-from training.distributed import Place
-from training.fit import DivergedError, Fit, one_ahead
-from training.progress import Reporter
-from training.recipe import Recipe
-from training.recipe_files import toml_lines
-from training.run import open_source, train
-from training.stay_source import StaySource
+from training.device import Place
+from training.fit import DivergedError, Fit, Reporter, one_ahead
+from training.recipe import Recipe, toml_lines
+from training.run import build_objective, load_teacher, train
+from training.tasks import open_source
+from training.tasks.stay import StaySource
 
 CPU = torch.device("cpu")
 TIMES = ("seconds", "items_per_second")

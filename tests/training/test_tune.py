@@ -22,12 +22,9 @@ from hypothesis import strategies as st
 
 from ibt_deploy.errors import DataError, RecipeError
 from training.cli import train as command
-from training.recipe import load_recipe
-from training.recipe_files import toml_lines
-from training.tune.halving import Halving, rungs
-from training.tune.search import Search, run_search
-from training.tune.space import METHODS, dimensions, draw, method_recipe, with_values
-from training.tune.trials import Task
+from training.recipe import load_recipe, toml_lines
+from training.tune.search import METHODS, Search, dimensions, draw, method_recipe, run_search, with_values
+from training.tune.trials import Halving, Task, rungs
 
 RANGES: dict[str, tuple[float, float]] = {
     "fit.lr": (5e-5, 3e-3),

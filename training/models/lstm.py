@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.models.encoder import Encoder
+from training.models import Encoder
 
 
 class ResidualLSTM(Encoder):

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from training.models import Encoder
 from training.models.deit import StayDeiT
-from training.models.encoder import Encoder
 from training.models.transformer import Block, EcgTransformer, causal_mask
-from training.sources import Source
+from training.tasks.base import Source
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -97,7 +97,7 @@ def _command(task: Task, help_text: str) -> click.Command:
         no_train: bool,
     ) -> None:
         from training.study.plan import load_budget
-        from training.study.reproduce import reproduced
+        from training.study.results import reproduced
         from training.study.study import open_study
 
         plan = load_budget(budget)
@@ -144,7 +144,7 @@ Example:
 @click.option("--to", type=FILE, required=True, help="File of the report; figures go beside it.")
 def docs(studies: tuple[Path, ...], to: Path) -> None:
     """Join the reports of finished studies OUT into one page, figures in a folder of its name."""
-    from training.study.reproduce import joined_report
+    from training.study.results import joined_report
 
     joined_report(studies, to)
     click.echo(str(to))

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ibt_deploy.extras import missing_extra
-from training.tune.halving import Halving
 from training.tune.trials import (
     OUTCOME,
+    Halving,
     Status,
     Task,
     Trial,
