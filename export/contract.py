@@ -14,8 +14,9 @@ import onnx
 from export.data import AnyPart, Data, EcgPart, StayPart
 from export.datasets import CHALLENGE_2019, EXAMPLES, DataSet, citations, ecg_datasets
 from export.statements import INTENDED_USE, LIMITS, NOT_EVALUATED_ON, NOT_INTENDED
-from ibt_deploy.bundle import CONTRACT, file_sha256
+from ibt_deploy.bundle import CONTRACT
 from ibt_deploy.classes import CLASSES
+from ibt_deploy.files import file_sha256
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import MASKED_VERSION
 from training.checkpoint import TrainedNetwork

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from export.figures import number
-from ibt_deploy.bundle import file_sha256
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import file_sha256
 from training.checkpoint import TrainedNetwork, load_network, read_checkpoint
 from training.checkpoint import METRICS, read_curve
 from training.fit import LAST

@@ -25,18 +25,18 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ibt_deploy.contract import BundleClass, Calibration, OperatingPoint, TensorSpec
 from ibt_deploy.errors import BundleError
 from ibt_deploy.familiarity import FAMILIARITY, Familiarity
+from ibt_deploy.files import file_sha256
+from ibt_deploy.types import TASKS, Task
 
 if TYPE_CHECKING:
     from ibt_deploy.preprocess.ecg import EcgPreprocessing
     from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 
-Task = Literal["arrhythmia", "sepsis"]
-TASKS: tuple[Task, ...] = ("arrhythmia", "sepsis")
 CONTRACT = "bundle.json"
 SUFFIXES = (".onnx", ".json", ".npz", ".md", ".svg")
 _MAX_CONTRACT_BYTES = 4 * 2**20
@@ -152,12 +152,6 @@ def bundle_path(task_or_directory: str | Path) -> Path:
     if not (path / CONTRACT).is_file():
         raise BundleError(f"{path}: no {CONTRACT} in it, so it is not a bundle")
     return path
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_bundle(task_or_directory: str | Path) -> Bundle:

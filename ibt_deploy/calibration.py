@@ -25,9 +25,7 @@ import numpy.typing as npt
 
 from ibt_deploy.contract import Calibration
 from ibt_deploy.errors import DataError
-
-Floats = npt.NDArray[np.float64]
-Array = npt.NDArray[Any]
+from ibt_deploy.types import Array, Bools, Floats, Ints
 
 ENOUGH_FOR_PLATT = 50
 ENOUGH_FOR_TEMPERATURE = 5
@@ -121,9 +119,7 @@ def fitted_line(logits: Array, labels: Array, *, intercept: bool = True) -> tupl
     return float(line[0]), float(line[1])
 
 
-def _newton(
-    logits: Array, labels: Array, start: Floats, free: npt.NDArray[np.bool_], precision: Floats
-) -> Floats:
+def _newton(logits: Array, labels: Array, start: Floats, free: Bools, precision: Floats) -> Floats:
     """Minimum of the logistic loss plus ``precision / 2 * (line - (1, 0)) ** 2`` over the free parameters."""
     z, y = np.asarray(logits, dtype=np.float64), (np.asarray(labels) > 0).astype(np.float64)
     prior = np.array([1.0, 0.0])
@@ -208,7 +204,7 @@ class Reliability:
 
     predicted: Floats
     observed: Floats
-    counts: npt.NDArray[np.int64]
+    counts: Ints
 
     @property
     def expected_calibration_error(self) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.tables import read_table
+from ibt_deploy.types import Bools
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ NORMAL_CLASS = next(i for i, c in enumerate(CLASSES) if c.abbreviation == "NSR")
 INDEX_OF_CODE: dict[str, int] = {code: i for i, c in enumerate(CLASSES) for code in c.codes}
 
 
-def label_vector(codes: Iterable[str]) -> npt.NDArray[np.bool_]:
+def label_vector(codes: Iterable[str]) -> Bools:
     """Which of the 26 classes the SNOMED CT ``codes`` name; unscored codes are ignored. Shape ``(26,)``."""
     vector = np.zeros(N_CLASSES, dtype=bool)
     for code in codes:

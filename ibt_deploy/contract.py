@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.classes import CLASSES
+from ibt_deploy.types import AnyFloats, Floats
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,13 @@ class BundleClass:
         return classes
 
 
+def sigmoid(z: AnyFloats) -> Floats:
+    """``1 / (1 + exp(-z))`` in float64, for any shape."""
+    # exp of minus the magnitude never overflows
+    e = np.exp(-np.abs(z.astype(np.float64)))
+    return np.where(z >= 0, 1.0, e) / (1.0 + e)
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Platt scaling: ``probability = sigmoid(slope * logit + intercept)``, per output.
@@ -79,8 +86,8 @@ class Calibration:
     ``(outputs,)``; slopes are positive, so that the ranking within a class is that of the logits.
     """
 
-    slope: npt.NDArray[np.float64]
-    intercept: npt.NDArray[np.float64]
+    slope: Floats
+    intercept: Floats
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any], n_outputs: int) -> Calibration:
@@ -93,12 +100,9 @@ class Calibration:
             raise ValueError("a calibration slope is not positive")
         return cls(slope, intercept)
 
-    def probability(self, logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    def probability(self, logits: AnyFloats) -> Floats:
         """Calibrated probabilities of logits whose last axis is the outputs (or which have one output)."""
-        z = self.slope * logits.astype(np.float64) + self.intercept
-        # exp of minus the magnitude never overflows
-        e = np.exp(-np.abs(z))
-        return np.where(z >= 0, 1.0, e) / (1.0 + e)
+        return sigmoid(self.slope * logits.astype(np.float64) + self.intercept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +114,7 @@ class OperatingPoint:
     """
 
     name: str
-    thresholds: npt.NDArray[np.float64]
+    thresholds: Floats
     description: str
     exclusive: bool = False
 
@@ -126,7 +130,7 @@ class OperatingPoint:
         return cls(name, thresholds, str(entry["description"]), exclusive)
 
 
-def _vector(values: Any, length: int, what: str) -> npt.NDArray[np.float64]:
+def _vector(values: Any, length: int, what: str) -> Floats:
     if not isinstance(values, list) or any(
         isinstance(v, bool) or not isinstance(v, int | float) for v in values
     ):

@@ -12,16 +12,12 @@ A long recording is scored in windows, and how they combine depends on the findi
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.classes import CLASSES, N_CLASSES
-
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Array = npt.NDArray[Any]
+from ibt_deploy.types import Array, Bools, Floats
 
 EXCLUSIONS: tuple[tuple[str, str, str], ...] = (
     ("NSR", "AF AFL SB STach PR", "one rhythm drives the ventricles at a time"),

@@ -14,17 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.contract import Calibration
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, window_spans
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, StayScorer
+from ibt_deploy.types import Float32s, Floats, Ints
 from ibt_deploy.variables import N_TIME_VARYING, NAMES
-
-Floats = npt.NDArray[np.float64]
-Float32s = npt.NDArray[np.float32]
 
 STRETCH_SECONDS = 0.5
 DECIMALS = 4
@@ -158,7 +155,7 @@ def _straightened(window: Float32s, leads: slice, start: int, stop: int) -> Floa
     return out
 
 
-def _log_odds(logits: Float32s, calibration: Calibration, outputs: npt.NDArray[np.int64]) -> Floats:
+def _log_odds(logits: Float32s, calibration: Calibration, outputs: Ints) -> Floats:
     """Calibrated log odds of some outputs, shape ``(n, outputs)``."""
     values: Floats = calibration.slope[outputs] * logits[:, outputs].astype(np.float64)
     return values + calibration.intercept[outputs]

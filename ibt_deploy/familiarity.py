@@ -7,11 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BundleError
-
-Floats = npt.NDArray[np.floating]
+from ibt_deploy.types import AnyFloats
 
 FAMILIARITY = "familiarity.npz"
 UNFAMILIAR = 0.995
@@ -39,14 +37,14 @@ class Familiarity:
         Distances of training inputs from a Gaussian that was fitted without them, rising, shape ``(n,)``.
     """
 
-    mean: Floats
-    components: Floats
-    axes: Floats
-    residual: Floats
-    quantiles: Floats
+    mean: AnyFloats
+    components: AnyFloats
+    axes: AnyFloats
+    residual: AnyFloats
+    quantiles: AnyFloats
 
     @classmethod
-    def fitted(cls, features: Floats, k: int = 24, folds: int = 5) -> Familiarity:
+    def fitted(cls, features: AnyFloats, k: int = 24, folds: int = 5) -> Familiarity:
         """Fit on features ``(n, dim)``; distances for the quantiles come from ``folds`` fits without them."""
         fold = np.arange(len(features)) % folds
         distances = np.concatenate(
@@ -56,7 +54,7 @@ class Familiarity:
         return cls(whole.mean, whole.components, whole.axes, whole.residual, np.sort(distances))
 
     @classmethod
-    def _gaussian(cls, features: Floats, k: int) -> Familiarity:
+    def _gaussian(cls, features: AnyFloats, k: int) -> Familiarity:
         mean = features.mean(axis=0)
         centred = features - mean
         _, singular, axes = np.linalg.svd(centred, full_matrices=False)
@@ -66,16 +64,16 @@ class Familiarity:
         axes = axes[:kept].T
         return cls(mean, axes / deviation[:kept], axes, np.asarray(residual), np.zeros(1))
 
-    def distance(self, features: Floats) -> Floats:
+    def distance(self, features: AnyFloats) -> AnyFloats:
         """Mahalanobis distances of features ``(n, dim)``, shape ``(n,)``."""
         centred = features - self.mean
         along = centred @ self.axes
         left = np.maximum(np.square(centred).sum(axis=1) - np.square(along).sum(axis=1), 0)
         whitened = np.square(centred @ self.components).sum(axis=1)
-        found: Floats = np.sqrt(whitened + left / np.square(self.residual))
+        found: AnyFloats = np.sqrt(whitened + left / np.square(self.residual))
         return found
 
-    def share_nearer(self, features: Floats) -> Floats:
+    def share_nearer(self, features: AnyFloats) -> AnyFloats:
         """Share of the training set that lies nearer to its middle than features ``(n, dim)``, ``(n,)``."""
         return np.searchsorted(self.quantiles, self.distance(features)) / len(self.quantiles)
 

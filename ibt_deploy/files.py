@@ -1,7 +1,10 @@
-"""What readers read: a path on disk, or a file that lies in memory among its neighbours.
+"""Files: what readers read, on disk or in memory, and how every package writes, hashes and limits them.
 
 An upload or a member of an archive is scored without being written to disk: its reader is given a
 :class:`MemoryFile`, which has the part of :class:`pathlib.Path` that readers use (:class:`File`).
+
+Everything that must survive a crash is written with :func:`atomic_write`, :func:`atomic_open` or
+:func:`atomic_path`: under its name stands either the old file or the whole new one, also after a power cut.
 
 >>> folder = MemoryFolder({"a.hea": b"a 1 500", "raw/a.dat": b""}, label="upload.zip")
 >>> header = folder / "a.hea"
@@ -11,9 +14,12 @@ An upload or a member of an archive is scored without being written to disk: its
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import io
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -65,6 +71,8 @@ class File(Protocol):
 
 
 AnyFile: TypeAlias = str | Path | File
+PARTIAL = ".partial"
+"""Suffix of a temporary file that :func:`atomic_path` left behind because its process was killed."""
 
 
 class MemoryFolder:
@@ -163,3 +171,66 @@ def as_file(file: AnyFile) -> File:
 def openable(file: File) -> Path | BinaryIO:
     """What to give a library that opens files itself: the path, or a stream of what is in memory."""
     return file if isinstance(file, Path) else file.open("rb")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bounded(file: File, most: int) -> bytes | None:
+    """The content of ``file``, or None where it holds more than ``most`` bytes; no more than that is read."""
+    with file.open("rb") as stream:
+        content = stream.read(most + 1)
+    return content if len(content) <= most else None
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Replace the file ``path`` by ``content``, text as UTF-8; see :func:`atomic_path`."""
+    with atomic_open(path) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path) -> Iterator[BinaryIO]:
+    """Open a stream whose bytes become the file ``path`` when the block ends; see :func:`atomic_path`."""
+    with atomic_path(path) as temporary, temporary.open("xb") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path in the folder of ``path`` for a new file, which becomes ``path`` when the block ends.
+
+    The file is flushed to disk before it is renamed, and then the folder. If the block raises, ``path`` stays
+    as it was and nothing is left behind.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; ``filename`` names ``path`` where the system names no file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file or, where the system can, a folder written to disk."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

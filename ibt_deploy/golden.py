@@ -21,16 +21,15 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.device import Device
 from ibt_deploy.errors import BundleError
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.types import Array, Float32s
 
 GOLDEN = "golden.npz"
 FEATURE_TOLERANCE = 1e-6
@@ -44,8 +43,8 @@ class GoldenCase:
 
     name: str
     given: Recording | Stay
-    features: npt.NDArray[np.float32]
-    logits: npt.NDArray[np.float32]
+    features: Float32s
+    logits: Float32s
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ class Check:
         return self.difference <= self.tolerance
 
 
-def golden_arrays(cases: Mapping[str, GoldenCase]) -> dict[str, npt.NDArray[Any]]:
+def golden_arrays(cases: Mapping[str, GoldenCase]) -> dict[str, Array]:
     """The arrays of a ``golden.npz`` for some cases, as this module's comment describes them."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, Array] = {}
     for name, case in cases.items():
         if isinstance(case.given, Recording):
             arrays[f"{name}/signal"] = case.given.signal
@@ -131,7 +130,7 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
 
 def _features_and_logits(
     bundle: Bundle, graph: OpenGraph, given: Recording | Stay
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[Float32s, Float32s]:
     if isinstance(given, Recording) and bundle.task == "arrhythmia":
         from ibt_deploy.scorers.ecg import EcgScorer
 
@@ -147,7 +146,7 @@ def _features_and_logits(
     raise BundleError(f"{bundle.path / GOLDEN}: holds inputs of another task")
 
 
-def _given(arrays: dict[str, npt.NDArray[Any]]) -> Recording | Stay:
+def _given(arrays: dict[str, Array]) -> Recording | Stay:
     if "values" in arrays:
         return Stay(arrays["values"].astype(np.float64), patient_id="golden", source=GOLDEN, format="golden")
     signal = arrays["signal"]
@@ -163,9 +162,7 @@ def _given(arrays: dict[str, npt.NDArray[Any]]) -> Recording | Stay:
     )
 
 
-def _check(
-    case: str, what: str, found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], tolerance: float
-) -> Check:
+def _check(case: str, what: str, found: Float32s, expected: Float32s, tolerance: float) -> Check:
     if found.shape != expected.shape:
         return Check(case, f"{what} of shape {expected.shape}, found {found.shape},", float("inf"), tolerance)
     # NaN stands for samples that were not recorded, and must stand at the same places

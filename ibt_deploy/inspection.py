@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.errors import InputError
@@ -20,6 +19,7 @@ from ibt_deploy.preprocess.stay_rows import clean
 from ibt_deploy.printable import one_line
 from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers.ecg import window_changes
+from ibt_deploy.types import Float32s, Floats
 from ibt_deploy.variables import N_TIME_VARYING, VARIABLES
 
 
@@ -86,7 +86,7 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
     return found | _outcome(changes, standard.warnings, None)
 
 
-def _lead(name: str, signal: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _lead(name: str, signal: Floats) -> dict[str, Any]:
     valid = signal[np.isfinite(signal)]
     extremes = (round(float(valid.min()), 4), round(float(valid.max()), 4)) if len(valid) else (None, None)
     return {
@@ -129,7 +129,7 @@ def _stay(stay: Stay) -> dict[str, Any]:
     return found | _outcome((), warnings, None)
 
 
-def _spread(column: npt.NDArray[np.float32]) -> dict[str, float | None]:
+def _spread(column: Float32s) -> dict[str, float | None]:
     measured = column[~np.isnan(column)]
     if not len(measured):
         return {"lowest": None, "median": None, "highest": None}

@@ -11,18 +11,15 @@ from itertools import compress
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.contract import BundleClass
 from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.records import Notice
+from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
 from ibt_deploy.variables import NAMES
 
 NOTICE = "Research software, not a medical device."
 DECIMALS = 6
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -255,11 +252,11 @@ class SepsisPrediction:
     changes: tuple[str, ...]
     warnings: tuple[Notice, ...]
     model: Model
-    hours: npt.NDArray[np.int64]
+    hours: Ints
     risk: Floats
     alarms: Bools
     threshold: float
-    values: npt.NDArray[np.floating[Any]]
+    values: AnyFloats
     inserted: Bools
 
     task: ClassVar[str] = "sepsis"
@@ -372,7 +369,7 @@ def _notices(notices: tuple[Notice, ...]) -> list[dict[str, str]]:
     return [{"code": c.code, "message": c.message} for c in notices]
 
 
-def _names(missing: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+def _names(missing: Bools) -> tuple[str, ...]:
     return tuple(compress(NAMES, missing.tolist()))
 
 

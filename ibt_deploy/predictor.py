@@ -13,9 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
-import numpy as np
-import numpy.typing as npt
-
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError, UnsupportedFormat
@@ -25,6 +22,7 @@ from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.types import Floats
 
 if TYPE_CHECKING:
     from ibt_deploy.explain import Explanation
@@ -70,7 +68,7 @@ class Predictor:
         self._scorer = _scorer(bundle, graph, operating_point)
 
     @property
-    def thresholds(self) -> npt.NDArray[np.float64]:
+    def thresholds(self) -> Floats:
         """Thresholds of the operating point on calibrated probabilities, shape ``(outputs,)``."""
         return self.bundle.operating_point(self.model.operating_point).thresholds
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Recording:
         What the reader noticed that makes the signal doubtful.
     """
 
-    signal: FloatArray
+    signal: Floats
     sampling_rate: float
     leads: tuple[str, ...]
     record_id: str
@@ -117,12 +116,12 @@ class Stay:
         What the reader noticed that bears on the risk.
     """
 
-    values: FloatArray
+    values: Floats
     patient_id: str
     source: str
     format: str
     labels: npt.NDArray[np.int8] | None = None
-    inserted: npt.NDArray[np.bool_] | None = None
+    inserted: Bools | None = None
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     confirmed: frozenset[str] = frozenset()
@@ -136,12 +135,12 @@ class Stay:
         return f"<Stay {self.patient_id!r}: {len(self.values)} hours, {self.format}>"
 
     @property
-    def hours(self) -> npt.NDArray[np.int64]:
+    def hours(self) -> Ints:
         """ICULOS of each row: hours since ICU admission."""
         return self.values[:, INDEX["ICULOS"]].astype(np.int64)
 
 
-def are_consecutive(hours: FloatArray) -> bool:
+def are_consecutive(hours: Floats) -> bool:
     """Whether hours, shape ``(n,)``, are whole, lie within 1 to 336 and follow each other without a gap.
 
     What is wrong with hours that do not is for the caller to say. No hour at all is False, as is NaN.

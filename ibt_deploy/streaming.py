@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device
 from ibt_deploy.errors import BundleError, TooShort
-from ibt_deploy.predictions import Bools, Floats
 from ibt_deploy.preprocess.stay import FeatureState, featurise_next
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.preprocess.stay_constants import StayPreprocessing
-from ibt_deploy.records import FloatArray, Notice, Stay
+from ibt_deploy.records import Notice, Stay
 from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.types import Bools, Float32s, Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +41,10 @@ class StreamState:
         Of the bundle that made it; no other may go on from here.
     """
 
-    values: FloatArray
+    values: Floats
     features: FeatureState
-    past_k: npt.NDArray[np.float32]
-    past_v: npt.NDArray[np.float32]
+    past_k: Float32s
+    past_v: Float32s
     sha256: str
 
 
@@ -96,7 +95,7 @@ class RiskStream:
         graph = OpenGraph.of(bundle, device=device, variant=None, threads=threads)
         return cls(bundle, graph, operating_point)
 
-    def next(self, rows: FloatArray, state: StreamState | None = None) -> Step:
+    def next(self, rows: Floats, state: StreamState | None = None) -> Step:
         """Score the hours that follow.
 
         Parameters

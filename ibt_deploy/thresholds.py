@@ -6,10 +6,9 @@ rule of scoring, :func:`ibt_deploy.decisions.decided`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
@@ -17,10 +16,7 @@ from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_burden
 from ibt_deploy.metrics.arrhythmia import Reward
 from ibt_deploy.metrics.ranking import quotient
 from ibt_deploy.metrics.sepsis import utility_sweep
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Array = npt.NDArray[Any]
+from ibt_deploy.types import Array, Bools, Floats, Ints
 
 GRID: Floats = np.arange(1, 50) / 50
 """0.02, 0.04, ... 0.98."""
@@ -206,7 +202,7 @@ class _Ascent:
         self.union = reward.n_labels + (self.on & reward.extra).sum(axis=1)
         self.total = float(reward.earned(decisions(probabilities, thresholds, allowed)).sum())
 
-    def climb(self, order: npt.NDArray[np.int64], grid: Floats, sweeps: int) -> None:
+    def climb(self, order: Ints, grid: Floats, sweeps: int) -> None:
         """Move the classes in ``order``, again and again, until none moves."""
         for _ in range(sweeps):
             moved = False

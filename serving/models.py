@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ibt_deploy.bundle import TASKS, Bundle, Task, load_bundle
+from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.errors import BundleError
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.streaming import RiskStream
+from ibt_deploy.types import TASKS, Task
 from serving.http.problems import Problem
 from serving.settings import Settings
 from serving.store import PREFIX as STORE

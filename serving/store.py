@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ibt_deploy.bundle import TASKS, load_bundle
+from ibt_deploy.bundle import load_bundle
+from ibt_deploy.types import TASKS
 
 PREFIX = "store:"
 TAG_DIGITS = 16

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.errors import BundleError
-from ibt_deploy.readers import Task
+from ibt_deploy.types import Task
 
 Format = Literal["parquet", "csv", "jsonl", "fhir"]
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl", "fhir")

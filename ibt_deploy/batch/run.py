@@ -30,7 +30,8 @@ from ibt_deploy.bundle import load_bundle
 from ibt_deploy.device import Device, open_session
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.machine import usable_cpus
-from ibt_deploy.readers import Task, task_of
+from ibt_deploy.readers import task_of
+from ibt_deploy.types import Task
 
 if TYPE_CHECKING:
     from ibt_deploy.standards.exports import Export

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.records import FloatArray
+from ibt_deploy.types import Floats
 
 HOUR_US = 3_600_000_000
 Ints = npt.NDArray[np.int64]
@@ -21,7 +21,7 @@ def hours_since(time: Ints, admission: int | Ints) -> Ints:
     return hours
 
 
-def medians(values: FloatArray, groups: Ints) -> FloatArray:
+def medians(values: Floats, groups: Ints) -> Floats:
     """Median of each column within each group of neighbouring rows, without regard to NaN.
 
     Parameters
@@ -56,7 +56,7 @@ def medians(values: FloatArray, groups: Ints) -> FloatArray:
     return found
 
 
-def repeats(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
+def repeats(moments: Ints, values: Floats) -> npt.NDArray[np.bool_]:
     """Which rows repeat an earlier one of the same moment in every value.
 
     Parameters
@@ -78,7 +78,7 @@ def repeats(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
     return found
 
 
-def contradicted(moments: Ints, values: FloatArray) -> npt.NDArray[np.bool_]:
+def contradicted(moments: Ints, values: Floats) -> npt.NDArray[np.bool_]:
     """Which rows share their moment with one that states another value of some column."""
     if not len(moments):
         return np.zeros(0, dtype=np.bool_)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.batch.tables_hourly import Ints, contradicted, hours_since, repeats
+from ibt_deploy.batch.tables_hourly import contradicted, hours_since, repeats
 from ibt_deploy.batch.tables_read import NO_TIME, Block
 from ibt_deploy.batch.tables_store import whole_stays
 from ibt_deploy.mapping.schema import Time
+from ibt_deploy.types import Ints
 
 
 @dataclass(frozen=True)

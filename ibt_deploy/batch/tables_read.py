@@ -17,7 +17,8 @@ from ibt_deploy.batch.tables_store import RowNumbers
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
 from ibt_deploy.mapping.schema import Time
 from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, hourly, inserted_note, within_two_weeks
-from ibt_deploy.records import FloatArray, Notice, Stay
+from ibt_deploy.records import Notice, Stay
+from ibt_deploy.types import Floats
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
 
 ICULOS, ADMISSION_TIME = INDEX["ICULOS"], INDEX["HospAdmTime"]
@@ -35,9 +36,9 @@ class Block:
     patients: npt.NDArray[np.object_]
     files: npt.NDArray[np.int64]
     lines: npt.NDArray[np.int64]
-    values: FloatArray
-    hours: FloatArray
-    labels: FloatArray
+    values: Floats
+    hours: Floats
+    labels: Floats
     times: npt.NDArray[np.int64]
     hospitals: npt.NDArray[np.object_]
     faults: npt.NDArray[np.object_]
@@ -46,7 +47,7 @@ class Block:
     def of(cls, rows: Any) -> Block:
         """From an Arrow table of the store's columns."""
 
-        def numbers(name: str) -> FloatArray:
+        def numbers(name: str) -> Floats:
             return np.asarray(rows[name].to_numpy(), dtype=np.float64)
 
         def words(name: str) -> npt.NDArray[np.object_]:
@@ -63,7 +64,7 @@ class Block:
         )  # fmt: skip
 
     @property
-    def stated(self) -> FloatArray:
+    def stated(self) -> Floats:
         """What each row says besides its time, shape ``(rows, columns)``."""
         return np.column_stack((self.values, self.labels))
 

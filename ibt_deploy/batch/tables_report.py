@@ -16,7 +16,7 @@ from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_uni
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.mapping.units import CANONICAL, Conversion
 from ibt_deploy.preprocess.stay_rows import ROUNDED_ROOM_AIR
-from ibt_deploy.records import FloatArray
+from ibt_deploy.types import Floats
 from ibt_deploy.variables import VARIABLES, Variable
 
 SAMPLE = 100_000
@@ -198,12 +198,12 @@ class _Counter:
         self._low = ROUNDED_ROOM_AIR if variable.name == "FiO2" else np.float32(variable.plausible_min)
         self._high = np.float32(variable.plausible_max)
         self._step = max(math.ceil(expected / SAMPLE), 1)
-        self._sample: list[FloatArray] = []
+        self._sample: list[Floats] = []
         self._values = 0
         self._outside = 0
         self._explained = dict.fromkeys(self._others, 0)
 
-    def add(self, values: FloatArray) -> None:
+    def add(self, values: Floats) -> None:
         """Count on."""
         with np.errstate(over="ignore"):
             short = values.astype(np.float32)

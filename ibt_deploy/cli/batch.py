@@ -12,7 +12,7 @@ from ibt_deploy.cli.options import model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError
 from ibt_deploy.printable import one_line
-from ibt_deploy.readers import Task
+from ibt_deploy.types import Task
 
 if TYPE_CHECKING:
     from ibt_deploy.batch.job import Format

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 import click
 
-from ibt_deploy.bundle import Task, load_bundle
+from ibt_deploy.bundle import load_bundle
 from ibt_deploy.cli.arguments import Named, named_files
 from ibt_deploy.cli.options import FILE, echo_refusal, model_options
 from ibt_deploy.device import Device
@@ -24,6 +24,7 @@ from ibt_deploy.printable import one_line
 from ibt_deploy.progress import shown
 from ibt_deploy.readers import task_of
 from ibt_deploy.records import Recording, Stay
+from ibt_deploy.types import Task
 
 if TYPE_CHECKING:
     from ibt_deploy.explain import Explanation

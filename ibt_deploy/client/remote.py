@@ -20,15 +20,14 @@ from ibt_deploy.errors import InputError, ServerError, UnsupportedFormat
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Prediction, Refusal, SepsisPrediction
 from ibt_deploy.printable import one_line
-from ibt_deploy.readers import Task
-from ibt_deploy.records import FloatArray
+from ibt_deploy.types import Floats, Task
 from ibt_deploy.variables import NAMES
 
 TOKEN = "IBT_TOKEN"
 _NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 _OTHER: dict[Task, Task] = {"arrhythmia": "sepsis", "sepsis": "arrhythmia"}
 
-Rows: TypeAlias = FloatArray | Sequence[Mapping[str, float | None]]
+Rows: TypeAlias = Floats | Sequence[Mapping[str, float | None]]
 
 
 class RemoteStep(NamedTuple):

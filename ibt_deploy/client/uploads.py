@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from ibt_deploy.errors import IbtError, UnsupportedFormat
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.readers import Task, read, task_of
+from ibt_deploy.readers import read, task_of
+from ibt_deploy.types import Task
 
 
 @dataclass(frozen=True)

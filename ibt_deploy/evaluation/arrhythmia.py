@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.calibration import calibration_line
 from ibt_deploy.classes import CLASSES, label_vector
@@ -21,6 +20,7 @@ from ibt_deploy.metrics.ranking import quotient
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Recording
+from ibt_deploy.types import Bools, Floats, Ints
 
 TITLES = {
     "challenge_metric": "challenge metric 2021",
@@ -71,11 +71,11 @@ class ScoredRecordings:
     """
 
     records: tuple[str, ...]
-    patients: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.bool_]
-    probabilities: npt.NDArray[np.float64]
-    outputs: npt.NDArray[np.bool_]
-    windows: tuple[npt.NDArray[np.float64], ...]
+    patients: Ints
+    labels: Bools
+    probabilities: Floats
+    outputs: Bools
+    windows: tuple[Floats, ...]
     sources: tuple[str, ...]
     refusals: tuple[Refusal, ...]
     without_patient: int
@@ -185,9 +185,7 @@ def _per_source(scored: ScoredRecordings) -> Iterator[Group]:
     yield Group("sources", "source", SOURCE_COLUMNS, tuple(rows))
 
 
-def _per_class(
-    scored: ScoredRecordings, scores: metrics.ArrhythmiaScores, evaluable: npt.NDArray[np.bool_]
-) -> Group:
+def _per_class(scored: ScoredRecordings, scores: metrics.ArrhythmiaScores, evaluable: Bools) -> Group:
     labels, outputs = scored.labels, scored.outputs
     both, neither = (labels & outputs).sum(axis=0), (~labels & ~outputs).sum(axis=0)
     sensitivity = quotient(both, labels.sum(axis=0))

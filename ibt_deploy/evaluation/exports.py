@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.extras import missing_extra
+from ibt_deploy.types import AnyInts, Floats
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["input", "missing", "risk", "alarm", "finding", "warning", "length", "refused"]
 FEWEST = 100
 
@@ -117,7 +116,7 @@ def _stays(table: Any) -> tuple[int, dict[str, tuple[Kind, Floats]], dict[str, t
     return stays, numbers, shares
 
 
-def _highest(risk: Floats, stay: npt.NDArray[np.integer[Any]], stays: int) -> Floats:
+def _highest(risk: Floats, stay: AnyInts, stays: int) -> Floats:
     found = np.zeros(stays)
     np.maximum.at(found, stay, risk)
     return found

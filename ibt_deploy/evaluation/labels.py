@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from ibt_deploy.bundle import Task
 from ibt_deploy.errors import DataError
 from ibt_deploy.readers import task_of
 from ibt_deploy.records import Recording
+from ibt_deploy.types import Task
 
 K = TypeVar("K")
 SNOMED = re.compile(r"\d{6,18}", re.ASCII)

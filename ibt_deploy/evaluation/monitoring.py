@@ -27,8 +27,9 @@ import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.exports import Export, Floats, Kind
+from ibt_deploy.evaluation.exports import Export, Kind
 from ibt_deploy.preprocess.stay_constants import LOGARITHMIC, StayPreprocessing
+from ibt_deploy.types import Floats
 from ibt_deploy.variables import N_TIME_VARYING, NAMES
 
 MODERATE, LARGE = 0.1, 0.25

@@ -38,10 +38,7 @@ from ibt_deploy.thresholds import (
     sensitivity_threshold,
     utility_threshold,
 )
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
+from ibt_deploy.types import Bools, Floats, Ints
 
 FOLDS = 5
 FEWEST_SEPTIC, FEWEST_WITHOUT_SEPSIS = 30, 70

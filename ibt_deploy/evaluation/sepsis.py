@@ -19,6 +19,7 @@ from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.predictions import Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Stay
+from ibt_deploy.types import Bools, Floats, Ints
 
 TITLES = {
     "utility": "utility 2019 (normalised)",
@@ -60,10 +61,10 @@ class ScoredStays:
 
     patients: tuple[str, ...]
     hospitals: tuple[str, ...]
-    offsets: npt.NDArray[np.int64]
-    hours: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.bool_]
-    risk: npt.NDArray[np.float64]
+    offsets: Ints
+    hours: Ints
+    labels: Bools
+    risk: Floats
     refusals: tuple[Refusal, ...]
     unlabelled: int
 
@@ -78,9 +79,9 @@ def scored_stays(predictor: Predictor, files: Iterable[Path]) -> ScoredStays:
     """
     refusals: list[Refusal] = []
     kept: list[tuple[str, str]] = []
-    hours: list[npt.NDArray[np.int64]] = []
+    hours: list[Ints] = []
     labels: list[npt.NDArray[np.int8]] = []
-    risk: list[npt.NDArray[np.float64]] = []
+    risk: list[Floats] = []
     unlabelled = 0
     for item, answer in predictor.predict_pairs(files):
         if isinstance(answer, Refusal):
@@ -155,9 +156,9 @@ def evaluated(
 
 
 def _alarm_measures(
-    labels: npt.NDArray[np.bool_],
-    risk: npt.NDArray[np.float64],
-    offsets: npt.NDArray[np.int64],
+    labels: Bools,
+    risk: Floats,
+    offsets: Ints,
     threshold: float,
 ) -> Iterator[Measure]:
     alarms = alarm_statistics(labels, policy_alarms(risk, offsets, threshold), offsets)

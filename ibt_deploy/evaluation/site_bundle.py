@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ibt_deploy import __version__
-from ibt_deploy.bundle import CONTRACT, Bundle, file_sha256
+from ibt_deploy.bundle import CONTRACT, Bundle
 from ibt_deploy.errors import BundleError
 from ibt_deploy.evaluation.recalibration import FOLDS, Recalibration
+from ibt_deploy.files import file_sha256
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.render.markdown import count, decimal, table
 from ibt_deploy.render.svg import reliability_svg

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Strings = npt.NDArray[np.str_]
+from ibt_deploy.types import Strings
 
 UNKNOWN = "unknown"
 AGE_BANDS = ((40, "under 40"), (65, "40-64"), (80, "65-79"), (1000, "80 and over"))

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from ibt_deploy.errors import InputError, MalformedFile, MissingExtra
+from ibt_deploy.errors import InputError, MalformedFile
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.delimited import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
+from ibt_deploy.types import Floats
 
 MOST_ROWS = 50_000
 MOST_BYTES = 1 << 24
@@ -48,7 +49,7 @@ class Sample:
         """How many rows it has."""
         return max(map(len, self.columns.values()), default=0)
 
-    def numbers(self, name: str) -> npt.NDArray[np.float64]:
+    def numbers(self, name: str) -> Floats:
         """The cells of a column that are numbers."""
         found = []
         for cell in self.columns[name]:
@@ -105,8 +106,8 @@ def _parquet(path: Path) -> Sample:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra("reading Parquet needs pyarrow: pip install 'ibt[batch]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "reading Parquet") from error
     try:
         with pq.ParquetFile(path) as file:
             batch = next(file.iter_batches(batch_size=MOST_ROWS), None)
@@ -158,8 +159,8 @@ def _start(path: Path, head: bytes) -> bytes:
             return file.read(MOST_BYTES)
     try:
         import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtra("compressed tables need pyarrow: pip install 'ibt[batch]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "reading compressed tables") from error
     with pa.input_stream(str(path), compression=compression) as stream:
         return bytes(stream.read(MOST_BYTES))
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ibt_deploy.errors import BadUnits, MissingExtra
+from ibt_deploy.errors import BadUnits
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.variables import INDEX, VARIABLES
 
 CANONICAL = {v.name: v.unit for v in VARIABLES}
@@ -291,8 +292,8 @@ def _unknown(variable: str, text: str) -> BadUnits:
 def _registry() -> tuple[Any, Any]:
     try:
         import pint
-    except ImportError as error:
-        raise MissingExtra("converting units needs pint: pip install 'ibt[batch]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "converting units") from error
     return pint, pint.UnitRegistry(cache_folder=None)
 
 

@@ -14,17 +14,13 @@ What counts
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.metrics.ranking import quotient
 from ibt_deploy.metrics.sepsis import EARLIEST, LATEST, onset_rows, stay_of_row
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Array = npt.NDArray[Any]
+from ibt_deploy.types import Array, Bools, Floats
 
 HOURS_PER_DAY = 24
 

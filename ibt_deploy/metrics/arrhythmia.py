@@ -14,18 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.classes import CLASSES, N_CLASSES, NORMAL_CLASS
 from ibt_deploy.metrics.ranking import Macro, auprc, auroc, macro, per_class, quotient
 from ibt_deploy.tables import read_table
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Array = npt.NDArray[Any]
+from ibt_deploy.types import Array, Bools, Floats, Ints
 
 
 @lru_cache(maxsize=1)
@@ -87,7 +82,7 @@ class Reward:
         self.labels: Bools = positive & known
         self.gains: Floats = (self.labels @ matrix) * known
         self.extra: Bools = ~self.labels & known
-        self.n_labels: npt.NDArray[np.int64] = self.labels.sum(axis=1)
+        self.n_labels: Ints = self.labels.sum(axis=1)
         silent_but_normal = np.zeros_like(positive)
         silent_but_normal[:, normal_class] = True
         self.correct: Floats = self.earned(self.labels)
@@ -168,7 +163,7 @@ class ArrhythmiaScores:
     f_measure: Macro
     auroc: Macro
     auprc: Macro
-    positives: npt.NDArray[np.int64]
+    positives: Ints
     notes: tuple[str, ...]
 
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.metrics.alarms import HOURS_PER_DAY
 from ibt_deploy.metrics.arrhythmia import Reward
 from ibt_deploy.metrics.ranking import quotient
 from ibt_deploy.metrics.sepsis import EARLIEST, LATEST, clipped, onset_rows, row_utilities, stay_of_row
+from ibt_deploy.types import Array, Floats
 
-Floats = npt.NDArray[np.float64]
-Array = npt.NDArray[Any]
 Statistic = Callable[[Floats], Floats]
 
 DRAWS = 1000

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Array = npt.NDArray[Any]
+from ibt_deploy.types import Array, Floats
 
 
 class Macro(NamedTuple):

@@ -15,17 +15,13 @@ Quirks of the official code
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.metrics.ranking import auprc, auroc
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
-Array = npt.NDArray[Any]
+from ibt_deploy.types import Array, Floats, Indices
 
 LABEL_LEAD = 6
 """The label turns 1 this many hours before onset."""

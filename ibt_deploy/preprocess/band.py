@@ -10,15 +10,14 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from ibt_deploy.types import Floats
 
 _SETTLING_PERIODS = 2.0
 """Extension at either end, in periods of the lower edge: the slowest part of the response has died down."""
 
 
-def band_passed(signal: FloatArray, rate: int, band: tuple[float, float], order: int) -> FloatArray:
+def band_passed(signal: Floats, rate: int, band: tuple[float, float], order: int) -> Floats:
     """``signal`` between the edges of ``band``, without delay.
 
     The ends are extended oddly (as filtfilt does) by two periods of the lower edge.
@@ -55,7 +54,7 @@ def band_passed(signal: FloatArray, rate: int, band: tuple[float, float], order:
 
 
 @lru_cache(maxsize=8)
-def _gain(length: int, rate: int, band: tuple[float, float], order: int) -> FloatArray:
+def _gain(length: int, rate: int, band: tuple[float, float], order: int) -> Floats:
     """Gain at each frequency of a real FFT of ``length``."""
     low, high = (np.tan(np.pi * edge / rate) for edge in band)
     gain = np.zeros(length // 2 + 1)

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BundleError, TooShort
 from ibt_deploy.leads import LEADS
@@ -33,8 +32,7 @@ from ibt_deploy.preprocess.plausibility import age_notices, raw_signal_notices
 from ibt_deploy.preprocess.quality import LeadQuality, signal_quality
 from ibt_deploy.preprocess.resample import resample
 from ibt_deploy.records import Notice, Recording
-
-FloatArray = npt.NDArray[np.float64]
+from ibt_deploy.types import Float32s, Floats
 
 NAME = "ecg"
 VERSION, MASKED_VERSION = "1.0.0", "1.1.0"
@@ -145,7 +143,7 @@ class StandardEcg:
         Quality of each of the 12 leads, of :func:`examined`; empty before that.
     """
 
-    signal: FloatArray
+    signal: Floats
     changes: tuple[str, ...]
     warnings: tuple[Notice, ...]
     missing_leads: tuple[str, ...]
@@ -200,7 +198,7 @@ def examined(recording: Recording) -> StandardEcg:
     return replace(standard, warnings=tuple(warnings), heart_rate=found.heart_rate, leads=found.leads)
 
 
-def filtered(signal: FloatArray, constants: EcgPreprocessing) -> FloatArray:
+def filtered(signal: Floats, constants: EcgPreprocessing) -> Floats:
     """``signal`` of shape ``(leads, n)`` at 200 Hz, band-passed as the model asks for."""
     if constants.band is None:
         return signal
@@ -227,7 +225,7 @@ def window_spans(n: int, length: int, crop: Literal["all", "centre"] = "all") ->
 
 def windows(
     standard: StandardEcg, constants: EcgPreprocessing, *, crop: Literal["all", "centre"] = "all"
-) -> npt.NDArray[np.float32]:
+) -> Float32s:
     """What the model reads, shape ``(windows, 12, length)``; NaN where a short record has ended.
 
     Raises
@@ -250,7 +248,7 @@ def windows(
     return out
 
 
-def scaled(signal: FloatArray, constants: EcgPreprocessing) -> FloatArray:
+def scaled(signal: Floats, constants: EcgPreprocessing) -> Floats:
     """``signal`` in units of the training set's standard deviation, clipped."""
     return np.clip(signal / constants.scale, -constants.clip, constants.clip)
 
@@ -269,8 +267,8 @@ def _usable_rate(rate: float) -> int:
 
 
 def _without_gaps(
-    signal: FloatArray, longest: int, warnings: list[Notice]
-) -> tuple[FloatArray, list[tuple[int, int, int]]]:
+    signal: Floats, longest: int, warnings: list[Notice]
+) -> tuple[Floats, list[tuple[int, int, int]]]:
     """``signal`` less the median of each lead and without NaN, and its long gaps as (lead, start, stop)."""
     invalid = np.isnan(signal)
     if not invalid.any():

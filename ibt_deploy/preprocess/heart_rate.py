@@ -12,12 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.preprocess.band import band_passed
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from ibt_deploy.types import Floats, Ints
 
 QRS_BAND = (5.0, 18.0)
 """Hz: where a QRS complex is stronger than P, T and baseline."""
@@ -57,10 +54,10 @@ class HeartRate:
     """
 
     bpm: float | None = None
-    peaks: FloatArray = field(default_factory=lambda: np.empty(0))
+    peaks: Floats = field(default_factory=lambda: np.empty(0))
 
     @property
-    def intervals(self) -> FloatArray:
+    def intervals(self) -> Floats:
         """R-R intervals in seconds, shape ``(beats - 1,)``."""
         return np.diff(self.peaks)
 
@@ -114,19 +111,19 @@ RATE_LIMITS: dict[str, tuple[float, float]] = {
 """Beats a minute by which these classes are defined (SNOMED CT and the Challenge's label tables)."""
 
 
-def heart_rate_of(peaks: FloatArray) -> HeartRate:
+def heart_rate_of(peaks: Floats) -> HeartRate:
     """The rate of R peaks at these seconds, shape ``(beats,)``; fewer than three make none."""
     if len(peaks) < FEWEST_BEATS:
         return HeartRate()
     return HeartRate(float(60 * (len(peaks) - 1) / (peaks[-1] - peaks[0])), peaks)
 
 
-def qrs_band(signal: FloatArray, rate: int) -> FloatArray:
+def qrs_band(signal: Floats, rate: int) -> Floats:
     """``signal`` of shape ``(leads, n)`` in the band of the QRS complex."""
     return band_passed(signal, rate, QRS_BAND, 2)
 
 
-def r_peaks(energy: FloatArray, rate: int) -> IntArray:
+def r_peaks(energy: Floats, rate: int) -> Ints:
     """Samples at which the heart beats, shape ``(beats,)``, rising.
 
     Noise has peaks as well: whether these are beats is for
@@ -150,7 +147,7 @@ def r_peaks(energy: FloatArray, rate: int) -> IntArray:
     return _beats(candidates, heights, usual, rate)
 
 
-def smoothed_energy(in_band: FloatArray, rate: int) -> FloatArray:
+def smoothed_energy(in_band: Floats, rate: int) -> Floats:
     """Magnitude of all leads together, each divided by its own mean, smoothed; shape ``(n,)``.
 
     A lead of ``in_band``, shape ``(leads, n)``, that is zero throughout counts for nothing.
@@ -163,14 +160,14 @@ def smoothed_energy(in_band: FloatArray, rate: int) -> FloatArray:
     return _moving_mean(_moving_mean(total, width), width)
 
 
-def _usual_height(energy: FloatArray, rate: int) -> float:
+def _usual_height(energy: Floats, rate: int) -> float:
     """Median over stretches of 2 s of the highest energy in each."""
     length = min(2 * rate, len(energy))
     stretches = energy[: len(energy) // length * length].reshape(-1, length)
     return float(np.median(stretches.max(axis=1)))
 
 
-def _beats(candidates: IntArray, heights: FloatArray, usual: float, rate: int) -> IntArray:
+def _beats(candidates: Ints, heights: Floats, usual: float, rate: int) -> Ints:
     """Those of the candidates that are beats and no T waves, with what a search back finds."""
     near = T_WAVE_SECONDS * rate
     refractory = REFRACTORY_SECONDS * rate
@@ -205,6 +202,6 @@ def _beats(candidates: IntArray, heights: FloatArray, usual: float, rate: int) -
     return np.array([places[index] for index in sorted([*found, *more])], dtype=np.int64)
 
 
-def _moving_mean(values: FloatArray, width: int) -> FloatArray:
+def _moving_mean(values: Floats, width: int) -> Floats:
     """Centred mean over ``width`` samples, of zeros beyond the ends."""
     return np.convolve(values, np.full(width, 1 / width), mode="same")

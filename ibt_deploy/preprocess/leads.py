@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import MissingLeads
 from ibt_deploy.leads import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canonical_lead
 from ibt_deploy.preprocess.plausibility import limb_lead_notices, valid_samples
 from ibt_deploy.records import Notice, Recording
-
-FloatArray = npt.NDArray[np.float64]
+from ibt_deploy.types import Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +28,7 @@ class OrderedLeads:
         Leads without any valid sample.
     """
 
-    signal: FloatArray
+    signal: Floats
     changes: tuple[str, ...]
     warnings: tuple[Notice, ...]
     missing: tuple[str, ...]
@@ -97,12 +95,12 @@ def _rows(recording: Recording) -> tuple[dict[str, int], list[str]]:
     return rows, [f"left out {_listed(others)}"] if others else []
 
 
-def _has_samples(row: FloatArray) -> bool:
+def _has_samples(row: Floats) -> bool:
     """Whether one sample is a number; where the first is, the others need no look."""
     return not np.isnan(row[:1]).all() or not np.isnan(row).all()
 
 
-def _completed(found: FloatArray, names: list[str], sources: Sequence[str]) -> tuple[FloatArray, list[str]]:
+def _completed(found: Floats, names: list[str], sources: Sequence[str]) -> tuple[Floats, list[str]]:
     """All 12 leads, and which were derived from two limb leads, ``sources``; NaN for those that cannot be.
 
     No two limb leads point the same way, so that any two give leads I and II, and with them the others.

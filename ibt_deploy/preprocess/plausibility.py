@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadUnits, TooShort
 from ibt_deploy.leads import DERIVED, LEADS, canonical_lead
 from ibt_deploy.records import Notice, Recording
-
-FloatArray = npt.NDArray[np.float64]
+from ibt_deploy.types import Bools, Floats
 
 LIMIT_MV = 20.0
 """Samples beyond it are invalid."""
@@ -58,7 +56,7 @@ ADULT, OLDEST = 18, 120
 """Years: the models learnt from adults, and nobody is older."""
 
 
-def valid_samples(found: FloatArray, names: Sequence[str]) -> tuple[FloatArray, list[Notice]]:
+def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Notice]]:
     """``found`` with NaN for every invalid sample, and what its reader should know.
 
     Parameters
@@ -118,7 +116,7 @@ def valid_samples(found: FloatArray, names: Sequence[str]) -> tuple[FloatArray, 
     return found, notices
 
 
-def limb_lead_notices(signal: FloatArray) -> list[Notice]:
+def limb_lead_notices(signal: Floats) -> list[Notice]:
     """A warning if the limb leads of ``signal``, shape ``(12, n)``, contradict each other.
 
     III, aVR, aVL and aVF follow from I and II; where they do not, leads were swapped or named wrongly. Says
@@ -203,19 +201,19 @@ def plausible_age(age: float | None) -> float | None:
     return age if age is not None and 0 <= age <= OLDEST else None
 
 
-def _offsets(finite: FloatArray) -> FloatArray:
+def _offsets(finite: Floats) -> Floats:
     """The median of each lead where it lies beyond :data:`OFFSET_MV`, else 0; shape ``(leads,)``."""
     medians = [np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else 0.0 for row in finite]
     return np.where(np.abs(medians) > OFFSET_MV, medians, 0.0)
 
 
-def _longest_run(flags: npt.NDArray[np.bool_]) -> int:
+def _longest_run(flags: Bools) -> int:
     """Length of the longest run of True."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
     return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
 
 
-def _typical(spread: FloatArray) -> float:
+def _typical(spread: Floats) -> float:
     """Median of the peak-to-peak amplitudes that are neither 0 nor unknown; 0 where there is none."""
     alive = spread[spread > 0]
     return float(np.median(alive)) if len(alive) else 0.0

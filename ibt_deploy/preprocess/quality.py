@@ -16,7 +16,6 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import TooShort
 from ibt_deploy.leads import LEADS
@@ -29,9 +28,7 @@ from ibt_deploy.preprocess.heart_rate import (
     smoothed_energy,
 )
 from ibt_deploy.records import Notice
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from ibt_deploy.types import Floats, Ints
 
 RATE = 200
 INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)
@@ -152,13 +149,13 @@ class Beats:
         Deviation above the QRS band, shape ``(12,)``, in mV.
     """
 
-    peaks: IntArray
+    peaks: Ints
     likeness: float
     prominence: float
-    agreement: FloatArray
-    average: FloatArray
-    height: FloatArray
-    noise: FloatArray
+    agreement: Floats
+    average: Floats
+    height: Floats
+    noise: Floats
 
     @property
     def complete(self) -> bool:
@@ -175,7 +172,7 @@ class SignalQuality:
     warnings: tuple[Notice, ...]
 
 
-def signal_quality(signal: FloatArray) -> SignalQuality:
+def signal_quality(signal: Floats) -> SignalQuality:
     """Judge the 12 leads of ``signal``, shape ``(12, n)``, in mV at 200 Hz.
 
     Warnings have the codes ``noisy_leads``, ``noisy_recording``, ``unusual_amplitude``, ``lead_amplitude``,
@@ -204,7 +201,7 @@ def signal_quality(signal: FloatArray) -> SignalQuality:
     return SignalQuality(_rate(beats, signal.shape[1]), leads, tuple(_notices(beats)))
 
 
-def beats_of(signal: FloatArray) -> Beats:
+def beats_of(signal: Floats) -> Beats:
     """Find and measure the beats of ``signal``, shape ``(12, n)``, in mV at 200 Hz."""
     n = signal.shape[1]
     in_band = qrs_band(signal, RATE)
@@ -236,28 +233,28 @@ def beats_of(signal: FloatArray) -> Beats:
     return Beats(peaks, likeness, prominence, agreement, average, height, noise)
 
 
-def _correlation(products: FloatArray) -> FloatArray:
+def _correlation(products: Floats) -> Floats:
     """Correlations from inner products, shape ``(..., beats, beats)``; -1 of a beat with itself."""
     norm = np.sqrt(np.maximum(np.einsum("...aa->...a", products), 1e-30))
-    out: FloatArray = products / (norm[..., :, np.newaxis] * norm[..., np.newaxis, :])
+    out: Floats = products / (norm[..., :, np.newaxis] * norm[..., np.newaxis, :])
     own = np.arange(products.shape[-1])
     out[..., own, own] = -1.0
     return out
 
 
-def _average(signal: FloatArray, peaks: IntArray) -> FloatArray:
+def _average(signal: Floats, peaks: Ints) -> Floats:
     """Mean beat about ``peaks``; a beat that an end cuts is left out where there are others."""
     whole = peaks[(peaks >= BEFORE) & (peaks < signal.shape[1] - AFTER + 1)]
     places = (whole if len(whole) else peaks)[:, np.newaxis] + np.arange(-BEFORE, AFTER)
-    mean: FloatArray = signal[:, np.clip(places, 0, signal.shape[1] - 1)].mean(axis=1)
+    mean: Floats = signal[:, np.clip(places, 0, signal.shape[1] - 1)].mean(axis=1)
     return mean
 
 
-def _noise(signal: FloatArray) -> FloatArray:
+def _noise(signal: Floats) -> Floats:
     """Deviation of white noise with the same median second difference, shape ``(12,)``."""
     step = max(1, signal.shape[1] // 700)
     second = signal[:, 2::step] - 2 * signal[:, 1:-1:step] + signal[:, :-2:step]
-    deviation: FloatArray = 1.4826 * np.median(np.abs(second), axis=1) / np.sqrt(6)
+    deviation: Floats = 1.4826 * np.median(np.abs(second), axis=1) / np.sqrt(6)
     return deviation
 
 
@@ -314,7 +311,7 @@ def noise_of(beats: Beats) -> float:
     return float(np.median(beats.noise[judged] / beats.height[judged])) if judged.any() else 0.0
 
 
-def disproportion(height: FloatArray) -> FloatArray:
+def disproportion(height: Floats) -> Floats:
     """How far each independent lead is from the height that the others let expect, shape ``(8,)``.
 
     In standard deviations of the logarithm among real recordings, positive for a lead that is too large.
@@ -324,7 +321,7 @@ def disproportion(height: FloatArray) -> FloatArray:
     return (logarithm - fitted.amplitude[:, :-1] @ logarithm - fitted.amplitude[:, -1]) / fitted.deviation
 
 
-def placement_odds(average: FloatArray) -> dict[str, float]:
+def placement_odds(average: Floats) -> dict[str, float]:
     """Logarithm of the odds of each of :data:`PLACEMENTS` over electrodes in their places.
 
     Parameters
@@ -337,16 +334,16 @@ def placement_odds(average: FloatArray) -> dict[str, float]:
     return dict(zip(fitted.names, (fitted.weights @ given + fitted.bias).tolist(), strict=True))
 
 
-def binned(average: FloatArray) -> FloatArray:
+def binned(average: Floats) -> Floats:
     """Means of the independent leads over :data:`BINS`, shape ``(8, 9)``, from their median."""
     beat = average[list(INDEPENDENT)]
     total = np.concatenate([np.zeros((len(beat), 1)), np.cumsum(beat, axis=1)], axis=1)
     first, last = np.array(BINS).T + BEFORE
-    means: FloatArray = (total[:, last] - total[:, first]) / (last - first)
+    means: Floats = (total[:, last] - total[:, first]) / (last - first)
     return means - np.asarray(np.median(beat, axis=1, keepdims=True))
 
 
-def placement_features(means: FloatArray) -> FloatArray:
+def placement_features(means: Floats) -> Floats:
     """What a placement is judged by, shape ``(100,)``: the root of each mean, and how leads correlate."""
     size = np.sqrt((means**2).mean())
     relative = means / (size if size > 0 else 1.0)
@@ -360,13 +357,13 @@ def placement_features(means: FloatArray) -> FloatArray:
 class _Fitted:
     """What was fitted on the training records: see :mod:`benchmarks.quality`."""
 
-    amplitude: FloatArray
-    deviation: FloatArray
+    amplitude: Floats
+    deviation: Floats
     names: Sequence[str]
-    centre: FloatArray
-    scale: FloatArray
-    weights: FloatArray
-    bias: FloatArray
+    centre: Floats
+    scale: Floats
+    weights: Floats
+    bias: Floats
 
 
 @lru_cache(maxsize=1)

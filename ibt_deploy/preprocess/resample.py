@@ -13,9 +13,8 @@ from functools import lru_cache
 from math import gcd
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from ibt_deploy.types import Floats
 
 KAISER_BETA = 5.0
 HALF_LENGTH = 10
@@ -25,7 +24,7 @@ _MIN_BLOCK = 32
 _CHUNK_VALUES = 1 << 20
 
 
-def resample(signal: FloatArray, rate: int, target: int) -> FloatArray:
+def resample(signal: Floats, rate: int, target: int) -> Floats:
     """``signal``, sampled at ``rate`` Hz, at ``target`` Hz.
 
     Parameters
@@ -35,7 +34,7 @@ def resample(signal: FloatArray, rate: int, target: int) -> FloatArray:
 
     Returns
     -------
-    FloatArray
+    Floats
         Shape ``(leads, ceil(n * target / rate))``; sample 0 stays in place.
     """
     common = gcd(rate, target)
@@ -63,7 +62,7 @@ def resample(signal: FloatArray, rate: int, target: int) -> FloatArray:
 
 
 @lru_cache(maxsize=16)
-def filter_taps(up: int, down: int) -> FloatArray:
+def filter_taps(up: int, down: int) -> Floats:
     """Taps of the low-pass filter at ``up`` times the input rate, gain ``up``; read-only."""
     longer = max(up, down)
     half = HALF_LENGTH * longer
@@ -75,7 +74,7 @@ def filter_taps(up: int, down: int) -> FloatArray:
 
 
 @lru_cache(maxsize=16)
-def _block_matrix(up: int, down: int) -> tuple[FloatArray, int, int, int]:
+def _block_matrix(up: int, down: int) -> tuple[Floats, int, int, int]:
     """Band matrix ``(inputs, outputs)`` of one block, inputs and outputs per block, inputs before the block.
 
     Output ``m`` is the sum over ``k`` of ``taps[m down - k up + half] x[k]``.

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows
-from ibt_deploy.preprocess.stay_constants import LOGARITHMIC, Offsets, StayPreprocessing
-from ibt_deploy.preprocess.stay_rows import HOUR, AnyFloatArray, Float32Array, clean
+from ibt_deploy.preprocess.stay_constants import LOGARITHMIC, StayPreprocessing
+from ibt_deploy.preprocess.stay_rows import HOUR, clean
+from ibt_deploy.types import AnyFloats, AnyInts, Float32s, Floats, Ints
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES
 
 __all__ = ["FeatureState", "StayPreprocessing", "featurise", "featurise_next"]
@@ -47,8 +48,8 @@ class FeatureState:
         Rows so far.
     """
 
-    last: Float32Array
-    since: npt.NDArray[np.int64]
+    last: Float32s
+    since: Ints
     rows: int
 
     @classmethod
@@ -59,8 +60,8 @@ class FeatureState:
 
 
 def featurise(
-    values: AnyFloatArray, offsets: Offsets, constants: StayPreprocessing, *, cleaned: bool = False
-) -> Float32Array:
+    values: AnyFloats, offsets: AnyInts, constants: StayPreprocessing, *, cleaned: bool = False
+) -> Float32s:
     """Features of every row of many stays; science specification, section 7.2, steps 2 to 7.
 
     Parameters
@@ -84,7 +85,7 @@ def featurise(
     BadRows
         A row without a usable ICULOS.
     ValueError
-        Offsets that do not cover the rows.
+        AnyInts that do not cover the rows.
     """
     spans = np.asarray(offsets, dtype=np.int64)
     if (
@@ -110,12 +111,12 @@ def featurise(
 
 
 def featurise_next(
-    rows: AnyFloatArray,
+    rows: AnyFloats,
     constants: StayPreprocessing,
     state: FeatureState | None = None,
     *,
     cleaned: bool = False,
-) -> tuple[Float32Array, FeatureState]:
+) -> tuple[Float32s, FeatureState]:
     """Features of the next rows of one stay, and the state after them.
 
     Bit-identical to :func:`featurise` over all rows of the stay so far.
@@ -146,7 +147,7 @@ def featurise_next(
     return constants.standardised(_features(known, last, since, constants)[1:]), after
 
 
-def _usable(values: AnyFloatArray, constants: StayPreprocessing, cleaned: bool) -> Float32Array:
+def _usable(values: AnyFloats, constants: StayPreprocessing, cleaned: bool) -> Float32s:
     """Cleaned rows, each of which had its hour, without what the model must not see."""
     rows = values.astype(np.float32) if cleaned else clean(values)[0]
     without = np.isnan(rows[:, HOUR])
@@ -157,9 +158,7 @@ def _usable(values: AnyFloatArray, constants: StayPreprocessing, cleaned: bool) 
     return rows
 
 
-def _carried(
-    rows: Float32Array, first: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def _carried(rows: Float32s, first: Ints) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """For each cell the row of its variable's last value (-1 where none yet), and the hours since then."""
     here = np.arange(len(rows), dtype=np.int32)[:, None]
     last = np.where(np.isnan(rows), np.int32(-1), here)
@@ -169,11 +168,11 @@ def _carried(
 
 
 def _features(
-    rows: Float32Array,
+    rows: Float32s,
     last: npt.NDArray[np.int32],
     since: npt.NDArray[np.int32],
     constants: StayPreprocessing,
-) -> Float32Array:
+) -> Float32s:
     """Features of cleaned rows, from where each variable was last seen."""
     n = N_TIME_VARYING
     known = np.array(constants.deviations) > 0
@@ -199,7 +198,7 @@ def _features(
     return features
 
 
-def _normalised(rows: Float32Array, constants: StayPreprocessing) -> tuple[Float32Array, Float32Array]:
+def _normalised(rows: Float32s, constants: StayPreprocessing) -> tuple[Float32s, Float32s]:
     """Cleaned values as the model reads them (rows, 40), and what stands before the first one (40,)."""
     means, medians, deviations = (
         np.array(c) for c in (constants.means, constants.medians, constants.deviations)
@@ -226,6 +225,6 @@ def _normalised(rows: Float32Array, constants: StayPreprocessing) -> tuple[Float
     return normalised, before
 
 
-def _admission(hours: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _admission(hours: Floats) -> Floats:
     """Signed log1p of HospAdmTime over 9, the logarithm of a year in hours."""
     return np.sign(hours) * np.log1p(np.abs(hours)) / ADMISSION_SCALE

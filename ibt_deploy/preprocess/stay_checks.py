@@ -10,8 +10,9 @@ import numpy as np
 from ibt_deploy.errors import BadRows, InputError, TooLong, TooShort
 from ibt_deploy.preprocess.plausibility import ADULT
 from ibt_deploy.preprocess.stay_plausibility import require_one_patient, unit_notices
-from ibt_deploy.preprocess.stay_rows import HOUR, CleanCounts, Float32Array, clean
-from ibt_deploy.records import FloatArray, Notice, Stay, are_consecutive
+from ibt_deploy.preprocess.stay_rows import HOUR, CleanCounts, clean
+from ibt_deploy.records import Notice, Stay, are_consecutive
+from ibt_deploy.types import Float32s, Floats
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
 
 MOST_OUT_OF_RANGE = 0.20
@@ -25,7 +26,7 @@ DEMOGRAPHICS = {
 }
 
 
-def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
+def checked_stay(stay: Stay) -> tuple[Float32s, tuple[Notice, ...]]:
     """The cleaned rows of a stay, and what has to travel with its risk.
 
     Notices are those of the reader, and have the codes ``single_row``, ``hours_inserted``,
@@ -66,7 +67,7 @@ def checked_stay(stay: Stay) -> tuple[Float32Array, tuple[Notice, ...]]:
     return rows, (*stay.warnings, *doubts, *_notices(stay, rows, counts))
 
 
-def _check_hours(hours: FloatArray) -> None:
+def _check_hours(hours: Floats) -> None:
     if are_consecutive(hours):
         return
     if not len(hours):
@@ -95,7 +96,7 @@ def _expected(variable: Variable) -> str:
     return f"(expected {variable.plausible_min:g} to {variable.plausible_max:g}{unit})"
 
 
-def _notices(stay: Stay, rows: Float32Array, counts: CleanCounts) -> Iterator[Notice]:
+def _notices(stay: Stay, rows: Float32s, counts: CleanCounts) -> Iterator[Notice]:
     if len(rows) == 1:
         yield Notice("single_row", "Only one hour: the risk knows no course.")
     inserted = 0 if stay.inserted is None else int(np.count_nonzero(stay.inserted))
@@ -118,7 +119,7 @@ def _notices(stay: Stay, rows: Float32Array, counts: CleanCounts) -> Iterator[No
     yield from _demographic_notices(rows, ever)
 
 
-def _measurement_notices(rows: Float32Array, ever: list[bool]) -> Iterator[Notice]:
+def _measurement_notices(rows: Float32s, ever: list[bool]) -> Iterator[Notice]:
     if not any(ever[:N_TIME_VARYING]):
         yield Notice("nothing_measured", "No vital sign and no lab was ever measured.")
         return
@@ -141,7 +142,7 @@ def _measurement_notices(rows: Float32Array, ever: list[bool]) -> Iterator[Notic
         yield Notice("long_forward_fill", f"Old values were carried forward, at most: {', '.join(stale)}.")
 
 
-def _demographic_notices(rows: Float32Array, ever: list[bool]) -> Iterator[Notice]:
+def _demographic_notices(rows: Float32s, ever: list[bool]) -> Iterator[Notice]:
     missing = [f"{name} ({stand_in})" for name, stand_in in DEMOGRAPHICS.items() if not ever[INDEX[name]]]
     if missing:
         yield Notice("demographics_missing", f"Not given: {', '.join(missing)}.")

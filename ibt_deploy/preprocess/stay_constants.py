@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BundleError
-from ibt_deploy.preprocess.stay_rows import AnyFloatArray, Float32Array, clean
+from ibt_deploy.preprocess.stay_rows import clean
+from ibt_deploy.types import AnyFloats, AnyInts, Float32s, Floats
 from ibt_deploy.variables import INDEX, N_TIME_VARYING, NAMES, VARIABLES
 
 Features = Literal["full", "values40"]
-Offsets = npt.NDArray[np.integer[Any]]
 
 LOGARITHMIC = np.array([v.transform == "log1p" for v in VARIABLES[:N_TIME_VARYING]])
 FEATURE_CLIP = 8.0
@@ -95,7 +94,7 @@ class StayPreprocessing:
         """Name of every feature, in order."""
         return FULL_NAMES if self.features == "full" else NAMES
 
-    def standardised(self, features: Float32Array) -> Float32Array:
+    def standardised(self, features: Float32s) -> Float32s:
         """``features`` ``(rows, n_features)`` in units of their spread, clipped; changed in place."""
         if self.centres:
             features -= np.array(self.centres, dtype=np.float32)
@@ -103,7 +102,7 @@ class StayPreprocessing:
             np.clip(features, -FEATURE_CLIP, FEATURE_CLIP, out=features)
         return features
 
-    def standardising(self, features: Float32Array) -> StayPreprocessing:
+    def standardising(self, features: Float32s) -> StayPreprocessing:
         """These constants with the centres and spreads of training ``features`` ``(rows, n_features)``."""
         centres = features.mean(axis=0, dtype=np.float64)
         spreads = features.std(axis=0, dtype=np.float64)
@@ -157,8 +156,8 @@ class StayPreprocessing:
     @classmethod
     def fit(
         cls,
-        values: AnyFloatArray,
-        offsets: Offsets | None = None,
+        values: AnyFloats,
+        offsets: AnyInts | None = None,
         features: Features = "full",
         hidden: tuple[str, ...] = (),
     ) -> StayPreprocessing:
@@ -200,5 +199,5 @@ class StayPreprocessing:
         )
 
 
-def _observed(column: Float32Array) -> npt.NDArray[np.float64]:
+def _observed(column: Float32s) -> Floats:
     return column[~np.isnan(column)].astype(np.float64)

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ibt_deploy.errors import BadRows, BadUnits
-from ibt_deploy.preprocess.stay_rows import AnyFloatArray, Float32Array
 from ibt_deploy.records import Notice
+from ibt_deploy.types import AnyFloats, Float32s
 from ibt_deploy.variables import INDEX, VARIABLES
 
 
@@ -111,7 +111,7 @@ LATEST_ADMISSION = 4.5
 """Hours by which hospital admission follows ICU admission in fewer than 1 in 2,000 training stays."""
 
 
-def require_one_patient(rows: Float32Array) -> None:
+def require_one_patient(rows: Float32s) -> None:
     """Refuse rows that cannot be one patient's.
 
     Parameters
@@ -136,7 +136,7 @@ def require_one_patient(rows: Float32Array) -> None:
         raise BadRows("Gender changes within the stay: rows of several patients?", code="gender_changes")
 
 
-def unit_notices(values: AnyFloatArray, confirmed: Collection[str] = ()) -> Iterator[Notice]:
+def unit_notices(values: AnyFloats, confirmed: Collection[str] = ()) -> Iterator[Notice]:
     """Warnings about columns of one stay that look like another unit or another variable.
 
     Parameters
@@ -183,7 +183,7 @@ def unit_notices(values: AnyFloatArray, confirmed: Collection[str] = ()) -> Iter
     yield from _pressure_notices(values)
 
 
-def _pressure_notices(values: AnyFloatArray) -> Iterator[Notice]:
+def _pressure_notices(values: AnyFloats) -> Iterator[Notice]:
     """Pressures that contradict each other; NaN compares as false."""
     systolic, mean, diastolic = values[:, _SBP], values[:, _MAP], values[:, _DBP]
     inverted = np.count_nonzero(systolic < diastolic)
@@ -208,7 +208,7 @@ def _pressure_notices(values: AnyFloatArray) -> Iterator[Notice]:
         yield Notice("pressures_contradict", f"MAP is below DBP in {below} of {both} hours.")
 
 
-def _is_heart_rate_systolic(values: AnyFloatArray, share_above: float) -> bool:
+def _is_heart_rate_systolic(values: AnyFloats, share_above: float) -> bool:
     """Whether HR lies above SBP in most hours, and MAP above SBP far more often than above HR."""
     if share_above <= SOME_INVERTED:
         return False
@@ -220,7 +220,7 @@ def _is_heart_rate_systolic(values: AnyFloatArray, share_above: float) -> bool:
     return bool(np.count_nonzero(mean > rate) < share_above * with_rate / 4)
 
 
-def _sentence(rule: UnitRule, low: AnyFloatArray, high: AnyFloatArray) -> str:
+def _sentence(rule: UnitRule, low: AnyFloats, high: AnyFloats) -> str:
     place = INDEX[rule.variable]
     first, last = float(low[place]), float(high[place])
     span = f"{first:.4g}" if first == last else f"{first:.4g} to {last:.4g}"

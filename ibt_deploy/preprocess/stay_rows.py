@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ibt_deploy.types import AnyFloats, Float32s, Ints
 from ibt_deploy.variables import INDEX, N_TIME_VARYING, N_VARIABLES, VARIABLES
-
-Float32Array = npt.NDArray[np.float32]
-AnyFloatArray = npt.NDArray[np.floating[Any]]
 
 LOWEST = np.array([v.plausible_min for v in VARIABLES], dtype=np.float32)
 HIGHEST = np.array([v.plausible_max for v in VARIABLES], dtype=np.float32)
@@ -36,8 +32,8 @@ class CleanCounts:
         FiO2 values that were percent and became fractions.
     """
 
-    observed: npt.NDArray[np.int64]
-    out_of_range: npt.NDArray[np.int64]
+    observed: Ints
+    out_of_range: Ints
     rescaled: int
 
     @property
@@ -47,7 +43,7 @@ class CleanCounts:
         return int(self.out_of_range[:N_TIME_VARYING].sum()) / measured if measured else 0.0
 
 
-def clean(values: AnyFloatArray) -> tuple[Float32Array, CleanCounts]:
+def clean(values: AnyFloats) -> tuple[Float32s, CleanCounts]:
     """Rows in canonical units without implausible values, and what had to be changed.
 
     FiO2 in (1, 100] is percent and is divided by 100; FiO2 in [0.20, 0.21) is room air, 0.21. Values

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
 from ibt_deploy.files import AnyFile, File, as_file
 from ibt_deploy.records import Recording, Stay
-
-Task = Literal["arrhythmia", "sepsis"]
+from ibt_deploy.types import Task
 
 
 class Reader(Protocol):

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
@@ -20,6 +19,7 @@ from ibt_deploy.readers.ages import age_between
 from ibt_deploy.readers.units import millivolts_per, rate_of_interval
 from ibt_deploy.readers.xml_tree import children, parsed, root_name
 from ibt_deploy.records import Notice, Recording
+from ibt_deploy.types import Floats
 
 NAME = "HL7 aECG"
 TASK = "arrhythmia"
@@ -37,8 +37,6 @@ MAX_LEADS = 64
 _NUMBER = r"[+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d{1,3}+)?+"
 _NUMBERS = re.compile(rf"\s*+(?:{_NUMBER}(?:\s++|$))*+", re.ASCII)
 _FLOAT = re.compile(_NUMBER, re.ASCII)
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def sniff(file: File, head: bytes) -> bool:  # noqa: ARG001
@@ -96,7 +94,7 @@ def _rhythms(root: Element) -> Iterator[list[Element]]:
 
 def _signal(
     sequences: list[Element],
-) -> tuple[FloatArray, float, tuple[str, ...], tuple[str, ...], tuple[Notice, ...]]:
+) -> tuple[Floats, float, tuple[str, ...], tuple[str, ...], tuple[Notice, ...]]:
     """Signal, rate, leads, notes and warnings of a set of simultaneous sequences."""
     rates = {_rate(sequence) for sequence in sequences if _code(sequence) in TIMES}
     if len(rates) != 1:
@@ -104,7 +102,7 @@ def _signal(
             "states no sampling interval of the rhythm" if not rates else "states several sampling intervals",
             code="missing_rate",
         )
-    rows: list[FloatArray] = []
+    rows: list[Floats] = []
     names: list[str] = []
     others, inverted = [], []
     for sequence in sequences:
@@ -138,7 +136,7 @@ def _signal(
     return signal, rates.pop(), tuple(names), notes, warnings
 
 
-def _millivolts(sequence: Element, name: str) -> tuple[FloatArray, float]:
+def _millivolts(sequence: Element, name: str) -> tuple[Floats, float]:
     """Origin plus digits times scale, and the scale; both in millivolts."""
     value = sequence.find("value")
     scale = _quantity(value, "scale", name)

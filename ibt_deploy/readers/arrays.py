@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
@@ -19,6 +18,7 @@ from ibt_deploy.readers.arrays_layout import KEYS, checked, layout_beside, recor
 from ibt_deploy.readers.arrays_mat import LEVEL_5, LEVEL_73, is_level_4, level_4_arrays, level_5_arrays
 from ibt_deploy.readers.arrays_npy import MAGIC, ZIP_MAGIC, npy_array, npz_arrays
 from ibt_deploy.records import Recording
+from ibt_deploy.types import Array
 
 NAME = "array (MATLAB, NumPy)"
 TASK = "arrhythmia"
@@ -74,7 +74,7 @@ def _arrays(data: bytes) -> tuple[dict[str, Any], str]:
     return dict(level_4_arrays(data)), "MATLAB 4"
 
 
-def _plain(value: str | npt.NDArray[np.generic]) -> object:
+def _plain(value: str | Array) -> object:
     """A variable as a layout states it: text, a number or a list of texts."""
     if isinstance(value, str):
         return value
@@ -88,7 +88,7 @@ def _decoded(item: object) -> object:
     return int(item) if isinstance(item, float) and item.is_integer() else item
 
 
-def _signal(arrays: Mapping[str, Any], stated: Mapping[str, Any]) -> npt.NDArray[np.generic]:
+def _signal(arrays: Mapping[str, Any], stated: Mapping[str, Any]) -> Array:
     """The one array of real numbers with two dimensions, or the one that the layout names.
 
     Further dimensions of length 1 are dropped.

@@ -23,14 +23,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
 from ibt_deploy.leads import LEADS, canonical_lead
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.units import millivolts_per
-from ibt_deploy.records import FloatArray, Recording
+from ibt_deploy.records import Recording
+from ibt_deploy.types import Array, Floats
 
 KEYS = (
     "sampling_rate",
@@ -142,7 +142,7 @@ def lead_names(stated: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def recording_of(
-    values: npt.NDArray[np.generic],
+    values: Array,
     stated: Mapping[str, Any],
     file: File,
     *,
@@ -195,7 +195,7 @@ def recording_of(
     if doubled:
         raise MissingLeads(f"the lead {doubled[0][:20]} is there twice", code="doubled_lead")
     rows = _one_row_a_lead(values, leads, stated.get("orientation"), file)
-    signal: FloatArray = np.array(rows, dtype=np.float64, order="C")
+    signal: Floats = np.array(rows, dtype=np.float64, order="C")
     signal *= millivolts * scale
     signal[~np.isfinite(signal)] = np.nan
     converted = () if millivolts == 1.0 else (f"converted from {stated['unit'].strip()} to mV",)
@@ -210,9 +210,7 @@ def recording_of(
     )
 
 
-def _one_row_a_lead(
-    values: npt.NDArray[np.generic], leads: tuple[str, ...], orientation: str | None, file: File
-) -> npt.NDArray[np.generic]:
+def _one_row_a_lead(values: Array, leads: tuple[str, ...], orientation: str | None, file: File) -> Array:
     """``values`` or its transpose, whichever has one row for each lead."""
     n, shape = len(leads), values.shape
     if orientation is None:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, TooLong, UnsupportedFormat
+from ibt_deploy.types import Array
 
 LEVEL_5, LEVEL_73 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
 MAX_BYTES = 1 << 27
@@ -29,8 +29,6 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
            16: "u1", 17: "u2", 18: "u4"}  # fmt: skip
 _STORED_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
 _LONGEST_NAME = 64
-
-Array = npt.NDArray[np.generic]
 
 
 class _Element(NamedTuple):

@@ -13,9 +13,9 @@ import zipfile
 import zlib
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, TooLong, UnsupportedFormat
+from ibt_deploy.types import Array
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
@@ -28,8 +28,6 @@ _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\s,L]{0,80})\)""")
 
 _LENGTH = re.compile(r"\d{1,18}")
-
-Array = npt.NDArray[np.generic]
 
 
 def npy_array(data: bytes) -> Array:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, MalformedFile
 from ibt_deploy.printable import first_line
+from ibt_deploy.types import Floats
 from ibt_deploy.variables import NAMES
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
@@ -42,7 +42,7 @@ class Numbers:
         For each row (from 0) with a measurement such as ``<0.5``, which counts as 0.5: its columns.
     """
 
-    values: npt.NDArray[np.float64]
+    values: Floats
     faults: dict[int, BadRows]
     limits: dict[int, list[str]] = field(default_factory=dict)
 
@@ -124,7 +124,7 @@ class DelimitedTable:
 
     def _part(
         self, first: int, columns: list[int], faults: dict[int, BadRows], limits: dict[int, list[str]]
-    ) -> npt.NDArray[np.float64]:
+    ) -> Floats:
         """Some columns of the rows from ``first`` on, in one go, or where one is odd column by column."""
         lines = self._lines[first : first + ROWS_AT_ONCE]
         width, mark = len(self.names), self._delimiter
@@ -154,7 +154,7 @@ class DelimitedTable:
             raise MalformedFile(f"{shortened(line)!r} cannot be read as a row: {error}") from error
 
 
-def plain_numbers(text: str, count: int, mark: str) -> npt.NDArray[np.float64] | None:
+def plain_numbers(text: str, count: int, mark: str) -> Floats | None:
     """The ``count`` numbers of ``text`` with ``mark`` between them; None where it holds anything else.
 
     Blanks, too, are something else here: numpy reads a blank cell as -1.
@@ -226,7 +226,7 @@ def shortened(text: str) -> str:
 
 
 def without_infinity(
-    values: npt.NDArray[np.float64], names: Sequence[str], faults: dict[int, BadRows] | None = None
+    values: Floats, names: Sequence[str], faults: dict[int, BadRows] | None = None
 ) -> Numbers:
     """Numbers in which rows with an infinite value have a fault."""
     found = {} if faults is None else faults

@@ -13,7 +13,8 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from ibt_deploy.errors import MalformedFile, MissingExtra, TooLong, UnsupportedFormat
+from ibt_deploy.errors import MalformedFile, TooLong, UnsupportedFormat
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.printable import first_line
@@ -77,8 +78,8 @@ def read(file: File) -> list[Recording]:
     """
     try:
         import pydicom  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("reading DICOM needs pydicom: pip install 'ibt[formats]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "reading DICOM") from error
     with file.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.scp_record import LEAD_NAMES
 from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.types import AnyInts, Floats
 
 MAX_VALUES = 20_000_000
 """Samples times channels read at most (12 leads at 500 Hz: 55 minutes), so that memory stays bounded."""
@@ -25,8 +25,6 @@ _DTYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4
 _BEAT = re.compile(r"median|average|representative|template|beat", re.IGNORECASE)
 _LEAD_NUMBER = re.compile(r"(?:5\.6\.3-9-|2:)(\d{1,4})")
 _ASIDE = re.compile(r"\([^)]*\)")
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ class Group:
     rate: float
     start: float | None
     channels: tuple[Channel, ...]
-    raw: npt.NDArray[np.integer]
+    raw: AnyInts
     padding: int | None
 
     @property
@@ -79,7 +77,7 @@ class Group:
         """Duration."""
         return len(self.raw) / self.rate
 
-    def millivolts(self, notes: list[str]) -> tuple[FloatArray, tuple[str, ...]]:
+    def millivolts(self, notes: list[str]) -> tuple[Floats, tuple[str, ...]]:
         """Signal of shape ``(leads, samples)``, NaN where there is no sample, and the names of its leads."""
         voltages = [number for number, channel in enumerate(self.channels) if channel.scale is not None]
         dropped = [channel.name for channel in self.channels if channel.scale is None]
@@ -101,7 +99,7 @@ class Group:
             self._blank(signal, voltages, self.padding, notes)
         return signal, tuple(self.channels[number].name for number in voltages)
 
-    def _blank(self, signal: FloatArray, voltages: list[int], padding: int, notes: list[str]) -> None:
+    def _blank(self, signal: Floats, voltages: list[int], padding: int, notes: list[str]) -> None:
         """NaN for padding: wherever its value stands out of the samples' range, else only in long runs."""
         padded = self.raw == padding
         if not padded.any():

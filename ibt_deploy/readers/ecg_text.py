@@ -27,7 +27,8 @@ from ibt_deploy.readers.ecg_text_table import (
     statements,
     table_in,
 )
-from ibt_deploy.records import FloatArray, Recording
+from ibt_deploy.records import Recording
+from ibt_deploy.types import Floats
 
 NAME = "ECG as text"
 TASK = "arrhythmia"
@@ -147,7 +148,7 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _numbers(table: Table, decimal: str) -> FloatArray:
+def _numbers(table: Table, decimal: str) -> Floats:
     """The cells as numbers, shape ``(rows, columns)``; NaN where a cell is empty."""
     rows, delimiter = table.rows, table.delimiter
     if table.width > WIDEST:
@@ -165,7 +166,7 @@ def _numbers(table: Table, decimal: str) -> FloatArray:
     return numbers.values
 
 
-def _wide_numbers(table: Table, decimal: str) -> FloatArray:
+def _wide_numbers(table: Table, decimal: str) -> Floats:
     """As :func:`_numbers`, where each of a few rows holds all samples of a lead."""
     if len(table.rows) > WIDEST:
         raise MalformedFile(
@@ -194,8 +195,8 @@ def _wide_numbers(table: Table, decimal: str) -> FloatArray:
 
 
 def _leads_of(
-    names: tuple[str, ...], columns: FloatArray, stated_rate: float | None
-) -> tuple[FloatArray, dict[str, Any], list[str]]:
+    names: tuple[str, ...], columns: Floats, stated_rate: float | None
+) -> tuple[Floats, dict[str, Any], list[str]]:
     """The columns that are standard leads, what their names and the column of times state, and notes.
 
     A column of times without a unit states no rate, but contradicts ``stated_rate`` where it fits it in no
@@ -228,7 +229,7 @@ def _leads_of(
     return columns[:, chosen], found, notes
 
 
-def _rate(seconds: FloatArray) -> float:
+def _rate(seconds: Floats) -> float:
     """Sampling rate of evenly spaced times; a whole number if it is one within 0.1 %."""
     steps = len(seconds) - 1
     length = float(seconds[-1] - seconds[0])

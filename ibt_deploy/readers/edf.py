@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
@@ -21,6 +20,7 @@ from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.wfdb.files import MAX_VALUES
 from ibt_deploy.readers.wfdb.header import MAX_RATE
 from ibt_deploy.records import Notice, Recording
+from ibt_deploy.types import AnyInts
 
 NAME = "EDF"
 TASK = "arrhythmia"
@@ -162,7 +162,7 @@ def _gain(name: str, signal: EdfSignal) -> tuple[float, float]:
     return scale * (high - low) / (most - least), scale * low
 
 
-def _integers(block: bytes, count: int, header: EdfHeader, signal: EdfSignal) -> npt.NDArray[np.integer]:
+def _integers(block: bytes, count: int, header: EdfHeader, signal: EdfSignal) -> AnyInts:
     """Raw samples of one signal in ``count`` whole records."""
     width = header.bytes_per_sample
     records = np.frombuffer(block, np.uint8).reshape(count, header.record_size)

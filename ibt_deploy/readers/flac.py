@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File, openable
+from ibt_deploy.types import AnyInts
 
 _STREAMINFO_END = 42
 _UNUSED_BITS = {"PCM_S8": ("int16", 8), "PCM_16": ("int16", 0), "PCM_24": ("int32", 8)}
@@ -32,7 +32,7 @@ def flac_samples(file: File, channels: int) -> int:
     return packed & 0xFFFFFFFFF
 
 
-def flac_signals(file: File, samples: int, bits: int) -> npt.NDArray[np.integer]:
+def flac_signals(file: File, samples: int, bits: int) -> AnyInts:
     """Raw samples, shape ``(samples, signals)``.
 
     Parameters

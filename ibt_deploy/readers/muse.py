@@ -12,7 +12,6 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import (
     BadSampling,
@@ -31,6 +30,7 @@ from ibt_deploy.readers.muse_fields import (
 from ibt_deploy.readers.units import millivolts_per
 from ibt_deploy.readers.xml_tree import parsed, root_name
 from ibt_deploy.records import Notice, Recording
+from ibt_deploy.types import Int16s
 
 NAME = "GE MUSE XML"
 TASK = "arrhythmia"
@@ -41,7 +41,7 @@ _YEARS = {"years": 1.0, "year": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "day
 
 class _Lead(NamedTuple):
     name: str
-    raw: npt.NDArray[np.int16]
+    raw: Int16s
     millivolts: float
     start: float
     is_off: bool

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ibt_deploy.errors import BadRows, MalformedFile, MissingExtra, TooLong
+from ibt_deploy.errors import BadRows, MalformedFile, TooLong
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.files import File, openable
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.delimited import Numbers, cell_number, shortened, without_infinity
+from ibt_deploy.types import Floats
 
 MAX_ROWS = 20_000_000
 """Read at most; their 40 variables take 6 GiB."""
@@ -47,8 +48,8 @@ class ParquetTable:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
-        except ImportError as error:
-            raise MissingExtra("reading Parquet needs pyarrow: pip install 'ibt[batch]'") from error
+        except ModuleNotFoundError as error:
+            raise missing_extra(error, "reading Parquet") from error
         self._errors = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are no UTF-8
         try:
             self._file = pq.ParquetFile(openable(file))
@@ -97,7 +98,7 @@ class ParquetTable:
             values[:, column] = self._column(name, faults)
         return without_infinity(values, names, faults)
 
-    def _column(self, name: str, faults: dict[int, BadRows]) -> npt.NDArray[np.float64]:
+    def _column(self, name: str, faults: dict[int, BadRows]) -> Floats:
         import pyarrow as pa
 
         try:

@@ -20,9 +20,10 @@ from ibt_deploy.readers.muse_fields import (
     sex_of,
     text_of,
 )
-from ibt_deploy.readers.philips_xli import MAX_SAMPLES, Samples, decoded_leads, from_residuals
+from ibt_deploy.readers.philips_xli import MAX_SAMPLES, decoded_leads, from_residuals
 from ibt_deploy.readers.xml_tree import parsed, root_name
-from ibt_deploy.records import FloatArray, Recording
+from ibt_deploy.records import Recording
+from ibt_deploy.types import Floats, Ints
 
 NAME = "Philips Sierra XML"
 TASK = "arrhythmia"
@@ -90,7 +91,7 @@ def read(file: File) -> list[Recording]:
     if pulse:
         raw = raw[:, :-pulse]
         notes.append(f"left out the last {pulse / rate:.2g} s, which are a calibration pulse")
-    millivolts: FloatArray = raw.astype(np.float64) * (resolution / 1000)
+    millivolts: Floats = raw.astype(np.float64) * (resolution / 1000)
     patient = _found(root, "patient/generalpatientdata")
     years = number_in(text_of(patient, "age/years"))
     if years is None:
@@ -154,8 +155,8 @@ def _lead_names(waves: Element, characteristics: Element) -> tuple[str, ...]:
     return labels
 
 
-def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Samples], bool]:
-    """Samples as stored, one array for each lead, and whether they were compressed."""
+def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Ints], bool]:
+    """Ints as stored, one array for each lead, and whether they were compressed."""
     encoding = waves.get("dataencoding", "").strip().lower()
     flag = waves.get("compressflag", "true").strip().lower()
     method = (waves.get("compression") or waves.get("compressmethod") or "").strip().lower()
@@ -180,7 +181,7 @@ def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Samples], bool
     return list(values.reshape(len(leads), -1)), False
 
 
-def _plain_numbers(text: str) -> Samples:
+def _plain_numbers(text: str) -> Ints:
     """Whole numbers set apart by blanks or commas."""
     if len(text) > MAX_PLAIN:
         raise TooLong("more than 8 MiB of numbers", code="recording_too_long")
@@ -195,7 +196,7 @@ def _plain_numbers(text: str) -> Samples:
         raise MalformedFile("waveforms encoded as plain numbers hold something else") from error
 
 
-def _are_residuals(stored: list[Samples], leads: tuple[str, ...]) -> bool:
+def _are_residuals(stored: list[Ints], leads: tuple[str, ...]) -> bool:
     """Whether uncompressed limb leads are stored as differences all the same, which Einthoven's law shows.
 
     Lead III is then nearly zero where II - I is not.
@@ -220,7 +221,7 @@ def _claimed_length(waves: Element, samples: int, rate: float) -> list[str]:
     return [] if samples == claimed else [f"{claimed} samples of each lead are claimed, {samples} are there"]
 
 
-def _calibration_pulse(raw: Samples, height: int, rate: float) -> int:
+def _calibration_pulse(raw: Ints, height: int, rate: float) -> int:
     """Number of samples at the end that are a pulse of 1 mV, or zero around it, in all leads alike."""
     alike = (raw == raw[0]).all(axis=0) & ((raw[0] == 0) | (raw[0] == height))
     others = np.flatnonzero(~alike)

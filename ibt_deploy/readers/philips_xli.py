@@ -18,21 +18,19 @@ import struct
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, MissingLeads, TooLong
+from ibt_deploy.types import Ints
 
 MAX_SAMPLES = 120_000
-"""Samples of a lead at most (4 minutes at 500 Hz), so that time and memory stay bounded."""
+"""Ints of a lead at most (4 minutes at 500 Hz), so that time and memory stay bounded."""
 
 _HEADER = struct.Struct("<IHh")
 _CODE_BITS, _END = 10, 1023
 _OFFSET = 64
 
-Samples = npt.NDArray[np.int64]
 
-
-def decoded_leads(data: bytes, leads: int) -> list[Samples]:
+def decoded_leads(data: bytes, leads: int) -> list[Ints]:
     """The first ``leads`` leads in ``data``, as they are stored.
 
     Raises
@@ -42,7 +40,7 @@ def decoded_leads(data: bytes, leads: int) -> list[Samples]:
     TooLong
         More than :data:`MAX_SAMPLES` samples.
     """
-    found: list[Samples] = []
+    found: list[Ints] = []
     place = 0
     while len(found) < leads:
         if len(data) - place < _HEADER.size:
@@ -58,13 +56,13 @@ def decoded_leads(data: bytes, leads: int) -> list[Samples]:
     return found
 
 
-def from_residuals(stored: Sequence[Samples], leads: Sequence[str]) -> list[Samples]:
+def from_residuals(stored: Sequence[Ints], leads: Sequence[str]) -> list[Ints]:
     """The leads themselves, where limb leads are stored as residuals.
 
     Parameters
     ----------
     stored
-        Samples as stored, one array for each lead.
+        Ints as stored, one array for each lead.
     leads
         Canonical names.
 
@@ -90,9 +88,9 @@ def from_residuals(stored: Sequence[Samples], leads: Sequence[str]) -> list[Samp
     return [found[lead] for lead in leads]
 
 
-def _half(values: Samples) -> Samples:
+def _half(values: Ints) -> Ints:
     """Half of ``values``, rounded towards zero."""
-    half: Samples = np.sign(values) * (np.abs(values) // 2)
+    half: Ints = np.sign(values) * (np.abs(values) // 2)
     return half
 
 
@@ -127,8 +125,8 @@ def _lzw_decoded(data: bytes) -> bytes:
     return bytes(out)
 
 
-def _samples(packed: bytes, start: int) -> Samples:
-    """Samples from their second differences."""
+def _samples(packed: bytes, start: int) -> Ints:
+    """Ints from their second differences."""
     n = len(packed) // 2
     if n < 3:
         raise MalformedFile("a compressed lead holds no samples", code="empty_file")
@@ -136,7 +134,7 @@ def _samples(packed: bytes, start: int) -> Samples:
     values = ((high << 8) | low).view(np.int16).astype(np.int64)
     second = -np.concatenate([[start], values[2:-1] - _OFFSET])
     steps = np.cumsum(np.concatenate([[values[1] - values[0]], second]))
-    samples: Samples = np.cumsum(np.concatenate([values[:1], steps]))
+    samples: Ints = np.cumsum(np.concatenate([values[:1], steps]))
     if np.abs(samples).max() > 1 << 15:
         raise MalformedFile("a damaged compressed lead: samples beyond 16 bits")
     return samples

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, MalformedFile, MissingExtra, MissingLeads, TooLong
+from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.files import File, openable
 from ibt_deploy.printable import first_line
 from ibt_deploy.records import Recording
@@ -47,8 +48,8 @@ def read(file: File) -> list[Recording]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra("reading Parquet needs pyarrow: pip install 'ibt[batch]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "reading Parquet") from error
     try:
         table = pq.ParquetFile(openable(file))
         names = table.schema_arrow.names

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, UnsupportedFormat
+from ibt_deploy.types import Ints
 
 DEFAULT_TABLE = 19999
 MAX_CODES = 4096
 _ENTRY = struct.Struct("<BBBhI")
 _LONGEST = 32
-
-Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Huffman:
     def __init__(self, tables: list[list[Code]]) -> None:
         self._tables = [_Table(codes) for codes in tables]
 
-    def decoded(self, data: bytes, count: int) -> Integers:
+    def decoded(self, data: bytes, count: int) -> Ints:
         """The first ``count`` values in ``data``, fewer where it ends earlier.
 
         Raises
@@ -73,7 +72,7 @@ class Huffman:
             return _Read(self._tables[0], words, bits).walked(count)
         return self._switching([_Read(table, words, bits) for table in self._tables], bits, count)
 
-    def _switching(self, reads: list[_Read], end: int, count: int) -> Integers:
+    def _switching(self, reads: list[_Read], end: int, count: int) -> Ints:
         """As :meth:`_Read.walked`, from table to table."""
         every = np.arange(end)
         views = [([*r.steps.tolist(), 0], r.values_at(every).tolist(), r.switches()) for r in reads]
@@ -134,7 +133,7 @@ class _Read:
         known = (here >= table.starts[self._found]) & (here <= table.lasts[self._found])
         self.steps = np.where(known, (table.prefix + table.extra)[self._found], 0)
 
-    def values_at(self, places: Integers) -> Integers:
+    def values_at(self, places: Ints) -> Ints:
         """Values of the codes that begin at ``places``."""
         table, found = self._table, self._found[places]
         values = table.value[found]
@@ -148,7 +147,7 @@ class _Read:
         """For every bit, whether a code there selects another table."""
         return [*self._table.switches[self._found].tolist(), False]
 
-    def walked(self, count: int) -> Integers:
+    def walked(self, count: int) -> Ints:
         """Values of the codes that follow each other from the first bit."""
         end = len(self.steps)
         targets = np.arange(end, dtype=np.int64) + self.steps

@@ -10,12 +10,12 @@ import struct
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, TooLong, UnsupportedFormat
-from ibt_deploy.readers.scp_huffman import Huffman, Integers, huffman_of
+from ibt_deploy.readers.scp_huffman import Huffman, huffman_of
 from ibt_deploy.readers.scp_record import ScpLead, ScpRecord, leads_of
 from ibt_deploy.readers.units import rate_of_interval
+from ibt_deploy.types import Floats, Ints
 
 MAX_ENCODED_BYTES = 1 << 19
 """Of Huffman codes: some minutes of 12 leads, decoded in a second."""
@@ -26,14 +26,12 @@ _BEATS = struct.Struct("<HHH")
 _SUBTRACTION = struct.Struct("<HIII")
 _ZONE = struct.Struct("<II")
 
-FloatArray = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class Rhythm:
     """Millivolts, shape ``(leads, samples)``, NaN where a lead does not extend; rate in Hz; lead names."""
 
-    signal: FloatArray
+    signal: Floats
     rate: float
     leads: tuple[str, ...]
     notes: tuple[str, ...]
@@ -149,7 +147,7 @@ def _spans(lead: ScpLead, zones: tuple[tuple[int, int], ...], factor: int) -> li
     return spans
 
 
-def _undecimated(stored: Integers, spans: list[_Span], factor: int, samples: int) -> FloatArray:
+def _undecimated(stored: Ints, spans: list[_Span], factor: int, samples: int) -> Floats:
     """The lead at the full rate: a decimated value stands in the middle of its block, lines between them."""
     if factor == 1:
         return stored.astype(np.float64)
@@ -163,10 +161,10 @@ def _undecimated(stored: Integers, spans: list[_Span], factor: int, samples: int
     return whole
 
 
-def _samples(data: bytes, count: int, huffman: Huffman | None, order: int, lead: ScpLead) -> Integers:
+def _samples(data: bytes, count: int, huffman: Huffman | None, order: int, lead: ScpLead) -> Ints:
     """The ``count`` samples of a lead, Huffman codes and differences undone."""
     if huffman is None:
-        values: Integers = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")[:count].astype(np.int64)
+        values: Ints = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")[:count].astype(np.int64)
     elif count > 8 * len(data) + 1:  # no code is shorter than a bit
         values = np.empty(0, dtype=np.int64)
     else:
@@ -182,7 +180,7 @@ def _samples(data: bytes, count: int, huffman: Huffman | None, order: int, lead:
     return _undifferenced(values, order)
 
 
-def _undifferenced(values: Integers, order: int) -> Integers:
+def _undifferenced(values: Ints, order: int) -> Ints:
     """Samples from their first or second differences (5.9.3); 16-bit arithmetic, as writers have it."""
     if order == 1:
         values = np.cumsum(values)
@@ -192,7 +190,7 @@ def _undifferenced(values: Integers, order: int) -> Integers:
     return values.astype(np.int16).astype(np.int64) if order else values
 
 
-def _reference(beat: _Encoded, number: int, beats: _Beats, huffman: Huffman | None) -> FloatArray:
+def _reference(beat: _Encoded, number: int, beats: _Beats, huffman: Huffman | None) -> Floats:
     """Reference beat 0 of a lead in nanovolts."""
     count = beats.milliseconds * 1000 // beat.interval
     lead = ScpLead(0, 1, max(count, 1))
@@ -200,7 +198,7 @@ def _reference(beat: _Encoded, number: int, beats: _Beats, huffman: Huffman | No
     return samples.astype(np.float64) * beat.nanovolts
 
 
-def _add_beats(whole: FloatArray, lead: ScpLead, reference: FloatArray, beats: _Beats) -> None:
+def _add_beats(whole: Floats, lead: ScpLead, reference: Floats, beats: _Beats) -> None:
     """Add the reference beat to the residual, fiducial point on fiducial point."""
     for first, fiducial, last in beats.subtracted:
         shift = fiducial - beats.fiducial + 1

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
 from ibt_deploy.files import File
 from ibt_deploy.readers.delimited import MISSING_WORDS, DelimitedTable, Numbers, shortened
-from ibt_deploy.records import FloatArray, Notice, Stay, are_consecutive
+from ibt_deploy.records import Notice, Stay, are_consecutive
+from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
 TASK = "sepsis"
@@ -241,7 +242,7 @@ def _of_several(count: int) -> str:
     return f" ({count} such rows)" if count > 1 else ""
 
 
-def _limit_note(numbers: Numbers, rows: npt.NDArray[np.int64]) -> list[str]:
+def _limit_note(numbers: Numbers, rows: Ints) -> list[str]:
     """Note about measurements of some rows that were given as a limit; none for 0."""
     if not numbers.limits:
         return []
@@ -252,7 +253,7 @@ def _limit_note(numbers: Numbers, rows: npt.NDArray[np.int64]) -> list[str]:
     return [f"Values given as a limit (<0.5) were read as the limit: {listed}."]
 
 
-def _merge_hours(values: FloatArray, hour: FloatArray, faults: dict[int, BadRows]) -> None:
+def _merge_hours(values: Floats, hour: Floats, faults: dict[int, BadRows]) -> None:
     """Take ``hour`` where there is no ICULOS; rows where they contradict each other get a fault."""
     iculos = values[:, ICULOS]
     other = (iculos != hour) & ~np.isnan(iculos) & ~np.isnan(hour)
@@ -264,7 +265,7 @@ def _merge_hours(values: FloatArray, hour: FloatArray, faults: dict[int, BadRows
 
 def _patients(
     table: Table,
-) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, npt.NDArray[np.int64]]]]:
+) -> tuple[Ints, list[tuple[str | None, Ints]]]:
     """Rows that name no patient, and each patient with the indices of his or her rows, in file order.
 
     Blanks around a name do not count, and a word for a missing value is no name.
@@ -282,9 +283,7 @@ def _patients(
     )
 
 
-def within_two_weeks(
-    hours: FloatArray, rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], tuple[Notice, ...]]:
+def within_two_weeks(hours: Floats, rows: Ints) -> tuple[Ints, tuple[Notice, ...]]:
     """The rows up to hour 336, and a warning where later ones end the stay.
 
     The models were trained on the first two weeks of a stay and look back only: what follows changes no
@@ -309,8 +308,8 @@ class RowNumbers(Protocol):
 
 
 def hourly(
-    values: FloatArray, labels: FloatArray | None, numbers: RowNumbers
-) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.int8] | None]:
+    values: Floats, labels: Floats | None, numbers: RowNumbers
+) -> tuple[Floats, Bools, npt.NDArray[np.int8] | None]:
     """One row for every hour from the first to the last, which of them are new, and their labels."""
     hours = values[:, ICULOS]
     if are_consecutive(hours):
@@ -348,7 +347,7 @@ def hourly(
     return whole, inserted, whole_labels
 
 
-def _checked_labels(labels: FloatArray, numbers: RowNumbers) -> npt.NDArray[np.int8]:
+def _checked_labels(labels: Floats, numbers: RowNumbers) -> npt.NDArray[np.int8]:
     usable = np.isin(labels, (0, 1)) | np.isnan(labels)
     if not usable.all():
         row = int(np.argmin(usable))

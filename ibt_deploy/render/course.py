@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.predictions import NOTICE, SepsisPrediction
 from ibt_deploy.render.text import alarm_summary, caption, warning_captions
+from ibt_deploy.types import Bools
 from ibt_deploy.variables import INDEX, VARIABLES
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _dot(hours: int) -> float:
     return 3.2 if hours <= _MANY_HOURS else 1.8
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _runs(flags: Bools) -> list[tuple[int, int]]:
     """First and last index of every run of True."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]

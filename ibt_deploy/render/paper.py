@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding
@@ -15,12 +14,12 @@ from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
 from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.records import Recording
 from ibt_deploy.render.text import caption, sorted_findings, warning_captions
+from ibt_deploy.types import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FloatArray = npt.NDArray[np.float64]
 
 MM_PER_SECOND = 25.0
 GAINS = (10.0, 5.0, 2.5)
@@ -91,11 +90,11 @@ class _Strip:
     row: int
     column: int
     start: float
-    part: FloatArray
+    part: Floats
     missing: bool
 
     @property
-    def x(self) -> FloatArray:
+    def x(self) -> Floats:
         """Millimetres from the left edge of the paper, one for each sample."""
         first = _PULSE_MM + self.column * COLUMN_SECONDS * MM_PER_SECOND
         return first + np.arange(len(self.part)) / SAMPLING_RATE * MM_PER_SECOND

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.predictions import (
     NOTICE,
@@ -19,6 +18,7 @@ from ibt_deploy.predictions import (
 from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.printable import one_line
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
+from ibt_deploy.types import Floats
 from ibt_deploy.variables import N_TIME_VARYING
 
 if TYPE_CHECKING:
@@ -191,6 +191,6 @@ def explanation_lines(explanations: Sequence[Explanation]) -> list[Line]:
     return lines
 
 
-def _strongest(names: Sequence[str], effects: npt.NDArray[np.float64], most: int = 3) -> list[str]:
+def _strongest(names: Sequence[str], effects: Floats, most: int = 3) -> list[str]:
     order = np.argsort(-effects, kind="stable")[:most]
     return [f"{names[i]} ({effects[i]:+.2f})" for i in order if effects[i] > 0]

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.decisions import combined, decided_over_windows
 from ibt_deploy.familiarity import UNFAMILIAR
-from ibt_deploy.predictions import ArrhythmiaPrediction, Floats
+from ibt_deploy.predictions import ArrhythmiaPrediction
 from ibt_deploy.preprocess.ecg import (
     FILLED_SAMPLES,
     EcgPreprocessing,
@@ -22,6 +21,7 @@ from ibt_deploy.preprocess.ecg import (
 )
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.types import Bools, Float32s, Floats
 
 LONGEST_EVALUATED = 60
 """Seconds: nearly every recording of the evaluation is shorter."""
@@ -33,7 +33,7 @@ class PreparedEcg:
 
     recording: Recording
     standard: StandardEcg
-    windows: npt.NDArray[np.float32]
+    windows: Float32s
 
     @property
     def size(self) -> int:
@@ -60,7 +60,7 @@ class EcgScorer:
         standard = examined(recording)
         return PreparedEcg(recording, standard, windows(standard, self._constants, crop="all"))
 
-    def logits(self, signal: npt.NDArray[np.float32], batch_size: int) -> npt.NDArray[np.float32]:
+    def logits(self, signal: Float32s, batch_size: int) -> Float32s:
         """Logits ``(windows, 26)`` of windows ``(windows, 12, 2000)``.
 
         The int8 graph takes its scales from the whole batch, so it gets one window at a time: an answer
@@ -68,13 +68,11 @@ class EcgScorer:
         """
         return self._run(["logits"], signal, batch_size)[0]
 
-    def features(self, signal: npt.NDArray[np.float32], batch_size: int) -> npt.NDArray[np.float32]:
+    def features(self, signal: Float32s, batch_size: int) -> Float32s:
         """What the classifier reads of windows ``(windows, 12, 2000)``, shape ``(windows, dim)``."""
         return self._run(["features"], signal, batch_size)[0]
 
-    def _run(
-        self, outputs: list[str], signal: npt.NDArray[np.float32], batch_size: int
-    ) -> list[npt.NDArray[np.float32]]:
+    def _run(self, outputs: list[str], signal: Float32s, batch_size: int) -> list[Float32s]:
         step = 1 if self._graph.variant == "int8" else batch_size
         parts = [
             self._graph.run(outputs, {"signal": signal[start : start + step]})
@@ -138,7 +136,7 @@ class EcgScorer:
             heart_rate=standard.heart_rate,
         )
 
-    def _contradicted(self, standard: StandardEcg, positive: npt.NDArray[np.bool_]) -> list[Notice]:
+    def _contradicted(self, standard: StandardEcg, positive: Bools) -> list[Notice]:
         """A warning for every positive finding that the computed heart rate contradicts."""
         if standard.heart_rate is None:
             return []

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.device import Device, open_session, runtime_errors
 from ibt_deploy.errors import BundleError, DeviceError
 from ibt_deploy.predictions import Model
+from ibt_deploy.types import Array, Float32s
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,7 +53,7 @@ class OpenGraph:
         _check_tensors(bundle, session)
         return cls(session, variant or bundle.default_variant, used)
 
-    def run(self, outputs: list[str], inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
         """Run the graph; only the named outputs are computed.
 
         Raises
@@ -64,7 +64,7 @@ class OpenGraph:
             When an output is not finite.
         """
         try:
-            found: list[npt.NDArray[Any]] = self.session.run(outputs, inputs)
+            found: list[Array] = self.session.run(outputs, inputs)
         except runtime_errors() as error:
             raise DeviceError(
                 f"ONNX Runtime failed on {self.device}: {' '.join(str(error).split())}"
@@ -75,7 +75,7 @@ class OpenGraph:
             )
         return found
 
-    def empty_cache(self, batch: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def empty_cache(self, batch: int) -> tuple[Float32s, Float32s]:
         """Keys and values before the first hour, shape ``(blocks, batch, heads, 0, size)`` each."""
         shapes = {node.name: node.shape for node in self.session.get_inputs()}
         blocks, _, heads, _, size = shapes["past_k"]

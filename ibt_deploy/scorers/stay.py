@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.preprocess.stay import featurise
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.preprocess.stay_constants import StayPreprocessing
-from ibt_deploy.preprocess.stay_rows import Float32Array
 from ibt_deploy.records import Notice, Stay
 from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.types import Array, Float32s
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +26,7 @@ class CheckedStay:
     """A stay that can be scored, with its plausible values, shape ``(hours, 40)``."""
 
     stay: Stay
-    values: Float32Array
+    values: Float32s
     warnings: tuple[Notice, ...]
 
     @property
@@ -41,13 +39,13 @@ class CheckedStay:
 class PreparedStay(CheckedStay):
     """The same with its features, shape ``(hours, F)``."""
 
-    features: Float32Array
+    features: Float32s
 
 
-def features_of(stays: Sequence[CheckedStay], constants: StayPreprocessing) -> list[Float32Array]:
+def features_of(stays: Sequence[CheckedStay], constants: StayPreprocessing) -> list[Float32s]:
     """Features ``(hours, F)`` of every stay: of many at once, since a call costs more than its rows."""
     bare = [stay.values for stay in stays if not isinstance(stay, PreparedStay)]
-    made: Iterator[Float32Array] = iter(())
+    made: Iterator[Float32s] = iter(())
     if bare:
         ends = np.cumsum([len(values) for values in bare])
         found = featurise(np.concatenate(bare), np.concatenate([[0], ends]), constants, cleaned=True)
@@ -71,16 +69,16 @@ class StayScorer:
         """Check and clean one stay; raises InputError where it is refused."""
         return CheckedStay(stay, *checked_stay(stay))
 
-    def features(self, stays: Sequence[CheckedStay]) -> list[Float32Array]:
+    def features(self, stays: Sequence[CheckedStay]) -> list[Float32s]:
         """Features ``(hours, F)`` of every stay."""
         return features_of(stays, self._constants)
 
-    def logits(self, features: Sequence[Float32Array], batch_size: int) -> list[npt.NDArray[np.float32]]:
+    def logits(self, features: Sequence[Float32s], batch_size: int) -> list[Float32s]:
         """Logits ``(hours,)`` of every stay's features ``(hours, F)``, in order.
 
         Stays of like length share a batch.
         """
-        found: list[npt.NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(features)
+        found: list[Float32s] = [np.empty(0, dtype=np.float32)] * len(features)
         by_length = sorted(range(len(features)), key=lambda i: len(features[i]))
         for start in range(0, len(by_length), batch_size):
             chosen = by_length[start : start + batch_size]
@@ -90,7 +88,7 @@ class StayScorer:
                 rows[k, : len(features[i])] = features[i]
             position = np.broadcast_to(np.arange(hours), (len(chosen), hours))
             past_k, past_v = self._graph.empty_cache(len(chosen))
-            inputs: dict[str, npt.NDArray[Any]] = {
+            inputs: dict[str, Array] = {
                 "rows": rows,
                 "position": np.ascontiguousarray(position),
                 "past_k": past_k,
@@ -106,7 +104,7 @@ class StayScorer:
         logits = self.logits(self.features(prepared), batch_size)
         return [self._prediction(p, z) for p, z in zip(prepared, logits, strict=True)]
 
-    def _prediction(self, prepared: CheckedStay, logits: npt.NDArray[np.float32]) -> SepsisPrediction:
+    def _prediction(self, prepared: CheckedStay, logits: Float32s) -> SepsisPrediction:
         stay = prepared.stay
         risk = self._bundle.calibration.probability(logits)
         threshold = float(self._point.thresholds[0])

@@ -6,12 +6,12 @@ every file by its path, the one to be named last. Nothing is written before all 
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
 from ibt_deploy.errors import UnsupportedFormat
+from ibt_deploy.files import atomic_write
 from ibt_deploy.records import Recording
 
 
@@ -64,19 +64,5 @@ def write(recording: Recording, path: str | Path, *, overwrite: bool = False) ->
         if not overwrite and file.exists():
             raise FileExistsError(f"{file} is there already")
     for file, content in files.items():
-        _put(file, content)
+        atomic_write(file, content)
     return list(files)
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and move it there, so that nobody sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

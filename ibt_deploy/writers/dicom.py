@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy import __version__
-from ibt_deploy.errors import MissingExtra, UnsupportedFormat
+from ibt_deploy.errors import UnsupportedFormat
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.leads import LEADS, canonical_lead
 from ibt_deploy.readers.scp_record import LEAD_NAMES
 from ibt_deploy.records import Recording
@@ -45,8 +46,8 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
             TwelveLeadECGWaveformStorage,
             generate_uid,
         )
-    except ImportError as error:
-        raise MissingExtra("writing DICOM needs pydicom: pip install 'ibt[formats]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "writing DICOM") from error
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
     rate = recording.sampling_rate

@@ -6,7 +6,8 @@ import json
 from io import BytesIO
 from pathlib import Path
 
-from ibt_deploy.errors import MissingExtra, UnsupportedFormat
+from ibt_deploy.errors import UnsupportedFormat
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.readers.recording_parquet import KEY, VERSION
 from ibt_deploy.records import Recording
 
@@ -26,8 +27,8 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra("writing Parquet needs pyarrow: pip install 'ibt[batch]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "writing Parquet") from error
     if len(set(recording.leads)) < len(recording.leads):
         raise UnsupportedFormat("two leads have one name", code="not_representable")
     described = {

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.records import FloatArray
+from ibt_deploy.types import Floats, Int16s
 
 INVALID = -(1 << 15)
 LARGEST = (1 << 15) - 1
@@ -37,13 +36,13 @@ class Quantised:
         Whether the signal lies on the grid, so that nothing is rounded.
     """
 
-    raw: npt.NDArray[np.int16]
+    raw: Int16s
     step: float
     offset: int
     exact: bool
 
 
-def quantised(signal: FloatArray, lead: str) -> Quantised:
+def quantised(signal: Floats, lead: str) -> Quantised:
     """One lead, in millivolts with NaN where there is no sample, as integers.
 
     Raises
@@ -72,7 +71,7 @@ def quantised(signal: FloatArray, lead: str) -> Quantised:
     )
 
 
-def _grid(microvolts: FloatArray) -> float | None:
+def _grid(microvolts: Floats) -> float | None:
     """The step on whose multiples all values lie, within 1e-6 uV; None where there is none worth having."""
     values = np.unique(np.abs(microvolts))
     values = values[values > _ON_GRID]

@@ -12,7 +12,8 @@ from ibt_deploy.files import MemoryFile, MemoryFolder
 from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb.files import available_frames, signal_files
 from ibt_deploy.readers.wfdb.header import parse_header
-from ibt_deploy.records import FloatArray, Recording, Stay
+from ibt_deploy.records import Recording, Stay
+from ibt_deploy.types import Floats
 from serving.http.problems import Problem
 from serving.input.compression import unpacked_too_large
 from serving.input.json_text import as_object, record_name
@@ -87,7 +88,7 @@ def stated_recording(value: Any, settings: Settings) -> list[Recording]:
     ]
 
 
-def _signal(rows: Any, n_leads: int) -> FloatArray:
+def _signal(rows: Any, n_leads: int) -> Floats:
     if not isinstance(rows, list) or not rows or len(rows) != n_leads or len(rows) > MOST_LEADS:
         raise Problem("bad_fields", "'signal' must be a list with one list of samples for each lead.")
     if not all(isinstance(row, list) and row and len(row) == len(rows[0]) for row in rows):

@@ -15,9 +15,10 @@ from export.card import card_text, write_card
 from export.contract import seal
 from export.curves import curves_svg, ticks
 from export.markdown import in_order, ranged
-from ibt_deploy.bundle import TASKS, Task, load_bundle, packaged_bundles
+from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.errors import BundleError
 from ibt_deploy.render.markdown import decimal, table
+from ibt_deploy.types import TASKS, Task
 
 
 def contract_of(bundle: Path) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ibt_deploy.bundle import Bundle, file_sha256, load_bundle
+from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.device import open_session
+from ibt_deploy.files import file_sha256
 from ibt_deploy.golden import GoldenCase, write_golden
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, standardise, windows

@@ -13,14 +13,15 @@ from ibt_deploy.cli import main
 from ibt_deploy.errors import UnsupportedFormat
 from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
-from ibt_deploy.records import FloatArray, Recording
+from ibt_deploy.records import Recording
+from ibt_deploy.types import Floats
 from ibt_deploy.writers import WRITERS, write
 from ibt_deploy.writers.quantise import COARSEST, FINEST, INVALID, LARGEST_GRID, quantised
 
 SUFFIXES = tuple(WRITERS)
 
 
-def made(signal: FloatArray | None = None, **stated: object) -> Recording:
+def made(signal: Floats | None = None, **stated: object) -> Recording:
     rng = np.random.default_rng(1)
     values = rng.normal(0, 0.5, (12, 2500)) if signal is None else signal
     options = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+import hashlib
 import re
 import sys
 import tempfile
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ibt_deploy import files
 from ibt_deploy.errors import InputError
@@ -164,3 +167,52 @@ def test_a_missing_package_costs_only_the_files_that_need_it(
     assert second.code == "missing_extra"
     assert second.message.startswith(f"{dicom}: ")
     assert "pip install 'ibt[formats]'" in second.message
+
+
+@given(st.one_of(st.binary(), st.text()))
+def test_an_atomic_write_replaces_the_whole_file(content: bytes | str) -> None:
+    expected = content.encode("utf-8") if isinstance(content, str) else content
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.json"
+        path.write_bytes(b"an older and longer file" * 100)
+        files.atomic_write(path, content)
+        assert path.read_bytes() == expected
+        assert list(Path(folder).iterdir()) == [path]
+        assert files.file_sha256(path) == hashlib.sha256(expected).hexdigest()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+
+    def interrupted() -> None:
+        with files.atomic_open(path) as stream:
+            stream.write(b"half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_library_may_write_the_temporary_path(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    with files.atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == tmp_path
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+
+def test_an_error_names_the_file_and_not_its_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "out.txt"
+    with pytest.raises(FileNotFoundError) as caught:
+        files.atomic_write(path, "text")
+    assert str(path) in str(caught.value)
+    assert files.PARTIAL not in str(caught.value)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(4, None), (5, b"12345"), (6, b"12345")])
+def test_a_bounded_read_gives_all_or_nothing(most: int, expected: bytes | None) -> None:
+    assert files.read_bounded(MemoryFolder({"a": b"12345"}) / "a", most) == expected

@@ -10,7 +10,8 @@ import pytest
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.readers import read
-from ibt_deploy.records import FloatArray, Recording
+from ibt_deploy.records import Recording
+from ibt_deploy.types import Floats
 from ibt_deploy.writers import write
 
 LEAST_SIGNIFICANT_BIT = 0.0025
@@ -33,7 +34,7 @@ def trio(shared: Path) -> dict[str, Recording]:
     return found
 
 
-def by_lead(recording: Recording) -> dict[str | None, FloatArray]:
+def by_lead(recording: Recording) -> dict[str | None, Floats]:
     return dict(zip(map(canonical_lead, recording.leads), recording.signal, strict=True))
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from helpers.bundles import recording, stay
 
-from ibt_deploy.bundle import TASKS, Task, load_bundle, packaged_bundles
+from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.golden import recomputed
 from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.streaming import RiskStream
+from ibt_deploy.types import TASKS, Task
 from ibt_deploy.variables import N_TIME_VARYING
 
 

@@ -11,7 +11,6 @@ from itertools import accumulate, groupby
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
@@ -24,11 +23,12 @@ from ibt_deploy.readers.wfdb.storage import (
     is_uncompressed,
     samples_in,
 )
+from ibt_deploy.types import AnyInts
 
 MAX_VALUES = 50_000_000
 """Samples times signals read at most (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
 
-RawSignals = list[npt.NDArray[np.integer]]
+RawSignals = list[AnyInts]
 
 
 def signal_files(header: Header, path: File) -> list[File]:

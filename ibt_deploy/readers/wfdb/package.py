@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
 from ibt_deploy.readers.wfdb.header import SignalLine
 from ibt_deploy.readers.wfdb.storage import INVALID
+from ibt_deploy.types import AnyInts
 
 
-def signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> list[npt.NDArray[np.integer]]:
+def signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> list[AnyInts]:
     """Raw samples of the signals that share ``file``, shape ``(frames * samples per frame,)``.
 
     Raises
@@ -48,7 +48,7 @@ def signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> list[npt
             raise MalformedFile(
                 f"the signal files do not match the header ({reason[0] if reason else type(error).__name__})"
             ) from error
-    signals: list[npt.NDArray[np.integer]] = []
+    signals: list[AnyInts] = []
     for raw, line in zip(record.e_p_signal, lines, strict=True):
         if len(raw) != frames * line.per_frame:
             raise MalformedFile("a signal file is truncated", code="truncated_file")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
@@ -31,6 +30,7 @@ from ibt_deploy.readers.wfdb.header import (
 )
 from ibt_deploy.readers.wfdb.storage import INVALID
 from ibt_deploy.records import Notice, Recording
+from ibt_deploy.types import AnyInts, Floats
 
 NAME = "WFDB"
 TASK = "arrhythmia"
@@ -308,9 +308,7 @@ def _wrong_checksums(header: Header, raw: RawSignals, frames: int) -> list[Notic
     return [Notice("checksum_differs", sentence)]
 
 
-def _fill_millivolts(
-    out: npt.NDArray[np.float64], raw: npt.NDArray[np.integer], signal: SignalLine, scale: float
-) -> None:
+def _fill_millivolts(out: Floats, raw: AnyInts, signal: SignalLine, scale: float) -> None:
     """Write ``(raw - baseline) / gain`` in mV into ``out``; NaN where there is no valid sample.
 
     The samples of a signal with a skew lie that many frames too late in ``raw``.

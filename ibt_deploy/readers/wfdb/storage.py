@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.types import AnyInts
+
 INVALID: dict[int, int | None] = {
     8: None, 16: -(2**15), 24: -(2**23), 32: -(2**31), 61: -(2**15), 80: -(2**7), 160: -(2**15),
     212: -(2**11), 310: -(2**9), 311: -(2**9), 508: -(2**7), 516: -(2**15), 524: -(2**23),
@@ -48,7 +50,7 @@ def bytes_of(storage: int, samples: int) -> int:
     return samples // len(needed) * group + (needed[rest - 1] if rest else 0)
 
 
-def decoded(data: bytes, storage: int, samples: int) -> npt.NDArray[np.integer]:
+def decoded(data: bytes, storage: int, samples: int) -> AnyInts:
     """The first ``samples`` samples of an uncompressed signal file, in its order.
 
     Parameters
