@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.extras import missing_extra
+from ibt_deploy.files import atomic_open
 from training.models import Encoder
 from training.recipe import Recipe, recipe_from_dict
 from training.tasks import build_network
@@ -24,12 +24,8 @@ SCHEMA = 1
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """Write ``content`` so that ``path`` holds either the old or the new checkpoint, never half of one."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
+    with atomic_open(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -361,7 +361,7 @@ def tune(
     from training.data.cache import open_cache
     from training.recipe import find_recipe
     from training.tune.search import Search, run_search
-    from training.tune.trials import Task
+    from training.tune.trials import TrialContext
 
     of_data = open_cache(cache).task
     name = recipe or f"{of_data}-{'teacher' if method == 'teacher' else 'bbm'}"
@@ -374,7 +374,7 @@ def tune(
         raise click.UsageError(f"method {method!r} needs --teacher, the best.pt of a teacher's run")
     if teacher is not None and not planned.needs_teacher:
         raise click.UsageError(f"method {method!r} has no use for --teacher")
-    task = Task(
+    task = TrialContext(
         out.resolve(),
         cache.resolve(),
         split.resolve() if split else None,

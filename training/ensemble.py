@@ -12,7 +12,6 @@ et al. 2019; Du et al. 2019), and their errors differ from those of networks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.contract import sigmoid
 from ibt_deploy.errors import DataError, RecipeError
+from ibt_deploy.files import atomic_open, file_sha256
+from ibt_deploy.types import Float32s, Ints
 from ibt_deploy.variables import INDEX, N_TIME_VARYING, VARIABLES
 from training.checkpoint import TrainedNetwork, load_network
-from training.data.cache import file_sha256
 from training.device import chosen_dtype
 from training.fit import part_logits
 from training.tasks import open_source
 from training.tasks.base import Part, Scores, Source
 from training.tasks.stay import StaySource, concatenated_spans
-
-Float32s = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 FOLDS = 3
 WINDOWS = (6, 24)
@@ -180,8 +178,7 @@ class Opinion:
 
     def save(self, path: Path) -> None:
         """Write it as ``.npz``, whole or not at all."""
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        with atomic_open(path) as file:
             np.savez(
                 file,
                 probabilities=self.probabilities,
@@ -189,9 +186,6 @@ class Opinion:
                 cache_sha256=np.array(self.source.cache.sha256),
                 split_sha256=np.array(self.source.split_sha256),
             )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
 
 
 def ensemble(
@@ -243,7 +237,7 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
             total[part] = total.get(part, 0) + (np.log(p) - np.log1p(-p)) / len(answers)
         scores[name] = source.selection_scores("validation", logits["validation"])
     scores[ALL] = source.selection_scores("validation", total["validation"].astype(np.float32))
-    return Opinion((1 / (1 + np.exp(-total["train"]))).astype(np.float32), scores, source)
+    return Opinion(sigmoid(total["train"]).astype(np.float32), scores, source)
 
 
 def soften(source: Source, path: Path, weight: float) -> str:

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ibt_deploy.errors import DataError, IbtError, RecipeError
+from ibt_deploy.files import atomic_write
 from training.checkpoint import SCHEMA, network_checkpoint, read_checkpoint, save_atomically
 from training.device import Place, autocast, chosen_dtype
 from training.distil import Objective
@@ -398,9 +399,7 @@ class Fit:
         self._write_metrics()
 
     def _write_metrics(self) -> None:
-        temporary = self.out / f".{METRICS}"
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in self.history), encoding="utf-8")
-        temporary.replace(self.out / METRICS)
+        atomic_write(self.out / METRICS, "".join(json.dumps(r) + "\n" for r in self.history))
 
     def _resume(self) -> bool:
         path = self.out / LAST

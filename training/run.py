@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import file_sha256
 from training.checkpoint import load_network
-from training.data.cache import file_sha256
 from training.device import chosen_device, process_group
 from training.distil import (
     BBM,

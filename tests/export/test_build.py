@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from helpers.exports import SETTINGS
 
-from export.build import build_bundle
-from export.data import Data, EcgPart, External, StayPart, open_data, open_external
-from export.facts import Run
+from export.build import Run, build_bundle
+from export.scored import Data, EcgPart, External, StayPart, open_data, open_external
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.errors import DataError
 from ibt_deploy.golden import golden_cases, recomputed

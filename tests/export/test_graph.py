@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 
+from export.check import largest_difference
 from export.graph import converted_down, graph_of
-from export.parity import largest_difference
 from ibt_deploy.device import open_session
 from ibt_deploy.errors import ExportError
 from training.models import Encoder

@@ -10,8 +10,8 @@ import torch
 
 from export.build import Settings
 from helpers.tiny import tiny_recipe
+from ibt_deploy.files import file_sha256
 from training.checkpoint import network_checkpoint, save_atomically
-from training.data.cache import file_sha256
 from training.tasks import build_network, open_source
 
 STUDENT = {"depth": 2}

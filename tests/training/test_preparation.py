@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import file_sha256
 from training.data import split as splits
-from training.data.cache import file_sha256, open_cache
+from training.data.cache import open_cache
 from training.data.prepare import data_set_task, prepare, split_lines
 from training.data.split import item_ids, packaged_split, read_split, write_cache_split, write_split
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.cache import file_sha256
+from ibt_deploy.files import file_sha256
 from training.data.split import (
     ecg_parts,
     group_parts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_a_study_killed_at_any_step_ends_the_same(
     deaths, finished_at_last = 0, False
     while not finished_at_last:
         with monkeypatch.context() as patch:
-            patch.setattr(studies.os, "fsync", dying_at(4))
+            patch.setattr(os, "fsync", dying_at(4 + deaths))
             try:
                 finished_at_last = study("sepsis", data, broken, *only).exit_code == 0
             except Killed:
@@ -195,7 +196,7 @@ def test_a_study_killed_at_any_step_ends_the_same(
 
 
 def dying_at(wanted: int) -> Callable[[int], None]:
-    """Dies in the ``wanted``-th write of a checkpoint or of arrays, before these take their place."""
+    """Dies in the ``wanted``-th flush of a file, before it takes its place, or of its folder, after that."""
     count = 0
 
     def fsync(_: int) -> None:

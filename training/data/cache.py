@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import file_sha256
 
 SCHEMA = 1
 
@@ -36,12 +37,6 @@ class Cache:
     def sha256(self) -> str:
         """Hash of the content."""
         return str(self.manifest["sha256"])
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_cache(folder: Path) -> Cache:
@@ -150,7 +145,7 @@ def sealed(
     Of ``source`` only its name is kept, not where it lay.
     """
     files = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
     }
     sha256 = hashlib.sha256("".join(f"{name} {file['sha256']}\n" for name, file in files.items()).encode())

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.errors import DataError
+from ibt_deploy.types import Task
 from training.data.cache import Cache, CacheSummary, open_cache
 from training.data.prepare_ecg import index_of
 from training.data.split import (
@@ -21,8 +21,6 @@ from training.data.split import (
     unknown_patients,
     write_cache_split,
 )
-
-Task = Literal["arrhythmia", "sepsis"]
 
 
 def data_set_task(source: Path) -> Task:

@@ -30,7 +30,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ibt_deploy.errors import DataError
-from training.data.cache import Cache, file_sha256
+from ibt_deploy.files import atomic_write, file_sha256
+from ibt_deploy.types import Bools, Floats, Ints
+from training.data.cache import Cache
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -38,7 +40,6 @@ FEWEST_POSITIVES = 5
 """A class with fewer positives than this in some part is not evaluable."""
 
 Parts = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 def stratified_parts(
@@ -169,7 +170,7 @@ def write_split(path: Path, ids: Sequence[str], parts: npt.ArrayLike) -> str:
     writer.writerow(("id", "part"))
     writer.writerows(sorted((str(i), PARTS[p]) for i, p in zip(ids, indices.tolist(), strict=True)))
     content = text.getvalue().encode()
-    path.write_bytes(content)
+    atomic_write(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -250,9 +251,6 @@ RESTARTS = 50
 NAMED_PATIENT = ":patient:"
 REPEATED_PATIENTS = ("ptb", "ptb-xl", "st_petersburg_incart")
 """Sources with several recordings of some patients, of whom the Challenge's headers say nothing."""
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) -> Ints:
@@ -459,7 +457,7 @@ def write_cache_split(cache: Cache, given: Path | None = None, seed: int | None 
 
 
 def _copied(given: Path, path: Path, parts: Ints, origin: str) -> Split:
-    path.write_bytes(given.read_bytes())
+    atomic_write(path, given.read_bytes())
     return Split(path, file_sha256(path), parts, origin)
 
 

@@ -16,16 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.types import Floats, Ints
 from training.models import Encoder
 from training.tasks.base import Source
 from training.tasks.stay import StaySource
-
-Ints = npt.NDArray[np.int64]
 
 BATCH, BATCHES = 256, 10
 HOURS_OF_A_PATIENT = 4
@@ -128,8 +126,6 @@ def unit_features(network: Encoder, batch: ExampleBatch, device: torch.device | 
                 ]
             )
 
-
-Floats = npt.NDArray[np.float64]
 
 COLUMNS = 8192
 """Features converted to float64 at once."""

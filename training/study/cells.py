@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ibt_deploy.render.markdown import UNDEFINED, bounds, count, decimal
+from ibt_deploy.render.markdown import UNDEFINED, bounds, count, decimal, ranged
 from training.study.study import LEFT_OUT
 
 NOT_RUN = "not run"
@@ -28,10 +28,7 @@ def cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
         return NOT_RUN
     if figure["value"] is None:
         return UNDEFINED
-    text = decimal(figure["value"], digits)
-    if figure.get("interval"):
-        text += f" ({bounds(figure['interval'], digits)})"
-    return text + _seeds(figure, digits)
+    return ranged(figure, digits) + _seeds(figure, digits)
 
 
 def gap(figure: Mapping[str, Any] | None, digits: int = 3) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from ibt_deploy.types import Task
 from training.cli import FILE, FOLDER, TrainGroup
-from training.study.plan import BUDGETS, PURPOSES, Task
+from training.study.plan import BUDGETS, PURPOSES
 
 BOOTSTRAP_DRAWS = 1000
 

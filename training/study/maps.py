@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ibt_deploy.types import Array
 from training.study.style import GREY, INK, annotate, look, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-Array = npt.NDArray[Any]
 
 COLOURS = "viridis"
 """Rises in lightness throughout, for any colour vision and in grey."""

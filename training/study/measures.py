@@ -23,14 +23,13 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.bootstrap import Statistic, ratio
 from ibt_deploy.metrics.ranking import Macro, macro, quotient
+from ibt_deploy.types import Array, Float32s, Floats
 from training.checkpoint import load_network
 from training.models import Encoder
 from training.study.plan import Run
 from training.study.study import VALIDATION, Arrays, Study, Subject, kept
 from training.tasks import TASKS
-from training.tasks.base import TUNED, Decider, Float32s, Floats
-
-Array = npt.NDArray[Any]
+from training.tasks.base import TUNED, Decider
 
 CONSTANT = 1e-12
 """An output whose variance in a draw is below this share of that over all records counts as constant."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ibt_deploy.errors import RecipeError
+from ibt_deploy.types import Task
 from training.recipe import METHODS, Recipe, recipe_from_dict
 
-Task = Literal["arrhythmia", "sepsis"]
 Purpose = Literal["methods", "fractions", "groups", "controls", "sites"]
 PURPOSES: tuple[Purpose, ...] = ("methods", "fractions", "groups", "controls", "sites")
 

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
+from ibt_deploy.types import Floats
 from training.device import chosen_device
 from training.recipe import N_GROUPS
 from training.study.drawing import draw_figures
@@ -25,7 +27,7 @@ from training.study.plan import BUDGETS, CONTROLS, GROUPS, PURPOSES, Run, paper_
 from training.study.report import report_text
 from training.study.shipped import shipped_table
 from training.study.similarity import Alignments, Similarities, attention_table, cka_table
-from training.study.study import LEFT_OUT, TEST, Study, train_runs, write_text
+from training.study.study import LEFT_OUT, TEST, Study, train_runs
 from training.study.tables import (
     Arms,
     agreement_table,
@@ -39,7 +41,7 @@ from training.study.tables import (
     renamed,
 )
 from training.tasks import TASKS
-from training.tasks.base import TUNED, Floats
+from training.tasks.base import TUNED
 
 SCHEMA = 1
 FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5)
@@ -281,14 +283,14 @@ def reproduced(
     if not study.trained:
         raise DataError(f"{study.out}: nothing is trained, so there is nothing to report")
     results = study_results(study, split, chosen, draws=draws, say=say, timings=timings)
-    write_text(study.out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    atomic_write(study.out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     with timings.of("figures"):
         draw_figures(results, Similarities(study, split, chosen), study.out / FIGURES)
         say("figures drawn")
     timings_of_runs = {name: record["seconds"] for name, record in study.trained.items()}
     found = {"this_call": timings, "training_of_each_run": timings_of_runs}
-    write_text(study.out / TIMINGS, json.dumps(found, indent=1) + "\n")
-    write_text(study.out / REPORT, report_text([_read(study.out)], [FIGURES]))
+    atomic_write(study.out / TIMINGS, json.dumps(found, indent=1) + "\n")
+    atomic_write(study.out / REPORT, report_text([_read(study.out)], [FIGURES]))
     return failed
 
 
@@ -309,8 +311,9 @@ def joined_report(studies: Sequence[Path], to: Path) -> None:
         for figure in sorted((out / FIGURES).iterdir()):
             target = to.parent / folder / figure.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(figure.read_bytes())
-    write_text(to, report_text(found, folders))
+            atomic_write(target, figure.read_bytes())
+    to.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(to, report_text(found, folders))
 
 
 def _read(out: Path) -> dict[str, Any]:

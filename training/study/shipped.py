@@ -20,11 +20,12 @@ from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import load
 from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.types import Bools, Floats, Ints
 from training.study.cells import at, cell, image
 from training.study.measures import OUTPUTS, subject_sha256
 from training.study.study import TEST, Arrays, Study, Subject, kept
 from training.study.tables import figure, number
-from training.tasks.base import Bools, Floats, Ints, Truth
+from training.tasks.base import Truth
 
 SHIPPED = "shipped"
 VERSION = 1

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ibt_deploy.metrics import bootstrap
+from ibt_deploy.types import Floats, Ints
 from training.checkpoint import load_network
 from training.distil import boundaries
 from training.similarity.attention import attention_summary
@@ -19,7 +20,7 @@ from training.study.plan import Run
 from training.study.study import TEST, Arrays, Study, kept
 from training.study.tables import difference, figure, number
 from training.tasks import open_source
-from training.tasks.base import Cohort, Floats, Ints, Source
+from training.tasks.base import Cohort, Source
 
 SIMILARITY = "similarity"
 CEILING = "ceiling"

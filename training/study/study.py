@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -23,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import DataError, IbtError
+from ibt_deploy.files import atomic_open, atomic_write, file_sha256
 from ibt_deploy.machine import usable_cpus
-from training.data.cache import file_sha256
-from training.study.plan import Budget, Run, Task, planned_runs
+from ibt_deploy.types import Ints, Task
+from training.study.plan import Budget, Run, planned_runs
 from training.tasks import open_cohort, open_external
-from training.tasks.base import Cohort, Ints
+from training.tasks.base import Cohort
 
 Arrays = dict[str, npt.NDArray[Any]]
 KEY = "key"
@@ -51,12 +51,8 @@ def kept(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arra
         return found
     made = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with atomic_open(path) as file:
         np.savez_compressed(file, **{KEY: np.array(wanted)}, **made)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
     return made
 
 
@@ -68,14 +64,6 @@ def _read(path: Path) -> Arrays | None:
             return dict(content)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that holds either the old or the new text, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 RUNS, RECORD, LOG, BEST = "runs", "run.json", "log.txt", "best.pt"
@@ -207,9 +195,7 @@ def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str, th
         "best": best,
         "seconds": round(seconds, 1),
     }
-    partial = folder / f".{RECORD}"
-    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    partial.replace(folder / RECORD)
+    atomic_write(folder / RECORD, json.dumps(record, indent=1))
     return seconds
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.extras import missing_extra
+from ibt_deploy.files import atomic_open
 from ibt_deploy.predictions import NOTICE
 
 if TYPE_CHECKING:
@@ -158,11 +159,10 @@ def write(figure: Figure, *paths: Path) -> None:
     }
     with styled():
         for path in paths:
-            partial = path.with_name(f".partial-{path.name}")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(partial, dpi=DPI, metadata=nothing[path.suffix])
-                partial.replace(path)
+                with atomic_open(path) as file:
+                    figure.savefig(file, format=path.suffix[1:], dpi=DPI, metadata=nothing[path.suffix])
             except OSError as error:
                 raise DataError(f"{path}: cannot be written: {error}") from error
 

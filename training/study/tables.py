@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.metrics.bootstrap import interval_of
+from ibt_deploy.types import Floats, Task
 from training.study.cells import NOT_RUN
 from training.study.measures import AGREEMENT, Measured
-from training.study.plan import Task
 from training.tasks import TASKS
-from training.tasks.base import FIXED, FREE, TUNED, Floats
+from training.tasks.base import FIXED, FREE, TUNED
 
 DECIMALS = 6
 METHODS = ("transformer", "teacher", "deit", "bbm")

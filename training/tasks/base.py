@@ -17,14 +17,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ibt_deploy.contract import Calibration
+from ibt_deploy.contract import Calibration, sigmoid
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.subgroups import UNKNOWN, Strings
+from ibt_deploy.evaluation.subgroups import UNKNOWN
+from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics.bootstrap import Statistic
 from ibt_deploy.metrics.sepsis import stay_of_row
 from ibt_deploy.records import Recording, Stay
-from training.data.cache import Cache, file_sha256
+from ibt_deploy.types import Array, Bools, Float32s, Floats, Ints, Strings
+from training.data.cache import Cache
 from training.data.split import PARTS, Part, read_split
 from training.models import Encoder
 from training.recipe import DataRecipe, Recipe
@@ -71,7 +73,6 @@ class Batch:
 
 EVERYTHING = slice(None)
 Scores = dict[str, float]
-Ints = npt.NDArray[np.int64]
 
 
 def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Part, Ints]:
@@ -172,12 +173,6 @@ class Source(ABC):
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
         """Constants of the preprocessing, taken from the training part."""
-
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Float32s = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +323,7 @@ class Decider:
         """The same thresholds on probabilities that are not calibrated."""
         t = np.clip(self.thresholds[row], 1e-12, 1 - 1e-12)
         z = (np.log(t / (1 - t)) - self.calibration.intercept) / self.calibration.slope
-        return np.asarray(1 / (1 + np.exp(-z)))
+        return sigmoid(np.asarray(z))
 
 
 class Task(ABC):

@@ -14,17 +14,19 @@ import torch
 
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.classes import N_CLASSES
-from ibt_deploy.contract import Calibration
+from ibt_deploy.contract import Calibration, sigmoid
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.subgroups import Strings, age_bands, named_sexes
+from ibt_deploy.evaluation.subgroups import age_bands, named_sexes
+from ibt_deploy.files import file_sha256
 from ibt_deploy.leads import LEADS
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing, filtered, scaled, window_spans
 from ibt_deploy.records import Recording
 from ibt_deploy.thresholds import challenge_thresholds, f_thresholds
+from ibt_deploy.types import Bools, Float32s, Ints, Strings
 from training.data.augment import operations_under, rand_augment
-from training.data.cache import Cache, file_sha256
+from training.data.cache import Cache
 from training.data.split import FEWEST_POSITIVES, read_split
 from training.models.deit import EcgDeiT
 from training.models.resnet import HannunResNet
@@ -36,11 +38,8 @@ from training.tasks.base import (
     FREE,
     TUNED,
     Batch,
-    Bools,
     Cohort,
     Decider,
-    Float32s,
-    Ints,
     Part,
     Scores,
     Source,
@@ -181,7 +180,7 @@ class EcgSource(Source):
     def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
         """Challenge metric at tuned thresholds, macro AUROC and AUPRC, cross-entropy."""
         labels, known = self.part_labels(part)
-        probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        probabilities = sigmoid(logits)
         losses = np.logaddexp(0, logits) - labels * logits
         score = challenge_thresholds(labels, probabilities, known, orders=1).score
         return {
@@ -195,7 +194,7 @@ class EcgSource(Source):
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See :meth:`Source.decision_thresholds`; the F-optimal one of each class."""
         labels, known = self.part_labels(part)
-        return f_thresholds(labels, 1 / (1 + np.exp(-logits.astype(np.float64))), known)
+        return f_thresholds(labels, sigmoid(logits), known)
 
     def calibration(self, part: Part, logits: npt.NDArray[np.float32]) -> Calibration:
         """See :meth:`Source.calibration`."""

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.contract import Calibration
+from ibt_deploy.contract import Calibration, sigmoid
 from ibt_deploy.errors import RecipeError
-from ibt_deploy.evaluation.subgroups import UNKNOWN, Strings, age_bands
+from ibt_deploy.evaluation.subgroups import UNKNOWN, age_bands
+from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc
 from ibt_deploy.metrics.sepsis import row_utilities, stay_of_row, utility_sweep
@@ -21,8 +22,9 @@ from ibt_deploy.preprocess.stay import featurise
 from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 from ibt_deploy.records import Stay
 from ibt_deploy.thresholds import utility_threshold
+from ibt_deploy.types import Float32s, Ints, Strings
 from ibt_deploy.variables import INDEX
-from training.data.cache import Cache, file_sha256
+from training.data.cache import Cache
 from training.data.split import read_split
 from training.models.deit import StayDeiT, StayTwoHeads
 from training.models.lstm import ResidualLSTM
@@ -36,8 +38,6 @@ from training.tasks.base import (
     Batch,
     Cohort,
     Decider,
-    Float32s,
-    Ints,
     Part,
     Scores,
     Source,
@@ -206,7 +206,7 @@ class StaySource(Source):
     def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
         """Normalised utility at its best single threshold, AUROC and AUPRC over rows."""
         labels, offsets = self.part_labels(part)
-        risk = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        risk = sigmoid(logits)
         sweep = utility_sweep(labels, risk, offsets)
         best = int(np.argmax(sweep.utilities))
         return {
@@ -268,6 +268,12 @@ class StayCohort(Cohort):
             "sex": np.where(gender == 1, "male", np.where(gender == 0, "female", UNKNOWN)),
             "age": age_bands(first[:, INDEX["Age"]]),
         }
+
+    def units(self, items: Ints) -> Strings:
+        """Kind of intensive care unit of each item: ``MICU``, ``SICU`` or ``unknown``."""
+        first = self.values[self.offsets[:-1][items]]
+        surgical = np.where(first[:, INDEX["Unit2"]] == 1, "SICU", UNKNOWN)
+        return np.where(first[:, INDEX["Unit1"]] == 1, "MICU", surgical)
 
     def batches(self, items: Ints, preprocessing: dict[str, Any]) -> Iterator[tuple[Ints, torch.Tensor]]:
         """Stays of like length, followed by zeros; see :meth:`Cohort.batches`."""

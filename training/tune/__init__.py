@@ -6,7 +6,7 @@
 :mod:`training.tune.with_ray`   the same trials under Ray Tune
 =============================== ====================================================================
 
-Both engines stay: ours needs no dependency, gives the same table again with one trial at a time and resumes
-exactly; Ray places trials on the GPUs and machines of a cluster. They share draws, folders and records, so that
-Ray costs one module.
+Both engines stay. Ours needs no dependency, gives the same table again with one trial at a time and resumes
+exactly; Ray places trials on the GPUs and machines of a cluster. They share draws, folders and records: Ray
+costs one module.
 """

@@ -8,6 +8,7 @@ Methods then differ in method alone, not in luck (science 5.1).
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections import Counter
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.errors import DataError, RecipeError
+from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
-from training.data.cache import file_sha256, open_cache
+from training.data.cache import open_cache
 from training.recipe import METHODS, Recipe, recipe_from_dict, toml_lines
 from training.tune.trials import (
     FACTOR,
@@ -28,8 +30,8 @@ from training.tune.trials import (
     Halving,
     Outcome,
     Status,
-    Task,
     Trial,
+    TrialContext,
     outcome,
     run_locally,
     rungs,
@@ -163,16 +165,15 @@ TABLE = "trials.csv"
 
 def write_table(trials: Sequence[Trial], out: Path) -> None:
     """``trials.csv``: a row for each trial, with what it drew and what became of it."""
-    partial = out / f".{TABLE}"
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["trial", "status", "score", "best_epoch", "epochs", "seconds", *trials[0].values])
-        for trial in trials:
-            found = outcome(trial, out)
-            score = "" if found.score is None else f"{found.score:.9g}"
-            told = [trial.number, found.status, score, found.best_epoch or "", found.epochs, found.seconds]
-            writer.writerow([*told, *trial.values.values()])
-    partial.replace(out / TABLE)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "status", "score", "best_epoch", "epochs", "seconds", *trials[0].values])
+    for trial in trials:
+        found = outcome(trial, out)
+        score = "" if found.score is None else f"{found.score:.9g}"
+        told = [trial.number, found.status, score, found.best_epoch or "", found.epochs, found.seconds]
+        writer.writerow([*told, *trial.values.values()])
+    atomic_write(out / TABLE, text.getvalue())
 
 
 def report_lines(
@@ -270,7 +271,7 @@ class Search:
 
 def run_search(
     search: Search,
-    task: Task,
+    task: TrialContext,
     *,
     engine: str = "local",
     jobs: int = 1,
@@ -314,7 +315,7 @@ def run_search(
     return _concluded(search, trials, task, engine, jobs)
 
 
-def _claim(search: Search, task: Task) -> None:
+def _claim(search: Search, task: TrialContext) -> None:
     """Write the plan, or make sure that what is there is the same."""
     identity = search.identity() | {
         "cache_sha256": open_cache(task.cache).sha256,
@@ -332,9 +333,7 @@ def _claim(search: Search, task: Task) -> None:
             )
         return
     task.out.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{PLAN}")
-    partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-    partial.replace(path)
+    atomic_write(path, json.dumps(wanted, indent=1))
 
 
 def _told(trial: Trial) -> str:
@@ -342,7 +341,7 @@ def _told(trial: Trial) -> str:
 
 
 def _concluded(
-    search: Search, trials: list[Trial], task: Task, engine: str, jobs: int
+    search: Search, trials: list[Trial], task: TrialContext, engine: str, jobs: int
 ) -> tuple[Trial, Outcome]:
     write_table(trials, task.out)
     found = [(trial, outcome(trial, task.out)) for trial in trials]
@@ -353,7 +352,7 @@ def _concluded(
     trial, best = max(scored, key=lambda pair: (round(pair[1].score or 0.0, DECIMALS), -pair[0].number))
     title = f"# Trial {trial.number} of {len(trials)}: best on validation of a search over {search.method}."
     lines = [title, *toml_lines(trial.read_recipe())]
-    (task.out / BEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    atomic_write(task.out / BEST, "\n".join(lines) + "\n")
     report = report_lines(search.identity(), found, trial, engine, jobs)
-    (task.out / REPORT).write_text("\n".join(report) + "\n", encoding="utf-8")
+    atomic_write(task.out / REPORT, "\n".join(report) + "\n")
     return trial, best

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import atomic_write
 from ibt_deploy.machine import usable_cpus
 from training.recipe import Recipe, recipe_from_dict
 
@@ -83,9 +84,7 @@ class Halving:
 
     def _append(self, entry: dict[str, Any]) -> None:
         whole = "".join(json.dumps(e) + "\n" for e in [*self._read(), entry])
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text(whole, encoding="utf-8")
-        partial.replace(self.path)
+        atomic_write(self.path, whole)
 
 
 TRIALS, OUTCOME, LOG, METRICS = "trials", "trial.json", "log.txt", "metrics.jsonl"
@@ -94,7 +93,7 @@ Status = Literal["finished", "stopped", "failed", "unfinished"]
 
 
 @dataclass(frozen=True)
-class Task:
+class TrialContext:
     """What every trial of a search has in common, as processes pass it on.
 
     Attributes
@@ -177,12 +176,12 @@ def settle(trial: Trial, out: Path, status: Status) -> None:
     """Write down that a trial has ended; it is never run again."""
     folder = trial.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{OUTCOME}"
-    partial.write_text(json.dumps({"status": status, "values": trial.values}, indent=1), encoding="utf-8")
-    partial.replace(folder / OUTCOME)
+    atomic_write(folder / OUTCOME, json.dumps({"status": status, "values": trial.values}, indent=1))
 
 
-def train_trial(trial: Trial, task: Task, keep_going: Callable[[list[dict[str, Any]]], bool]) -> Status:
+def train_trial(
+    trial: Trial, task: TrialContext, keep_going: Callable[[list[dict[str, Any]]], bool]
+) -> Status:
     """Train a trial, or go on with it, until it ends or ``keep_going`` says no; progress goes to a log."""
     from training.fit import DivergedError
     from training.run import train
@@ -216,7 +215,11 @@ def train_trial(trial: Trial, task: Task, keep_going: Callable[[list[dict[str, A
 
 
 def run_locally(
-    trials: Sequence[Trial], task: Task, halving: Halving, jobs: int, ended: Callable[[Trial, Status], None]
+    trials: Sequence[Trial],
+    task: TrialContext,
+    halving: Halving,
+    jobs: int,
+    ended: Callable[[Trial, Status], None],
 ) -> None:
     """Run ``trials`` in order, ``jobs`` at a time.
 
@@ -254,7 +257,7 @@ def _first(trials: Iterator[Trial], n: int) -> list[Trial]:
     return [trial for _, trial in zip(range(n), trials, strict=False)]
 
 
-def halved(trial: Trial, task: Task, halving: Halving) -> Status:
+def halved(trial: Trial, task: TrialContext, halving: Halving) -> Status:
     """Train a trial as far as halving lets it."""
 
     def keep_going(history: list[dict[str, object]]) -> bool:
@@ -263,7 +266,7 @@ def halved(trial: Trial, task: Task, halving: Halving) -> Status:
     return train_trial(trial, task, keep_going)
 
 
-def _in_process(trial: Trial, task: Task, halving: Halving, threads: int) -> Status:
+def _in_process(trial: Trial, task: TrialContext, halving: Halving, threads: int) -> Status:
     import torch
 
     torch.set_num_threads(threads)

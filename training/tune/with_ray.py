@@ -16,8 +16,8 @@ from training.tune.trials import (
     OUTCOME,
     Halving,
     Status,
-    Task,
     Trial,
+    TrialContext,
     best_score,
     outcome,
     records,
@@ -30,7 +30,7 @@ NAME = "ray"
 
 def run_with_ray(
     trials: Sequence[Trial],
-    task: Task,
+    task: TrialContext,
     halving: Halving,
     max_epochs: int,
     jobs: int,
@@ -87,7 +87,7 @@ def run_with_ray(
         raise failure
 
 
-def _gpu_share(task: Task, jobs: int) -> float:
+def _gpu_share(task: TrialContext, jobs: int) -> float:
     if task.device == "cpu":
         return 0.0
     import torch
@@ -95,7 +95,7 @@ def _gpu_share(task: Task, jobs: int) -> float:
     return torch.cuda.device_count() / jobs if torch.cuda.is_available() else 0.0
 
 
-def _trainable(by_number: dict[int, Trial], task: Task) -> Callable[[dict[str, Any]], None]:
+def _trainable(by_number: dict[int, Trial], task: TrialContext) -> Callable[[dict[str, Any]], None]:
     """What Ray runs for a trial: told epochs first, then, unless it had ended, new ones."""
 
     def trainable(config: dict[str, Any]) -> None:

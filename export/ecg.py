@@ -1,4 +1,4 @@
-"""The steps of a build that are particular to ECGs."""
+"""ECGs: decisions chosen on validation, published figures, and the steps of a build."""
 
 from __future__ import annotations
 
@@ -10,33 +10,318 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.contract import class_entries
-from export.data import AnyPart, Data, EcgPart
-from export.decide import CHALLENGE, class_positives, ecg_decisions, evaluable_classes
-from export.evaluate_ecg import ecg_comparison, ecg_evaluation, macro_auroc
-from export.golden import ecg_cases, write_cases
-from export.parity import ParityReport, parity_report
-from export.quantise import GateReport, gate_report, quantised
+from export.check import GateReport, ParityReport, ecg_cases, gate_report, parity_report, write_cases
+from export.entries import class_entries
+from export.graph import quantised
 from export.scored import (
     BATCH_SIZE,
+    CHALLENGE,
     Answers,
+    AnyPart,
+    Data,
+    Decisions,
+    EcgPart,
+    Point,
+    calibration_figures,
+    compared,
+    decision_statistics,
     ecg_answers,
+    figures,
     network_ecg_logits,
+    number,
     over_windows,
     prepared_ecgs,
+    reliability_bins,
     window_probabilities,
 )
 from ibt_deploy.bundle import Bundle
+from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.classes import CLASSES
+from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.device import open_session
+from ibt_deploy.errors import ExportError
 from ibt_deploy.familiarity import UNFAMILIAR, Familiarity
+from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.arrhythmia import challenge_metric
-from ibt_deploy.metrics.ranking import auroc
+from ibt_deploy.metrics.ranking import auroc, per_class
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.thresholds import (
+    challenge_thresholds,
+    clinical_thresholds,
+    f_thresholds,
+)
+from ibt_deploy.types import Bools, Float32s, Floats, Ints
+from training.data.split import FEWEST_POSITIVES
 from training.models import Encoder
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer
+from training.tasks.base import PARTS, Part
+
+FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
+LOWEST_AUROC = 0.6
+
+
+def class_positives(data: Data) -> dict[Part, Ints]:
+    """Recordings of each part that have each class, shape ``(26,)``."""
+    counts: dict[Part, Ints] = {}
+    for name in PARTS:
+        part = data.parts[name]
+        assert isinstance(part, EcgPart)
+        counts[name] = (part.labels & part.known).sum(axis=0)
+    return counts
+
+
+def evaluable_classes(
+    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s
+) -> Bools:
+    """Classes that training and validation say enough about; ExportError when there is none.
+
+    A class needs 15 positives in training and validation together, 3 of them in validation, and there an
+    AUROC whose 95 % interval lies above 0.6.
+
+    Parameters
+    ----------
+    positives
+        Of each part, shape ``(26,)`` each.
+    validation
+        The recordings.
+    logits
+        Of each of them, shape ``(n, 26)``.
+    """
+    evaluable = np.zeros(len(CLASSES), dtype=bool)
+    for c in range(len(CLASSES)):
+        known = validation.known[:, c]
+        labels = validation.labels[known, c]
+        enough = positives["train"][c] + positives["validation"][c] >= FEWEST_LEARNT
+        if enough and FEWEST_VALIDATED <= labels.sum() < len(labels):
+            evaluable[c] = lowest_auroc(labels, logits[known, c]) > LOWEST_AUROC
+    if not evaluable.any():
+        raise ExportError("no class is evaluable on validation: nothing to publish")
+    return evaluable
+
+
+def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
+    """Lower end of the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982).
+
+    ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
+    AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
+    """
+    area = auroc(labels, scores.astype(np.float64))
+    n, m = int(labels.sum()), int((~labels).sum())
+    a = min(area, 1 - 1 / (2 * n))
+    both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
+    variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
+    return float(area - 1.96 * np.sqrt(variance))
+
+
+def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, evaluable: Bools) -> Decisions:
+    """Calibration and the operating points ``clinical``, ``challenge`` and ``f1``.
+
+    Parameters
+    ----------
+    logits
+        Of every window of every validation recording, shape ``(windows, 26)``.
+    n_windows
+        Windows of each recording.
+    validation
+        The recordings.
+    evaluable
+        Classes that may be put out, shape ``(26,)``.
+
+    Notes
+    -----
+    Calibrated is the middle window of each recording, so that every recording counts once; thresholds are
+    tuned on what scoring gives, the windows' probabilities combined.
+    """
+    counts = np.array(n_windows)
+    middle = np.cumsum(counts) - counts + counts // 2
+    labels, known = validation.labels, validation.known
+    fitted = fitted_calibration(logits[middle], labels, known)
+    probabilities = window_probabilities(logits, n_windows, fitted.calibration)
+    tuned = challenge_thresholds(labels, probabilities, known, evaluable)
+    return Decisions(
+        fitted,
+        {
+            "clinical": Point(
+                clinical_thresholds(labels, probabilities, known, evaluable),
+                "highest F measure of each class on validation, the fewer positives a class has there the "
+                "nearer to the best common threshold; of findings that exclude each other the stronger one, "
+                "the others as alternatives; no finding where no class reaches its threshold",
+                exclusive=True,
+            ),
+            CHALLENGE: Point(
+                tuned.thresholds,
+                f"highest challenge metric 2021 on validation ({tuned.score:.3f} there); classes with fewer "
+                "than 20 validation positives drawn half-way to the best common threshold",
+            ),
+            "f1": Point(
+                f_thresholds(labels, probabilities, known), "highest F measure of each class on validation"
+            ),
+        },
+    )
+
+
+FIXED = "0.5 for every class"
+SMALLEST_GROUP = 20
+"""Recordings from which on a sub-group gets figures."""
+
+
+def ecg_evaluation(
+    answers: Answers[EcgPart], decisions: Decisions, evaluable: Bools, draws: int
+) -> dict[str, Any]:
+    """Everything that is published about one set.
+
+    Parameters
+    ----------
+    answers
+        What the model said.
+    decisions
+        Its operating points.
+    evaluable
+        Classes that may be put out, shape ``(26,)``.
+    draws
+        Of the bootstrap.
+    """
+    part, p = answers.part, answers.probabilities
+    n_patients = len(np.unique(part.patients))
+    outputs = {FIXED: decisions_of(p, np.full(len(CLASSES), 0.5), evaluable)}
+    for name in decisions.points:
+        outputs[name] = (
+            answers.positive if name == decisions.default else decisions.outputs(name, p, evaluable)
+        )
+    official = outputs.get(CHALLENGE, answers.positive)
+    counted = ranked_classes(part, evaluable)
+    scored = part.known & evaluable
+    return {
+        "recordings": len(part),
+        "patients": n_patients,
+        "refused": answers.refused,
+        "unknown_labels": int((~part.known).sum()),
+        "thresholds": {
+            name: _threshold_row(part, given, n_patients, draws) for name, given in outputs.items()
+        },
+        "threshold_free": figures(_ranking(part, p, counted), n_patients, draws)
+        | {"n_classes": int(counted.sum())},
+        "calibration": calibration_figures(part.labels[scored], p[scored])
+        | {"bins": reliability_bins(part.labels[scored], p[scored])},
+        "classes": _classes(answers, counted, n_patients, draws),
+        "groups": {
+            name: {
+                value: _group(answers, official, values == value, evaluable, draws)
+                for value in sorted(set(values.tolist()))
+            }
+            for name, values in part.groups.items()
+        },
+    }
+
+
+def ranked_classes(part: EcgPart, evaluable: Bools) -> Bools:
+    """Evaluable classes with at least five positives in this set: those a macro mean is taken over."""
+    counted: Bools = evaluable & ((part.labels & part.known).sum(axis=0) >= FEWEST_POSITIVES)
+    return counted
+
+
+def macro_auroc(part: EcgPart, probabilities: Floats, evaluable: Bools) -> float:
+    """Mean AUROC over :func:`ranked_classes`."""
+    c = ranked_classes(part, evaluable)
+    return per_class(auroc, part.labels[:, c], probabilities[:, c], part.known[:, c]).mean
+
+
+def _ranking(part: EcgPart, p: Floats, counted: Bools) -> dict[str, bootstrap.Statistic]:
+    labels, known = part.labels[:, counted], part.known[:, counted]
+    if not counted.any():
+        return {}
+    return {
+        "auroc": bootstrap.ranking("auroc", labels, p[:, counted], part.patients, known),
+        "auprc": bootstrap.ranking("auprc", labels, p[:, counted], part.patients, known),
+    }
+
+
+def _threshold_row(part: EcgPart, given: Bools, n_patients: int, draws: int) -> dict[str, Any]:
+    statistics = {
+        "challenge_metric": bootstrap.challenge_metric(part.labels, given, part.patients, part.known),
+        "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
+    }
+    return figures(statistics, n_patients, draws) | {
+        "n_f_classes": arrhythmia.f_measure(part.labels, given, part.known).n_classes,
+        "accuracy": number(arrhythmia.accuracy(part.labels, given, part.known)),
+    }
+
+
+def _classes(
+    answers: Answers[EcgPart], counted: Bools, n_patients: int, draws: int
+) -> dict[str, dict[str, Any]]:
+    part, found = answers.part, {}
+    for c, entry in enumerate(CLASSES):
+        known = part.known[:, c]
+        labels, p, given = part.labels[known, c], answers.probabilities[known, c], answers.positive[known, c]
+        patients = part.patients[known]
+        table: dict[str, Any] = {"n": int(known.sum()), "positives": int(labels.sum())}
+        if counted[c]:
+            statistics = {
+                "auroc": bootstrap.ranking("auroc", labels, p, patients),
+                "auprc": bootstrap.ranking("auprc", labels, p, patients),
+                "f_measure": bootstrap.f_measure(labels, given, patients),
+                **decision_statistics(labels, given, patients),
+            }
+            table |= figures(statistics, n_patients, draws) | {"calibration": calibration_figures(labels, p)}
+        found[entry.abbreviation] = table
+    return found
+
+
+def _group(
+    answers: Answers[EcgPart], official: Bools, chosen: Bools, evaluable: Bools, draws: int
+) -> dict[str, Any]:
+    """Figures of some recordings; ``official`` is what is put out for the challenge metric."""
+    part = answers.part.select(chosen)
+    p, given = answers.probabilities[chosen], answers.positive[chosen]
+    counted = ranked_classes(part, evaluable)
+    n_patients = len(np.unique(part.patients))
+    table: dict[str, Any] = {"recordings": len(part), "patients": n_patients, "n_classes": int(counted.sum())}
+    if len(part) < SMALLEST_GROUP:
+        return table
+    statistics = {
+        "challenge_metric": bootstrap.challenge_metric(
+            part.labels, official[chosen], part.patients, part.known
+        ),
+        "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
+        **_ranking(part, p, counted),
+    }
+    known = part.known & evaluable
+    calibration = calibration_figures(part.labels[known], p[known])
+    return table | figures(statistics, n_patients, draws) | {"calibration": calibration}
+
+
+def ecg_comparison(
+    student: Answers[EcgPart],
+    teacher: Answers[EcgPart],
+    official: tuple[Bools, Bools],
+    evaluable: Bools,
+    draws: int,
+) -> dict[str, Any]:
+    """Teacher's figures on the same recordings, and student minus teacher on the same draws.
+
+    ``official`` is what each of them puts out for the challenge metric.
+    """
+    part = student.part
+    n_patients = len(np.unique(part.patients))
+    counted = ranked_classes(part, evaluable)
+    both = []
+    for answers, outputs in zip((student, teacher), official, strict=True):
+        given = answers.positive
+        both.append(
+            {
+                "challenge_metric": bootstrap.challenge_metric(
+                    part.labels, outputs, part.patients, part.known
+                ),
+                "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
+                **_ranking(part, answers.probabilities, counted),
+            }
+        )
+    return compared(both[0], both[1], n_patients, draws)
+
 
 HEADLINE = {
     "challenge_metric": "challenge metric 2021",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.markdown import counted, in_order, ranged
-from export.sections import Sections
-from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.evaluation.subgroups import in_order
+from ibt_deploy.render.markdown import count, counted, decimal, ranged, table
 
 PARTS = ("train", "validation", "test")
 TITLES = {"hospital": "hospital", "sex": "sex", "age": "age", "unit": "intensive care unit"}
 
 
-def stay_sections(contract: dict[str, Any]) -> Sections:
+def stay_sections(contract: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Data and figures of a sepsis model."""
     test = contract["metrics"]["test"]
     figures = ["## Figures on the test part", "", _about(test), *_all_figures(contract, test, "###")]
@@ -23,7 +22,7 @@ def stay_sections(contract: dict[str, Any]) -> Sections:
             _about(found),
             *_all_figures(contract, found, "###"),
         ]
-    return Sections(_data(contract), figures)
+    return _data(contract), figures
 
 
 def _data(contract: dict[str, Any]) -> list[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.markdown import counted, in_order, ranged
-from export.sections import Sections
-from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.evaluation.subgroups import in_order
+from ibt_deploy.render.markdown import count, counted, decimal, ranged, table
 
 PARTS = ("train", "validation", "test")
 TITLES = {"source": "source", "sex": "sex", "age": "age"}
@@ -17,7 +16,7 @@ EXPLAINED = (
 )
 
 
-def ecg_sections(contract: dict[str, Any]) -> Sections:
+def ecg_sections(contract: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Data and figures of an arrhythmia model."""
     test = contract["metrics"]["test"]
     figures = [
@@ -40,7 +39,7 @@ def ecg_sections(contract: dict[str, Any]) -> Sections:
             _about(found),
             *_all_figures(contract, found, every=False),
         ]
-    return Sections(_data(contract), figures)
+    return _data(contract), figures
 
 
 def _data(contract: dict[str, Any]) -> list[str]:
