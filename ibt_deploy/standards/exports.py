@@ -215,7 +215,7 @@ def opened(
     MissingExtra
         DuckDB, pyarrow or pint is not installed.
     """
-    from ibt_deploy.batch.tables_engine import engine
+    from ibt_deploy.batch.tables.sql import engine
 
     folder.mkdir(parents=True, exist_ok=True)
     hours = folder / HOURS

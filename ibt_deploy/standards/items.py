@@ -11,7 +11,7 @@ from typing import Any
 
 from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
 from ibt_deploy.batch.plan import part_size
-from ibt_deploy.batch.tables_report import Report, column_facts
+from ibt_deploy.batch.tables.facts import Report, column_facts
 from ibt_deploy.errors import InputError
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
