@@ -77,7 +77,7 @@ class Run:
 
     @property
     def teacher_sha256(self) -> str | None:
-        """Hash of the teacher that the run was distilled from; None where the run's folder does not tell."""
+        """Hash of the teacher that the run was distilled from; None where the run's folder does not say."""
         last = self.path.parent / LAST
         if not last.is_file():
             return None
@@ -168,7 +168,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def _silent(_line: str) -> None:
-    """Say nothing."""
+    """Discard a line."""
 
 
 def _now() -> str:
@@ -177,7 +177,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a bundle is to be called and made.
+    """Name, version and options of a bundle.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ class Settings:
     examples
         Folder with the example recording and stay.
     say
-        Told what is being done, one line each.
+        Receives a line for each step.
     """
 
     name: str | None = None
@@ -345,7 +345,7 @@ class _Making:
         }
 
     def _proven(self) -> dict[str, Any]:
-        """The contract of the finished bundle, once it loads and its golden inputs come out alike."""
+        """The contract of the finished bundle, once it loads and reproduces its golden inputs."""
         bundle = load_bundle(self.folder)
         failed = [check for check in recomputed(bundle) if not check.passed]
         if failed:

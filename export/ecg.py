@@ -176,7 +176,7 @@ def ecg_evaluation(
     Parameters
     ----------
     answers
-        What the model said.
+        The model's answers.
     decisions
         Its operating points.
     evaluable

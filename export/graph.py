@@ -203,7 +203,7 @@ def converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def _check_opset(model: onnx.ModelProto, opset: int) -> None:
     found = {entry.domain: entry.version for entry in model.opset_import}
     if found.get("") != opset or set(found) - {""}:
-        raise ExportError(f"asked for opset {opset}, the exporter wrote {found}")
+        raise ExportError(f"opset {opset} was requested, the exporter wrote {found}")
 
 
 def _forget_the_machine(model: onnx.ModelProto) -> None:

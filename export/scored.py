@@ -190,7 +190,7 @@ class External:
     Attributes
     ----------
     name
-        As it is to be called.
+        Its name in figures and card.
     part
         All of it.
     cache_sha256, counts

@@ -109,7 +109,7 @@ def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int
     Parameters
     ----------
     answers
-        What the model said.
+        The model's answers.
     decisions
         Its operating points.
     draws

@@ -215,9 +215,9 @@ def ensemble(
     of the mean of their calibrated logits.
     """
     from training.device import chosen_device
-    from training.ensemble import ensemble as asked
+    from training.ensemble import ensemble as asked_opinion
 
-    opinion = asked(
+    opinion = asked_opinion(
         members,
         cache,
         chosen_device(device, 0),
@@ -270,7 +270,7 @@ Examples:
 @click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN_DIR...")
 @click.option("--plot", type=FILE, metavar="OUT.png", help="Also draw them (needs ibt[plot]).")
 def curves(runs: tuple[Path, ...], plot: Path | None) -> None:
-    """Tabulate the course of training runs, an epoch a line; the star marks what best.pt holds."""
+    """Tabulate the course of training runs, one epoch per line; a star marks the epoch that best.pt holds."""
     from training.checkpoint import draw, read_curve, table_lines
 
     read = [read_curve(folder) for folder in runs]
@@ -352,7 +352,7 @@ def tune(
     device: str,
     assignments: dict[str, str],
 ) -> None:
-    """Search a method's settings at random, and end hopeless trials early.
+    """Search a method's settings at random, and stop unpromising trials early.
 
     Draws learning rate, weight decay, dropout, augmentation (ECG) and the method's own weights, trains each
     draw, and after 15, 45, ... epochs keeps the third that is best on the validation part.

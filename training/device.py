@@ -22,7 +22,7 @@ def chosen_device(name: str, local_rank: int = 0) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
         if not torch.cuda.is_available():
-            raise DeviceError("cuda was asked for, but this PyTorch sees no CUDA device")
+            raise DeviceError("cuda was requested, but PyTorch finds no CUDA device")
         return torch.device("cuda", local_rank)
     return torch.device(name)
 
@@ -70,7 +70,7 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def mean(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:

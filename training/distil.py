@@ -1,14 +1,14 @@
 """What is minimised: the supervised loss alone, DeiT's mixture, or block-by-block matching (BBM).
 
-Each objective is a module that holds the networks and whatever exists in training only, so that one loop, and
-DistributedDataParallel round it, serves all of them.
+Each objective is a module that holds the networks and everything that exists in training only, so that one
+loop, and DistributedDataParallel around it, serves all of them.
 
 BBM has three terms (Lee, Kwon and Jo, Eq. 1-4). For group ``n`` with student ``f``, teacher ``g`` and
 transformations ``h`` (Eq. 1)::
 
     L1_n = || f_n(z_f) - h_gf_n(g_n(h_fg_{n-1}(z_f))) ||^2     on the student's inputs     (Eq. 2)
     L2_n = || g_n(z_g) - h_fg_n(f_n(h_gf_{n-1}(z_g))) ||^2     on the teacher's inputs     (Eq. 3)
-    L3_n = || h_fg_n(f_n(...f_1(x))) - g_n(...g_1(x)) ||^2     on the way from the input   (Eq. 4)
+    L3_n = || h_fg_n(f_n(...f_1(x))) - g_n(...g_1(x)) ||^2     along the way from the input (Eq. 4)
 
 ``z_0 = x`` for both and ``h_0`` is the identity, so stem and embedding belong to group 1 and ``L2_1 = L3_1``.
 The maps ``h`` exist in training only.
@@ -146,7 +146,7 @@ class FrozenTeacher(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
-        """Keep evaluation mode whatever the student does."""
+        """Stay in evaluation mode, regardless of the student's mode."""
         del mode
         super().train(False)
         for module in self.modules():
@@ -171,7 +171,7 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Standardised features of every group on the way from ``x``, and the teacher's logits; no graph."""
+        """Standardised features of every group from ``x`` onwards, and the teacher's logits; no graph."""
         raw = self.teacher.boundary_features(x, self.stops)
         standardised = []
         for n, z in enumerate(raw):
@@ -216,7 +216,7 @@ def channel_statistics(
 
 @dataclass(frozen=True)
 class MatchingTerms:
-    """The three terms of each group, and the features and logits that one step has computed on the way."""
+    """The three terms of each group, and the features and logits that the same step computed."""
 
     l1: list[Tensor]
     l2: list[Tensor]

@@ -49,8 +49,8 @@ def tree_logits(
 ) -> dict[Part, Float32s]:
     """Log odds of sepsis in every row of the training and of the validation part.
 
-    Each training patient is judged by trees that were grown without them, so that what a student learns from
-    is an opinion and not a memory. A validation row gets the mean over all folds.
+    Every training patient is scored by trees grown without them, so that the student learns from predictions
+    and not from memorised labels. A validation row gets the mean over all folds.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def tree_logits(
     iterations
         Trees of each fold.
     say
-        Told a line before each fold.
+        Receives a line before each fold.
 
     Returns
     -------
@@ -160,7 +160,7 @@ TREES, ALL = "trees", "ensemble"
 
 @dataclass(frozen=True, eq=False)
 class Opinion:
-    """What an ensemble says of the training part.
+    """An ensemble's probabilities for the training part.
 
     Attributes
     ----------
@@ -197,16 +197,16 @@ def ensemble(
     trees: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Opinion:
-    """Ask the networks in the ``best.pt`` files ``members``, and gradient-boosted trees if ``trees``.
+    """The opinion of the networks in the ``best.pt`` files ``members``, and of boosted trees if ``trees``.
 
-    ``say`` is told the name of each member before it is asked.
+    ``say`` receives the name of each member before its network runs.
 
     Raises
     ------
     DataError
         When a member is missing, or was trained on other data, another split or other preprocessing.
     RecipeError
-        When trees are asked for that are not to be had: for ECGs, or where features are left out.
+        Trees cannot be grown: for ECGs, or where features are left out.
     """
     trained = [load_network(path) for path in members]
     source = open_source(trained[0].recipe, cache, split)
@@ -253,7 +253,9 @@ def soften(source: Source, path: Path, weight: float) -> str:
             stated = (str(content["cache_sha256"]), str(content["split_sha256"]))
             items, probabilities = content["items"], content["probabilities"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: no opinion of an ensemble; make one with `ibt train ensemble`") from error
+        raise DataError(
+            f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
+        ) from error
     if stated != (source.cache.sha256, source.split_sha256) or not np.array_equal(
         items, source.items("train")
     ):

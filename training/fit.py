@@ -83,7 +83,7 @@ QUIET_SECONDS = 60
 
 
 def epoch_line(record: dict[str, Any], epochs: int) -> str:
-    """One readable line for a finished epoch."""
+    """One line for a finished epoch."""
     train = "  ".join(f"{k} {v:.4f}" for k, v in record["train"].items() if not k.startswith(("rms", "norm")))
     valid = "  ".join(f"{k} {v:.4f}" for k, v in record["validation"].items() if k != "selection")
     star = " *" if record["improved"] else ""
@@ -94,7 +94,7 @@ def epoch_line(record: dict[str, Any], epochs: int) -> str:
 
 
 class Reporter:
-    """Context that shows the progress of a run; silent on other processes than the first."""
+    """Context that shows the progress of a run; silent in all processes but the first."""
 
     def __init__(self, title: str, *, shown: bool) -> None:
         self.console = Console(stderr=True, quiet=not shown, soft_wrap=True, highlight=False)
@@ -139,7 +139,7 @@ class Reporter:
             self.progress.update(self.task, advance=1)
 
     def _say_now_and_then(self, text: str) -> None:
-        """In a log, where no bar moves, a line a minute tells that the run is alive."""
+        """In a log, where no bar moves, one line per minute shows that the run is alive."""
         if not self.live and time.monotonic() - self.spoke > QUIET_SECONDS:
             self.spoke = time.monotonic()
             bar = self.progress.tasks[self.task]
@@ -154,7 +154,7 @@ SHRUNK = 0.1
 
 
 class DivergedError(IbtError):
-    """The loss is no longer a number."""
+    """The loss became infinite or NaN."""
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -168,7 +168,7 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 class Fit:
-    """A training run in a folder: ``last.pt`` to go on from, ``best.pt`` to use, ``metrics.jsonl`` to read.
+    """A training run in a folder: ``last.pt`` to resume from, ``best.pt`` to use, ``metrics.jsonl`` to read.
 
     Everything random in an epoch derives from the recipe's seed and the epoch's number, so that a run that
     was killed and resumed equals an unbroken one.
@@ -247,10 +247,10 @@ class Fit:
         return len(self.history) >= fit.min_epochs and waited >= fit.patience
 
     def run(self, keep_going: Callable[[list[dict[str, Any]]], bool] | None = None) -> dict[str, Any]:
-        """Train to the end, going on from ``last.pt`` if there is one; record of the best epoch.
+        """Train to the end, resuming from ``last.pt`` if there is one; record of the best epoch.
 
-        ``keep_going`` is asked before every epoch but the very first, with the records of those done (a
-        search stops hopeless runs with it); after False the same call would ask again.
+        ``keep_going`` is called before every epoch but the first, with the records of epochs done; a search
+        stops unpromising runs with it. After False, the same call would ask again.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         resumed = self._resume()
@@ -354,7 +354,7 @@ class Fit:
         }
 
     def _warn_of_shrinkage(self, reporter: Reporter) -> None:
-        """Tell when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
+        """Warn when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
         warmup = int(
             min(self.recipe.fit.warmup_epochs, self.recipe.fit.warmup_fraction * self.recipe.fit.epochs)
         )
@@ -406,12 +406,12 @@ class Fit:
         if not path.is_file():
             return False
         content = read_checkpoint(path, self.device)
-        # A run begun before a key existed has the key's default, which is what it was trained with.
+        # A run that began before a key existed was trained with the key's default.
         begun = {**content["identity"], "recipe": recipe_from_dict(content["identity"]["recipe"]).to_dict()}
         differing = [k for k, v in self.identity.items() if begun.get(k) != v]
         if differing:
             raise DataError(
-                f"{self.out}: holds a run with another {', '.join(differing)}; choose another folder"
+                f"{self.out}: holds a run with a different {', '.join(differing)}; choose another folder"
             )
         missing, unexpected = self.objective.load_state_dict(content["objective"], strict=False)
         if unexpected or any(STATISTICS not in f".{k}" for k in missing):
@@ -436,7 +436,7 @@ class RunningAverage:
         self.network = copy.deepcopy(followed).requires_grad_(False).eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs to go on exactly."""
+        """What :meth:`load_state_dict` needs to resume exactly."""
         return {"steps": self.steps, "network": self.network.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -125,7 +125,8 @@ class BBMRecipe:
     ``schedule``: ``joint``, ``two_stage`` (matching alone for the first half, then the task alone) or
     ``cosine_to_zero``. ``alpha_kd``: weight of an added response distillation.
     ``pairing``: ``shuffled`` shows the teacher another record of the batch (control). ``teacher``:
-    ``untrained`` matches a teacher with random weights, to tell architecture from what was learnt (control).
+    ``untrained`` matches a teacher with random weights, so that the effect of architecture stands apart from
+    that of training (control).
     """
 
     groups: int = 0
@@ -171,7 +172,7 @@ class FitRecipe:
     selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs
     that compute in it, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is
     then what is validated and kept; 0 for none. ``select``: what the best epoch is best at on validation: the
-    task's ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch whatever its scores.
+    task's ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch, regardless of its scores.
     """
 
     batch_size: int = 128
@@ -429,7 +430,7 @@ def find_recipe(name: str, assignments: Mapping[str, str] | None = None) -> Reci
 
 
 def toml_lines(recipe: Recipe) -> list[str]:
-    """The whole recipe as TOML; comments give choices, ranges, and defaults that are departed from."""
+    """The whole recipe as TOML; comments give choices, ranges, and the default where the value differs."""
     return _table_lines(recipe, "")
 
 

@@ -50,7 +50,7 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
 
 
 def untrained_teacher(recipe: Recipe, source: Source) -> Encoder:
-    """A teacher with random weights (control); its batch norms take their statistics from training data."""
+    """A teacher with random weights (control); its batch norms get their statistics from training data."""
     teacher = build_teacher(recipe, source.n_inputs)
     if any(isinstance(module, _BatchNorm) for module in teacher.modules()):
         n = TASKS[recipe.task].statistics_size(recipe)
@@ -138,7 +138,7 @@ def train(
     device: str = "auto",
     keep_going: Callable[[list[dict[str, Any]]], bool] | None = None,
 ) -> dict[str, Any]:
-    """Train as ``recipe`` says, or go on where ``out`` stopped; record of the best epoch.
+    """Train as ``recipe`` says, or resume the run in ``out``; record of the best epoch.
 
     ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM; ``opinion`` the file of an
     ensemble, needed where ``data.soft_weight`` is above 0.

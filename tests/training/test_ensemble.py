@@ -84,5 +84,5 @@ def test_a_student_of_an_ensemble(
     with pytest.raises(DataError, match="another share"):
         soften(open_source(share, cache), file, 0.25)
     (tmp_path / "no.npz").write_bytes(b"PK")
-    with pytest.raises(DataError, match="no opinion of an ensemble"):
+    with pytest.raises(DataError, match="not the opinion of an ensemble"):
         soften(plain, tmp_path / "no.npz", 0.5)

@@ -42,7 +42,7 @@ def test_the_task_is_found_from_the_files(tmp_path: Path) -> None:
         data_set_task(both)
     with pytest.raises(DataError, match="no such file or folder"):
         data_set_task(tmp_path / "none")
-    with pytest.raises(DataError, match="is no data set"):
+    with pytest.raises(DataError, match="is not a data set"):
         data_set_task(recordings / "g1" / "a.hea")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="neither"):

@@ -48,9 +48,9 @@ def open_cache(folder: Path) -> Cache:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         schema, files = manifest["schema"], {n: e["sha256"] for n, e in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is not the summary of a cache; make the cache anew") from error
+        raise DataError(f"{path}: is not the summary of a cache; prepare the cache again") from error
     if schema != SCHEMA:
-        raise DataError(f"{path}: is of schema {schema}, this ibt reads {SCHEMA}; make the cache anew")
+        raise DataError(f"{path}: has schema {schema}, this ibt reads {SCHEMA}; prepare the cache again")
     for name, sha256 in files.items():
         file = folder / name
         if not file.is_file() or file_sha256(file) != sha256:

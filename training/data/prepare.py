@@ -34,7 +34,7 @@ def data_set_task(source: Path) -> Task:
     if source.is_file():
         if source.suffix.lower() == ".parquet":
             return "sepsis"
-        raise DataError(f"{source}: is no data set; give a .parquet of stays, or a folder")
+        raise DataError(f"{source}: is not a data set; give a .parquet of stays, or a folder")
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
     recordings = next(source.rglob("*.hea"), None)
@@ -85,7 +85,7 @@ def prepare_cache(
 
 
 def cache_lines(summary: CacheSummary, labels: Path | None) -> list[str]:
-    """What entered the cache and what did not; ``labels`` is the index that was believed, if any."""
+    """What entered the cache and what did not; ``labels`` is the index in use, if any."""
     lines = [f"{summary.records:,} records in {summary.folder}, SHA-256 {summary.sha256}"]
     if labels is not None:
         lines.append(f"  labels, sources and patients from {labels}")

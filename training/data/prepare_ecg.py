@@ -239,7 +239,7 @@ def prepare_recordings(
         int16 microvolts ``(12, samples)``. ``group`` is the patient where known, else the record; groups
         with recordings whose leads I and II are the same are one.
     index_csv
-        Index to believe; by default ``root/index.csv`` where it exists.
+        Index that takes precedence; by default ``root/index.csv`` where it exists.
     exclude_sources, only_sources
         Sources left out, and, if given, the only ones taken.
     progress
@@ -315,7 +315,7 @@ def _prepared(entry: Entry, counts: Counter[str]) -> tuple[Recording, npt.NDArra
 
 
 def _recording(entry: Entry, counts: Counter[str]) -> Recording:
-    """The recording of ``entry``, its gain put right where the release is known to be wrong."""
+    """The recording of ``entry``, its gain corrected where the release is known to be wrong."""
     recording = cast(Recording, read(entry.file)[0])
     factor = corrected_gain(
         entry.source, parse_header(entry.file.read_text(encoding="utf-8", errors="replace"))

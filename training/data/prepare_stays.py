@@ -1,7 +1,7 @@
 """ICU stays of the Challenge 2019, from one Parquet file or a tree of ``pNNNNNN.psv``, to a cache.
 
 The cache keeps the rows of the files as they are, in float32 (no published number loses a digit by it);
-cleaning belongs to the preprocessing that travels with a model. A stay whose hours or labels are broken is
+cleaning belongs to the preprocessing of a model's bundle. A stay whose hours or labels are broken is
 left out and listed: training has no use for a guess.
 """
 
@@ -56,7 +56,7 @@ def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> 
     source
         A Parquet file with ``patient_id``, the 40 variables, ``SepsisLabel`` and perhaps ``hospital``; or
         a folder with one pipe-separated file per patient anywhere below it, where the folder names
-        ``training_setA`` and ``training_setB`` (or ``training_A``, ``training_B``) tell the hospital.
+        ``training_setA`` and ``training_setB`` (or ``training_A``, ``training_B``) name the hospital.
     out
         Folder of the cache: ``cache.json``, ``index.csv`` (patient, hospital, piece, start, length,
         septic) and ``rows-NNN.npz`` (values float32 ``(rows, 40)``, labels int8 ``(rows,)``).

@@ -1,13 +1,13 @@
-"""The split of a cache into training, validation and test part: by patient, and alike in labels.
+"""The split of a cache into training, validation and test part: by patient, balanced by label.
 
 The algorithm is the iterative stratification of Sechidis, Tsoumakas and Vlahavas, "On the
 Stratification of Multi-Label Data" (ECML PKDD 2011), applied to groups (patients, or duplicates of one
-recording) instead of records: the rarest label still to be dealt out goes first, each of its groups to
+recording) instead of records: the rarest remaining label goes first, each of its groups to
 the part that lacks most of that label.
 
 No patient may be in two parts. Where a source names the patient of some recordings only but gives folds that
 keep patients together (PTB-XL), any two recordings of one fold and sex may be of one patient: they form one
-group. Such groups are too large and too few to be dealt out one by one, so a search places them. A source
+group. Such groups are too large and too few to be assigned one by one, so a search places them. A source
 that has several recordings of some patients and identifies neither patients nor folds is used for training
 only.
 
@@ -70,7 +70,7 @@ def stratified_parts(
     Raises
     ------
     ValueError
-        When the shapes differ or the fractions are no shares of a whole.
+        When the shapes differ or the fractions do not sum to 1.
     """
     ids, labels = np.asarray(group_ids), np.asarray(label_matrix) > 0
     shares = np.asarray(fractions, dtype=np.float64)
@@ -187,14 +187,14 @@ def read_split(path: Path, ids: Sequence[str]) -> Parts:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the split: {error}") from error
     if not rows or rows[0] != ["id", "part"] or any(len(r) != 2 or r[1] not in PARTS for r in rows[1:]):
-        raise DataError(f"{path}: is no split file; lines must read id,part with part {', '.join(PARTS)}")
+        raise DataError(f"{path}: is not a split file; lines must read id,part with part {', '.join(PARTS)}")
     part_of = {name: PARTS.index(part) for name, part in rows[1:]}
     if len(part_of) != len(rows) - 1:
         raise DataError(f"{path}: an id occurs twice")
     unassigned = sorted(set(ids) - part_of.keys())
     absent = sorted(part_of.keys() - set(ids))
     if unassigned:
-        raise DataError(f"{path}: {_some(unassigned)} of the data have no part; make the split anew")
+        raise DataError(f"{path}: {_some(unassigned)} of the data have no part; make a new split")
     if absent:
         raise DataError(f"{path}: {_some(absent)} of the split are not in the data; prepare the same data")
     return np.array([part_of[i] for i in ids], dtype=np.int64)
@@ -254,7 +254,7 @@ REPEATED_PATIENTS = ("ptb", "ptb-xl", "st_petersburg_incart")
 
 
 def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) -> Ints:
-    """Part of each recording, alike in classes, source and sex; indices into :data:`PARTS`.
+    """Part of each recording, balanced by class, source and sex; indices into :data:`PARTS`.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ def unknown_patients(index: pd.DataFrame) -> Bools:
 
 
 def stay_parts(index: pd.DataFrame, seed: int = 0) -> Ints:
-    """Part of each stay, alike in hospital, sepsis and quartile of length; indices into :data:`PARTS`."""
+    """Part of each stay, balanced by hospital, sepsis and quartile of length; indices into :data:`PARTS`."""
     strata = stay_strata(*(index[c].to_numpy() for c in ("hospital", "septic", "length")))
     return stratified_parts(index["patient"].to_numpy(), strata, FRACTIONS, seed)
 
@@ -324,7 +324,7 @@ def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int 
     groups
         Shape ``(n,)``.
     strata
-        Shape ``(n, m)``: what the parts are to be alike in; the first ``n_classes`` columns are the classes,
+        Shape ``(n, m)``: what the parts are balanced by; the first ``n_classes`` columns are the classes,
         each of which should have five positives in every part.
     """
     group = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -419,7 +419,7 @@ class Split:
 
 
 def packaged_split(task: str) -> Path | None:
-    """The split that travels with the package for the data its models were trained on."""
+    """The packaged split, made for the data that the packaged models were trained on."""
     path = Path(str(files("training").joinpath("splits", f"{task}.csv")))
     return path if path.is_file() else None
 
@@ -469,7 +469,7 @@ def drawn_parts(cache: Cache, seed: int) -> Ints:
 
 
 def default_split(cache: Cache) -> Path:
-    """The split beside the cache's arrays, or else the one that travels with the package for this task."""
+    """The split beside the cache's arrays, or else the packaged one of this task."""
     own = cache.folder / "split.csv"
     if own.is_file():
         return own

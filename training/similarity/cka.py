@@ -6,7 +6,7 @@ kernels whose diagonals are set to 0, over batches ``b`` of ``n`` examples::
     HSIC1(K, L) = 1 / (n (n-3)) * [tr(KL) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1]
     CKA = mean_b HSIC1(K_b, L_b) / sqrt(mean_b HSIC1(K_b, K_b) * mean_b HSIC1(L_b, L_b))
 
-The biased estimator cannot be used: on a few hundred examples it calls two independent networks alike.
+The biased estimator cannot be used: on a few hundred examples it rates two independent networks as similar.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def hsic(first: Tensor, second: Tensor) -> Tensor:
 
 
 class Alignment:
-    """CKA of two stacks of layers, fed batch by batch; holds three small matrices whatever the features."""
+    """CKA of two stacks of layers, fed batch by batch; holds three small matrices, however large the features."""
 
     def __init__(self) -> None:
         self._cross: list[Tensor] = []

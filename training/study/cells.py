@@ -56,7 +56,7 @@ def image(title: str, path: str) -> list[str]:
 
 
 def at(tree: Any, *keys: str) -> Any:
-    """What lies below ``keys`` in nested dictionaries; None where something is missing on the way."""
+    """The value at ``keys`` in nested dictionaries; None where a key is missing."""
     for key in keys:
         if not isinstance(tree, Mapping) or key not in tree:
             return None

@@ -46,7 +46,9 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that both tasks have."""
     options = (
         click.option("--data", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'."),
-        click.option("--out", type=FOLDER, required=True, help="Folder of the study; a study there goes on."),
+        click.option(
+            "--out", type=FOLDER, required=True, help="Folder of the study; a study there is resumed."
+        ),
         click.option("--seeds", type=click.IntRange(min=1), help="Seeds of every method [budget's own]."),
         click.option(
             "--budget",

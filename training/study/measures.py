@@ -4,7 +4,7 @@ How well a student repeats its teacher's outputs is one of the measures, in seve
 reports "r-square values" without a definition. The primary one here is, for each class, the squared Pearson
 correlation of the two networks' probabilities over test records (all valid hours for stays), averaged over
 the classes whose outputs are not constant. Pooling the classes inflates it: rare classes are low in both
-networks, whatever either has learnt.
+networks, regardless of what either has learnt.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def agreement_statistics(
     ``r_squared_logits``
         As the primary, on logits.
     ``same_decision``
-        Share of equal decisions; high for rare classes whatever the networks do.
+        Share of equal decisions; high for rare classes regardless of the networks.
     ``kappa``
         Cohen's kappa of the decisions, mean over the classes where it is defined: 0 is chance.
     """
@@ -227,7 +227,7 @@ def run_outputs(study: Study, run: Run, device: torch.device) -> dict[str, Float
 def network_logits(
     network: Encoder, subject: Subject, preprocessing: dict[str, Any], device: torch.device
 ) -> Float32s:
-    """Logits in float32, whatever the network was trained in."""
+    """Logits in float32, regardless of the precision in training."""
     network.eval()
     cohort, items = subject
     batches = cohort.batches(items, preprocessing)

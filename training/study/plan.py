@@ -1,4 +1,4 @@
-"""What the study trains, the most telling runs first, and the numbers of the paper (Lee, Kwon and Jo).
+"""What the study trains, the most informative runs first, and the numbers of the paper (Lee, Kwon and Jo).
 
 The paper's ECG models learnt from the whole Challenge 2021, its EHR models from the Challenge 2019; it gives
 one number per cell, without seeds or intervals. Its external sets, Hangzhou and eICU, are not public.

@@ -81,7 +81,7 @@ def study_results(
     draws
         Of the bootstrap.
     say
-        Told a line for each run and step.
+        Receives a line for each run and step.
     timings
         Filled.
     """
@@ -248,7 +248,7 @@ def reproduced(
     Parameters
     ----------
     study
-        What is to be done.
+        The study.
     split
         A split in place of the data's own.
     only
@@ -260,7 +260,7 @@ def reproduced(
     draws
         Of the bootstrap.
     say
-        Told a line of progress.
+        Receives a line for each step.
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """The shipped model at the bedside: calibration, and alarms or findings at every operating point, by group.
 
-The bundle is asked through the product itself, :class:`ibt_deploy.predictor.Predictor`, so that the figures
+The bundle is scored through the product itself, :class:`ibt_deploy.predictor.Predictor`, so that the figures
 are those of what users get.
 """
 
@@ -41,7 +41,7 @@ def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[s
     Parameters
     ----------
     study
-        Whose test part it is asked about.
+        Whose test part the bundle scores.
     draws
         Of the bootstrap.
     bundle

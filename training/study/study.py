@@ -43,7 +43,7 @@ def kept(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arra
     key
         Everything that the arrays depend on: hashes, names, versions; JSON can hold it.
     make
-        Called where there is no such file, or one with another key, or a damaged one.
+        Called where the file is missing, damaged or has another key.
     """
     wanted = json.dumps(key, sort_keys=True)
     found = _read(path)
@@ -107,7 +107,7 @@ def train_runs(
     Parameters
     ----------
     runs
-        In the order in which they are to be begun.
+        In the order in which they begin.
     cache, cache_sha256, split
         Prepared data, their hash, and a split in place of their own.
     out
@@ -117,7 +117,7 @@ def train_runs(
     jobs
         Runs at a time; the CPUs are shared among them.
     say
-        Told a line whenever a run begins, ends or fails.
+        Receives a line whenever a run begins, ends or fails.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def train_runs(
     Raises
     ------
     DataError
-        When a process was killed from outside; what was trained is kept, and the same call goes on.
+        A process was killed from outside. What was trained is kept; the same call resumes.
     """
     waiting = [run for run in runs if run_record(run, out, cache_sha256) is None]
     say(f"{len(runs) - len(waiting)} of {len(runs)} runs are trained, {len(waiting)} to go")
@@ -141,7 +141,7 @@ def train_runs(
             ready = (run for run in waiting if run.teacher not in pending)
             if len(running) < jobs and (run := next(ready, None)) is not None:
                 waiting.remove(run)
-                if why := _hopeless(run, out, failed):
+                if why := _reason_to_skip(run, out, failed):
                     failed[run.name] = why
                     say(f"left out  {run.name}: {why}")
                     continue
@@ -158,12 +158,12 @@ def train_runs(
                     say(f"failed    {run.name}: {error}")
                 except BrokenProcessPool as error:
                     raise DataError(
-                        f"{run.name}: its process was killed; the same command goes on"
+                        f"{run.name}: its process was killed; run the same command to resume"
                     ) from error
     return failed
 
 
-def _hopeless(run: Run, out: Path, failed: dict[str, str]) -> str | None:
+def _reason_to_skip(run: Run, out: Path, failed: dict[str, str]) -> str | None:
     """Why ``run`` cannot be trained, if so."""
     if run.teacher in failed:
         return f"its teacher {run.teacher} failed"
@@ -212,7 +212,7 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What is to be trained and judged.
+    """What to train and judge.
 
     Attributes
     ----------

@@ -82,7 +82,7 @@ class Look:
         }
 
 
-# Okabe and Ito's palette, which people with any colour vision can tell apart
+# Okabe and Ito's palette, distinguishable with any colour vision
 LOOKS: dict[str, Look] = {
     "transformer": Look("Transformer", "#56b4e9", "o", "--"),
     "deit": Look("DeiT", "#e69f00", "s", "-."),
@@ -108,7 +108,9 @@ def look(name: str, index: int = 0) -> Look:
 @contextmanager
 def styled() -> Iterator[None]:
     """The study's style while something is drawn; MissingExtra where matplotlib is not installed."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of a home it cannot write to
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # else it warns about a home folder that it cannot write to
     try:
         import matplotlib
     except ModuleNotFoundError as error:
@@ -118,7 +120,7 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
-    """An empty figure of so many inches whose parts cannot overlap; never shown, no global state.
+    """An empty figure, sizes in inches, whose parts cannot overlap; never shown, no global state.
 
     ``images`` moves panels of a fixed aspect together.
     """
@@ -130,7 +132,7 @@ def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
 
 
 def annotate(figure: Figure, note: str) -> None:
-    """What was measured on what, at the foot, with the notice that this is no medical device."""
+    """What was measured on what, at the foot, with the notice that this is not a medical device."""
     text = f"{note.strip().rstrip('.')}. {NOTICE}" if note else NOTICE
     figure.supxlabel(_wrapped(text, int(figure.get_size_inches()[0] * 16)), fontsize=8, color=GREY)
 
@@ -194,6 +196,6 @@ def errors_of(estimates: list[Estimate]) -> np.ndarray[Any, np.dtype[np.float64]
 
 
 def spread(axes: Axes, low: float, high: float) -> None:
-    """Vertical limits with a little room, also where all values are alike."""
+    """Vertical limits with a little room, also where all values are equal."""
     room = max(0.06 * (high - low), 1e-3)
     axes.set_ylim(low - room, high + room)

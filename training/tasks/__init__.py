@@ -48,7 +48,7 @@ def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
     if shared := sorted(set(external.ids).intersection(cohort.ids)):
         raise DataError(
             f"{name}: {len(shared)} records of {folder} ({', '.join(shared[:3])}) are in the training cache "
-            "too, so it is no external test"
+            "too, so it is not an external test"
         )
     return external
 

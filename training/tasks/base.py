@@ -202,7 +202,7 @@ class Truth:
         return int(self.patients.max(initial=-1)) + 1
 
     def chosen(self, items: Bools) -> Truth:
-        """Those recordings or stays where ``items`` is true; patients are numbered anew."""
+        """The recordings or stays where ``items`` is true; patients get new numbers."""
         lengths = np.diff(self.offsets)
         rows = np.repeat(items, lengths)
         offsets = np.concatenate(([0], np.cumsum(lengths[items]))).astype(np.int64)

@@ -59,7 +59,7 @@ ROOM = 1.1
 
 
 class EcgSource(Source):
-    """All ECGs of a cache, filtered once, cropped and augmented as they are asked for.
+    """All ECGs of a cache, filtered once; cropped and augmented on request.
 
     The scale constant is the standard deviation over all leads of the training records after filtering.
     """
@@ -235,7 +235,7 @@ BATCH = 64
 
 
 class EcgCohort(Cohort):
-    """Signals are filtered once for every pass band that is asked for."""
+    """Signals are filtered once per requested pass band."""
 
     def __init__(self, cache: Cache, split: Path | None) -> None:
         super().__init__(cache, split)

@@ -1,4 +1,4 @@
-"""Search for settings: random draws, and successive halving that ends hopeless trials early.
+"""Search for settings: random draws, and successive halving that stops unpromising trials early.
 
 =============================== ====================================================================
 :mod:`training.tune.search`     what is drawn, the whole search, its table, best recipe and report

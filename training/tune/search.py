@@ -1,6 +1,6 @@
 """A search: what it draws, what is left to run, which recipe was best, and what it leaves for readers.
 
-The same seed gives the same draws, whatever runs them. Trial ``i`` of every method shares the draws of what
+The same seed gives the same draws with every engine. Trial ``i`` of every method shares the draws of what
 all methods share: the same quantile of the learning rate, the same weight decay, dropout and augmentation.
 Methods then differ in method alone, not in luck (science 5.1).
 """
@@ -171,8 +171,8 @@ def write_table(trials: Sequence[Trial], out: Path) -> None:
     for trial in trials:
         found = outcome(trial, out)
         score = "" if found.score is None else f"{found.score:.9g}"
-        told = [trial.number, found.status, score, found.best_epoch or "", found.epochs, found.seconds]
-        writer.writerow([*told, *trial.values.values()])
+        row = [trial.number, found.status, score, found.best_epoch or "", found.epochs, found.seconds]
+        writer.writerow([*row, *trial.values.values()])
     atomic_write(out / TABLE, text.getvalue())
 
 
@@ -289,7 +289,7 @@ def run_search(
     jobs
         Trials at a time. With one, the same search gives the same table again.
     say
-        Told a line whenever a trial ends.
+        Receives a line whenever a trial ends.
 
     Raises
     ------
@@ -305,7 +305,7 @@ def run_search(
     def ended(trial: Trial, status: Status) -> None:
         found = outcome(trial, task.out)
         score = "-" if found.score is None else f"{found.score:.4f}"
-        say(f"trial {trial.number:3d}  {status:8s}  {found.epochs:3d} epochs  best {score}  {_told(trial)}")
+        say(f"trial {trial.number:3d}  {status:8s}  {found.epochs:3d} epochs  best {score}  {_values(trial)}")
         write_table(trials, task.out)
 
     if left and engine == "ray":
@@ -336,7 +336,7 @@ def _claim(search: Search, task: TrialContext) -> None:
     atomic_write(path, json.dumps(wanted, indent=1))
 
 
-def _told(trial: Trial) -> str:
+def _values(trial: Trial) -> str:
     return "  ".join(f"{key} {value:g}" for key, value in trial.values.items())
 
 

@@ -52,7 +52,7 @@ class Halving:
     factor: int = FACTOR
 
     def keeps(self, trial: int, epochs: int, score: float) -> bool:
-        """Whether ``trial`` goes on after ``epochs`` epochs with ``score`` as its best so far."""
+        """Whether ``trial`` continues after ``epochs`` epochs with ``score`` as its best so far."""
         if epochs not in self.rungs:
             return True
         with self._locked() as found:
@@ -78,7 +78,7 @@ class Halving:
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 found.append(json.loads(line))
-            except ValueError:  # a line cut short by a kill never took effect
+            except ValueError:  # a line that a kill cut short never took effect
                 continue
         return found
 
@@ -136,7 +136,7 @@ class Outcome:
     ----------
     status
         ``finished`` all its epochs or its patience; ``stopped`` by halving; ``failed`` because its loss
-        became infinite; ``unfinished`` while it is to go on.
+        became infinite; ``unfinished`` while it may continue.
     score
         Best validation score so far, None before the first epoch.
     best_epoch, epochs, seconds
@@ -182,13 +182,13 @@ def settle(trial: Trial, out: Path, status: Status) -> None:
 def train_trial(
     trial: Trial, task: TrialContext, keep_going: Callable[[list[dict[str, Any]]], bool]
 ) -> Status:
-    """Train a trial, or go on with it, until it ends or ``keep_going`` says no; progress goes to a log."""
+    """Train or resume a trial until it ends or ``keep_going`` says no; progress goes to a log."""
     from training.fit import DivergedError
     from training.run import train
 
     stopped = False
 
-    def asked(history: list[dict[str, Any]]) -> bool:
+    def watched(history: list[dict[str, Any]]) -> bool:
         nonlocal stopped
         stopped = not keep_going(history)
         return not stopped
@@ -204,7 +204,7 @@ def train_trial(
                 split=task.split,
                 teacher=task.teacher,
                 device=task.device,
-                keep_going=asked,
+                keep_going=watched,
             )
         except DivergedError:
             status: Status = "failed"
@@ -226,7 +226,7 @@ def run_locally(
     Raises
     ------
     DataError
-        When a process was killed from outside; what was trained is kept, and the same call goes on.
+        A process was killed from outside. What was trained is kept; the same call resumes.
     """
     if jobs == 1:
         for trial in trials:
@@ -247,7 +247,7 @@ def run_locally(
                     ended(trial, future.result())
                 except BrokenProcessPool as error:
                     raise DataError(
-                        f"trial {trial.number}: its process was killed; the same command goes on"
+                        f"trial {trial.number}: its process was killed; run the same command to resume"
                     ) from error
                 for following in _first(waiting, 1):
                     running[pool.submit(_in_process, following, task, halving, threads)] = following

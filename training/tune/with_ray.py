@@ -51,7 +51,7 @@ def run_with_ray(
     except ModuleNotFoundError as error:
         raise missing_extra(error, "--engine ray") from error
 
-    class Told(tune.Callback):  # type: ignore[misc, unused-ignore]
+    class Settling(tune.Callback):  # type: ignore[misc, unused-ignore]
         """Writes down what the scheduler has stopped, which the trial itself cannot know."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -80,7 +80,7 @@ def run_with_ray(
                 reduction_factor=halving.factor,
             ),
         ),
-        run_config=tune.RunConfig(name=NAME, storage_path=str(task.out), verbose=0, callbacks=[Told()]),
+        run_config=tune.RunConfig(name=NAME, storage_path=str(task.out), verbose=0, callbacks=[Settling()]),
     )
     results = tuner.fit()
     for failure in results.errors:
@@ -96,24 +96,24 @@ def _gpu_share(task: TrialContext, jobs: int) -> float:
 
 
 def _trainable(by_number: dict[int, Trial], task: TrialContext) -> Callable[[dict[str, Any]], None]:
-    """What Ray runs for a trial: told epochs first, then, unless it had ended, new ones."""
+    """What Ray runs for a trial: report recorded epochs, then, unless the trial has ended, train on."""
 
     def trainable(config: dict[str, Any]) -> None:
         from ray import tune
 
-        trial, told = by_number[int(config["trial"])], 0
+        trial, reported = by_number[int(config["trial"])], 0
 
-        def tell(history: list[dict[str, Any]]) -> bool:
-            nonlocal told
-            for epochs in range(told + 1, len(history) + 1):
+        def report(history: list[dict[str, Any]]) -> bool:
+            nonlocal reported
+            for epochs in range(reported + 1, len(history) + 1):
                 tune.report({"score": best_score(history[:epochs])})  # does not return where Ray stops it
-            told = len(history)
+            reported = len(history)
             return True
 
         if (trial.folder(task.out) / OUTCOME).is_file():
-            tell(records(trial, task.out))
+            report(records(trial, task.out))
             return
-        train_trial(trial, task, tell)
-        tell(records(trial, task.out))
+        train_trial(trial, task, report)
+        report(records(trial, task.out))
 
     return trainable
