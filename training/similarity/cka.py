@@ -212,7 +212,7 @@ def hsic(first: Tensor, second: Tensor) -> Tensor:
 
 
 class Alignment:
-    """CKA of two stacks of layers, fed batch by batch; keeps three small matrices, however large features are."""
+    """CKA of two stacks of layers, fed batch by batch; keeps three small matrices, not the features."""
 
     def __init__(self) -> None:
         self._cross: list[Tensor] = []
