@@ -29,7 +29,6 @@ from export.entries import (
     ecg_datasets,
     identity_contract,
     licence_lines,
-    part_entry,
     seal,
 )
 from export.graph import OPSET, graph_of
@@ -164,6 +163,11 @@ def software() -> dict[str, str]:
 
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
+BUILDS: Mapping[str, type[EcgBuild | StayBuild]] = {"arrhythmia": EcgBuild, "sepsis": StayBuild}
+GOLDEN_INPUTS: Mapping[str, Callable[[Path], Mapping[str, Any]]] = {
+    "arrhythmia": ecg_inputs,
+    "sepsis": stay_inputs,
+}
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -259,8 +263,7 @@ class _Making:
 
     def bundle(self, teacher: Run | None, externals: Sequence[External]) -> dict[str, Any]:
         """All steps."""
-        golden_inputs = ecg_inputs if self.data.task == "arrhythmia" else stay_inputs
-        golden: dict[str, Any] = {**golden_inputs(self.settings.examples)}
+        golden: dict[str, Any] = {**GOLDEN_INPUTS[self.data.task](self.settings.examples)}
         model, contract = self._neutral()
         self.say(f"scoring the validation part ({len(self.data.parts['validation']):,})")
         build = self._task_build()
@@ -311,8 +314,9 @@ class _Making:
         return model, contract
 
     def _task_build(self) -> EcgBuild | StayBuild:
-        kind = EcgBuild if self.data.task == "arrhythmia" else StayBuild
-        return kind(load_bundle(self.folder), self.student.trained.network, self.data, self.settings.draws)
+        return BUILDS[self.data.task](
+            load_bundle(self.folder), self.student.trained.network, self.data, self.settings.draws
+        )
 
     def _figures(self, build: Any, teacher: Run | None, externals: Sequence[External]) -> dict[str, Any]:
         predictor = load(self.folder, device="cpu", variant="fp32")
@@ -326,7 +330,7 @@ class _Making:
             self.say(f"scoring the external set {external.name} ({len(external.part):,})")
             outside = build.answers(predictor, external.part)
             evaluation = build.evaluation(outside)
-            about = {"cache_sha256": external.cache_sha256, "data": part_entry(external.part)}
+            about = {"cache_sha256": external.cache_sha256, "data": external.part.entry()}
             figures["external"][external.name] = about | evaluation
             where = f"{external.name} (external)"
             headline += _headline(where, len(outside.part), build.headline(evaluation))

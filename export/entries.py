@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.scored import AnyPart, Data, EcgPart, StayPart
+from export.scored import Data, EcgPart
 from ibt_deploy.bundle import CONTRACT
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.files import atomic_write, file_sha256
@@ -338,49 +338,9 @@ def data_entry(data: Data) -> dict[str, Any]:
         "cache_sha256": data.cache_sha256,
         "split_sha256": data.split_sha256,
         "preparation": data.counts,
-        "parts": {name: part_entry(part) for name, part in data.parts.items()},
+        "parts": {name: part.entry() for name, part in data.parts.items()},
         "sets": [entry.to_dict() for entry in data_sets(data)],
         "cite_also": citations(data.task),
-    }
-
-
-def part_entry(part: AnyPart) -> dict[str, Any]:
-    """Counts of a part, whole and by sub-group."""
-    if isinstance(part, StayPart):
-        septic = part.septic
-        return {
-            "stays": len(part),
-            "septic": int(septic.sum()),
-            "hours": len(part.labels),
-            "positive_hours": int(part.labels.sum()),
-            "septic_from_first_hour": int(part.labels[part.offsets[:-1]].sum()),
-            "groups": {
-                name: {
-                    value: {
-                        "stays": int((values == value).sum()),
-                        "septic": int(septic[values == value].sum()),
-                    }
-                    for value in sorted(set(values.tolist()))
-                }
-                for name, values in part.groups.items()
-            },
-        }
-    labelled = part.labels & part.known
-    return {
-        "recordings": len(part),
-        "patients": len(np.unique(part.patients)),
-        "groups": {
-            name: {value: int((values == value).sum()) for value in sorted(set(values.tolist()))}
-            for name, values in part.groups.items()
-        },
-        "positives_by_source": {
-            source: {
-                c.abbreviation: int(n)
-                for c, n in zip(CLASSES, labelled[part.groups["source"] == source].sum(axis=0), strict=True)
-                if n
-            }
-            for source in sorted(set(part.groups["source"].tolist()))
-        },
     }
 
 

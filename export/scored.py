@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from ibt_deploy.calibration import FittedCalibration, calibration_entry, calibration_line, reliability
-from ibt_deploy.classes import N_CLASSES
+from ibt_deploy.classes import CLASSES, N_CLASSES
 from ibt_deploy.contract import Calibration
 from ibt_deploy.decisions import combined, decisions
 from ibt_deploy.errors import DataError, InputError
@@ -87,6 +87,27 @@ class EcgPart:
             {name: values[chosen] for name, values in self.groups.items()},
         )
 
+    def entry(self) -> dict[str, Any]:
+        """Counts, whole and by sub-group, as a bundle keeps them."""
+        labelled = self.labels & self.known
+        sources = self.groups["source"]
+        return {
+            "recordings": len(self),
+            "patients": len(np.unique(self.patients)),
+            "groups": {
+                name: {value: int((values == value).sum()) for value in sorted(set(values.tolist()))}
+                for name, values in self.groups.items()
+            },
+            "positives_by_source": {
+                source: {
+                    c.abbreviation: int(n)
+                    for c, n in zip(CLASSES, labelled[sources == source].sum(axis=0), strict=True)
+                    if n
+                }
+                for source in sorted(set(sources.tolist()))
+            },
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class StayPart:
@@ -136,6 +157,27 @@ class StayPart:
             self.labels[np.repeat(chosen, np.diff(self.offsets))],
             {name: values[chosen] for name, values in self.groups.items()},
         )
+
+    def entry(self) -> dict[str, Any]:
+        """Counts, whole and by sub-group, as a bundle keeps them."""
+        septic = self.septic
+        return {
+            "stays": len(self),
+            "septic": int(septic.sum()),
+            "hours": len(self.labels),
+            "positive_hours": int(self.labels.sum()),
+            "septic_from_first_hour": int(self.labels[self.offsets[:-1]].sum()),
+            "groups": {
+                name: {
+                    value: {
+                        "stays": int((values == value).sum()),
+                        "septic": int(septic[values == value].sum()),
+                    }
+                    for value in sorted(set(values.tolist()))
+                }
+                for name, values in self.groups.items()
+            },
+        }
 
 
 AnyPart: TypeAlias = EcgPart | StayPart

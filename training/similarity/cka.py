@@ -22,29 +22,9 @@ from torch import Tensor
 from ibt_deploy.errors import DataError
 from ibt_deploy.types import Floats, Ints
 from training.models import Encoder
-from training.tasks.base import Source
-from training.tasks.stay import StaySource
+from training.tasks.base import ExampleBatch, Source
 
 BATCH, BATCHES = 256, 10
-HOURS_OF_A_PATIENT = 4
-
-
-@dataclass(frozen=True, eq=False)
-class ExampleBatch:
-    """Inputs of ``n`` examples.
-
-    Attributes
-    ----------
-    pieces
-        Inputs of some examples each, as the networks take them. ECGs come in one piece; stays in several of
-        similar length.
-    hours
-        For each piece of stays, shape ``(examples of the piece, 2)``: which stay of the piece, and its hour.
-        None for ECGs, whose example is the whole record.
-    """
-
-    pieces: list[Tensor]
-    hours: list[Ints] | None
 
 
 def example_batches(
@@ -71,43 +51,14 @@ def example_batches(
         When there are fewer than four examples.
     """
     rng = np.random.default_rng(seed)
-    examples = _stay_hours(source, items, rng) if isinstance(source, StaySource) else items[:, None]
+    examples = source.examples(items, rng)
     examples = examples[rng.permutation(len(examples))]
     if len(examples) < 4:
         raise DataError(f"{len(examples)} examples are too few to compare features")
     n_batches = min(max(len(examples) // size, 1), most)
     each = size if n_batches == most else len(examples) // n_batches
     for start in range(0, n_batches * each, each):
-        chosen = examples[start : start + each]
-        yield _stay_batch(source, chosen) if examples.shape[1] == 2 else _ecg_batch(source, chosen[:, 0])
-
-
-def _stay_hours(source: StaySource, items: Ints, rng: np.random.Generator) -> Ints:
-    """At most four hours of each stay, ``(examples, 2)``: item and hour."""
-    lengths = np.diff(source.offsets)[items]
-    drawn = [
-        (item, hour)
-        for item, length in zip(items, lengths, strict=True)
-        for hour in rng.choice(length, min(length, HOURS_OF_A_PATIENT), replace=False)
-    ]
-    return np.array(drawn, dtype=np.int64).reshape(-1, 2)
-
-
-def _ecg_batch(source: Source, items: Ints) -> ExampleBatch:
-    """Windows of one length: the longest that all of ``items`` have."""
-    windows = [batch.inputs for _, batch in source.plain(items)]
-    shortest = min(w.shape[2] for w in windows)
-    return ExampleBatch([torch.cat([w[..., :shortest] for w in windows])], None)
-
-
-def _stay_batch(source: Source, examples: Ints) -> ExampleBatch:
-    pieces, hours = [], []
-    for chosen, batch in source.plain(np.unique(examples[:, 0])):
-        place = {int(item): i for i, item in enumerate(chosen)}
-        here = [(place[int(item)], int(hour)) for item, hour in examples if int(item) in place]
-        pieces.append(batch.inputs)
-        hours.append(np.array(here, dtype=np.int64))
-    return ExampleBatch(pieces, hours)
+        yield source.example_batch(examples[start : start + each])
 
 
 def unit_features(network: Encoder, batch: ExampleBatch, device: torch.device | str) -> Iterator[Tensor]:

@@ -23,11 +23,10 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.evaluation.subgroups import UNKNOWN
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics.bootstrap import Statistic
-from ibt_deploy.metrics.sepsis import stay_of_row
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Array, Bools, Float32s, Floats, Ints, Strings
 from training.data.cache import Cache
-from training.data.split import PARTS, Part, read_split
+from training.data.split import PARTS, Part, item_ids, read_split
 from training.models import Encoder
 from training.recipe import DataRecipe, Recipe
 
@@ -109,6 +108,24 @@ def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Pa
     return items
 
 
+@dataclass(frozen=True, eq=False)
+class ExampleBatch:
+    """Inputs of ``n`` examples.
+
+    Attributes
+    ----------
+    pieces
+        Inputs of some examples each, as the networks take them. ECGs come in one piece; stays in several of
+        similar length.
+    hours
+        For each piece of stays, shape ``(examples of the piece, 2)``: which stay of the piece, and its hour.
+        None for ECGs, whose example is the whole record.
+    """
+
+    pieces: list[Tensor]
+    hours: list[Ints] | None
+
+
 class Source(ABC):
     """A split data set that deals out batches in an order given by seed and epoch alone."""
 
@@ -165,6 +182,14 @@ class Source(ABC):
 
         ``probabilities`` are in the order of :meth:`gather`.
         """
+
+    @abstractmethod
+    def examples(self, items: Ints, rng: np.random.Generator) -> Ints:
+        """Examples whose features can be compared, shape ``(examples, k)``: item, and place in it if any."""
+
+    @abstractmethod
+    def example_batch(self, examples: Ints) -> ExampleBatch:
+        """Inputs of some of the :meth:`examples`."""
 
     @abstractmethod
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
@@ -226,7 +251,7 @@ class Cohort(ABC):
 
     def __init__(self, cache: Cache, split: Path | None) -> None:
         self.cache = cache
-        self.ids: list[str] = cache.index["record" if cache.task == "arrhythmia" else "patient"].tolist()
+        self.ids = item_ids(cache)
         self.split_sha256 = file_sha256(split) if split else None
         self.parts = read_split(split, self.ids) if split else None
 
@@ -244,15 +269,9 @@ class Cohort(ABC):
         """Items of every part from all other sites."""
         return np.flatnonzero(~np.isin(self.sites, sites))
 
+    @abstractmethod
     def describe(self, items: Ints) -> dict[str, int]:
-        """How many recordings, patients and positives."""
-        truth = self.truth(items)
-        if self.cache.task == "arrhythmia":
-            counts = {"recordings": len(items), "patients": truth.n_patients}
-            return counts | {"positive_labels": int((truth.labels & truth.known).sum())}
-        positive = np.unique(stay_of_row(truth.offsets, len(truth.labels))[truth.labels > 0])
-        counts = {"stays": len(items), "patients": truth.n_patients, "septic": len(positive)}
-        return counts | {"hours": len(truth.labels), "positive_hours": int((truth.labels > 0).sum())}
+        """Numbers of items, patients and positives."""
 
     @abstractmethod
     def truth(self, items: Ints) -> Truth:

@@ -40,6 +40,7 @@ from training.tasks.base import (
     Batch,
     Cohort,
     Decider,
+    ExampleBatch,
     Part,
     Scores,
     Source,
@@ -209,6 +210,17 @@ class EcgSource(Source):
         """See :meth:`Source.preprocessing`."""
         return self.constants.to_dict()
 
+    def examples(self, items: Ints, rng: np.random.Generator) -> Ints:
+        """Whole ECGs; see :meth:`Source.examples`."""
+        del rng
+        return items[:, None]
+
+    def example_batch(self, examples: Ints) -> ExampleBatch:
+        """Windows of one length, the longest that all ECGs have; see :meth:`Source.example_batch`."""
+        windows = [batch.inputs for _, batch in self.plain(examples[:, 0])]
+        shortest = min(w.shape[2] for w in windows)
+        return ExampleBatch([torch.cat([w[..., :shortest] for w in windows])], None)
+
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """See :meth:`Source.prepares_as`."""
         return EcgPreprocessing.from_dict(preprocessing) == self.constants
@@ -255,6 +267,12 @@ class EcgCohort(Cohort):
         labels = self.labels[items]
         patients = np.unique(self._patients[items], return_inverse=True)[1].astype(np.int64)
         return Truth(labels == 1, labels >= 0, np.arange(len(items) + 1), patients)
+
+    def describe(self, items: Ints) -> dict[str, int]:
+        """See :meth:`Cohort.describe`."""
+        truth = self.truth(items)
+        counts = {"recordings": len(items), "patients": truth.n_patients}
+        return counts | {"positive_labels": int((truth.labels & truth.known).sum())}
 
     def groups(self, items: Ints) -> dict[str, Strings]:
         """See :meth:`Cohort.groups`."""

@@ -38,6 +38,7 @@ from training.tasks.base import (
     Batch,
     Cohort,
     Decider,
+    ExampleBatch,
     Part,
     Scores,
     Source,
@@ -50,6 +51,7 @@ from training.tasks.base import (
 DEPTH = 3
 """Blocks of the student where ``student.depth`` is 0."""
 LENGTH_BUCKETS = 24
+HOURS_OF_A_PATIENT = 4
 EARLIER_ROWS = 6
 """``h12`` labels turn positive this many rows before the official ones."""
 
@@ -237,6 +239,26 @@ class StaySource(Source):
         """See :meth:`Source.preprocessing`."""
         return self.constants.to_dict()
 
+    def examples(self, items: Ints, rng: np.random.Generator) -> Ints:
+        """At most four hours of each stay: item and hour; see :meth:`Source.examples`."""
+        lengths = np.diff(self.offsets)[items]
+        drawn = [
+            (item, hour)
+            for item, length in zip(items, lengths, strict=True)
+            for hour in rng.choice(length, min(length, HOURS_OF_A_PATIENT), replace=False)
+        ]
+        return np.array(drawn, dtype=np.int64).reshape(-1, 2)
+
+    def example_batch(self, examples: Ints) -> ExampleBatch:
+        """See :meth:`Source.example_batch`."""
+        pieces, hours = [], []
+        for chosen, batch in self.plain(np.unique(examples[:, 0])):
+            place = {int(item): i for i, item in enumerate(chosen)}
+            here = [(place[int(item)], int(hour)) for item, hour in examples if int(item) in place]
+            pieces.append(batch.inputs)
+            hours.append(np.array(here, dtype=np.int64))
+        return ExampleBatch(pieces, hours)
+
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """See :meth:`Source.prepares_as`."""
         return StayPreprocessing.from_dict(preprocessing) == self.constants
@@ -258,6 +280,13 @@ class StayCohort(Cohort):
         labels = self.labels[concatenated_spans(self.offsets, items)]
         offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[items]))).astype(np.int64)
         return Truth(labels, np.ones(labels.shape, dtype=bool), offsets, stay_of_row(offsets, len(labels)))
+
+    def describe(self, items: Ints) -> dict[str, int]:
+        """See :meth:`Cohort.describe`."""
+        truth = self.truth(items)
+        positive = np.unique(stay_of_row(truth.offsets, len(truth.labels))[truth.labels > 0])
+        counts = {"stays": len(items), "patients": truth.n_patients, "septic": len(positive)}
+        return counts | {"hours": len(truth.labels), "positive_hours": int((truth.labels > 0).sum())}
 
     def groups(self, items: Ints) -> dict[str, Strings]:
         """See :meth:`Cohort.groups`."""
