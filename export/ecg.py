@@ -53,11 +53,10 @@ from ibt_deploy.thresholds import (
     f_thresholds,
 )
 from ibt_deploy.types import Bools, Float32s, Floats, Ints
-from training.data.split import FEWEST_POSITIVES
+from training.data.split import FEWEST_POSITIVES, PARTS, Part
 from training.models import Encoder
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer
-from training.tasks.base import PARTS, Part
 
 FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
 LOWEST_AUROC = 0.6

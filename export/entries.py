@@ -24,8 +24,8 @@ from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.preprocess.ecg import MASKED_VERSION
 from training.checkpoint import TrainedNetwork
+from training.data.split import Part
 from training.models.transformer import EcgTransformer
-from training.tasks.base import Part
 
 CC_BY = "CC BY 4.0"
 

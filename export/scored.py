@@ -32,10 +32,11 @@ from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, StayScorer
 from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
 from training.data.cache import Cache, open_cache
+from training.data.split import PARTS, Part
 from training.models import Encoder
 from training.models.transformer import EcgTransformer
 from training.tasks import TASKS, open_cohort
-from training.tasks.base import PARTS, Cohort, Part
+from training.tasks.base import Cohort
 from training.tasks.ecg import EcgCohort
 from training.tasks.stay import StayCohort
 

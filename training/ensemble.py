@@ -26,10 +26,11 @@ from ibt_deploy.files import atomic_open, file_sha256
 from ibt_deploy.types import Float32s, Ints
 from ibt_deploy.variables import INDEX, N_TIME_VARYING, VARIABLES
 from training.checkpoint import TrainedNetwork, load_network
+from training.data.split import Part
 from training.device import chosen_dtype
 from training.fit import part_logits
 from training.tasks import open_source
-from training.tasks.base import Part, Scores, Source
+from training.tasks.base import Scores, Source
 from training.tasks.stay import StaySource, concatenated_spans
 
 FOLDS = 3

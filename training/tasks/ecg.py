@@ -27,7 +27,7 @@ from ibt_deploy.thresholds import challenge_thresholds, f_thresholds
 from ibt_deploy.types import Bools, Float32s, Ints, Strings
 from training.data.augment import operations_under, rand_augment
 from training.data.cache import Cache
-from training.data.split import FEWEST_POSITIVES, read_split
+from training.data.split import FEWEST_POSITIVES, Part, read_split
 from training.models.deit import EcgDeiT
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer
@@ -41,7 +41,6 @@ from training.tasks.base import (
     Cohort,
     Decider,
     ExampleBatch,
-    Part,
     Scores,
     Source,
     Task,
@@ -383,8 +382,9 @@ class EcgTask(Task):
         c = _ranked(decider, truth)
         if c.any():
             p = decider.probabilities(logits)[:, c]
-            for name in ("auroc", "auprc"):
-                found[f"{FREE}|{name}"] = bootstrap.ranking(name, labels[:, c], p, patients, known[:, c])
+            labels, known = labels[:, c], known[:, c]
+            found[f"{FREE}|auroc"] = bootstrap.ranking("auroc", labels, p, patients, known)
+            found[f"{FREE}|auprc"] = bootstrap.ranking("auprc", labels, p, patients, known)
         return found
 
     def class_counts(self, decider: Decider, logits: Float32s, truth: Truth) -> Ints:

@@ -25,7 +25,7 @@ from ibt_deploy.thresholds import utility_threshold
 from ibt_deploy.types import Float32s, Ints, Strings
 from ibt_deploy.variables import INDEX
 from training.data.cache import Cache
-from training.data.split import read_split
+from training.data.split import Part, read_split
 from training.models.deit import StayDeiT, StayTwoHeads
 from training.models.lstm import ResidualLSTM
 from training.models.transformer import StayTransformer
@@ -39,7 +39,6 @@ from training.tasks.base import (
     Cohort,
     Decider,
     ExampleBatch,
-    Part,
     Scores,
     Source,
     Task,
@@ -403,8 +402,8 @@ class StayTask(Task):
             found[f"{row}|utility"] = bootstrap.utility(labels, alarms, truth.offsets)
             alarms = decider.outputs(logits, (row, "f_measure"))
             found[f"{row}|f_measure"] = bootstrap.f_measure(labels, alarms, patients, truth.known)
-        for name in ("auroc", "auprc"):
-            found[f"{FREE}|{name}"] = bootstrap.ranking(name, labels, risk, patients)
+        found[f"{FREE}|auroc"] = bootstrap.ranking("auroc", labels, risk, patients)
+        found[f"{FREE}|auprc"] = bootstrap.ranking("auprc", labels, risk, patients)
         return found
 
     def class_counts(self, decider: Decider, logits: Float32s, truth: Truth) -> Ints:
