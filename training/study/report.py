@@ -62,7 +62,7 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
         raise ValueError("the answers do not fit the first ten lines")
     lines += ["", *_reading(studies)]
     for results, folder in zip(studies, folders, strict=True):
-        lines += ["", f"## {TITLES[results['task']]}", *_claims(results), *sections(results, folder)]
+        lines += ["", f"## {TASK_TITLES[results['task']]}", *_claims(results), *sections(results, folder)]
     return "\n".join(_single_blanks(lines)) + "\n"
 
 
