@@ -27,7 +27,7 @@ from serving.input.multipart import uploaded
 from serving.input.stays import Stays, from_json, from_text
 from serving.models import Models
 from serving.score import cds_hooks
-from serving.score.answers import one, several, with_tracing
+from serving.score.answers import one, several, with_tracing, with_vitals
 from serving.score.batching import Job, Pool, ScoreJob, SingleJob, ToScore
 from serving.score.next_hour import FRAMED, NextHours
 from serving.settings import Settings
@@ -77,8 +77,10 @@ class Scorer:
 
     async def sepsis(self, request: Request) -> Response:
         """Hourly risk of one stay, or of several."""
-        point = self._point("sepsis", request, {"operating_point", "record"})
-        form = _form(request)
+        point = self._point("sepsis", request, {"operating_point", "record", "vitals"})
+        shown, form = _flag(request, "vitals"), _form(request)
+        if shown and form == FHIR:
+            raise Problem("bad_request", "Vital signs are added to answers in plain JSON only.")
         kind = content_kind(request, JSON, MULTIPART, *TABLES)
         record = request.query_params.get("record")
         name = record_name(record, "stay")
@@ -91,6 +93,8 @@ class Scorer:
                 asked = _to_score(from_text(*_only(files), self.settings))
             else:
                 asked = _to_score(from_text(name, body.whole(), self.settings))
+            if shown:
+                return asked._replace(write=partial(with_vitals, is_list=asked.write is several))
             return _in_form(asked, form)
 
         return await self._answered(
