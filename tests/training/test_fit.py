@@ -201,7 +201,7 @@ def test_another_run_in_the_folder_is_refused(stays: Path, tmp_path: Path) -> No
     with pytest.raises(DataError, match="holds a run with a different recipe"):
         train(other, stays, out, device="cpu")
     changed(out, lambda c: c["identity"].update(split_sha256="0", cache_sha256="0"))
-    with pytest.raises(DataError, match="another cache_sha256, split_sha256"):
+    with pytest.raises(DataError, match="different cache_sha256, split_sha256"):
         train(recipe, stays, out, device="cpu")
 
 
