@@ -47,7 +47,6 @@ MAX_RATIO = 200
 """Uncompressed over compressed size: ECGs as 16-bit numbers reach 10, as text 30."""
 ALWAYS_ALLOWED_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
-_ZST_WINDOW = 1 << 27
 _CHUNK = 1 << 20
 _SMALL = 1 << 14
 _KEPT = 1 << 28
@@ -104,7 +103,7 @@ def _collected(
     total = 0
     for count, (name, member, fault) in enumerate(listing):
         if count >= MAX_MEMBERS:
-            raise TooLong(f"more than {MAX_MEMBERS} members; cut it", code="archive_too_large")
+            raise TooLong(f"more than {MAX_MEMBERS} members; split it", code="archive_too_large")
         if _hidden(name):
             continue
         source = f"{path}/{name}"
@@ -120,7 +119,7 @@ def _collected(
         total += member.size
         if total > allowed:
             raise TooLong(
-                f"holds more than {MAX_RATIO} times its size; what follows was not read",
+                f"expands to more than {MAX_RATIO} times its size; the rest was not read",
                 code="archive_too_large",
             )
         members[name] = member._replace(place=count)
@@ -280,7 +279,7 @@ def _tar_members(path: str) -> Iterator[tuple[str, _Member, tuple[str, str] | No
                 archive.members = []  # which it would keep for ever
                 if info.isdir():
                     continue
-                fault = None if info.isreg() and not info.issparse() else ("not_a_file", "no plain file")
+                fault = None if info.isreg() and not info.issparse() else ("not_a_file", "not a regular file")
                 content = None
                 small = info.size <= _SMALL and kept + info.size <= _KEPT
                 if compressed and fault is None and small and info.name.lower().endswith(_KEPT_SUFFIXES):
@@ -296,12 +295,10 @@ def _uncompressed(path: str) -> BinaryIO:
     if path.lower().endswith(TAR_GZ):
         return cast("BinaryIO", gzip.open(path, "rb"))
     try:
-        import zstandard
+        import pyarrow as pa
     except ModuleNotFoundError as error:
         raise missing_extra(error, f"{path}:") from error
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW)
-    raw = Path(path).open("rb")  # noqa: SIM115
-    return cast("BinaryIO", decompressor.stream_reader(raw, read_across_frames=True, closefd=True))
+    return cast("BinaryIO", pa.input_stream(path, compression="zstd"))
 
 
 def _damage() -> tuple[type[BaseException], ...]:
@@ -312,12 +309,6 @@ def _damage() -> tuple[type[BaseException], ...]:
 
         found.append(lzma.LZMAError)
     except ModuleNotFoundError:  # Python built without it
-        pass
-    try:
-        import zstandard
-
-        found.append(zstandard.ZstdError)
-    except ModuleNotFoundError:
         pass
     return tuple(found)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.types import Strings
+
+T = TypeVar("T")
 
 UNKNOWN = "unknown"
 AGE_BANDS = ((40, "under 40"), (65, "40-64"), (80, "65-79"), (1000, "80 and over"))
@@ -31,3 +33,9 @@ def named_sexes(values: Iterable[Any]) -> Strings:
     """``female``, ``male`` or ``unknown`` for words in any case; what is no such word is unknown."""
     words = (str(value).lower() for value in values)
     return np.array([word if word in SEXES else UNKNOWN for word in words], dtype="U7")
+
+
+def in_order(groups: Mapping[str, T]) -> list[tuple[str, T]]:
+    """Sub-groups in the order a reader expects: the youngest first, what is unknown last."""
+    youngest = AGE_BANDS[0][1]
+    return sorted(groups.items(), key=lambda entry: (entry[0] == UNKNOWN, entry[0] != youngest, entry[0]))

@@ -221,10 +221,24 @@ class Hour(Output):
     missing: list[str] = Field(description="Variables that were not measured in this hour.")
 
 
+class Vital(Output):
+    """A vital sign of a stay; only with `vitals=true`."""
+
+    name: str
+    unit: str
+    values: list[float | None] = Field(description="Of each of `hours`, as the model read it.")
+
+
 class Risk(Answer):
     """The hourly sepsis risk of one stay."""
 
     hours: list[Hour]
+
+
+class RiskAndVitals(Risk):
+    """The same with the vital signs; BentoML's client cannot read a model in which a list may be null."""
+
+    vitals: list[Vital]
 
 
 class RiskAndState(Risk):
@@ -260,7 +274,15 @@ class ProblemDetails(Output):
 
 
 INPUTS: tuple[type[BaseModel], ...] = (Recording, Row, StayByRows, StayByColumns, Stays, NextHours)
-OUTPUTS: tuple[type[BaseModel], ...] = (Findings, Risk, Risks, RiskAndState, Refusal, ProblemDetails)
+OUTPUTS: tuple[type[BaseModel], ...] = (
+    Findings,
+    Risk,
+    RiskAndVitals,
+    Risks,
+    RiskAndState,
+    Refusal,
+    ProblemDetails,
+)
 
 
 def ref(model: type[BaseModel]) -> dict[str, str]:

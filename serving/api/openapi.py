@@ -15,6 +15,7 @@ from serving.api.models import (
     Recording,
     Risk,
     RiskAndState,
+    RiskAndVitals,
     Risks,
     Row,
     StayByColumns,
@@ -48,6 +49,12 @@ _SIGNAL = {
     "name": "signal",
     "in": "query",
     "description": "Add the signal to the answer, for a drawing.",
+    "schema": {"type": "boolean", "default": False},
+}
+_VITALS = {
+    "name": "vitals",
+    "in": "query",
+    "description": "Add the vital signs to the answer, for a drawing.",
     "schema": {"type": "boolean", "default": False},
 }
 
@@ -137,8 +144,9 @@ def _scoring(models: Models) -> Part:
                     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
                     "description": "Name of the one stay; no personal data.",
                 },
+                _VITALS,
             ],
-            {"anyOf": [ref(Risk), ref(Risks)]},
+            {"anyOf": [ref(RiskAndVitals), ref(Risk), ref(Risks)]},
             f"curl -sO {BASE}/examples/stay.psv\n"
             f"curl -s -H 'Content-Type: text/psv' --data-binary @stay.psv {BASE}/v1/sepsis",
             fhir="A Bundle of a RiskAssessment for each hour and the Device; for several stays a Bundle of "
