@@ -127,7 +127,7 @@ def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, e
     validation
         The recordings.
     evaluable
-        Classes that may be put out, shape ``(26,)``.
+        Classes that may be reported, shape ``(26,)``.
 
     Notes
     -----
@@ -179,7 +179,7 @@ def ecg_evaluation(
     decisions
         Its operating points.
     evaluable
-        Classes that may be put out, shape ``(26,)``.
+        Classes that may be reported, shape ``(26,)``.
     draws
         Of the bootstrap.
     """
@@ -273,7 +273,7 @@ def _classes(
 def _group(
     answers: Answers[EcgPart], official: Bools, chosen: Bools, evaluable: Bools, draws: int
 ) -> dict[str, Any]:
-    """Figures of some recordings; ``official`` is what is put out for the challenge metric."""
+    """Figures of some recordings; ``official`` are the decisions for the challenge metric."""
     part = answers.part.select(chosen)
     p, given = answers.probabilities[chosen], answers.positive[chosen]
     counted = ranked_classes(part, evaluable)

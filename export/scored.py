@@ -540,7 +540,7 @@ class Decisions:
         return {name: point.thresholds for name, point in self.points.items()}
 
     def outputs(self, point: str, probabilities: Floats, evaluable: Bools) -> Bools:
-        """What is put out at an operating point for ECGs, shape ``(n, 26)``, with the rule of scoring."""
+        """Findings at an operating point of ECGs, shape ``(n, 26)``, by the rule of scoring."""
         chosen = self.points[point]
         return decisions(probabilities, chosen.thresholds, evaluable, exclusive=chosen.exclusive)
 

@@ -69,11 +69,11 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
 def _answers(results: Mapping[str, Any]) -> list[str]:
     """Three bullets: what held, what did not, what is not resolved and what was not run."""
     task, found = results["task"].capitalize(), results["claims"]
-    told = {
+    listed = {
         verdict: [f"{c['claim']} ({_difference(c['difference'])})" for c in found if c["verdict"] == verdict]
         for verdict in (HELD, FAILED, UNRESOLVED)
     }
-    lines = [f"- **{task}. {title}:** {'; '.join(told[v]) or 'nothing'}." for v, title in SHOWN_FIRST]
+    lines = [f"- **{task}. {title}:** {'; '.join(listed[v]) or 'nothing'}." for v, title in SHOWN_FIRST]
     if left := [c["claim"] for c in found if c["verdict"] == NOT_RUN]:
         lines[-1] += f" *Not run:* {'; '.join(left)}."
     return lines
@@ -197,10 +197,10 @@ def _scores(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
     paper = results["paper"]["table2"]
     rows = []
     for name, row, values in _method_rows(results, found["methods"], METHODS):
-        told = ["", ""]
+        theirs = ["", ""]
         if row == TUNED:
-            told = [decimal(paper[name]["f_measure"], 4), decimal(paper[name][official], 4)]
-        rows.append([NAMES[name], ROW_TITLES[row], *values, *told])
+            theirs = [decimal(paper[name]["f_measure"], 4), decimal(paper[name][official], 4)]
+        rows.append([NAMES[name], ROW_TITLES[row], *values, *theirs])
     title = TITLES[official]
     header = ("method", "thresholds", "F-1", title, "AUROC", "AUPRC", "paper F-1>", f"paper {title}>")
     deit = found["deit"] or NOT_RUN
@@ -224,8 +224,8 @@ def _scores(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
 
 def _both(found: Mapping[str, Any]) -> str:
     scores = {name: found["validation"].get(name) for name in ("deit-soft", "deit-hard")}
-    told = [f"{name} {decimal(value)}" for name, value in scores.items() if value is not None]
-    return f" ({', '.join(told)})" if told else ""
+    shown = [f"{name} {decimal(value)}" for name, value in scores.items() if value is not None]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _classes(results: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -255,10 +255,10 @@ def _agreement(results: Mapping[str, Any]) -> list[str]:
         rows = []
         for name in ("transformer", "deit", "bbm", "ceiling"):
             values = found["methods"].get(name, {})
-            told = paper["in distribution"].get(name) if place == "in distribution" else None
+            theirs = paper["in distribution"].get(name) if place == "in distribution" else None
             cells = [cell(values.get(reading)) for reading in READINGS]
             title = NAMES.get(name, "second teacher (ceiling)")
-            rows.append([title, *cells, "" if told is None else decimal(told)])
+            rows.append([title, *cells, "" if theirs is None else decimal(theirs)])
         lines += [
             "",
             f"**{place[0].upper()}{place[1:]}**",
@@ -278,15 +278,15 @@ def _agreement(results: Mapping[str, Any]) -> list[str]:
 
 
 def _pairs(found: Mapping[str, Any]) -> str:
-    told = [f"{pair}: {gap(at(values, 'r_squared'))}" for pair, values in found["differences"].items()]
-    return f"Paired differences in R²: {'; '.join(told)}. " if told else ""
+    parts = [f"{pair}: {gap(at(values, 'r_squared'))}" for pair, values in found["differences"].items()]
+    return f"Paired differences in R²: {'; '.join(parts)}. " if parts else ""
 
 
 def _groups(results: Mapping[str, Any]) -> list[str]:
     found, official = results["table3"], results["official"]
     paper = results["paper"]["table3"]
     rows = []
-    for n, told in paper.items():
+    for n, theirs in paper.items():
         arm = "bbm" if int(n) == found["groups_of_bbm"] else f"bbm-groups-{n}"
         values = found["arms"].get(arm)
         against = found["differences"].get(f"{arm} - bbm-groups-1")
@@ -297,8 +297,8 @@ def _groups(results: Mapping[str, Any]) -> list[str]:
                 cell(at(values, TUNED, official)),
                 cell(at(values, FREE, "auprc")),
                 "" if n == "1" else gap(at(against, TUNED, official)) if against else NOT_RUN,
-                decimal(told["f_measure"], 4),
-                decimal(told[official], 4),
+                decimal(theirs["f_measure"], 4),
+                decimal(theirs[official], 4),
             ]
         )
     title = TITLES[official]
@@ -452,10 +452,10 @@ def external_section(results: Mapping[str, Any]) -> list[str]:
             rows.append([NAMES[name], *(cells if values else [NOT_RUN] * 4)])
         header = ("method", "F-1", TITLES[official], "AUROC", "AUPRC")
         against = at(found["differences"], "bbm - transformer", TUNED, official)
-        told = f"BBM - Transformer in {TITLES[official]}: {gap(against)}. " if against else ""
+        gain = f"BBM - Transformer in {TITLES[official]}: {gap(against)}. " if against else ""
         place_name = set_name(results, place, found)
         lines += ["", f"**{place[0].upper()}{place[1:]}**", *table(header, rows)]
-        lines += [f"{told}Thresholds from validation. {source(results, place_name, purpose_of(found))}."]
+        lines += [f"{gain}Thresholds from validation. {source(results, place_name, purpose_of(found))}."]
     return lines
 
 

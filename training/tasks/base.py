@@ -317,7 +317,7 @@ class Decider:
         On calibrated probabilities, for each row of a table and measure. Of stays one, that of the highest
         utility, serves both measures; of ECGs each measure has its own.
     evaluable
-        Outputs that may be put out.
+        Outputs that may be reported.
     validation
         Official score on validation at the tuned thresholds; an optimistic number, by which DeiT is chosen.
     """
