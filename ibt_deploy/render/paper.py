@@ -158,7 +158,7 @@ def _draw_strip(axes: Axes, strip: _Strip, gain: float) -> None:
         y = strip.part * gain + baseline
         axes.plot(strip.x, y, color=_INK, linewidth=0.8, solid_joinstyle="round")
     if strip.column:
-        axes.vlines(x0, baseline - 3, baseline + 3, colors=_INK, linewidth=0.8)
+        axes.vlines(x0, baseline - 3, baseline + 3, colors="#999999", linewidth=0.8)
     # below the curve in the order of drawing and without a box, so that a label never hides a complex
     axes.text(
         x0 + 1.5,
