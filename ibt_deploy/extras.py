@@ -11,6 +11,7 @@ EXTRA_OF: dict[str, str] = {
     "matplotlib": "plot",
     "pyarrow": "batch",
     "pydicom": "formats",
+    "highdicom": "sr",
     "bentoml": "serve",
     "starlette": "serve",
     "uvicorn": "serve",

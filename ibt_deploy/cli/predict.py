@@ -17,8 +17,9 @@ from ibt_deploy.cli.arguments import Named, named_files
 from ibt_deploy.cli.options import FILE, echo_refusal, model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.files import atomic_write
 from ibt_deploy.inputs import refusal
-from ibt_deploy.predictions import Prediction, Refusal
+from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor, load
 from ibt_deploy.printable import one_line
 from ibt_deploy.progress import shown
@@ -74,7 +75,15 @@ Research software, not a medical device."""
     help="Also say which seconds and leads moved the findings, or which hours and variables the risk; "
     "with --json as 'explanations'.",
 )
-@click.option("--force", is_flag=True, help="Let --plot and --out-dir replace files that are there already.")
+@click.option(
+    "--sr",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT.dcm",
+    help="Also write the answer to one DICOM ECG as a DICOM Structured Report (needs ibt[sr]).",
+)
+@click.option(
+    "--force", is_flag=True, help="Let --plot, --sr and --out-dir replace files that are there already."
+)
 @click.option(
     "--server",
     metavar="URL",
@@ -90,6 +99,7 @@ def predict(
     plot: Path | None,
     out_dir: Path | None,
     explain: bool,
+    sr: Path | None,
     force: bool,
     server: str | None,
     device: Device,
@@ -109,9 +119,13 @@ def predict(
     if as_csv and explain:
         raise click.UsageError("--explain has no form as CSV; use --json")
     if server is not None:
-        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot", "explain")
+        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot", "explain", "sr")
         if any(str(path) == "-" for path in files):
             raise click.UsageError("--server takes files; save standard input as a file first")
+    if sr is not None and len(files) != 1:
+        raise click.UsageError("--sr takes one DICOM file")
+    if sr is not None and sr.exists() and not force:
+        raise click.UsageError(f"--sr: {str(sr)!r} is there already; --force replaces it")
     pictures = _Pictures(plot, force=force)
     form: _Form = _write_json if as_json else _write_csv if as_csv else _write_report
     write = (
@@ -144,6 +158,8 @@ def predict(
             continue
         write(answer, explained(item))
         pictures.draw(item, answer)
+        if sr is not None:
+            _write_structured_report(answer, sr)
     pictures.announce()
     for folder in dict.fromkeys(left_out):
         n = left_out.count(folder)
@@ -322,6 +338,15 @@ def _to_folder(
             form(prediction, explanations, stream)
 
     return write
+
+
+def _write_structured_report(answer: Prediction, out: Path) -> None:
+    from ibt_deploy.standards.dicom_report import dicom_report
+
+    if not isinstance(answer, ArrhythmiaPrediction):
+        raise click.UsageError("--sr is for ECGs; a stay has no DICOM study to belong to")
+    atomic_write(out, dicom_report(answer, Path(answer.source)))
+    click.echo(one_line(f"ibt: written: {out}"), err=True)
 
 
 class _Pictures:
