@@ -280,7 +280,6 @@ def _part(cohort: Cohort, items: Ints) -> AnyPart:
 
 SomePart = TypeVar("SomePart", EcgPart, StayPart)
 Prepared = TypeVar("Prepared", PreparedEcg, CheckedStay)
-Tick = Callable[[int], None]
 
 BATCH_SIZE = 32
 

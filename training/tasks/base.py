@@ -177,7 +177,7 @@ class Source(ABC):
         """Calibration of logits, fitted on ``part``."""
 
     @abstractmethod
-    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
         """Replace the labels ``y`` of the training part by ``(1 - weight) y + weight p``.
 
         ``probabilities`` are in the order of :meth:`gather`.

@@ -200,8 +200,8 @@ class EcgSource(Source):
         """See :meth:`Source.calibration`."""
         return fitted_calibration(logits, *self.part_labels(part)).calibration
 
-    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
-        """See :meth:`Source.soften`."""
+    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """See :meth:`Source.blend_labels`."""
         train = self._items["train"]
         self.targets[train] += weight * (probabilities - self.targets[train])
 

@@ -227,8 +227,8 @@ class StaySource(Source):
         """See :meth:`Source.calibration`."""
         return fitted_calibration(logits, self.part_labels(part)[0]).calibration
 
-    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
-        """See :meth:`Source.soften`."""
+    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """See :meth:`Source.blend_labels`."""
         rows = concatenated_spans(self.offsets, self._items["train"])
         softened = self.labels.astype(np.float32)
         softened[rows] += weight * (probabilities - softened[rows])
