@@ -279,7 +279,7 @@ class SepsisPrediction:
     @property
     def never_measured(self) -> tuple[str, ...]:
         """Variables that were not measured in any hour."""
-        return _names(np.isnan(self.values).all(axis=0))
+        return _names(np.asarray(np.isnan(self.values).all(axis=0)))
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON knows it."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ibt_deploy.batch.tables_layout import Layout, NumberColumn
 from ibt_deploy.mapping.schema import Time
-from ibt_deploy.readers.delimited import LONGEST_SHOWN, MISSING_WORDS
+from ibt_deploy.readers.columns import LONGEST_SHOWN, MISSING_WORDS
 from ibt_deploy.variables import NAMES
 
 MISSING_SPELLINGS = (

@@ -14,7 +14,7 @@ import numpy as np
 from ibt_deploy.errors import InputError, MalformedFile
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import first_line
-from ibt_deploy.readers.delimited import LIMIT, MISSING_WORDS, unreadable
+from ibt_deploy.readers.columns import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 from ibt_deploy.types import Floats
 

@@ -14,7 +14,7 @@ from ibt_deploy import __version__
 from ibt_deploy.errors import UnsupportedFormat
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.leads import LEADS, canonical_lead
-from ibt_deploy.readers.scp_record import LEAD_NAMES
+from ibt_deploy.readers.scp.record import LEAD_NAMES
 from ibt_deploy.records import Recording
 from ibt_deploy.writers.quantise import INVALID, Quantised, quantised
 

@@ -17,9 +17,10 @@ import numpy.typing as npt
 import torch
 
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.subgroups import UNKNOWN, Strings
+from ibt_deploy.evaluation.subgroups import UNKNOWN
 from ibt_deploy.metrics.sepsis import stay_of_row
 from ibt_deploy.records import Recording, Stay
+from ibt_deploy.types import Strings
 from training.cache import Cache, file_sha256, open_cache
 from training.run import default_split
 from training.sources import PARTS, Part

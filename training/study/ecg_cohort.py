@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ibt_deploy.evaluation.subgroups import Strings, age_bands, named_sexes
+from ibt_deploy.evaluation.subgroups import age_bands, named_sexes
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing, scaled, window_spans
 from ibt_deploy.records import Recording
+from ibt_deploy.types import Strings
 from training.cache import Cache
 from training.ecg_source import MICROVOLTS, read_signals
 from training.study.cohort import Cohort, Float32s, Ints, Truth, strings

@@ -1,6 +1,4 @@
-"""WFDB recordings: headers (:mod:`header`), signal files (:mod:`files`) and their storage formats
-(:mod:`storage`), read as millivolts (:mod:`record`).
-"""
+"""WFDB recordings: headers, storage formats of signal files, and records read as millivolts."""
 
 from __future__ import annotations
 

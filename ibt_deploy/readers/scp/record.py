@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from ibt_deploy.errors import MalformedFile, TooLong
-from ibt_deploy.readers.ages import whole_years
+from ibt_deploy.readers.patient import whole_years
 
 MAX_BYTES = 64 << 20
 HEADER = 16
