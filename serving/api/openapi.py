@@ -23,6 +23,7 @@ from serving.api.models import (
     ref,
     schemas,
 )
+from serving.http.fhir import FHIR
 from serving.http.problems import MEDIA_TYPE, TITLES
 from serving.models import Models
 from serving.score.next_hour import FRAMED
@@ -36,6 +37,12 @@ python3 -c 'import json; print(json.dumps({{"rows": [{{"ICULOS": 2, "HR": 104}}]
   "state": json.load(open("hour-1.json"))["state"]}}))' > hour-2.json
 curl -s --json @hour-2.json {BASE}/v1/sepsis/next"""
 
+_RESOURCE = {
+    "type": "object",
+    "description": "A FHIR R4 resource (https://hl7.org/fhir/R4).",
+    "properties": {"resourceType": {"type": "string"}},
+    "required": ["resourceType"],
+}
 _SIGNAL = {
     "name": "signal",
     "in": "query",
@@ -93,6 +100,7 @@ def _scoring(models: Models) -> Part:
             ref(Findings),
             f"curl -sO {BASE}/examples/recording.hea -sO {BASE}/examples/recording.dat\n"
             f"curl -s -F files=@recording.hea -F files=@recording.dat {BASE}/v1/arrhythmia",
+            fhir="A Bundle of a DiagnosticReport, an Observation for each class and the Device.",
         ),
         "/v1/sepsis": _post(
             "Hourly sepsis risk of ICU stays",
@@ -132,6 +140,8 @@ def _scoring(models: Models) -> Part:
             {"anyOf": [ref(Risk), ref(Risks)]},
             f"curl -sO {BASE}/examples/stay.psv\n"
             f"curl -s -H 'Content-Type: text/psv' --data-binary @stay.psv {BASE}/v1/sepsis",
+            fhir="A Bundle of a RiskAssessment for each hour and the Device; for several stays a Bundle of "
+            "such Bundles, with an OperationOutcome for each stay that is refused.",
         ),
         "/v1/sepsis/next": _post(
             "Risk of the next hours of a stay",
@@ -172,16 +182,25 @@ def _reading() -> Part:
 
 
 def _post(
-    summary: str, description: str, content: Part, parameters: list[Part], answer: Part, sample: str
+    summary: str,
+    description: str,
+    content: Part,
+    parameters: list[Part],
+    answer: Part,
+    sample: str,
+    *,
+    fhir: str = "",
 ) -> Part:
-    codes = ("400", "401", "408", "413", "415", "422", "429", "503")
+    """An operation; ``fhir`` describes its answer under ``Accept: application/fhir+json``, if it has one."""
+    codes = ("400", "401", "406", "408", "413", "415", "422", "429", "503")
+    answers = _json(answer) | ({FHIR: {"schema": _RESOURCE | {"description": fhir}}} if fhir else {})
     return {
         "post": {
             "summary": summary,
             "description": f"{description}\n\n```sh\n{sample}\n```",
             "parameters": parameters,
             "requestBody": {"required": True, "content": content},
-            "responses": {"200": {"description": "The answer", "content": _json(answer)}} | _problems(codes),
+            "responses": {"200": {"description": "The answer", "content": answers}} | _problems(codes),
             "x-codeSamples": [{"lang": "Shell", "source": sample}],
         }
     }
@@ -208,7 +227,10 @@ def _get(
 
 def _problems(statuses: tuple[str, ...]) -> Part:
     """The refusals, each with the codes that a status can have."""
-    content = {MEDIA_TYPE: {"schema": ref(ProblemDetails)}}
+    content = {
+        MEDIA_TYPE: {"schema": ref(ProblemDetails)},
+        FHIR: {"schema": _RESOURCE | {"description": "An OperationOutcome, where FHIR was asked for."}},
+    }
     library = {"422": "; or a reason code of the library (docs/scoring.md)"}
     return {
         status: {

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ibt_deploy.errors import BundleError, DeviceError, InputError, MissingExtra
 from serving.http import telemetry
 from serving.http.body import discard
+from serving.http.fhir import FHIR, outcome, wants_fhir
 from serving.http.problems import MEDIA_TYPE, Problem
 from serving.http.telemetry import log
 
@@ -255,7 +256,8 @@ def _foreign_problem(status: int, body: bytes, headers: dict[str, str]) -> Probl
 
 
 def _is_problem(message: Message) -> bool:
-    return (b"content-type", MEDIA_TYPE.encode()) in message["headers"]
+    kinds = (MEDIA_TYPE.encode(), FHIR.encode())
+    return any(name == b"content-type" and value in kinds for name, value in message["headers"])
 
 
 async def _refuse(exchange: Exchange, problem: Problem, headers: dict[bytes, bytes]) -> None:
@@ -266,7 +268,8 @@ async def _refuse(exchange: Exchange, problem: Problem, headers: dict[bytes, byt
         ended = False if waits else await discard(exchange.receive)
         if not ended:
             problem.headers["Connection"] = "close"
-    await problem.response(exchange.request_id)(exchange.scope, exchange.receive, exchange.give)
+    form = outcome if wants_fhir(exchange.scope["headers"]) else Problem.response
+    await form(problem, exchange.request_id)(exchange.scope, exchange.receive, exchange.give)
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:

@@ -23,6 +23,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "unauthorised": (401, "A bearer token is needed"),
     "no_such_page": (404, "There is nothing here"),
     "method_not_allowed": (405, "This address does not know the method"),
+    "not_acceptable": (406, "This address does not answer in the form asked for"),
     "slow_body": (408, "The body came too slowly"),
     "body_too_large": (413, "The body is too large"),
     "unpacked_too_large": (413, "The body is too large once it is decompressed"),

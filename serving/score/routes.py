@@ -18,6 +18,7 @@ from ibt_deploy.predictor import Item
 from ibt_deploy.types import Task
 from ibt_deploy.variables import MAX_HOURS
 from serving.http.body import Body, Memory, received
+from serving.http.fhir import FHIR, answer_fhir, check_acceptable, wants_fhir
 from serving.http.problems import Problem
 from serving.input.compression import unpacked
 from serving.input.ecg import stated_recording, uploaded_recording
@@ -54,40 +55,52 @@ class Scorer:
     async def arrhythmia(self, request: Request) -> Response:
         """Findings of one recording, with its signal if the query asks for it."""
         point = self._point("arrhythmia", request, {"operating_point", "signal"})
-        drawn = _flag(request, "signal")
+        drawn, form = _flag(request, "signal"), _form(request)
+        if drawn and form == FHIR:
+            raise Problem("bad_request", "The signal is added to answers in plain JSON only.")
         kind = content_kind(request, JSON, MULTIPART)
 
         def read(body: Body) -> ToScore:
             if kind == JSON:
-                return self.recording(parsed(body.whole(), self.rooms["arrhythmia"]), drawn)
-            files = unpacked(self._files(request, body), self.settings)
-            return _one_of(uploaded_recording(files, self.settings), drawn)
+                asked = self.recording(parsed(body.whole(), self.rooms["arrhythmia"]), drawn)
+            else:
+                files = unpacked(self._files(request, body), self.settings)
+                asked = _one_of(uploaded_recording(files, self.settings), drawn)
+            return _in_form(asked, form)
 
         return await self._answered(
-            request, lambda body: ScoreJob(self.models.predictors["arrhythmia", point], partial(read, body))
+            request,
+            lambda body: ScoreJob(self.models.predictors["arrhythmia", point], partial(read, body)),
+            form,
         )
 
     async def sepsis(self, request: Request) -> Response:
         """Hourly risk of one stay, or of several."""
         point = self._point("sepsis", request, {"operating_point", "record"})
+        form = _form(request)
         kind = content_kind(request, JSON, MULTIPART, *TABLES)
         record = request.query_params.get("record")
         name = record_name(record, "stay")
 
         def read(body: Body) -> ToScore:
             if kind == JSON:
-                return self.stays(parsed(body.whole(), self.rooms["sepsis"]), record)
-            if kind == MULTIPART:
+                asked = self.stays(parsed(body.whole(), self.rooms["sepsis"]), record)
+            elif kind == MULTIPART:
                 files = unpacked(self._files(request, body), self.settings)
-                return _to_score(from_text(*_only(files), self.settings))
-            return _to_score(from_text(name, body.whole(), self.settings))
+                asked = _to_score(from_text(*_only(files), self.settings))
+            else:
+                asked = _to_score(from_text(name, body.whole(), self.settings))
+            return _in_form(asked, form)
 
         return await self._answered(
-            request, lambda body: ScoreJob(self.models.predictors["sepsis", point], partial(read, body))
+            request,
+            lambda body: ScoreJob(self.models.predictors["sepsis", point], partial(read, body)),
+            form,
         )
 
     async def sepsis_next(self, request: Request) -> Response:
         """Risk of the next hours, and the state after them."""
+        check_acceptable(request.headers.raw, fhir=False)
         point = self._point("sepsis", request, {"operating_point"})
         kind = content_kind(request, JSON, FRAMED)
         following, room = self.next_hours(point), self.rooms["sepsis_next"]
@@ -128,7 +141,7 @@ class Scorer:
         with self.memory.reserve() as reservation:
             body = await received(request, self.settings, reservation)
             answer = await self.pool.answer(job(body), self.settings.answer_seconds, request.receive)
-        return Response(answer, media_type=kind)
+        return Response(answer, media_type=kind, headers={"Vary": "Accept"})
 
     def _point(self, task: Task, request: Request, known: set[str]) -> str:
         stated = request.query_params
@@ -156,6 +169,18 @@ def _only(files: dict[str, bytes]) -> tuple[str, bytes]:
     if len(files) != 1:
         raise Problem("bad_multipart", f"The upload holds {len(files)} files; send one table of stays.")
     return next(iter(files.items()))
+
+
+def _form(request: Request) -> str:
+    """Media type of the answer; raises a Problem if the client accepts neither FHIR R4 nor JSON."""
+    check_acceptable(request.headers.raw)
+    return FHIR if wants_fhir(request.headers.raw) else JSON
+
+
+def _in_form(asked: ToScore, form: str) -> ToScore:
+    if form == JSON:
+        return asked
+    return asked._replace(write=partial(answer_fhir, several=asked.write is several))
 
 
 def _to_score(stays: Stays) -> ToScore:
