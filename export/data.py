@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.subgroups import UNKNOWN, age_bands
+from ibt_deploy.evaluation.labels import UNKNOWN, age_bands
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing
 from ibt_deploy.records import Recording, Stay

@@ -12,8 +12,7 @@ from export.decide import Decisions
 from export.figures import calibration_figures, compared, figures, number, reliability_bins
 from export.scored import Answers
 from ibt_deploy.metrics import bootstrap
-from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_statistics, policy_alarms
-from ibt_deploy.metrics.sepsis import stay_of_row
+from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ibt_deploy.errors import DataError, IbtError
 from ibt_deploy.golden import GOLDEN, GoldenCase, golden_arrays
 from ibt_deploy.leads import LEADS
-from ibt_deploy.preprocess.resample import resample
+from ibt_deploy.preprocess.filters import resample
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import EcgScorer

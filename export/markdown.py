@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from ibt_deploy.evaluation.subgroups import AGE_BANDS, UNKNOWN
+from ibt_deploy.evaluation.labels import AGE_BANDS, UNKNOWN
 from ibt_deploy.render.markdown import UNDEFINED, bounds, count, decimal
 
 T = TypeVar("T")

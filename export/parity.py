@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.contract import Calibration
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.errors import ExportError
 
 Logits = npt.NDArray[np.floating[Any]]

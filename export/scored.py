@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from export.data import EcgPart, StayPart
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.classes import N_CLASSES
-from ibt_deploy.contract import Calibration
 from ibt_deploy.decisions import combined
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction

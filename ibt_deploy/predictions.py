@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ibt_deploy.contract import BundleClass
+from ibt_deploy.bundle import BundleClass
 from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.records import Notice
 from ibt_deploy.types import AnyFloats, Bools, Floats, Ints

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.contract import Calibration
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, filtered, scaled, window_spans
 from ibt_deploy.thresholds import challenge_thresholds, f_thresholds

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.contract import Calibration
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.errors import DataError
 from training.batch import Batch
 from training.cache import Cache

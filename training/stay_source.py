@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.contract import Calibration
 from ibt_deploy.errors import RecipeError
 from ibt_deploy.metrics.ranking import auprc, auroc
 from ibt_deploy.metrics.sepsis import row_utilities, utility_sweep

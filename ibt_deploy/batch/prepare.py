@@ -18,8 +18,8 @@ from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, examined, windows
+from ibt_deploy.preprocess.stay import StayPreprocessing
 from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, PreparedStay, features_of

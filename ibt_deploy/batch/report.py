@@ -10,7 +10,7 @@ from typing import Any
 from ibt_deploy.batch.columns import short_name
 from ibt_deploy.batch.report_style import STYLE
 from ibt_deploy.batch.tally import PROBABILITY_EDGES, RISK_EDGES, Tally
-from ibt_deploy.contract import BundleClass
+from ibt_deploy.bundle import BundleClass
 from ibt_deploy.predictions import NOTICE
 
 _WIDTH, _HEIGHT = 240, 64

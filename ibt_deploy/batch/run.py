@@ -27,9 +27,8 @@ from ibt_deploy.batch.sources import entries_of, first_files, table_files
 from ibt_deploy.batch.summary import summary_of
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.device import Device, open_session
+from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
-from ibt_deploy.machine import usable_cpus
 from ibt_deploy.readers import task_of
 from ibt_deploy.types import Task
 
@@ -232,7 +231,7 @@ def _planned(options: Options, output: Output) -> tuple[Items, Job]:
         plan = table_plan(new, options.sources)
         export = found_standard(options)
         if export is not None:
-            from ibt_deploy.standards.items import export_items
+            from ibt_deploy.standards.exports import export_items
 
             events = export_items(export, options.sources, output.path, output.state)
             items, fingerprint = events, events.fingerprint

@@ -109,7 +109,7 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
 
     chosen = None
     if mapping is not None:
-        from ibt_deploy.mapping.parse import load_mapping
+        from ibt_deploy.mapping.schema import load_mapping
 
         chosen = load_mapping(Path(mapping))
     entries = stamped(table_files(sources))

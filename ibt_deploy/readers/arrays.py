@@ -40,7 +40,7 @@ from ibt_deploy.errors import (
 from ibt_deploy.files import File
 from ibt_deploy.leads import LEADS, canonical_lead
 from ibt_deploy.printable import first_line
-from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.readers.units import MAX_RATE, millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Array, Floats
 
@@ -319,7 +319,6 @@ MAX_LAYOUT_BYTES = 1 << 16
 MAX_LEADS = 64
 MAX_VALUES = 25_000_000
 """Samples times leads at most (12 leads at 500 Hz: over an hour), so that memory stays bounded."""
-MAX_RATE = 1e7
 
 EXAMPLES = {
     "sampling_rate": "sampling_rate = 500",

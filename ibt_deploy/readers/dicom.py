@@ -18,10 +18,9 @@ import numpy as np
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
+from ibt_deploy.leads import LEAD_NUMBERS, canonical_lead
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.patient import age_between, sex_of
-from ibt_deploy.readers.scp.record import LEAD_NAMES
 from ibt_deploy.readers.units import inverted_leads, millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import AnyInts, Floats
@@ -238,7 +237,7 @@ def _name(number: int, item: Any) -> str:
     meaning = str(sources[0].get("CodeMeaning", "") or "").strip() if len(sources) else ""
     label = str(item.get("ChannelLabel", "") or "").strip()
     match = _LEAD_NUMBER.fullmatch(code)
-    coded = LEAD_NAMES.get(int(match[1])) if match else canonical_lead(code)
+    coded = LEAD_NUMBERS.get(int(match[1])) if match else canonical_lead(code)
     said = canonical_lead(_ASIDE.sub("", meaning))
     if coded and said and coded != said:
         raise MissingLeads(

@@ -20,13 +20,13 @@ from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.patient import whole_years
-from ibt_deploy.readers.units import inverted_leads, millivolts_per
-from ibt_deploy.readers.wfdb.header import MAX_RATE
-from ibt_deploy.readers.wfdb.record import MAX_VALUES
+from ibt_deploy.readers.units import MAX_RATE, inverted_leads, millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import AnyInts
 
 MAX_SIGNALS = 1024
+MAX_VALUES = 50_000_000
+"""Samples of all leads together at most, so that memory stays bounded."""
 MAX_RECORD_BYTES = 1 << 26
 
 _FIXED, _PER_SIGNAL = 256, 256
@@ -246,7 +246,7 @@ def read(file: File) -> list[Recording]:
     MalformedFile
         A damaged header; fewer records than it claims.
     TooLong
-        More than :data:`ibt_deploy.readers.wfdb.record.MAX_VALUES` samples.
+        More than :data:`MAX_VALUES` samples.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:

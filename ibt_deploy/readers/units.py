@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from ibt_deploy.records import Notice
 
+MAX_RATE = 1e7
+"""No recording has a sampling rate of so many Hz or more."""
+
 MILLIVOLTS: dict[str, float] = {
     "mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "v": 1e3, "nv": 1e-6,
     "millivolt": 1.0, "microvolt": 1e-3, "volt": 1e3, "nanovolt": 1e-6,

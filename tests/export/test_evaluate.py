@@ -26,15 +26,14 @@ from export.evaluate_ecg import FIXED, ecg_evaluation, macro_auroc
 from export.evaluate_stay import stay_comparison, stay_evaluation
 from export.figures import number
 from export.scored import Answers, over_windows
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration
 from ibt_deploy.classes import CLASSES
-from ibt_deploy.contract import Calibration
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.errors import ExportError
-from ibt_deploy.evaluation.subgroups import age_bands
+from ibt_deploy.evaluation.labels import age_bands
 from ibt_deploy.metrics import arrhythmia, bootstrap
-from ibt_deploy.metrics.alarms import alarm_statistics, policy_alarms
-from ibt_deploy.metrics.sepsis import utility
+from ibt_deploy.metrics.sepsis import alarm_statistics, policy_alarms, utility
 
 N = 120
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.subgroups import UNKNOWN
+from ibt_deploy.evaluation.labels import UNKNOWN
 from ibt_deploy.metrics.sepsis import stay_of_row
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Strings

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.contract import Calibration
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
 from ibt_deploy.thresholds import challenge_thresholds, f_thresholds, utility_threshold

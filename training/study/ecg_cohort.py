@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ibt_deploy.evaluation.subgroups import age_bands, named_sexes
+from ibt_deploy.evaluation.labels import age_bands, named_sexes
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing, scaled, window_spans
 from ibt_deploy.records import Recording

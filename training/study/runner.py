@@ -15,8 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, IbtError
-from ibt_deploy.machine import usable_cpus
 from training.cache import file_sha256
 from training.study.plan import Run
 

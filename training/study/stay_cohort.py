@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ibt_deploy.evaluation.subgroups import UNKNOWN, age_bands
+from ibt_deploy.evaluation.labels import UNKNOWN, age_bands
 from ibt_deploy.metrics.sepsis import stay_of_row
-from ibt_deploy.preprocess.stay import featurise
-from ibt_deploy.preprocess.stay_constants import StayPreprocessing
+from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Stay
 from ibt_deploy.types import Strings
 from ibt_deploy.variables import INDEX

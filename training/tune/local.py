@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError
-from ibt_deploy.machine import usable_cpus
 from training.tune.halving import Halving
 from training.tune.trials import Status, Task, Trial, best_score, train_trial
 

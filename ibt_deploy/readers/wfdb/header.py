@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ibt_deploy.errors import (
+from ibt_deploy.readers.units import MAX_RATE
     BadSampling,
     BadUnits,
     InputError,
@@ -22,7 +23,6 @@ from ibt_deploy.errors import (
 
 MAX_SIGNALS = 1000
 MAX_SEGMENTS = 10_000
-MAX_RATE = 1e7
 
 _NAME = r"[^\s/]+"
 _NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
