@@ -8,9 +8,9 @@ Its official builds also report models and machine to their maker and keep an id
 user's cache. Nothing about a patient or a hospital leaves the machine through this package: reporting is
 switched off before ONNX Runtime is imported (on Windows, where that is ignored, right after).
 
-The CPUs and the memory that this process may use follow from its affinity mask and, on Linux, from its control
-groups: a container or a unit of systemd has less than the machine shows. A limit may stand in the group of the
-process or in any group above it, in version 1 of the interface or in version 2.
+The CPUs and the memory that this process may use follow from its affinity mask and, on Linux, from its
+control groups: a container or a unit of systemd has less than the machine shows. A limit may stand in the
+group of the process or in any group above it, in version 1 of the interface or in version 2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests to one server over a connection that is kept: what is sent, time limits, retries of a busy server."""
+"""Requests to one server over a kept connection: what is sent, time limits, retries of a busy server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit calibration and thresholds on a site's own labelled patients, say what that changes, and write a bundle.
+"""Fit calibration and thresholds on a site's own labelled patients, judge the change and write a bundle.
 
 The shipped log odds ``u`` of a patient become ``slope * u + intercept``, fitted with a weak prior around
 "nothing changes" (:func:`ibt_deploy.calibration.fitted_line`). Thresholds are tuned afterwards, on the new

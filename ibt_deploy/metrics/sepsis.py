@@ -1,9 +1,10 @@
 """Measures of hourly sepsis risk: those of the Challenge 2019, and what an alarm policy means at the bedside.
 
-Definitions of utility, row F, accuracy, AUROC and AUPRC follow the official ``evaluate_sepsis_score.py`` (physionetchallenges/evaluation-2019),
-whose results on ``tests/data/metric_vectors.json`` are reproduced. The utility of a row depends only
-on its own alarm and its distance from onset, so alarm and silence are each worth a fixed amount per
-row. Sorting rows by risk and summing the difference then gives the utility at every threshold at once.
+Definitions of utility, row F, accuracy, AUROC and AUPRC follow the official ``evaluate_sepsis_score.py``
+(physionetchallenges/evaluation-2019), whose results on ``tests/data/metric_vectors.json`` are reproduced. The
+utility of a row depends only on its own alarm and its distance from onset, so alarm and silence are each
+worth a fixed amount per row. Sorting rows by risk and summing the difference then gives the utility at every
+threshold at once.
 
 Quirks of the official code
     Its AUROC starts at threshold 1 and drops threshold 0, so that risks of exactly 0 or 1 spoil it;

@@ -5,10 +5,11 @@ digital filter run forwards and backwards (``sosfiltfilt``): with ``W = tan(pi f
 order ``N`` the squared magnitude of the bilinear band-pass is
 ``1 / (1 + ((W^2 - W1 W2) / (W (W2 - W1)))^(2 N))``, so it is applied once as it stands.
 
-Resampling by a rational factor uses the polyphase FIR filter of ``scipy.signal.resample_poly`` with its defaults:
-``20 max(up, down) + 1`` taps, a sinc of cut-off ``1 / max(up, down)`` under a Kaiser window (beta 5), gain 1 at
-0 Hz, zeros beyond both ends. The filter's response repeats every ``up`` outputs, that is every ``down`` inputs. A
-block of outputs is therefore one matrix product of a stretch of the input with a fixed band matrix.
+Resampling by a rational factor uses the polyphase FIR filter of ``scipy.signal.resample_poly`` with its
+defaults: ``20 max(up, down) + 1`` taps, a sinc of cut-off ``1 / max(up, down)`` under a Kaiser window (beta
+5), gain 1 at 0 Hz, zeros beyond both ends. The filter's response repeats every ``up`` outputs, that is every
+``down`` inputs. A block of outputs is therefore one matrix product of a stretch of the input with a fixed
+band matrix.
 """
 
 from __future__ import annotations

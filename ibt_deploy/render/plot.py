@@ -1,7 +1,7 @@
 """Pictures of predictions, the only code that needs matplotlib (the extra ``plot``).
 
-A 12-lead ECG is drawn on its usual paper, true to scale: 25 mm/s and 10, 5 or 2.5 mm/mV. A stay is drawn as its
-risk over the hours, with threshold and alarms, above the main vital signs.
+A 12-lead ECG is drawn on its usual paper, true to scale: 25 mm/s and 10, 5 or 2.5 mm/mV. A stay is drawn as
+its risk over the hours, with threshold and alarms, above the main vital signs.
 """
 
 from __future__ import annotations

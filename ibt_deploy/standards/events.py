@@ -5,8 +5,8 @@ A standard's module fills two tables of a DuckDB connection, ``events`` and ``st
 events belong to the stay within whose time they lie, the hour of an event is ``floor(hours since ICU
 admission) + 1``, and within an hour the median counts. An event that is there twice counts once.
 
-``data/ehr_codes.csv`` says which code is which of the 40 variables, in which unit, each row with its source. Units
-of events are UCUM, or the spellings that :mod:`ibt_deploy.mapping.units` knows.
+``data/ehr_codes.csv`` says which code is which of the 40 variables, in which unit, each row with its source.
+Units of events are UCUM, or the spellings that :mod:`ibt_deploy.mapping.units` knows.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ibt_deploy.errors import (
-from ibt_deploy.readers.units import MAX_RATE
     BadSampling,
     BadUnits,
     InputError,
@@ -20,6 +19,7 @@ from ibt_deploy.readers.units import MAX_RATE
     MissingLeads,
     UnsupportedFormat,
 )
+from ibt_deploy.readers.units import MAX_RATE
 
 MAX_SIGNALS = 1000
 MAX_SEGMENTS = 10_000
