@@ -1,4 +1,4 @@
-"""A mapping as typed data, read from ``mapping.toml``: a mistake is refused with its place, never guessed at."""
+"""A mapping as typed data, read from ``mapping.toml``: a mistake is refused with its place."""
 
 from __future__ import annotations
 
