@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST_INPUT = 1 << 18
 INSTRUMENTED = ("ibt_deploy.readers",)
 OTHERS = {
-    "archives": ("ibt_deploy.batch.archives", "ibt_deploy.batch.grouping"),
-    "tables": ("ibt_deploy.batch.tables_files", "ibt_deploy.batch.tables_layout", "ibt_deploy.mapping"),
+    "archives": ("ibt_deploy.batch.archives", "ibt_deploy.batch.plan"),
+    "tables": ("ibt_deploy.batch.tables.survey", "ibt_deploy.batch.tables.layout", "ibt_deploy.mapping"),
     "mapping": ("ibt_deploy.mapping",),
 }
 """What else reads files of others, besides the readers, and its modules."""

@@ -20,8 +20,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
-from ibt_deploy.batch.grouping import HEADER, SIDECAR_SUFFIXES, grouped
-from ibt_deploy.batch.listing import Entry, MemberEntry, RefusedEntry, Stamp, stamp_of
+from ibt_deploy.batch.plan import (
+    HEADER,
+    SIDECAR_SUFFIXES,
+    Entry,
+    MemberEntry,
+    RefusedEntry,
+    Stamp,
+    grouped,
+    stamp_of,
+)
 from ibt_deploy.errors import InputError, MalformedFile, TooLong
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.files import MemoryFile, MemoryFolder

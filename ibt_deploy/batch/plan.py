@@ -1,18 +1,224 @@
 """The plan of a run: its inputs, one per line in a file, and the parts into which they are cut.
 
 The file is written before anything is scored. Its SHA-256 is the fingerprint of the inputs: their paths,
-sizes and times of last change, in order. Contents are not hashed, which would mean to read everything twice.
+sizes and times of last change, in order. Contents are not hashed: that would read everything twice.
+
+A WFDB record is a header and its signal files, and a sidecar may describe an array; :func:`grouped` puts such
+files into one entry. Every other file is an entry of its own, so that a file which no reader knows is refused
+rather than overlooked.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
 
-from ibt_deploy.batch.listing import Entry, from_line, source_of, to_line
+Stamp: TypeAlias = tuple[int, int]
+"""Size in bytes and time of the last change in nanoseconds: what an input is known by."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file and those that belong to it.
+
+    Attributes
+    ----------
+    path
+        As given, or within the folder as given.
+    stamp
+        Of the file.
+    companions
+        Name and stamp of each file beside it that belongs to it.
+    """
+
+    path: str
+    stamp: Stamp
+    companions: tuple[tuple[str, Stamp], ...] = ()
+
+
+@dataclass(frozen=True)
+class MemberEntry:
+    """A record in an archive: the member to read, and those that belong to it.
+
+    Attributes
+    ----------
+    archive, stamp
+        The archive.
+    name
+        The member to read.
+    members
+        Name, offset and size of each member of the record; the offset counts uncompressed bytes of a tar
+        archive and is 0 in a zip archive.
+    inline
+        Name and content, as Latin-1, of members of a compressed tar that lie far from the others: going back
+        to them would mean to decompress all over again.
+    """
+
+    archive: str
+    stamp: Stamp
+    name: str
+    members: tuple[tuple[str, int, int], ...]
+    inline: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class RefusedEntry:
+    """What cannot be read as was clear when the inputs were listed."""
+
+    source: str
+    code: str
+    message: str
+
+
+Entry: TypeAlias = FileEntry | MemberEntry | RefusedEntry
+
+
+def source_of(entry: Entry) -> str:
+    """How answers name an input."""
+    if isinstance(entry, FileEntry):
+        return entry.path
+    return f"{entry.archive}/{entry.name}" if isinstance(entry, MemberEntry) else entry.source
+
+
+def to_line(entry: Entry) -> bytes:
+    """The entry as a line of JSON."""
+    if isinstance(entry, FileEntry):
+        fields: list[Any] = ["file", entry.path, entry.stamp, entry.companions]
+    elif isinstance(entry, MemberEntry):
+        fields = ["member", entry.archive, entry.stamp, entry.name, entry.members, entry.inline]
+    else:
+        fields = ["refused", entry.source, entry.code, entry.message]
+    return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def from_line(line: bytes) -> Entry:
+    """The entry that :func:`to_line` wrote."""
+    kind, *fields = json.loads(line)
+    if kind == "file":
+        path, stamp, companions = fields
+        return FileEntry(path, _stamp(stamp), tuple((name, _stamp(s)) for name, s in companions))
+    if kind == "member":
+        archive, stamp, name, members, inline = fields
+        return MemberEntry(
+            archive,
+            _stamp(stamp),
+            name,
+            tuple((n, offset, size) for n, offset, size in members),
+            tuple((n, text) for n, text in inline),
+        )
+    source, code, message = fields
+    return RefusedEntry(source, code, message)
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Size and time of the last change of a file."""
+    return status.st_size, status.st_mtime_ns
+
+
+def _stamp(fields: list[int]) -> Stamp:
+    return fields[0], fields[1]
+
+
+HEADER = ".hea"
+RECORD_SUFFIXES = frozenset(
+    (
+        *(
+            ".dcm",
+            ".xml",
+            ".scp",
+            ".ecg",
+            ".edf",
+            ".bdf",
+            ".rec",
+            ".asc",
+            ".npy",
+            ".npz",
+            ".csv",
+            ".tsv",
+            ".psv",
+            ".txt",
+        ),
+        *(".parquet", ".zip", ".tar", ".gz", ".tgz", ".zst", ".tzst"),
+    )
+)
+"""Files that are records of their own even where a WFDB header has the same stem."""
+SIDECAR_SUFFIXES = frozenset((".json", ".toml"))
+DESCRIBED_SUFFIXES = frozenset((".npy", ".npz", ".mat", ".csv", ".tsv", ".txt", ".bin", ".dat"))
+"""Files that a sidecar of the same stem describes."""
+
+LAYOUTS = frozenset(("layout.toml", "layout.json"))
+"""Sidecars of every such file in their folder (docs/formats.md)."""
+
+Group = tuple[str, tuple[str, ...]]
+"""Name of the file to read, and the names of those that belong to it."""
+
+
+def grouped(names: Iterable[str], header_text: Callable[[str], str]) -> list[Group]:
+    """The records among files of one folder, in order of their names.
+
+    Parameters
+    ----------
+    names
+        Plain names.
+    header_text
+        Text of a WFDB header; asked only where names alone leave a file without a record.
+    """
+    everything = sorted(names)
+    described_here = any(PurePosixPath(name).suffix.lower() in DESCRIBED_SUFFIXES for name in everything)
+    shared = tuple(name for name in everything if name in LAYOUTS) if described_here else ()
+    ordered = [name for name in everything if name not in shared]
+    paths = {name: PurePosixPath(name) for name in ordered}
+    headers = {path.stem: name for name, path in paths.items() if path.suffix.lower() == HEADER}
+    described = {p.stem: n for n, p in paths.items() if p.suffix.lower() in DESCRIBED_SUFFIXES}
+    owners: dict[str, str] = {}
+    alone: list[str] = []
+    for name, path in paths.items():
+        suffix = path.suffix.lower()
+        if suffix == HEADER:
+            continue
+        owner = None
+        if suffix not in RECORD_SUFFIXES:
+            owner = headers.get(path.stem) or headers.get(path.stem.rpartition("_")[0])
+        if owner is None and suffix in SIDECAR_SUFFIXES:
+            owner = described.get(path.stem)
+        if owner is None:
+            alone.append(name)
+        else:
+            owners[name] = owner
+    loose = [name for name in alone if paths[name].suffix.lower() not in RECORD_SUFFIXES]
+    if loose and headers:
+        owners |= _named_by_headers(loose, list(headers.values()), header_text)
+    belonging: dict[str, list[str]] = {}
+    for name, owner in owners.items():
+        belonging.setdefault(owner, []).append(name)
+    return [
+        (
+            name,
+            (*belonging.get(name, ()), *(shared if paths[name].suffix.lower() in DESCRIBED_SUFFIXES else ())),
+        )
+        for name in ordered
+        if name not in owners
+    ]
+
+
+def _named_by_headers(
+    loose: Sequence[str], headers: Sequence[str], header_text: Callable[[str], str]
+) -> dict[str, str]:
+    """Header of each of the ``loose`` files that a header names as its signal file."""
+    wanted = set(loose)
+    found: dict[str, str] = {}
+    for header in headers:
+        for line in header_text(header).splitlines():
+            word = line.split(maxsplit=1)[:1]
+            if word and word[0] in wanted:
+                found.setdefault(word[0], header)
+    return found
+
 
 PARTS_AIMED_AT = 128
 FEWEST_IN_PART, MOST_IN_PART = 64, 1024

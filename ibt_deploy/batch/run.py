@@ -14,18 +14,15 @@ from typing import TYPE_CHECKING, Literal
 
 from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
-from ibt_deploy.batch.columns import arrow
+from ibt_deploy.batch.engine.local import LocalEngine
+from ibt_deploy.batch.html_report import report_page
 from ibt_deploy.batch.items import Items, PlannedFiles
 from ibt_deploy.batch.job import LAYOUT, LINES, Format, Job
-from ibt_deploy.batch.local import LocalEngine
-from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, write_whole
-from ibt_deploy.batch.packages import reopened
+from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened, write_whole
 from ibt_deploy.batch.plan import Plan, difference, stored_plan, written_plan
 from ibt_deploy.batch.progress import Progress
-from ibt_deploy.batch.report import report_page
 from ibt_deploy.batch.sources import entries_of, first_files, table_files
-from ibt_deploy.batch.summary import summary_of
-from ibt_deploy.batch.tally import Tally
+from ibt_deploy.batch.tally import Tally, summary_of
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
@@ -226,12 +223,12 @@ def _planned(options: Options, output: Output) -> tuple[Items, Job]:
             raise BatchError("the sources hold no file")
         items, fingerprint = PlannedFiles(plan), plan.fingerprint
     else:
-        from ibt_deploy.batch.stays import opened_stays, table_plan
+        from ibt_deploy.batch.items import opened_stays, table_plan
 
         plan = table_plan(new, options.sources)
         export = found_standard(options)
         if export is not None:
-            from ibt_deploy.standards.exports import export_items
+            from ibt_deploy.standards.items import export_items
 
             events = export_items(export, options.sources, output.path, output.state)
             items, fingerprint = events, events.fingerprint
@@ -310,7 +307,7 @@ def _score(
     if not waiting:
         return
     if options.engine == "ray":
-        from ibt_deploy.batch.ray_engine import scored_by_ray
+        from ibt_deploy.batch.engine.ray import scored_by_ray
 
         events: Iterator[tuple[int, Tally] | None] = scored_by_ray(
             job, output, items, waiting, options.workers

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ibt_deploy.batch.archives import MAX_HEADER_BYTES, archive_entries, is_archive
-from ibt_deploy.batch.grouping import Group, grouped
-from ibt_deploy.batch.listing import Entry, FileEntry, RefusedEntry, Stamp, stamp_of
+from ibt_deploy.batch.plan import Entry, FileEntry, Group, RefusedEntry, Stamp, grouped, stamp_of
 from ibt_deploy.errors import BatchError
 from ibt_deploy.printable import one_line
 

@@ -1,4 +1,4 @@
-"""Counts that add up: of a part, of the parts done, of the run."""
+"""Counts that add up: of a part, of the parts done, of the run; and ``summary.json``, which states them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ibt_deploy.batch.columns import short_name
-from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
+from ibt_deploy.batch.job import Job
+from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.printable import one_line
+from ibt_deploy.types import Floats
 
 PROBABILITY_EDGES: tuple[float, ...] = tuple(i / 20 for i in range(21))
 RISK_EDGES: tuple[float, ...] = (
@@ -129,10 +129,46 @@ class Tally:
             self.positives[name] += count
             self._spread(name, column, PROBABILITY_EDGES)
 
-    def _spread(self, name: str, values: npt.NDArray[np.float64], edges: tuple[float, ...]) -> None:
+    def _spread(self, name: str, values: Floats, edges: tuple[float, ...]) -> None:
         counts = self.histograms.setdefault(name, [0] * (len(edges) - 1))
         found = np.bincount(
             np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2),
             minlength=len(edges) - 1,
         )
         self.histograms[name] = [a + b for a, b in zip(counts, found.tolist(), strict=True)]
+
+
+def short_name(abbreviation: str) -> str:
+    """The shorter of the names of a class: ``LBBB`` of ``CLBBB|LBBB``; the first of two of equal length."""
+    return min(abbreviation.split("|"), key=len)
+
+
+def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
+    """The summary of a finished run, without what depends on the time it took.
+
+    ``records`` and ``refusals`` add up to ``answers``, and the refusals by code to ``refusals``. An input
+    gives one answer; only a file that holds several recordings gives more.
+    """
+    summary: dict[str, Any] = {
+        "task": job.task,
+        "inputs": tally.inputs,
+        "answers": tally.records + tally.n_refused,
+        "records": tally.records,
+        "refusals": tally.n_refused,
+        "refused": dict(sorted(tally.refused.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "warnings": dict(sorted(tally.warnings.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "rows": tally.rows,
+        "parts": job.n_parts,
+        "format": job.format,
+        "model": job.model_columns(),
+        "inputs_sha256": job.inputs,
+        "mapping_sha256": job.mapping or None,
+        "versions": {"ibt": job.ibt, "onnxruntime": job.onnxruntime, "layout": job.layout},
+    }
+    if job.task == "arrhythmia":
+        summary["positives"] = dict(tally.positives)
+    else:
+        summary["alarms"] = {"hours": tally.alarm_hours, "stays": tally.alarm_stays}
+    if tables is not None:
+        summary["tables"] = tables
+    return summary | {"notice": NOTICE}

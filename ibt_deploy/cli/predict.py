@@ -79,7 +79,7 @@ def _standard_input() -> Named | Refusal:
 
 
 def _in_folder(folder: Path) -> Iterator[Named | Refusal]:
-    from ibt_deploy.batch.listing import FileEntry, MemberEntry
+    from ibt_deploy.batch.plan import FileEntry, MemberEntry
     from ibt_deploy.batch.sources import entries_of
     from ibt_deploy.readers import standards
 

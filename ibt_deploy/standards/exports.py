@@ -8,10 +8,8 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,15 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
-from ibt_deploy.batch.plan import part_size
-from ibt_deploy.batch.tables_report import Report, column_facts
 from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.files import File
-from ibt_deploy.inputs import refusal
-from ibt_deploy.predictions import Refusal
-from ibt_deploy.printable import first_line, one_line
+from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stays import hourly, inserted_note
 from ibt_deploy.records import Stay
 from ibt_deploy.standards import fhir_observations, meds, omop
@@ -222,7 +215,7 @@ def opened(
     MissingExtra
         DuckDB, pyarrow or pint is not installed.
     """
-    from ibt_deploy.batch.tables_engine import engine
+    from ibt_deploy.batch.tables.sql import engine
 
     folder.mkdir(parents=True, exist_ok=True)
     hours = folder / HOURS
@@ -261,117 +254,3 @@ def _parquet_columns(file: File) -> list[str]:
             return list(pq.ParquetFile(stream).schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError):
         return []
-
-
-UNMAPPED = "not_mapped.csv"
-FEWEST_IN_PART = 256
-MEMORY_MB = 1024
-LISTED = 50
-
-
-@dataclass(frozen=True)
-class ExportItems:
-    """Stays in parts; the part after them holds the refusals of stays without any value.
-
-    Attributes
-    ----------
-    stays
-        The stays.
-    bounds
-        Number of the first stay of each part, and of the stays.
-    columns
-        Report on the columns, as for tables.
-    """
-
-    stays: EventStays
-    bounds: tuple[int, ...]
-    columns: Report
-
-    def __len__(self) -> int:
-        return len(self.bounds) - 1 + bool(self.stays.report.empty_stays)
-
-    @property
-    def total(self) -> int:
-        """Stays."""
-        return len(self.stays) + len(self.stays.report.empty_stays)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the hourly rows."""
-        return self.stays.fingerprint
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What became of the events, and the columns that they filled."""
-        events = self.stays.report
-        found = asdict(events) | {
-            "variables_found": len(events.found),
-            "unmapped": [asdict(entry) for entry in events.unmapped[:LISTED]],
-            "empty_stays": len(events.empty_stays),
-        }
-        return asdict(self.columns) | {"notes": list(events.notes), "events": found}
-
-    def size_of(self, part: int) -> int:
-        """Stays in a part."""
-        if part < len(self.bounds) - 1:
-            return self.bounds[part + 1] - self.bounds[part]
-        return len(self.stays.report.empty_stays)
-
-    def read(self, part: int, skipped: Skipped, at: At) -> Iterator[Item]:
-        """Every stay of a part."""
-        at(0)
-        for place, answer in enumerate(self._answers(part)):
-            item = refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
-            if place in skipped:
-                source = item.source if isinstance(item, Refusal) else f"{item.source}, {item.patient_id}"
-                yield Refusal(source, WORKER_DIED, one_line(f"{source}: {skipped[place]}"))
-            else:
-                yield item
-            at(place + 1)
-
-    def _answers(self, part: int) -> Iterator[Any]:
-        if part < len(self.bounds) - 1:
-            return self.stays.read_stays(self.bounds[part], self.bounds[part + 1])
-        return self.stays.empty()
-
-
-def export_items(export: Export, sources: Sequence[str], out: Path, state: Path) -> ExportItems:
-    """The stays of an export in parts; what was found is reported on standard error.
-
-    The codes that were not mapped are written to ``out/not_mapped.csv``.
-
-    Raises
-    ------
-    InputError
-        The export cannot be used, or a column looks like another unit.
-    """
-    stays = opened(export, state / "events", source=", ".join(sources), memory_mb=MEMORY_MB)
-    events = stays.report
-    print("\n".join(events.lines()), file=sys.stderr)
-    _write_unmapped(out / UNMAPPED, stays)
-    columns = Report(
-        files=len(export.files),
-        rows=stays.stays[-1],
-        patients=len(stays) + len(events.empty_stays),
-        rejected_rows=0,
-        unassigned_rows=0,
-        refused_files=(
-            *((path, "not_read", reason) for path, reason in events.unread),
-            *(
-                (str(file), "not_read", f"is no part of the {export.standard} export")
-                for file in export.others
-            ),
-        ),
-        columns=column_facts(stays.hours, None, len(stays)),
-    )
-    print(columns.text(), file=sys.stderr)
-    columns.require_plausible()
-    size = part_size(len(stays), FEWEST_IN_PART)
-    return ExportItems(stays, (*range(0, len(stays), size), len(stays)), columns)
-
-
-def _write_unmapped(path: Path, stays: EventStays) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("code", "unit", "events", "reason"))
-        writer.writerows((e.code, e.unit, e.events, e.reason) for e in stays.report.unmapped)

@@ -76,7 +76,7 @@ def try_reader(reader: str, file: MemoryFile) -> str:
 def try_archive(file: MemoryFile) -> str:
     """List an archive and read every record in it, as ``ibt batch`` does; what became of the last."""
     from ibt_deploy.batch.archives import SUFFIXES, Archive, archive_entries, is_archive
-    from ibt_deploy.batch.listing import RefusedEntry, from_line, to_line
+    from ibt_deploy.batch.plan import RefusedEntry, from_line, to_line
 
     told = "no_entry"
     with _on_disk(file, file.name if is_archive(file.name) else f"a{SUFFIXES[0]}") as path:
@@ -99,8 +99,8 @@ def try_archive(file: MemoryFile) -> str:
 
 def try_table(file: MemoryFile) -> str:
     """Look through a table of an export and suggest a mapping for it, as ``ibt batch`` does."""
-    from ibt_deploy.batch.tables_files import surveyed
-    from ibt_deploy.batch.tables_layout import layout_of
+    from ibt_deploy.batch.tables.layout import layout_of
+    from ibt_deploy.batch.tables.survey import surveyed
     from ibt_deploy.mapping.schema import parse_mapping
     from ibt_deploy.mapping.suggest import suggested_mapping
 

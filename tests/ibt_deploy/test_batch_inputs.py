@@ -20,18 +20,21 @@ from hypothesis import strategies as st
 
 from ibt_deploy.batch import archives
 from ibt_deploy.batch.archives import Archive, archive_entries
-from ibt_deploy.batch.grouping import grouped
 from ibt_deploy.batch.items import Item, PlannedFiles
-from ibt_deploy.batch.listing import (
+from ibt_deploy.batch.plan import (
     Entry,
     FileEntry,
     MemberEntry,
+    Plan,
     RefusedEntry,
     from_line,
+    grouped,
+    part_size,
     source_of,
+    stored_plan,
     to_line,
+    written_plan,
 )
-from ibt_deploy.batch.plan import Plan, part_size, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.predictions import Refusal

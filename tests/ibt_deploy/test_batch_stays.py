@@ -15,9 +15,9 @@ import pytest
 from helpers.bundles import stay
 from helpers.exports_ecg import bytes_of
 
+from ibt_deploy.batch.items import opened_stays
 from ibt_deploy.batch.progress import BytesRead
 from ibt_deploy.batch.run import Options, run_batch
-from ibt_deploy.batch.stays import opened_stays
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.predictor import Predictor
@@ -82,7 +82,7 @@ def test_every_stay_is_scored_or_refused_once(
 def test_number_of_workers_and_resuming_change_no_byte(
     table: Path, stay_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibt_deploy.batch.stays._FEWEST_IN_PART", 16)
+    monkeypatch.setattr("ibt_deploy.batch.items._FEWEST_IN_PART", 16)
     runs = []
     for workers in (1, 2):
         out = tmp_path / f"o{workers}"
@@ -158,16 +158,16 @@ def test_the_first_rows_of_a_large_table_refuse_only_what_is_evident(
     rows.loc[begun, "Temp"] = 3.0 if first == "impossible" else rows.loc[begun, "Temp"] * 1.8 + 32
     path = tmp_path / "large.csv"
     rows.to_csv(path, index=False)
-    monkeypatch.setattr("ibt_deploy.batch.tables_look.LARGE", 1)
+    monkeypatch.setattr("ibt_deploy.batch.tables.open.LARGE", 1)
     excerpt = sum(map(len, path.read_bytes().splitlines(keepends=True)[: 1 + len(begun)]))
-    monkeypatch.setattr("ibt_deploy.batch.tables_look.EXCERPT_BYTES", excerpt)
+    monkeypatch.setattr("ibt_deploy.batch.tables.open.EXCERPT_BYTES", excerpt)
     if first == "impossible":
         assert opened_stays([str(path)], None, tmp_path / "w").tables.report.doubts == ()
         said = capsys.readouterr().err
         assert "doubtful: Temp: 100% of the values are outside" in said
         assert "all rows decide" in said
         return
-    monkeypatch.setattr("ibt_deploy.batch.stays.BytesRead", None)
+    monkeypatch.setattr("ibt_deploy.batch.items.BytesRead", None)
     with pytest.raises(InputError, match="looks like degF"):
         opened_stays([str(path)], None, tmp_path / "w")
 
@@ -182,7 +182,7 @@ def test_an_error_does_not_join_the_line_that_says_how_much_was_read(
     terminal = Terminal()
     now = iter(range(1000))
     monkeypatch.setattr("ibt_deploy.batch.progress.time.monotonic", lambda: next(now))
-    monkeypatch.setattr("ibt_deploy.batch.stays.BytesRead", lambda _: BytesRead(1 << 30, terminal))
+    monkeypatch.setattr("ibt_deploy.batch.items.BytesRead", lambda _: BytesRead(1 << 30, terminal))
     (tmp_path / "a.csv").write_text("patient_id,ICULOS\n")
     with pytest.raises(InputError):
         opened_stays([str(tmp_path / "a.csv")], None, tmp_path / "w")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.patient_tables import HEADER, MAPPING, MEMORY_MB, STAMPS, row
 
-from ibt_deploy.batch import tables_files, tables_look
 from ibt_deploy.batch.progress import BytesRead
-from ibt_deploy.batch.tables import open_tables
-from ibt_deploy.batch.tables_look import first_look
+from ibt_deploy.batch.tables import open as opening
+from ibt_deploy.batch.tables import survey
+from ibt_deploy.batch.tables.open import first_look, open_tables
 from ibt_deploy.errors import InputError
 from ibt_deploy.mapping import parse_mapping
 
@@ -45,7 +45,7 @@ def never(*_: object) -> None:
 def test_a_missing_column_is_said_before_a_large_table_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables_files._Counts, "add", never)
+    monkeypatch.setattr(survey._Counts, "add", never)
     mapping = parse_mapping(MAPPING.format(time=STAMPS).encode())
     with pytest.raises(InputError) as caught:
         open_tables([large(tmp_path / "a.csv")], mapping, work=tmp_path / "w", memory_mb=MEMORY_MB)
@@ -56,7 +56,7 @@ def test_a_unit_is_doubted_before_a_large_table_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = large(tmp_path / "a.csv")
-    monkeypatch.setattr(tables_look, "EXCERPT_BYTES", 12_000)
+    monkeypatch.setattr(opening, "EXCERPT_BYTES", 12_000)
     found = first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB)
     assert found is not None
     assert (found.doubts, found.patients, found.rows > 200) == ((), 40, True)
@@ -89,9 +89,9 @@ def test_the_first_rows_of_every_kind_of_table(
     else:
         path.write_bytes(gzip.compress(lines.encode()))
     assert first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB) is None, "it is small"
-    monkeypatch.setattr(tables_look, "LARGE", 1)
-    monkeypatch.setattr(tables_look, "EXCERPT_BYTES", 4000)
-    monkeypatch.setattr(tables_look, "EXCERPT_ROWS", 100)
+    monkeypatch.setattr(opening, "LARGE", 1)
+    monkeypatch.setattr(opening, "EXCERPT_BYTES", 4000)
+    monkeypatch.setattr(opening, "EXCERPT_ROWS", 100)
     found = first_look([path], None, work=tmp_path / "w", memory_mb=MEMORY_MB)
     assert found is not None
     assert 20 < found.rows < 400

@@ -10,19 +10,22 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
+
+import numpy as np
 
 from ibt_deploy.batch.items import Items
 from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.output import Output
-from ibt_deploy.batch.prepare import Pool, pools
-from ibt_deploy.batch.scoring import PartScorer
+from ibt_deploy.batch.scoring import PartScorer, Pool, Prepared, pools
 from ibt_deploy.batch.tally import Tally
-from ibt_deploy.batch.transport import packed, unpacked
 from ibt_deploy.errors import BatchError, IbtError
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.printable import one_line
+from ibt_deploy.scorers.ecg import PreparedEcg
+from ibt_deploy.types import Floats
 
 _CPUS_OF_READER = 0.5
 """Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""
@@ -109,3 +112,45 @@ def _cause(error: BaseException) -> str:
     """The first reason, in one line: Ray wraps errors in errors and adds its own traceback."""
     cause = getattr(error, "cause", None) or error
     return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
+
+
+_NOTHING = np.zeros((0, 0))
+Packed = tuple[Prepared, tuple[int, int] | None, tuple[int, int] | None]
+
+
+def packed(pools: Sequence[Pool]) -> list[list[Packed]]:
+    """The pools; of recordings only the shapes of their signals are kept, besides the windows."""
+    return [[_packed(prepared) for prepared in pool] for pool in pools]
+
+
+def unpacked(pools: Sequence[Sequence[Packed]]) -> Iterator[Pool]:
+    """What :func:`packed` was given, with signals of the same shape and no content."""
+    for pool in pools:
+        yield [_unpacked(entry) for entry in pool]
+
+
+def _packed(prepared: Prepared) -> Packed:
+    if not isinstance(prepared, PreparedEcg):
+        return prepared, None, None
+    recording, standard = prepared.recording, prepared.standard
+    empty = replace(
+        prepared,
+        recording=replace(recording, signal=np.zeros((len(recording.leads), 0))),
+        standard=replace(standard, signal=_NOTHING),
+    )
+    return empty, _shape(recording.signal), _shape(standard.signal)
+
+
+def _unpacked(entry: Packed) -> Prepared:
+    prepared, raw, standard = entry
+    if isinstance(prepared, PreparedEcg) and raw is not None and standard is not None:
+        return replace(
+            prepared,
+            recording=replace(prepared.recording, signal=np.broadcast_to(0.0, raw)),
+            standard=replace(prepared.standard, signal=np.broadcast_to(0.0, standard)),
+        )
+    return prepared
+
+
+def _shape(signal: Floats) -> tuple[int, int]:
+    return signal.shape[0], signal.shape[1]

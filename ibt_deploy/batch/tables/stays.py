@@ -9,72 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ibt_deploy.batch.tables_hourly import contradicted, hours_since, medians, repeats
-from ibt_deploy.batch.tables_sql import FAULT, TIMES
-from ibt_deploy.batch.tables_store import RowNumbers
+from ibt_deploy.batch.tables.hourly import contradicted, hours_since, medians, repeats
+from ibt_deploy.batch.tables.sql import FAULT
+from ibt_deploy.batch.tables.store import NO_TIME, Block, RowNumbers
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
 from ibt_deploy.mapping.schema import Time
-from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, hourly, inserted_note, within_two_weeks
+from ibt_deploy.readers.stays import HOSPITAL, hourly, inserted_note, within_two_weeks
 from ibt_deploy.records import Notice, Stay
-from ibt_deploy.types import Floats
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
+from ibt_deploy.types import Bools, Ints
+from ibt_deploy.variables import INDEX, MAX_HOURS, NAMES
 
 ICULOS, ADMISSION_TIME = INDEX["ICULOS"], INDEX["HospAdmTime"]
 WITHOUT_TIME = ("bad_time", "ambiguous_time")
 MOST_WITHOUT_TIME = 0.1
 """Part of a stay's rows that may lack a usable time before the stay is refused."""
-NO_TIME = np.iinfo(np.int64).min
 HOURS_PER_US = 1 / 3_600_000_000
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Rows of whole stays as they lie in the store."""
-
-    patients: npt.NDArray[np.object_]
-    files: npt.NDArray[np.int64]
-    lines: npt.NDArray[np.int64]
-    values: Floats
-    hours: Floats
-    labels: Floats
-    times: npt.NDArray[np.int64]
-    hospitals: npt.NDArray[np.object_]
-    faults: npt.NDArray[np.object_]
-
-    @classmethod
-    def of(cls, rows: Any) -> Block:
-        """From an Arrow table of the store's columns."""
-
-        def numbers(name: str) -> Floats:
-            return np.asarray(rows[name].to_numpy(), dtype=np.float64)
-
-        def words(name: str) -> npt.NDArray[np.object_]:
-            return np.asarray(rows[name].to_numpy(), dtype=object)
-
-        values = np.empty((rows.num_rows, N_VARIABLES))
-        for column, name in enumerate(NAMES):
-            values[:, column] = numbers(name)
-        times = np.stack([np.asarray(rows[name].fill_null(NO_TIME).to_numpy()) for name in TIMES], axis=1)
-        return cls(
-            words("patient"), np.asarray(rows["file"].to_numpy(), dtype=np.int64),
-            np.asarray(rows["line"].to_numpy()), values, numbers(HOUR), numbers(LABEL), times,
-            words(HOSPITAL), words("fault"),
-        )  # fmt: skip
-
-    @property
-    def stated(self) -> Floats:
-        """What each row says besides its time, shape ``(rows, columns)``."""
-        return np.column_stack((self.values, self.labels))
-
-    def part(self, begin: int, end: int) -> Block:
-        """Some neighbouring rows."""
-        return Block(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
-
-    def only(self, rows: npt.NDArray[np.bool_]) -> Block:
-        """Some of the rows."""
-        return Block(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -132,7 +82,7 @@ class StayMaker:
         self._common = common_notes
         self._folder = folder
 
-    def stays(self, rows: Any, bounds: npt.NDArray[np.int64]) -> Iterator[Stay | InputError]:
+    def stays(self, rows: Any, bounds: Ints) -> Iterator[Stay | InputError]:
         """One answer for each of the stays ``rows[bounds[i]:bounds[i + 1]]`` of an Arrow table."""
         block = Block.of(rows)
         odd = self._odd(block)
@@ -153,7 +103,7 @@ class StayMaker:
         return bool(cls._odd(part).any())
 
     @staticmethod
-    def _odd(block: Block) -> npt.NDArray[np.bool_]:
+    def _odd(block: Block) -> Bools:
         """Rows that :meth:`_check` must look at; takes the hour where there is no ICULOS."""
         iculos, hour = block.values[:, ICULOS], block.hours
         differs = (iculos != hour) & ~np.isnan(iculos) & ~np.isnan(hour)

@@ -1,8 +1,8 @@
 """The engine for one machine: worker processes, each with a graph on one thread, that take part after part.
 
 Measured on two cores, workers that do everything beat readers that feed one scorer (docs/batch.md). A worker
-that dies, of a codec's segmentation fault or for want of memory, is replaced and its part begun again; the
-input that was being read when a second worker dies at it is refused and the part goes on without it.
+that dies of a codec's segmentation fault or out of memory is replaced, and its part starts over; the input
+that was being read when a second worker dies at it is refused, and the part continues without it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,64 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 from ibt_deploy.batch.items import Items
 from ibt_deploy.batch.job import Job
-from ibt_deploy.batch.messages import Crashed, Done, Failed, Reading, Report, Request, Setting
 from ibt_deploy.batch.output import Output
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.errors import BatchError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a worker is told first."""
+
+    job: Job
+    output: Output
+    items: Items
+    threads: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A part to score; ``skipped`` as in :meth:`ibt_deploy.batch.items.Items.read`."""
+
+    part: int
+    skipped: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The worker is about to read the input at this place of its part."""
+
+    place: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """The part is on disk."""
+
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run cannot go on: a full disk, a folder that went away, a model that does not run."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """Reading an input raised what no reader should raise, so that nobody knows what is left; it ends."""
+
+    error: str
+
+
+Report: TypeAlias = Reading | Done | Failed | Crashed
+
 
 Event = tuple[int, Tally] | str | None
 """A part that is done and its counts; why the run cannot go on; or None: nothing new."""
@@ -144,7 +194,7 @@ class LocalEngine:
     def _started(self) -> subprocess.Popen[bytes] | None:
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        command = [sys.executable, "-P", "-m", "ibt_deploy.batch.worker", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "ibt_deploy.batch.engine.worker", str(os.getpid())]
         with self._lock:
             if self._over.is_set():
                 return None

@@ -6,8 +6,8 @@
 ...     for answer in tables.read(part):
 ...         ...  # a Stay or a Refusal
 
-The export is parsed, converted and sorted once into a store in the folder of the run; slices of it are read
-by any number of processes, to which a :class:`Tables` can be sent. Stays come in the order of the bytes of
+The export is parsed, converted and sorted once into a store in the folder of the run; any number of
+processes, to which a :class:`Tables` can be sent, read slices of it. Stays come in the order of the bytes of
 their patients' names. Each line of the export ends in exactly one place: in a stay, in a patient's refusal,
 or in :meth:`Tables.rejected`.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,21 +24,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ibt_deploy.batch.tables_files import Progress, TableFile, found_files, surveyed
-from ibt_deploy.batch.tables_ingest import ingest
-from ibt_deploy.batch.tables_layout import Layout, layout_of
-from ibt_deploy.batch.tables_overlap import Overlap, overlap_of
-from ibt_deploy.batch.tables_read import FileFacts, StayMaker
-from ibt_deploy.batch.tables_report import Report, column_facts
-from ibt_deploy.batch.tables_store import REJECTED, STARTS, STORE, whole_stays, write_json
+from ibt_deploy.batch.progress import LARGE
+from ibt_deploy.batch.tables.facts import Report, column_facts
+from ibt_deploy.batch.tables.hourly import Overlap, overlap_of
+from ibt_deploy.batch.tables.ingest import ingest
+from ibt_deploy.batch.tables.layout import Layout, layout_of
+from ibt_deploy.batch.tables.stays import FileFacts, StayMaker
+from ibt_deploy.batch.tables.store import REJECTED, STARTS, STORE, whole_stays, write_json
+from ibt_deploy.batch.tables.survey import (
+    HEAD_BYTES,
+    MAGIC,
+    Progress,
+    TableFile,
+    arrow,
+    compression_of,
+    found_files,
+    opened,
+    surveyed,
+)
 from ibt_deploy.errors import InputError, MalformedFile, TooShort
 from ibt_deploy.inputs import refusal
 from ibt_deploy.mapping.schema import Mapping, Time
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.readers.stays import LABEL
+from ibt_deploy.readers.stays import LABEL, PARQUET_MAGIC
 from ibt_deploy.records import Stay
+from ibt_deploy.types import Ints
 
 SCHEMA = 3
 SUMMARY = "tables.json"
@@ -125,8 +137,8 @@ class Tables:
                     )
 
     @cached_property
-    def _starts(self) -> npt.NDArray[np.int64]:
-        found: npt.NDArray[np.int64] = np.load(self.folder / STARTS)
+    def _starts(self) -> Ints:
+        found: Ints = np.load(self.folder / STARTS)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -273,3 +285,79 @@ def _counted(n: int, what: str) -> str:
 
 
 __all__ = ["Report", "Slice", "Tables", "open_tables"]
+
+
+MOST_FILES = 8
+EXCERPT_BYTES = 1 << 24
+EXCERPT_ROWS = 50_000
+
+
+def first_look(
+    paths: Sequence[Path], mapping: Mapping | None, *, work: Path, memory_mb: int
+) -> Report | None:
+    """The report over the first rows of the large files; None without any that can be read.
+
+    Parameters
+    ----------
+    work
+        Folder of the run; a folder in it is used and removed.
+    memory_mb
+        Limit for this process.
+    """
+    folder = work / "look"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        large = [path for path in found_files(paths) if _size(path) >= LARGE]
+        excerpts = []
+        for number, path in enumerate(large[:MOST_FILES]):
+            excerpt = folder / f"{number}{path.suffix}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if _cut(path, excerpt):
+                excerpts.append(excerpt)
+        if not excerpts:
+            return None
+        return open_tables(excerpts, mapping, work=folder, memory_mb=memory_mb).report
+    except InputError:  # nothing in it can be used; the survey says what is wrong with which file
+        return None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _cut(path: Path, excerpt: Path) -> bool:
+    """Write the first rows of ``path``; False where it cannot be read or is no table."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        if head.startswith(PARQUET_MAGIC):
+            return _cut_parquet(path, excerpt)
+        if b"\0" in head and not head.startswith(tuple(MAGIC)):
+            return False
+        with opened(path, compression_of(head)) as stream:
+            text = stream.read(EXCERPT_BYTES)
+    except OSError:
+        return False
+    whole = max(text.rfind(b"\n"), text.rfind(b"\r"))
+    excerpt.write_bytes(text[: whole + 1])
+    return True
+
+
+def _cut_parquet(path: Path, excerpt: Path) -> bool:
+    pa = arrow()
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = next(file.iter_batches(batch_size=EXCERPT_ROWS), None)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    if rows is None:
+        return False
+    pq.write_table(pa.Table.from_batches([rows]), excerpt)
+    return True

@@ -4,19 +4,71 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.batch.tables_files import arrow
-from ibt_deploy.batch.tables_mend import RowFault
-
-Ints = npt.NDArray[np.int64]
+from ibt_deploy.batch.tables.faults import RowFault
+from ibt_deploy.batch.tables.sql import TIMES
+from ibt_deploy.batch.tables.survey import arrow
+from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL
+from ibt_deploy.types import Bools, Floats, Ints
+from ibt_deploy.variables import N_VARIABLES, NAMES
 
 STORE, REJECTED, STARTS = "stays.parquet", "rejected.parquet", "starts.npy"
 BASES, GAPS = "bases.npy", "gaps.npy"
+NO_TIME = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows of whole stays as they lie in the store."""
+
+    patients: npt.NDArray[np.object_]
+    files: Ints
+    lines: Ints
+    values: Floats
+    hours: Floats
+    labels: Floats
+    times: Ints
+    hospitals: npt.NDArray[np.object_]
+    faults: npt.NDArray[np.object_]
+
+    @classmethod
+    def of(cls, rows: Any) -> Block:
+        """From an Arrow table of the store's columns."""
+
+        def numbers(name: str) -> Floats:
+            return np.asarray(rows[name].to_numpy(), dtype=np.float64)
+
+        def words(name: str) -> npt.NDArray[np.object_]:
+            return np.asarray(rows[name].to_numpy(), dtype=object)
+
+        values = np.empty((rows.num_rows, N_VARIABLES))
+        for column, name in enumerate(NAMES):
+            values[:, column] = numbers(name)
+        times = np.stack([np.asarray(rows[name].fill_null(NO_TIME).to_numpy()) for name in TIMES], axis=1)
+        return cls(
+            words("patient"), np.asarray(rows["file"].to_numpy(), dtype=np.int64),
+            np.asarray(rows["line"].to_numpy()), values, numbers(HOUR), numbers(LABEL), times,
+            words(HOSPITAL), words("fault"),
+        )  # fmt: skip
+
+    @property
+    def stated(self) -> Floats:
+        """What each row says besides its time, shape ``(rows, columns)``."""
+        return np.column_stack((self.values, self.labels))
+
+    def part(self, begin: int, end: int) -> Block:
+        """Some neighbouring rows."""
+        return Block(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
+
+    def only(self, rows: Bools) -> Block:
+        """Some of the rows."""
+        return Block(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 def write_starts(folder: Path, nameless: int) -> Ints:

@@ -17,19 +17,27 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.batch.tables_engine import engine
-from ibt_deploy.batch.tables_files import TableFile, arrow
-from ibt_deploy.batch.tables_layout import Layout
-from ibt_deploy.batch.tables_mend import Mender, RowFault
-from ibt_deploy.batch.tables_scan import SMALL_FILE, Scan, mended_relation, scans_of
-from ibt_deploy.batch.tables_sql import FAULT, ORDER, STORED, text
-from ibt_deploy.batch.tables_store import (
+from ibt_deploy.batch.tables.faults import Mender, RowFault
+from ibt_deploy.batch.tables.layout import Layout
+from ibt_deploy.batch.tables.sql import (
+    FAULT,
+    ORDER,
+    SMALL_FILE,
+    STORED,
+    Scan,
+    engine,
+    mended_relation,
+    scans_of,
+    text,
+)
+from ibt_deploy.batch.tables.store import (
     STORE,
     RowNumbers,
     write_rejected,
     write_row_numbers,
     write_starts,
 )
+from ibt_deploy.batch.tables.survey import TableFile, arrow
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.printable import first_line, one_line
 
