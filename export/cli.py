@@ -20,7 +20,9 @@ Examples:
       --out ibt_deploy/bundles/sepsis
   ibt export runs/arrhythmia-bbm/best.pt --cache cache/arrhythmia --external ludb=cache/ludb \\
       --teacher runs/arrhythmia-teacher/best.pt --out ibt_deploy/bundles/arrhythmia
-  ibt export --cards"""
+  ibt export --cards
+  ibt export --hub hub/arrhythmia --bundle arrhythmia
+  ibt export runs/sepsis-bbm/best.pt --hub hub/sepsis --bundle ibt_deploy/bundles/sepsis"""
 )
 @click.argument("student", required=False, type=FILE, metavar="[STUDENT.pt]")
 @click.option("--cache", type=FOLDER, metavar="DIR", help="The prepared data set the student was trained on.")
@@ -47,6 +49,13 @@ Examples:
 @click.option(
     "--cards", is_flag=True, help="Only rewrite the cards of the packaged bundles from their contracts."
 )
+@click.option(
+    "--hub",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write --bundle as a repository for Hugging Face and MLflow; with STUDENT.pt its weights as well.",
+)
+@click.option("--bundle", metavar="TASK|DIR", help="The bundle for --hub: a packaged one or a directory.")
 def export(
     student: Path | None,
     cache: Path | None,
@@ -60,6 +69,8 @@ def export(
     draws: int,
     examples: Path | None,
     cards: bool,
+    hub: Path | None,
+    bundle: str | None,
 ) -> None:
     """Turn a trained student into a bundle: graph, proof, calibration, thresholds, figures, model card.
 
@@ -68,6 +79,15 @@ def export(
     """
     if cards:
         _rewrite_cards()
+        return
+    if hub is not None or bundle is not None:
+        if hub is None or bundle is None:
+            raise click.UsageError("--hub and --bundle belong together")
+        from export.hub import write_hub
+        from ibt_deploy.bundle import load_bundle
+
+        write_hub(load_bundle(bundle), hub, student)
+        click.echo(f"{hub}: upload it with: hf upload OWNER/NAME {hub}")
         return
     if student is None or cache is None or out is None:
         raise click.UsageError("give STUDENT.pt, --cache and --out (or --cards)")

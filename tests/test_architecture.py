@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,64 @@ def test_imports_go_one_way(root: Path, package: str) -> None:
         if (names := imported(path) & FORBIDDEN[package])
     }
     assert not wrong
+
+
+def graph_of(root: Path, within_functions: bool) -> dict[str, set[str]]:
+    """For each module those of ours that it imports; with or without imports within functions."""
+    found: dict[str, Path] = {}
+    for package in PACKAGES:
+        for path in modules(root, package):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+
+    def imports(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not within_functions:
+                continue
+            if isinstance(child, ast.Import):
+                yield from (alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                for alias in child.names:
+                    submodule = f"{child.module}.{alias.name}"
+                    yield submodule if submodule in found else child.module or ""
+            yield from imports(child)
+
+    return {
+        name: {other for other in imports(ast.parse(path.read_text(encoding="utf-8"))) if other in found}
+        - {name}
+        for name, path in found.items()
+    }
+
+
+def in_circles(graph: dict[str, set[str]]) -> set[str]:
+    """Nodes on a circle or between two: what is left when sources and sinks are taken away repeatedly."""
+    left = {node: set(others) for node, others in graph.items()}
+    while True:
+        reached = {other for others in left.values() for other in others}
+        kept = {node: others & left.keys() for node, others in left.items() if others and node in reached}
+        if kept == left:
+            return set(left)
+        left = kept
+
+
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, set()),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}, {"b", "c"}),
+    ],
+)
+def test_circles_are_found(graph: dict[str, set[str]], expected: set[str]) -> None:
+    assert in_circles(graph) == expected
+
+
+def test_no_imports_go_in_a_circle(root: Path) -> None:
+    assert not in_circles(graph_of(root, within_functions=False))
+
+
+def test_the_service_has_no_circle_within_functions_either(root: Path) -> None:
+    circles = in_circles(graph_of(root, within_functions=True))
+    assert not {name for name in circles if name.startswith("serving")}
 
 
 def test_only_pictures_need_matplotlib(root: Path) -> None:
@@ -145,3 +204,14 @@ def test_the_command_line_loads_nothing_heavy_before_it_is_needed() -> None:
 def test_the_names_the_package_offers_exist() -> None:
     loaded, _ = loaded_after("import ibt_deploy\nfor name in ibt_deploy.__all__: getattr(ibt_deploy, name)")
     assert not loaded
+
+
+def test_the_page_on_the_architecture_names_what_exists(root: Path) -> None:
+    page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = set(re.findall(rf"`({'|'.join(PACKAGES)})((?:\.[a-z_]+)*)`", page))
+    assert len(names) > len(PACKAGES)
+    for package, rest in names:
+        place = root.joinpath(package, *rest.split(".")[1:])
+        assert place.is_dir() or place.with_suffix(".py").is_file(), f"{package}{rest}"
+    for path in re.findall(rf"`((?:{'|'.join(PACKAGES)}|tests)/[\w/.]+)`", page):
+        assert (root / path).exists(), path

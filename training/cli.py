@@ -284,4 +284,25 @@ def curves(runs: tuple[Path, ...], plot: Path | None) -> None:
         click.echo(f"drawn: {plot}", err=True)
 
 
+@train.command(
+    epilog="""\b
+Examples:
+  ibt train weights runs/sepsis-teacher/best.pt --out sepsis-teacher.safetensors
+  ibt train run sepsis-bbm --cache cache/sepsis --teacher sepsis-teacher.safetensors --out runs/sepsis-bbm"""
+)
+@click.argument("checkpoint", type=FILE, metavar="BEST.pt")
+@click.option("--out", type=FILE, required=True, metavar="OUT.safetensors", help="The file to write.")
+def weights(checkpoint: Path, out: Path) -> None:
+    """Write a trained network as safetensors, to be shared, read elsewhere or used as a teacher here.
+
+    'ibt train run --teacher', 'ibt train ensemble' and 'ibt export' read it like the best.pt it was made of.
+    """
+    from training.checkpoint import SAFETENSORS, write_safetensors
+
+    if out.suffix != SAFETENSORS:
+        raise click.UsageError(f"--out: expected a name that ends with {SAFETENSORS}")
+    write_safetensors(checkpoint, out)
+    click.echo(str(out))
+
+
 train.add_command(tune)

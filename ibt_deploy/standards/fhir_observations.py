@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -58,8 +58,20 @@ class _Visit:
 
 
 @dataclass
-class _Found:
-    """What the resources of an export say."""
+class Found:
+    """What resources say.
+
+    Attributes
+    ----------
+    events
+        Patient, time in UTC, code, unit and value of each measurement.
+    patients
+        Gender and date of birth.
+    visits, places
+        Encounters, and the names of Locations that are intensive care units; all by id.
+    without_patient
+        Observations that name no patient.
+    """
 
     events: list[tuple[str, datetime | None, str, str | None, float | None]] = field(default_factory=list)
     patients: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
@@ -78,16 +90,16 @@ def load(connection: Any, files: Sequence[File]) -> Source:
     """
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {EVENTS}")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {STAYS}")
-    found = _Found()
+    found = Found()
     unread: list[tuple[str, str]] = []
     first: InputError | None = None
     failed = 0
     for file in files:
         connection.execute("BEGIN")
         try:
-            of_file = _Found()
+            of_file = Found()
             for resource in _resources(file):
-                _take(resource, of_file)
+                take(resource, of_file)
                 if len(of_file.events) >= ROWS_AT_ONCE:
                     _flush(connection, of_file)
             _flush(connection, of_file)
@@ -111,10 +123,11 @@ def load(connection: Any, files: Sequence[File]) -> Source:
         notes = (
             f"{failed} {files_word} of the export could not be read; they may have held values of this stay.",
         )
-    return Source(FORMAT, _meaning_of, notes, tuple(unread))
+    return Source(FORMAT, meaning_of, notes, tuple(unread))
 
 
-def _meaning_of(code: str, unit: str | None) -> Meaning | str:
+def meaning_of(code: str, unit: str | None) -> Meaning | str:
+    """What the values of a code that :func:`take` noted are, or the reason why they are not used."""
     return "unknown_code" if OTHER in code else meaning(LOINC, code, unit)
 
 
@@ -129,13 +142,13 @@ def _resources(file: File) -> Iterator[dict[str, Any]]:
             try:
                 whole = json.loads(first)
             except ValueError:
-                yield from _opened([json.loads(first + stream.read())])
+                yield from resources_in([json.loads(first + stream.read())])
                 return
-            yield from _opened([whole])
+            yield from resources_in([whole])
             for number, line in enumerate(stream, start=2):
                 if line.strip():
                     try:
-                        yield from _opened([json.loads(line)])
+                        yield from resources_in([json.loads(line)])
                     except ValueError as error:
                         raise MalformedFile(f"line {number} is not JSON: {error}", code="not_json") from error
         except (ValueError, EOFError, RecursionError) as error:
@@ -144,12 +157,13 @@ def _resources(file: File) -> Iterator[dict[str, Any]]:
             raise MalformedFile(f"is damaged: {error}") from error
 
 
-def _opened(found: Iterable[Any], depth: int = 0) -> Iterator[dict[str, Any]]:
+def resources_in(found: Iterable[Any], depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The resources, and in place of each Bundle those within it; raises MalformedFile for anything else."""
     for resource in found:
         if not isinstance(resource, dict):
             raise MalformedFile("holds something other than FHIR resources", code="not_fhir")
         if resource.get("resourceType") == "Bundle" and depth < MAX_DEPTH:
-            yield from _opened(map(_entry, _dicts(resource.get("entry"))), depth + 1)
+            yield from resources_in(map(_entry, _dicts(resource.get("entry"))), depth + 1)
         else:
             yield resource
 
@@ -161,7 +175,8 @@ def _entry(entry: dict[str, Any]) -> Any:
     return {"id": name, **resource} if isinstance(resource, dict) and name is not None else resource or {}
 
 
-def _take(resource: dict[str, Any], found: _Found) -> None:
+def take(resource: dict[str, Any], found: Found) -> None:
+    """Note what a resource says; one of another type says nothing."""
     kind = resource.get("resourceType")
     if kind == "Observation":
         _take_observation(resource, found)
@@ -190,15 +205,17 @@ def _unit_name(location: dict[str, Any]) -> str:
     """The name of a Location that is an intensive care unit; nothing for any other."""
     name = str(location.get("name") or location.get("description") or "")
     kinds = {
-        coding.get("code") for kind in _dicts(location.get("type")) for coding in _dicts(kind.get("coding"))
+        str(coding.get("code"))
+        for kind in _dicts(location.get("type"))
+        for coding in _dicts(kind.get("coding"))
     }
     if kinds & ICU_CODES:
         return name or "ICU"
     return name if ICU_NAME.search(name) else ""
 
 
-def _take_observation(resource: dict[str, Any], found: _Found) -> None:
-    if resource.get("status") in NOT_VALID:
+def _take_observation(resource: dict[str, Any], found: Found) -> None:
+    if str(resource.get("status")) in NOT_VALID:
         return
     patient = _id(_dict(resource.get("subject")).get("reference"))
     if patient is None:
@@ -247,7 +264,7 @@ def _number(quantity: dict[str, Any]) -> tuple[str | None, float | None]:
     return _text(unit), float(value)  # type: ignore[arg-type]
 
 
-def _flush(connection: Any, found: _Found) -> None:
+def _flush(connection: Any, found: Found) -> None:
     if not found.events:
         return
     import pyarrow as pa
@@ -267,7 +284,26 @@ def _flush(connection: Any, found: _Found) -> None:
     found.events.clear()
 
 
-def _write_stays(connection: Any, found: _Found) -> None:
+def _write_stays(connection: Any, found: Found) -> None:
+    firsts = connection.execute(
+        "SELECT patient, min(time) FILTER (value IS NOT NULL) FROM events GROUP BY patient ORDER BY patient"
+    ).fetchall()
+    rows = stays_of(found, dict(firsts))
+    if rows:
+        connection.executemany("INSERT INTO stays VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def stays_of(found: Found, firsts: Mapping[str, datetime | None]) -> list[tuple[Any, ...]]:
+    """Rows of the table of stays (:data:`~ibt_deploy.standards.events.STAYS`).
+
+    Parameters
+    ----------
+    found
+        What the resources say.
+    firsts
+        For each patient with an event the time of the first value; a patient without an Encounter in
+        intensive care gets a row that states no times.
+    """
     rows: list[tuple[Any, ...]] = []
     for name, visit in sorted(found.visits.items()):
         for text, starts, ends in visit.places:
@@ -285,14 +321,10 @@ def _write_stays(connection: Any, found: _Found) -> None:
             )  # fmt: skip
     rows = _apart(rows)
     known = {row[1] for row in rows}
-    for (patient,) in connection.execute("SELECT DISTINCT patient FROM events ORDER BY patient").fetchall():
+    for patient, first in firsts.items():
         if patient not in known:
-            first = connection.execute(
-                "SELECT min(time) FROM events WHERE patient = ? AND value IS NOT NULL", [patient]
-            ).fetchone()[0]
             rows.append((patient, patient, None, None, None, *_person(found, patient, first), None, None))
-    if rows:
-        connection.executemany("INSERT INTO stays VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    return rows
 
 
 def _apart(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -309,7 +341,7 @@ def _apart(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return apart
 
 
-def _person(found: _Found, patient: str, admission: datetime | None) -> tuple[float | None, float | None]:
+def _person(found: Found, patient: str, admission: datetime | None) -> tuple[float | None, float | None]:
     """Age in years at admission and Gender of the model; None where the Patient does not say."""
     gender, birth = found.patients.get(patient, (None, None))
     sex = {"male": 1.0, "female": 0.0}.get(str(gender))
@@ -335,9 +367,9 @@ def _time(text: Any) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return None if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         return None
-    return None if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 
 
 def _id(reference: Any) -> str | None:

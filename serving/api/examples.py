@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ def csv() -> str:
         ",".join("" if v is None else str(v) for v in row) for row in zip(*by_name.values(), strict=True)
     ]
     return "\n".join(lines) + "\n"
+
+
+def patient_view() -> dict[str, Any]:
+    """A request of CDS Hooks with the same hours as FHIR R4."""
+    return dict(json.loads(_content("patient-view.json")))
 
 
 def _content(name: str) -> bytes:

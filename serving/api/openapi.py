@@ -26,6 +26,7 @@ from serving.api.models import (
 from serving.http.fhir import FHIR
 from serving.http.problems import MEDIA_TYPE, TITLES
 from serving.models import Models
+from serving.score import cds_hooks
 from serving.score.next_hour import FRAMED
 from serving.settings import Settings
 
@@ -66,7 +67,7 @@ def document(models: Models, settings: Settings) -> Part:
         },
         "servers": [{"url": "/"}],
         "security": [{"token": []}] if settings.token else [],
-        "paths": _scoring(models) | _reading(),
+        "paths": _scoring(models) | _cds_hooks() | _reading(),
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -162,6 +163,60 @@ def _scoring(models: Models) -> Part:
     }
 
 
+def _cds_hooks() -> Part:
+    address, text = f"/cds-services/{cds_hooks.ID}", {"type": "string"}
+    asked = _object(
+        {
+            "hook": {"const": cds_hooks.HOOK},
+            "hookInstance": text,
+            "context": _object({"patientId": text}, "patientId"),
+            "prefetch": _object({"observations": {"type": ["object", "null"]}}),
+        },
+        "hook",
+        "hookInstance",
+        "context",
+    )
+    card = _object(
+        {
+            "summary": {"type": "string", "maxLength": 139},
+            "detail": {"type": "string", "description": "Markdown"},
+            "indicator": {"enum": ["info", "warning"]},
+            "source": _object({"label": text}, "label"),
+        },
+        "summary",
+        "indicator",
+        "source",
+    )
+    cards = _object({"cards": {"type": "array", "items": card}}, "cards")
+    return {
+        "/cds-services": _get(
+            "The services of CDS Hooks",
+            _json(_object({"services": {"type": "array", "items": {"type": "object"}}}, "services")),
+            example="/cds-services",
+            refusals=("406",),
+        ),
+        address: _post(
+            "A card of CDS Hooks with the sepsis risk",
+            "For the hook patient-view: the risk of the latest hour, from prefetched FHIR R4 resources. No "
+            "card for a patient who is not in intensive care or has no Observations. Nothing is fetched.",
+            {
+                "application/json": {
+                    "schema": asked,
+                    "examples": {"patient-view": {"value": examples.patient_view()}},
+                }
+            },
+            [],
+            cards,
+            f"curl -sO {BASE}/examples/patient-view.json\ncurl -s --json @patient-view.json {BASE}{address}",
+            refusals=("412",),
+        ),
+    }
+
+
+def _object(properties: Part, *required: str) -> Part:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
 def _reading() -> Part:
     text = {"schema": {"type": "string"}}
     task = {"name": "task", "in": "path", "required": True, "schema": {"type": "string", "enum": list(TASKS)}}
@@ -190,9 +245,10 @@ def _post(
     sample: str,
     *,
     fhir: str = "",
+    refusals: tuple[str, ...] = (),
 ) -> Part:
     """An operation; ``fhir`` describes its answer under ``Accept: application/fhir+json``, if it has one."""
-    codes = ("400", "401", "406", "408", "413", "415", "422", "429", "503")
+    codes = ("400", "401", "406", "408", "413", "415", "422", "429", "503", *refusals)
     answers = _json(answer) | ({FHIR: {"schema": _RESOURCE | {"description": fhir}}} if fhir else {})
     return {
         "post": {

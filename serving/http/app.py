@@ -19,6 +19,7 @@ from serving.http.middleware import Drain, Middleware
 from serving.http.pages import Pages
 from serving.input.json_text import parsed
 from serving.models import Models
+from serving.score import cds_hooks
 from serving.score.batching import Pool
 from serving.score.routes import JSON, Scorer, content_kind
 from serving.settings import Settings
@@ -113,6 +114,8 @@ def _scoring(scorer: Scorer) -> list[Route]:
         _route("POST", "/v1/arrhythmia", scorer.arrhythmia),
         _route("POST", "/v1/sepsis", scorer.sepsis),
         _route("POST", "/v1/sepsis/next", scorer.sepsis_next),
+        _route("GET", "/cds-services", scorer.cds_services),
+        _route("POST", f"/cds-services/{cds_hooks.ID}", scorer.cds_sepsis),
     ]
 
 

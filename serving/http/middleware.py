@@ -23,7 +23,7 @@ from serving.http.fhir import FHIR, outcome, wants_fhir
 from serving.http.problems import MEDIA_TYPE, Problem
 from serving.http.telemetry import log
 
-PROTECTED = ("/v1", "/metrics", "/arrhythmia", "/sepsis")
+PROTECTED = ("/v1", "/metrics", "/arrhythmia", "/sepsis", "/cds-services")
 """Prefixes of what a token protects."""
 PROBES = ("/livez", "/readyz", "/healthz")
 BENTOML = ("/schema.json", "/docs.json", *PROBES)

@@ -25,6 +25,8 @@ TITLES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "This address does not know the method"),
     "not_acceptable": (406, "This address does not answer in the form asked for"),
     "slow_body": (408, "The body came too slowly"),
+    "prefetch_missing": (412, "The request lacks prefetched data"),
+    "prefetch_incomplete": (412, "The prefetched data are not complete"),
     "body_too_large": (413, "The body is too large"),
     "unpacked_too_large": (413, "The body is too large once it is decompressed"),
     "too_many_parts": (413, "Too many files in one request"),

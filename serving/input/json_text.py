@@ -14,6 +14,8 @@ from serving.http.problems import Problem
 
 MOST_NAMES, MOST_DIFFERENT_NAMES = 200, 1000
 """In one object, and in all objects of a body."""
+FHIR_DEPTH = 8
+"""Levels of a coding in a component of an Observation in a Bundle, beyond what other bodies need."""
 _MARKS = b'"[]{}:'
 _RECORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OTHERS = bytes(sorted({*range(256)} - {*_MARKS}))
@@ -60,6 +62,13 @@ def recording_room(depth: int) -> Room:
 def stays_room(depth: int, rows: int) -> Room:
     """Room for stays of ``rows`` hourly rows, as rows or as columns."""
     return Room(depth, values=50 * rows + 1000, containers=4 * rows + 1000, texts=50 * rows + 1000)
+
+
+def fhir_room(depth: int, rows: int) -> Room:
+    """Room for ``rows`` Observations, each of about 15 arrays and objects and 40 strings."""
+    return Room(
+        depth + FHIR_DEPTH, values=30 * rows + 1000, containers=20 * rows + 1000, texts=50 * rows + 1000
+    )
 
 
 def parsed(text: bytes, room: Room) -> Any:

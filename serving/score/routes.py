@@ -1,4 +1,4 @@
-"""The routes that score: ``/v1/arrhythmia``, ``/v1/sepsis`` and ``/v1/sepsis/next``.
+"""The routes that score: ``/v1/arrhythmia``, ``/v1/sepsis``, ``/v1/sepsis/next`` and CDS Hooks.
 
 A route checks its query and content type, receives the body within limits, and leaves everything else to a
 job on a computing thread.
@@ -22,10 +22,11 @@ from serving.http.fhir import FHIR, answer_fhir, check_acceptable, wants_fhir
 from serving.http.problems import Problem
 from serving.input.compression import unpacked
 from serving.input.ecg import stated_recording, uploaded_recording
-from serving.input.json_text import Room, parsed, record_name, recording_room, stays_room
+from serving.input.json_text import Room, fhir_room, parsed, record_name, recording_room, stays_room
 from serving.input.multipart import uploaded
 from serving.input.stays import Stays, from_json, from_text
 from serving.models import Models
+from serving.score import cds_hooks
 from serving.score.answers import one, several, with_tracing
 from serving.score.batching import Job, Pool, ScoreJob, SingleJob, ToScore
 from serving.score.next_hour import FRAMED, NextHours
@@ -112,6 +113,24 @@ class Scorer:
 
         return await self._answered(request, lambda body: SingleJob(partial(call, body)), kind)
 
+    async def cds_services(self, request: Request) -> Response:
+        """The services of CDS Hooks."""
+        check_acceptable(request.headers.raw, fhir=False)
+        return Response(cds_hooks.discovery(), media_type=JSON)
+
+    async def cds_sepsis(self, request: Request) -> Response:
+        """Cards of CDS Hooks with the risk of the latest hour."""
+        check_acceptable(request.headers.raw, fhir=False)
+        point = self._point("sepsis", request, set())
+        content_kind(request, JSON)
+        room = fhir_room(self.settings.json_depth, self.settings.rows)
+        predictor = self.models.predictors["sepsis", point]
+
+        def read(body: Body) -> ToScore:
+            return cds_hooks.asked(parsed(body.whole(), room), predictor.bundle, point)
+
+        return await self._answered(request, lambda body: ScoreJob(predictor, partial(read, body)))
+
     @property
     def rooms(self) -> dict[str, Room]:
         """What the JSON of each route may hold."""
@@ -146,7 +165,8 @@ class Scorer:
     def _point(self, task: Task, request: Request, known: set[str]) -> str:
         stated = request.query_params
         if not known >= stated.keys() or len(stated.multi_items()) > len(stated.keys()):
-            raise Problem("bad_request", f"The query knows, once each: {', '.join(sorted(known))}.")
+            names = ", ".join(sorted(known)) or "nothing"
+            raise Problem("bad_request", f"The query knows, once each: {names}.")
         return self.models.point(task, stated.get("operating_point"))
 
     def _files(self, request: Request, body: Body) -> dict[str, bytes]:

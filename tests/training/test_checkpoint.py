@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from ibt_deploy.errors import DataError
-from training.checkpoint import load_network, read_checkpoint, save_atomically
+from training.checkpoint import load_network, read_checkpoint, save_atomically, write_safetensors
 from training.inference import part_logits
 from training.run import open_source
 
@@ -28,7 +30,7 @@ def test_a_broken_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
 
     def half(content: Any, file: Any) -> None:
         file.write(b"PK\x03\x04 half of it")
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", half)
@@ -90,3 +92,27 @@ def test_a_trained_network_is_rebuilt_with_what_feeds_it(stay_teacher: Path, sta
     scores = source.selection_scores("validation", logits)
     assert scores == pytest.approx(trained.scores, abs=1e-6)
     assert not any("teacher" in k or "to_student" in k for k in torch.load(stay_teacher)["network"])
+
+
+def test_safetensors_hold_the_same_network(ecg_teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "teacher.safetensors"
+    write_safetensors(ecg_teacher, out)
+    pickled, plain = load_network(ecg_teacher), load_network(out)
+    assert plain.recipe == pickled.recipe
+    assert (plain.preprocessing, plain.scores) == (pickled.preprocessing, pickled.scores)
+    expected = pickled.network.state_dict()
+    assert plain.network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in plain.network.state_dict().items())
+
+
+def test_damaged_safetensors_are_refused(ecg_teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "teacher.safetensors"
+    write_safetensors(ecg_teacher, out)
+    out.write_bytes(out.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not a readable checkpoint"):
+        load_network(out)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, out)
+    with pytest.raises(DataError, match="not a checkpoint of this version"):
+        load_network(out)
+    with pytest.raises(DataError, match="no such checkpoint"):
+        load_network(tmp_path / "none.safetensors")

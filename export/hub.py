@@ -1,0 +1,203 @@
+"""A bundle as a repository of a model hub: Hugging Face's layout, which MLflow loads as well.
+
+::
+
+    DIR/
+    ├── README.md            model card; its YAML head holds licence, tags and the measured figures
+    ├── bundle/              the bundle, unchanged
+    ├── model.safetensors    weights of the student, where its checkpoint was given
+    ├── MLmodel              the same folder as a model of MLflow's ``python_function`` flavor
+    ├── requirements.txt
+    └── .gitattributes       large files go to Git LFS
+
+The keys of the YAML head are those of huggingface.co/docs/hub/model-cards. Nothing is uploaded.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ibt_deploy import __version__
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.errors import BundleError
+from ibt_deploy.files import file_sha256
+from ibt_deploy.predictions import NOTICE
+from ibt_deploy.types import Task
+from training.checkpoint import SAFETENSORS, write_safetensors
+
+FOLDER, README = "bundle", "README.md"
+LOADER = "ibt_deploy.mlflow_model"
+
+_TASK: dict[Task, dict[str, Any]] = {
+    "arrhythmia": {
+        "name": "classification of 12-lead ECGs",
+        "tags": ["ecg", "electrocardiogram", "arrhythmia", "12-lead", "snomed-ct"],
+        "dataset": "PhysioNet/CinC Challenge 2021, a subset",
+        "example": 'predictor.predict("record.hea").findings',
+    },
+    "sepsis": {
+        "name": "hourly sepsis risk in intensive care",
+        "tags": ["icu", "sepsis", "early-warning", "electronic-health-record"],
+        "dataset": "PhysioNet/CinC Challenge 2019, training sets A and B",
+        "example": 'predictor.predict("stay.psv").risk',
+    },
+}
+_COMMON_TAGS = ["medical", "time-series", "knowledge-distillation", "transformer", "onnx"]
+
+
+def write_hub(bundle: Bundle, out: Path, checkpoint: Path | None = None) -> None:
+    """Write the repository of ``bundle`` to ``out``.
+
+    Parameters
+    ----------
+    bundle
+        The verified bundle.
+    out
+        A folder that does not exist yet, or is empty.
+    checkpoint
+        The student's ``best.pt`` or ``.safetensors``; it has to be the one that the bundle was exported from.
+
+    Raises
+    ------
+    BundleError
+        When ``out`` holds something, or the checkpoint is another one.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out}: is not an empty folder")
+    if checkpoint is not None:
+        _refuse_another(checkpoint, bundle)
+    out.mkdir(parents=True, exist_ok=True)
+    if checkpoint is not None:
+        write_safetensors(checkpoint, out / f"model{SAFETENSORS}")
+    shutil.copytree(bundle.path, out / FOLDER)
+    texts = {
+        README: readme(bundle),
+        "MLmodel": _mlmodel(bundle),
+        "requirements.txt": f"ibt=={__version__}\n",
+        ".gitattributes": "".join(
+            f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in ("onnx", "safetensors", "npz")
+        ),
+    }
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+
+
+def readme(bundle: Bundle) -> str:
+    """The model card of the hub: its YAML head, how to use the repository, and the card of the bundle."""
+    head = {
+        "license": "apache-2.0",
+        "library_name": "ibt",
+        "tags": [*_TASK[bundle.task]["tags"], *_COMMON_TAGS],
+        "model-index": [{"name": bundle.name, "results": _results(bundle)}],
+    }
+    usage = [
+        "## Use",
+        "",
+        "```sh",
+        "pip install ibt huggingface_hub",
+        "hf download OWNER/NAME --local-dir model",
+        f"ibt verify model/{FOLDER}",
+        "```",
+        "",
+        "```python",
+        "from ibt_deploy import load",
+        "",
+        f'predictor = load("model/{FOLDER}")',
+        _TASK[bundle.task]["example"],
+        "```",
+        "",
+        'MLflow loads the same folder: `mlflow.pyfunc.load_model("model")`. Its input is a table with',
+        "a column `path` of files to score.",
+        "",
+    ]
+    card = bundle.card.splitlines()
+    # the card begins with its title, an empty line and the notice
+    return "\n".join(["---", *_yaml(head), "---", "", *card[:4], *usage, *card[4:]]) + "\n"
+
+
+def _results(bundle: Bundle) -> list[dict[str, Any]]:
+    """Headline figures as ``model-index`` wants them: one entry per data set."""
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for entry in bundle.contract["metrics"]["headline"]:
+        low, high = entry["interval"]
+        metric = {
+            "type": entry["name"].split(" (")[0].lower().replace(" ", "_"),
+            "name": f"{entry['name']}, 95 % interval {low:.3f} to {high:.3f}, n = {entry['n']}",
+            "value": round(entry["value"], 4),
+        }
+        sets.setdefault(entry["set"], []).append(metric)
+    task = {"type": "other", "name": _TASK[bundle.task]["name"]}
+    return [
+        {"task": task, "dataset": _dataset(bundle.task, name), "metrics": metrics}
+        for name, metrics in sets.items()
+    ]
+
+
+def _dataset(task: Task, name: str) -> dict[str, Any]:
+    if name == "test":
+        challenge = "physionet-challenge-2021" if task == "arrhythmia" else "physionet-challenge-2019"
+        return {"type": challenge, "name": _TASK[task]["dataset"], "split": "test"}
+    plain = name.removesuffix(" (external)")
+    return {"type": plain, "name": plain, "split": "external"}
+
+
+def _yaml(value: dict[str, Any]) -> list[str]:
+    """Lines of block YAML; every scalar is JSON, which is YAML as well."""
+    lines: list[str] = []
+
+    def write(item: Any, indent: str, lead: str) -> None:
+        if isinstance(item, dict):
+            for number, (key, entry) in enumerate(item.items()):
+                start = lead if number == 0 else indent
+                if isinstance(entry, dict | list):
+                    lines.append(f"{start}{key}:")
+                    write(entry, indent + "  ", indent + "  ")
+                else:
+                    lines.append(f"{start}{key}: {json.dumps(entry, ensure_ascii=False)}")
+        else:
+            for entry in item:
+                if isinstance(entry, dict | list):
+                    write(entry, indent + "  ", f"{indent}- ")
+                else:
+                    lines.append(f"{indent}- {json.dumps(entry, ensure_ascii=False)}")
+
+    write(value, "", "")
+    return lines
+
+
+def _mlmodel(bundle: Bundle) -> str:
+    """MLflow's description of the folder: a module of this package loads ``bundle/``."""
+    written = {
+        "flavors": {
+            "python_function": {
+                "loader_module": LOADER,
+                "data": FOLDER,
+                "env": {"virtualenv": "requirements.txt"},
+                "python_version": "3.11",
+            }
+        },
+        "metadata": {
+            "task": bundle.task,
+            "name": bundle.name,
+            "version": bundle.version,
+            "bundle_sha256": bundle.sha256,
+            "notice": NOTICE,
+        },
+        "signature": {
+            "inputs": json.dumps([{"name": "path", "type": "string", "required": True}]),
+            "outputs": None,
+            "params": None,
+        },
+    }
+    return "\n".join(_yaml(written)) + "\n"
+
+
+def _refuse_another(checkpoint: Path, bundle: Bundle) -> None:
+    stated = bundle.contract["training"]["student"]["checkpoint_sha256"]
+    if file_sha256(checkpoint) != stated:
+        raise BundleError(
+            f"{checkpoint}: is not the checkpoint that {bundle.path} was made of (SHA-256 {stated[:12]})"
+        )
