@@ -1,14 +1,16 @@
 """The HTTP service under load, client and server on this machine: ``python -m benchmarks.load``.
 
 First what the models alone do with the same cores; then throughput and latency at 1 to 128 clients; then four
-times more requests than can be answered; and with ``--soak`` a long time at saturation.
+times more requests than can be answered; and with ``--soak`` a long time at saturation. With
+``--compare`` servers of the same application are measured side by side instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ import click
 import numpy as np
 
 from benchmarks.load_client import REFUSED, Outcome, closed_load, open_load, request_of
-from benchmarks.load_server import Server, started
+from benchmarks.load_server import COMMANDS, Server, started
 from benchmarks.machine import markdown
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.client.transport import multipart, upload_of
@@ -46,11 +48,21 @@ RECOVERED, BIN = 0.9, 0.25
 @click.option(
     "--task", type=click.Choice(list(INPUTS)), multiple=True, help="Only this task; may be repeated."
 )
+@click.option("--compare", is_flag=True, help="Compare servers of the same application, as ratios only.")
+@click.option(
+    "--rounds", default=2, show_default=True, type=click.IntRange(1, 20), help="Of --compare, in turn."
+)
 @click.argument("options", nargs=-1, metavar="[-- OPTIONS OF IBT SERVE]")
-def load(seconds: float, soak: float, task: tuple[str, ...], options: tuple[str, ...]) -> None:
+def load(
+    seconds: float, soak: float, task: tuple[str, ...], compare: bool, rounds: int, options: tuple[str, ...]
+) -> None:
     """Measure the HTTP service under load, beside the pure rate of its models."""
     tasks = task or tuple(INPUTS)
     cores = usable_cpus()
+    if compare:
+        click.echo(f"{_machine(cores)}, load average {os.getloadavg()[0]:.1f}\n")
+        _compare(tasks, cores, seconds, rounds)
+        return
     with started(*options) as server:
         requests = {t: _requests(t) for t in tasks}
         click.echo(f"{_machine(cores)}\n")
@@ -161,6 +173,50 @@ def _throughput(server: Server, task: str, requests: list[bytes], cores: int, se
     ]
     click.echo(markdown([*header, "client's share of CPU"], rows) + "\n")
     return float(rates[SATURATING])
+
+
+def _compare(tasks: Sequence[str], cores: int, seconds: float, rounds: int) -> None:
+    """Print a table for each task: rate and CPU time of each server, relative to the first server.
+
+    Every server has one worker of one thread for each core. The servers take turns, so that other work on the
+    machine meets all of them; a ratio is the median of the rounds, with its lowest and highest behind it.
+    """
+    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        for name in COMMANDS:
+            workers = ("--workers", str(cores)) if name != "bentoml serve" else ()
+            environment = {"IBT_SERVE_THREADS": "1", "IBT_SERVE_WORKERS": str(cores)}
+            with started(*workers, server=name, patience=300.0, **environment) as server:
+                for task in tasks:
+                    requests = _requests(task)
+                    asyncio.run(closed_load(server.port, requests, 4, 2.0))
+                    for clients in CLIENTS:
+                        served = server.cpu_seconds()
+                        began = time.perf_counter()
+                        outcome = asyncio.run(closed_load(server.port, requests, clients, seconds))
+                        served = server.cpu_seconds() - served
+                        ended, _, status = outcome.arrays()
+                        answered = int((status == 200).sum())
+                        rate = answered / (max(ended[-1], began + seconds) - began) if answered else 0.0
+                        each = served / answered if answered else float("nan")
+                        found.setdefault((task, name, clients), []).append((rate, each))
+    for task in tasks:
+        rows = []
+        for name in COMMANDS:
+            for what, place in (("answers/s", 0), ("CPU time of an answer", 1)):
+                cells = []
+                for clients in CLIENTS:
+                    own = [values[place] for values in found[task, name, clients]]
+                    first = [values[place] for values in found[task, next(iter(COMMANDS)), clients]]
+                    cells.append(_ratio(own, first))
+                rows.append([name, what, *cells])
+        click.echo(f"{WORDS[task]}, relative to {next(iter(COMMANDS))} in the same round, {rounds} rounds\n")
+        click.echo(markdown(["server", "", *(f"{n} clients" for n in CLIENTS)], rows) + "\n")
+
+
+def _ratio(own: list[float], first: list[float]) -> str:
+    ratios = np.array(own) / np.array(first)
+    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
 
 
 def _overload(server: Server, task: str, requests: list[bytes], rate: float, seconds: float) -> None:

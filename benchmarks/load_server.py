@@ -17,6 +17,17 @@ from urllib.request import urlopen
 
 import psutil
 
+COMMANDS = {
+    "ibt serve": ("ibt", "serve"),
+    "bentoml serve": ("bentoml", "serve", "serving.service:Scoring"),
+    "uvicorn": (
+        "uvicorn", "serving.http.app:application", "--factory", "--lifespan", "off", "--no-access-log",
+        "--log-level", "warning",
+    ),
+}  # fmt: skip
+"""Servers of the same application: the service under granian and under BentoML's own server, and the
+application without BentoML under uvicorn."""
+
 
 @dataclass(frozen=True)
 class Server:
@@ -51,32 +62,29 @@ class Server:
 
 
 @contextmanager
-def started(*options: str, patience: float = 90.0, **environment: str) -> Iterator[Server]:
-    """Start ``ibt serve`` on a free port of the loopback interface; it is stopped at the end.
+def started(
+    *options: str, server: str = "ibt serve", patience: float = 90.0, **environment: str
+) -> Iterator[Server]:
+    """Start the service on a free port of the loopback interface; it is stopped at the end.
 
     Parameters
     ----------
     options
-        Of ``ibt serve``.
+        Of the server's command.
+    server
+        One of :data:`COMMANDS`.
     patience
         Seconds after which it must be ready.
     environment
         Variables to set for it.
     """
     port = _free_port()
-    command = [
-        str(Path(sys.executable).with_name("ibt")),
-        "serve",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    command = [str(Path(sys.executable).with_name(COMMANDS[server][0])), *COMMANDS[server][1:]]
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [*command, *options],
+                [*command, "--host", "127.0.0.1", "--port", str(port), *options],
                 stdout=stream,
                 stderr=stream,
                 env=os.environ | environment,

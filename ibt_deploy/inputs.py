@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ibt_deploy.errors import InputError, MissingExtra, UnsupportedFormat
 from ibt_deploy.files import AnyFile
@@ -10,6 +11,9 @@ from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
 from ibt_deploy.readers import read_each
 from ibt_deploy.records import Recording, Stay
+
+if TYPE_CHECKING:
+    from ibt_deploy.bundle import Bundle
 
 
 def items_of(file: AnyFile) -> Iterator[Recording | Stay | Refusal]:
@@ -25,6 +29,13 @@ def items_of(file: AnyFile) -> Iterator[Recording | Stay | Refusal]:
         yield refusal(str(file), error.at(str(file)))
     except MissingExtra as error:
         yield refusal(str(file), UnsupportedFormat(str(error), where=str(file), code="missing_extra"))
+
+
+def wrong_task(item: Recording | Stay, bundle: Bundle) -> UnsupportedFormat:
+    """The error for an item that the model of ``bundle`` is not made for."""
+    found = "an ECG" if isinstance(item, Recording) else "an ICU stay"
+    message = f"this is {found}, and the model {bundle.name} is for {bundle.task}"
+    return UnsupportedFormat(message, where=item.source, code="wrong_task")
 
 
 def refusal(source: str, error: InputError) -> Refusal:

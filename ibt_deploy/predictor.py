@@ -17,7 +17,7 @@ from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.files import AnyFile, File
-from ibt_deploy.inputs import items_of, refusal
+from ibt_deploy.inputs import items_of, refusal, wrong_task
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
@@ -200,13 +200,8 @@ class Predictor:
             yield item, entry if isinstance(entry, Refusal) else next(scored)
 
     def _prepare(self, item: Recording | Stay) -> _Prepared:
-        expected, found = (Recording, "an ICU stay") if self.bundle.task == "arrhythmia" else (Stay, "an ECG")
-        if not isinstance(item, expected):
-            raise UnsupportedFormat(
-                f"this is {found}, and the model {self.bundle.name} is for {self.bundle.task}",
-                where=item.source,
-                code="wrong_task",
-            )
+        if not isinstance(item, Recording if self.bundle.task == "arrhythmia" else Stay):
+            raise wrong_task(item, self.bundle)
         try:
             prepared: _Prepared = self._scorer.prepare(item)
         except InputError as error:

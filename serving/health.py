@@ -1,4 +1,4 @@
-"""Ask whether the service of this container is ready: ``python -m serving.health``, status 0 if it is.
+"""Check whether the service of this container is ready: ``python -m serving.health``, status 0 if it is.
 
 The address is what ``ibt serve`` wrote into the file that ``IBT_SERVE_ADDRESS_FILE`` names, so that another
 port and TLS are followed.

@@ -100,11 +100,11 @@ def _application() -> Callable[..., Awaitable[None]]:
 
 
 def warn_if_open(host: str, settings: Settings, certificate: Path | None) -> None:
-    """Say loudly what anybody on the network could do or read."""
+    """Warn about what anyone on the network could do or read."""
     if _is_loopback(host):
         return
     if not settings.token:
-        _say(f"WARNING: {host} is open to everybody who can reach it: no token (--token-file)")
+        _say(f"WARNING: {host} is open to anyone who can reach it: no token (--token-file)")
     if certificate is None:
         _say(f"WARNING: requests to {host}, and the token, are not encrypted: no TLS (--ssl-certfile)")
 

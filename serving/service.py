@@ -86,7 +86,7 @@ class Refused(BentoMLException):
 )
 @bentoml.asgi_app(_mounted, path="/", name="http")
 class Scoring:
-    """Findings of 12-lead ECGs and hourly sepsis risk of ICU stays; research software, no medical device."""
+    """Findings of ECGs and hourly sepsis risk of ICU stays; research software, not a medical device."""
 
     def __init__(self) -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -149,7 +149,7 @@ class Scoring:
             _leave_out_what_is_not_stated(given)
             seconds = application.scorer.settings.answer_seconds
             return json.loads(await application.pool.answer(job(point), seconds, exchange.take))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
+        except Exception as error:  # noqa: BLE001 - the client gets a problem in any case
             exchange.problem = problem = as_problem(error)
             raise Refused(problem.status, problem.code) from None
 
@@ -205,7 +205,7 @@ def _stop_at_the_first_signal(loop: asyncio.AbstractEventLoop) -> None:
 def end_with_parent() -> None:
     """Have the system kill this worker if the process that watches over it is killed (Linux).
 
-    SIGTERM would not do: nobody would be left to kill a worker that does not heed it.
+    SIGTERM would not do: nobody would be left to kill a worker that ignores it.
     """
     import ctypes
     import multiprocessing

@@ -104,7 +104,7 @@ def _collected(
     total = 0
     for count, (name, member, fault) in enumerate(listing):
         if count >= MAX_MEMBERS:
-            raise TooLong(f"more than {MAX_MEMBERS} members; cut it", code="archive_too_large")
+            raise TooLong(f"more than {MAX_MEMBERS} members; split it", code="archive_too_large")
         if _hidden(name):
             continue
         source = f"{path}/{name}"
@@ -120,7 +120,7 @@ def _collected(
         total += member.size
         if total > allowed:
             raise TooLong(
-                f"holds more than {MAX_RATIO} times its size; what follows was not read",
+                f"expands to more than {MAX_RATIO} times its size; the rest was not read",
                 code="archive_too_large",
             )
         members[name] = member._replace(place=count)
@@ -280,7 +280,7 @@ def _tar_members(path: str) -> Iterator[tuple[str, _Member, tuple[str, str] | No
                 archive.members = []  # which it would keep for ever
                 if info.isdir():
                     continue
-                fault = None if info.isreg() and not info.issparse() else ("not_a_file", "no plain file")
+                fault = None if info.isreg() and not info.issparse() else ("not_a_file", "not a regular file")
                 content = None
                 small = info.size <= _SMALL and kept + info.size <= _KEPT
                 if compressed and fault is None and small and info.name.lower().endswith(_KEPT_SUFFIXES):

@@ -19,15 +19,13 @@ from ibt_deploy.batch.plan import (
     RefusedEntry,
     part_size,
     source_of,
-    written_plan,
 )
-from ibt_deploy.batch.progress import BytesRead
-from ibt_deploy.batch.sources import stamped, table_files
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.files import File
 from ibt_deploy.inputs import items_of, refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
+from ibt_deploy.progress import BytesRead
 from ibt_deploy.records import Recording, Stay
 
 if TYPE_CHECKING:
@@ -37,9 +35,13 @@ Item: TypeAlias = Recording | Stay | Refusal
 Skipped: TypeAlias = Mapping[int, str]
 """Inputs of a part that are not read again, and why: their place in the part and a sentence."""
 At: TypeAlias = Callable[[int], None]
-"""Told the place in the part of each input before it is read."""
+"""Called with the place in the part of each input before it is read."""
 
 WORKER_DIED = "worker_died"
+_MEMORY_MB = 1024
+_FEWEST_IN_PART = 256
+_REJECTED_IN_PART = 50_000
+_NOTES = 100
 
 
 class Items(Protocol):
@@ -54,7 +56,7 @@ class Items(Protocol):
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """What is known of the inputs before they are scored, for the summary."""
+        """Facts about the inputs from before they are scored, for the summary."""
 
     def size_of(self, part: int) -> int:
         """Inputs in a part."""
@@ -83,7 +85,7 @@ class PlannedFiles:
 
     @property
     def report(self) -> None:
-        """Nothing."""
+        """No report: files are not examined before they are scored."""
 
     def size_of(self, part: int) -> int:
         """Inputs in a part."""
@@ -159,23 +161,17 @@ def _check_place(entry: FileEntry | MemberEntry) -> None:
         raise BatchError(one_line(f"{place}: cannot be read any more ({error.strerror})")) from error
 
 
-_MEMORY_MB = 1024
-_FEWEST_IN_PART = 256
-_REJECTED_IN_PART = 50_000
-_NOTES = 100
-
-
 @dataclass(frozen=True)
 class TableStays:
-    """Stays in tables of many patients, in slices that an embedded engine cuts.
+    """Stays in tables of many patients, in slices of a store.
 
-    The parts after those of the slices hold what belongs to no stay: files that are no tables, and rows of
-    which cannot be told whose they are.
+    The parts after those of the slices hold what belongs to no stay: files that are not tables, and rows
+    whose stay is unknown.
 
     Attributes
     ----------
     tables
-        The tables, brought into order.
+        The tables, sorted into a store.
     slices
         One for each part with stays.
     rejected
@@ -196,10 +192,10 @@ class TableStays:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What was found about the columns before anything was scored, and how they were read."""
+        """Facts about the columns, and how they were read."""
         notes = dict.fromkeys(note for file in self.tables.files for note in file.notes)
-        said = [*self.tables.report.sentences, *islice(notes, _NOTES)]
-        return asdict(self.tables.report) | {"notes": said}
+        notes_shown = [*self.tables.report.sentences, *islice(notes, _NOTES)]
+        return asdict(self.tables.report) | {"notes": notes_shown}
 
     def size_of(self, part: int) -> int:
         """Patients, or refusals, in a part."""
@@ -223,16 +219,8 @@ class TableStays:
             at(place + 1)
 
 
-def table_plan(path: Path, sources: Sequence[str]) -> Plan:
-    """The files of a run over tables, with their sizes and times."""
-    files = table_files(sources)
-    if not files:
-        raise BatchError("the sources hold no file")
-    return written_plan(path, stamped(files))
-
-
-def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path) -> TableStays:
-    """The stays of the tables, in slices; what was brought into order before is taken as it is.
+def opened_stays(files: Sequence[FileEntry], mapping: str | Path | None, state: Path) -> TableStays:
+    """The stays of the tables, in slices; a store that an earlier run left is used.
 
     The columns are reported on standard error before doubtful ones are refused.
 
@@ -250,14 +238,13 @@ def opened_stays(sources: Sequence[str], mapping: str | Path | None, state: Path
         from ibt_deploy.mapping.schema import load_mapping
 
         chosen = load_mapping(Path(mapping))
-    entries = stamped(table_files(sources))
-    paths = [Path(entry.path) for entry in entries]
+    paths = [Path(entry.path) for entry in files]
     look = first_look(paths, chosen, work=state, memory_mb=_MEMORY_MB)
     if look is not None and look.doubts:
         print(f"the first rows of large files alone:\n{look.text()}", file=sys.stderr)
         look.require_plausible(of_a_part=True)
         print("all rows decide whether these columns are refused", file=sys.stderr)
-    progress = BytesRead(sum(entry.stamp[0] for entry in entries))
+    progress = BytesRead(sum(entry.stamp[0] for entry in files))
     try:
         tables = open_tables(paths, chosen, work=state, memory_mb=_MEMORY_MB, progress=progress)
     finally:

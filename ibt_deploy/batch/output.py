@@ -7,8 +7,7 @@ is killed at, a part is either done or done again, with the same bytes.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ from ibt_deploy.batch.job import LINES, Job
 from ibt_deploy.batch.tally import Tally, short_name
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.extras import EXTRA_OF, missing_extra
+from ibt_deploy.files import PARTIAL, atomic_open, atomic_write
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal, SepsisPrediction
 from ibt_deploy.printable import printable
 
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PREDICTIONS, REFUSED, STATE = "predictions", "refused", ".batch"
-TEMPORARY = ".tmp"
+READING = ("batch", "formats")
+"""Extras whose packages readers use."""
+MISSING = "missing_extra"
+PACKAGES = "packages.json"
+LIST_SEPARATOR = "; "
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Output:
 
     @property
     def state(self) -> Path:
-        """Where the run keeps what it needs to go on."""
+        """Where the run keeps what it needs to resume."""
         return self.path / STATE
 
     @property
@@ -53,10 +57,10 @@ class Output:
         return self.path / PREDICTIONS / name, self.path / REFUSED / name
 
     def prepare(self) -> None:
-        """Make the folders; what was left half written is removed."""
-        for folder in (self.path / PREDICTIONS, self.path / REFUSED, self.markers):
+        """Make the folders, and remove files that a killed process left half written."""
+        for folder in (self.path / PREDICTIONS, self.path / REFUSED, self.state, self.markers):
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(f"*{TEMPORARY}"):
+            for leftover in folder.glob(f"*{PARTIAL}"):
                 leftover.unlink(missing_ok=True)
 
     def done(self, part: int, job: Job) -> Tally | None:
@@ -82,42 +86,16 @@ class Output:
         scored, refused = self.files(part, job)
         if job.format in LINES:
             line = _fhir_line if job.format == "fhir" else _json_line
-            write_whole(scored, lambda f: f.writelines(line(p) for p in predictions))
-            write_whole(refused, lambda f: f.writelines(line(r) for r in refusals))
+            for path, found in ((scored, predictions), (refused, refusals)):
+                with atomic_open(path) as stream:
+                    stream.writelines(line(answer) for answer in found)
         else:
             tables = predictions_table(predictions, job, bundle), refusals_table(refusals, job)
             for path, table in zip((scored, refused), tables, strict=True):
-                write_whole(path, _parquet(table) if job.format == "parquet" else _csv(table))
+                with atomic_open(path) as stream:
+                    (_write_parquet if job.format == "parquet" else _write_csv)(table, stream)
         marker = {"sizes": [scored.stat().st_size, refused.stat().st_size], "tally": tally.to_dict()}
-        text = json.dumps(marker, separators=(",", ":")).encode("ascii")
-        write_whole(self.markers / f"{part:05d}.json", lambda f: f.write(text))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that appears whole or not at all, and stays after a power cut."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a write that fails does not say where
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        atomic_write(self.markers / f"{part:05d}.json", json.dumps(marker, separators=(",", ":")))
 
 
 def _json_line(answer: Prediction | Refusal) -> bytes:
@@ -130,23 +108,16 @@ def _fhir_line(answer: Prediction | Refusal) -> bytes:
     return json.dumps(fhir_resource(answer), allow_nan=False).encode("utf-8") + b"\n"
 
 
-def _parquet(table: object) -> Callable[[BinaryIO], object]:
+def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:
     import pyarrow.parquet
 
-    return lambda stream: pyarrow.parquet.write_table(table, stream, compression="zstd")
+    pyarrow.parquet.write_table(table, stream, compression="zstd")
 
 
-def _csv(table: object) -> Callable[[BinaryIO], object]:
-    arrow()
+def _write_csv(table: pa.Table, stream: BinaryIO) -> None:
     import pyarrow.csv
 
-    return lambda stream: pyarrow.csv.write_csv(flattened(table), stream)
-
-
-READING = ("batch", "formats")
-"""Extras whose packages readers use."""
-MISSING = "missing_extra"
-PACKAGES = "packages.json"
+    pyarrow.csv.write_csv(flattened(table), stream)
 
 
 def installed() -> set[str]:
@@ -155,7 +126,7 @@ def installed() -> set[str]:
 
 
 def reopened(output: Output, done: Mapping[int, Tally]) -> set[int]:
-    """Parts to be scored anew: they hold refusals for want of a package, and some package is new.
+    """Parts to score again: a missing package cost them refusals, and a package was installed since.
 
     Their markers are removed, so that they stay to be done whatever happens next.
     """
@@ -168,12 +139,8 @@ def reopened(output: Output, done: Mapping[int, Tally]) -> set[int]:
     waiting = {part for part, tally in done.items() if tally.refused[MISSING]} if now - before else set()
     for part in waiting:
         (output.markers / f"{part:05d}.json").unlink(missing_ok=True)
-    text = json.dumps(sorted(now)).encode("ascii")
-    write_whole(stored, lambda stream: stream.write(text))
+    atomic_write(stored, json.dumps(sorted(now)))
     return waiting
-
-
-LIST_SEPARATOR = "; "
 
 
 def arrow() -> Any:

@@ -18,8 +18,42 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
+from ibt_deploy.files import file_sha256
+
 Stamp: TypeAlias = tuple[int, int]
 """Size in bytes and time of the last change in nanoseconds: what an input is known by."""
+HEADER = ".hea"
+RECORD_SUFFIXES = frozenset(
+    (
+        *(
+            ".dcm",
+            ".xml",
+            ".scp",
+            ".ecg",
+            ".edf",
+            ".bdf",
+            ".rec",
+            ".asc",
+            ".npy",
+            ".npz",
+            ".csv",
+            ".tsv",
+            ".psv",
+            ".txt",
+        ),
+        *(".parquet", ".zip", ".tar", ".gz", ".tgz", ".zst", ".tzst"),
+    )
+)
+"""Files that are records of their own even where a WFDB header has the same stem."""
+SIDECAR_SUFFIXES = frozenset((".json", ".toml"))
+DESCRIBED_SUFFIXES = frozenset((".npy", ".npz", ".mat", ".csv", ".tsv", ".txt", ".bin", ".dat"))
+"""Files that a sidecar of the same stem describes."""
+LAYOUTS = frozenset(("layout.toml", "layout.json"))
+"""Sidecars of every such file in their folder (docs/formats.md)."""
+Group = tuple[str, tuple[str, ...]]
+"""Name of the file to read, and the names of those that belong to it."""
+PARTS_AIMED_AT = 128
+FEWEST_IN_PART, MOST_IN_PART = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -68,7 +102,7 @@ class MemberEntry:
 
 @dataclass(frozen=True)
 class RefusedEntry:
-    """What cannot be read as was clear when the inputs were listed."""
+    """An input that proved unreadable when the inputs were listed."""
 
     source: str
     code: str
@@ -122,40 +156,6 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 def _stamp(fields: list[int]) -> Stamp:
     return fields[0], fields[1]
-
-
-HEADER = ".hea"
-RECORD_SUFFIXES = frozenset(
-    (
-        *(
-            ".dcm",
-            ".xml",
-            ".scp",
-            ".ecg",
-            ".edf",
-            ".bdf",
-            ".rec",
-            ".asc",
-            ".npy",
-            ".npz",
-            ".csv",
-            ".tsv",
-            ".psv",
-            ".txt",
-        ),
-        *(".parquet", ".zip", ".tar", ".gz", ".tgz", ".zst", ".tzst"),
-    )
-)
-"""Files that are records of their own even where a WFDB header has the same stem."""
-SIDECAR_SUFFIXES = frozenset((".json", ".toml"))
-DESCRIBED_SUFFIXES = frozenset((".npy", ".npz", ".mat", ".csv", ".tsv", ".txt", ".bin", ".dat"))
-"""Files that a sidecar of the same stem describes."""
-
-LAYOUTS = frozenset(("layout.toml", "layout.json"))
-"""Sidecars of every such file in their folder (docs/formats.md)."""
-
-Group = tuple[str, tuple[str, ...]]
-"""Name of the file to read, and the names of those that belong to it."""
 
 
 def grouped(names: Iterable[str], header_text: Callable[[str], str]) -> list[Group]:
@@ -220,10 +220,6 @@ def _named_by_headers(
     return found
 
 
-PARTS_AIMED_AT = 128
-FEWEST_IN_PART, MOST_IN_PART = 64, 1024
-
-
 @dataclass(frozen=True)
 class Plan:
     """The inputs of a run and how they are cut.
@@ -277,8 +273,7 @@ def written_plan(path: Path, entries: Iterable[Entry]) -> Plan:
 
 def stored_plan(path: Path) -> Plan:
     """The plan in a file that :func:`written_plan` wrote."""
-    with path.open("rb") as stream:
-        return _cut(path, hashlib.file_digest(stream, "sha256").hexdigest())
+    return _cut(path, file_sha256(path))
 
 
 def part_size(inputs: int, fewest: int = FEWEST_IN_PART) -> int:

@@ -1,14 +1,14 @@
-"""A batch run from beginning to end: list, plan, compare with what is there, score, sum up."""
+"""A batch run from beginning to end: list, plan, compare with an earlier run, score, sum up."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,14 +18,15 @@ from ibt_deploy.batch.engine.local import LocalEngine
 from ibt_deploy.batch.html_report import report_page
 from ibt_deploy.batch.items import Items, PlannedFiles
 from ibt_deploy.batch.job import LAYOUT, LINES, Format, Job
-from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened, write_whole
-from ibt_deploy.batch.plan import Plan, difference, stored_plan, written_plan
-from ibt_deploy.batch.progress import Progress
-from ibt_deploy.batch.sources import entries_of, first_files, table_files
+from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened
+from ibt_deploy.batch.plan import difference, stored_plan, written_plan
+from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
 from ibt_deploy.batch.tally import Tally, summary_of
-from ibt_deploy.bundle import load_bundle
+from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
+from ibt_deploy.files import atomic_write, file_sha256
+from ibt_deploy.progress import Answered
 from ibt_deploy.readers import task_of
 from ibt_deploy.types import Task
 
@@ -57,7 +58,7 @@ class Options:
     workers
         Processes; all usable CPUs where left out, never more.
     resume, restart
-        Go on with the run in ``out``; or remove it and begin again.
+        Continue the run in ``out``; or remove it and start over.
     """
 
     sources: Sequence[str]
@@ -77,7 +78,7 @@ class Options:
 
 @dataclass
 class Result:
-    """What became of a run: its counts, and what this call of it did."""
+    """The counts of a run, and its summary."""
 
     tally: Tally
     summary: dict[str, object] = field(default_factory=dict)
@@ -89,7 +90,7 @@ def run_batch(options: Options) -> Result:
     Raises
     ------
     BatchError
-        The run cannot start or go on; the message says what to do. What is done stays done.
+        The run cannot start or continue; the message says what to do. What is done stays done.
     BundleError, DeviceError, MissingExtra
         The model cannot be used, or a package is missing.
     """
@@ -100,60 +101,106 @@ def run_batch(options: Options) -> Result:
     with _locked(output):
         _check_there(output, options)
         try:
-            items, job = _planned(options, output)
+            inputs = _Inputs(options)
+            items, job = _planned(options, inputs, output)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt("interrupted while the inputs were listed; run it again") from error
-        progress = Progress(items.total, "recordings" if job.task == "arrhythmia" else "stays")
+        progress: Answered | None = None
         workers = min(options.workers or usable_cpus(), usable_cpus())
         try:
             output.prepare()
             done = _tallies(output, job)
             for part in reopened(output, done):
                 del done[part]
-            progress.begin(sum(tally.inputs for tally in done.values()))
+            progress = Answered(
+                items.total,
+                "recordings" if job.task == "arrhythmia" else "stays",
+                before=sum(tally.inputs for tally in done.values()),
+            )
             waiting = [part for part in range(len(items)) if part not in done]
             _score(options, job, output, items, waiting, workers, progress)
             progress.end()
-            return _finished(output, job, items, workers, progress)
+            return _finished(output, job, items, inputs.bundle, workers, progress)
         except (BatchError, KeyboardInterrupt) as error:
-            progress.end()
+            if progress is not None:
+                progress.end()
             state = f"{len(_tallies(output, job))} of {len(items)} parts are done"
             raise type(error)(
-                f"{str(error) or 'interrupted'}; {state}, --resume goes on from there"
+                f"{str(error) or 'interrupted'}; {state}, --resume continues from there"
             ) from error
 
 
-def found_task(options: Options) -> Task:
-    """The task asked for, or that of the first input that can be read."""
-    if options.task is not None:
-        return options.task
-    if options.mapping is not None:
-        return "sepsis"
-    if options.bundle is not None:
-        return load_bundle(options.bundle).task
-    if found_standard(options) is not None:
-        return "sepsis"
-    for count, path in enumerate(first_files(options.sources)):
-        if count >= _LOOKED_AT:
-            break
-        if is_archive(path):
-            return "arrhythmia"
-        if path.lower().endswith(TABLE_SUFFIXES):
+class _Inputs:
+    """The files of the sources and the model, each looked up once.
+
+    Parameters
+    ----------
+    options
+        What the user asks for.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    @cached_property
+    def files(self) -> list[str]:
+        """Every file of the sources, for a run over tables."""
+        return table_files(self._options.sources)
+
+    @cached_property
+    def standard(self) -> Export | None:
+        """The export of a hospital standard that the sources are, where no mapping describes them."""
+        from ibt_deploy.standards.exports import found_export
+
+        if self._options.mapping is not None:
+            return None
+        return found_export([Path(path) for path in self.files])
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The model.
+
+        Raises
+        ------
+        BatchError
+            It is for another task than the inputs.
+        """
+        bundle = self._named or load_bundle(self.task)
+        if bundle.task != self.task:
+            raise BatchError(f"{bundle.path}: a bundle for {bundle.task}, and the inputs are for {self.task}")
+        return bundle
+
+    @cached_property
+    def task(self) -> Task:
+        """The task asked for, or that of the first input that can be read."""
+        options = self._options
+        if options.task is not None:
+            return options.task
+        if options.mapping is not None:
             return "sepsis"
-        try:
-            return task_of(path)
-        except InputError:
-            continue
-    raise BatchError("cannot tell ECGs from stays by the first inputs; say --task arrhythmia or sepsis")
+        if self._named is not None:
+            return self._named.task
+        if self.standard is not None:
+            return "sepsis"
+        for count, path in enumerate(first_files(options.sources)):
+            if count >= _LOOKED_AT:
+                break
+            if is_archive(path):
+                return "arrhythmia"
+            if path.lower().endswith(TABLE_SUFFIXES):
+                return "sepsis"
+            try:
+                return task_of(path)
+            except InputError:
+                continue
+        raise BatchError(
+            "the first inputs do not show whether they are ECGs or stays; give --task arrhythmia or sepsis"
+        )
 
-
-def found_standard(options: Options) -> Export | None:
-    """The export of a hospital standard that the sources are, where no mapping says what they are."""
-    from ibt_deploy.standards.exports import found_export
-
-    if options.mapping is not None:
-        return None
-    return found_export([Path(path) for path in table_files(options.sources)])
+    @cached_property
+    def _named(self) -> Bundle | None:
+        """The bundle that the user names."""
+        return None if self._options.bundle is None else load_bundle(self._options.bundle)
 
 
 @contextmanager
@@ -192,7 +239,7 @@ def _check_there(output: Output, options: Options) -> None:
     if job.is_file() and not options.resume:
         state = "a finished run" if (output.path / SUMMARY).is_file() else "an unfinished run"
         raise BatchError(
-            f"{output.path}: holds {state}; --resume goes on with it, --restart removes it and begins anew"
+            f"{output.path}: holds {state}; --resume continues it, --restart removes it and starts over"
         )
 
 
@@ -205,12 +252,9 @@ def _require_free(output: Output) -> None:
         raise BatchError(f"{output.path}: holds something else ({sorted(others)[0]}); choose an empty folder")
 
 
-def _planned(options: Options, output: Output) -> tuple[Items, Job]:
+def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, Job]:
     """The inputs, and the job that they and the options make; compared with the one that is there."""
-    task = found_task(options)
-    bundle = load_bundle(options.bundle or task)
-    if bundle.task != task:
-        raise BatchError(f"{bundle.path}: a bundle for {bundle.task}, and the inputs are for {task}")
+    task, bundle = inputs.task, inputs.bundle
     variant = options.precision or bundle.default_variant
     session, device = open_session(bundle.graph(variant), device=options.device, threads=1)
     del session
@@ -223,17 +267,19 @@ def _planned(options: Options, output: Output) -> tuple[Items, Job]:
             raise BatchError("the sources hold no file")
         items, fingerprint = PlannedFiles(plan), plan.fingerprint
     else:
-        from ibt_deploy.batch.items import opened_stays, table_plan
+        from ibt_deploy.batch.items import opened_stays
 
-        plan = table_plan(new, options.sources)
-        export = found_standard(options)
-        if export is not None:
+        if not inputs.files:
+            raise BatchError("the sources hold no file")
+        entries = stamped(inputs.files)
+        written_plan(new, entries)
+        if (export := inputs.standard) is not None:
             from ibt_deploy.standards.items import export_items
 
             events = export_items(export, options.sources, output.path, output.state)
             items, fingerprint = events, events.fingerprint
         else:
-            stays = opened_stays(options.sources, options.mapping, output.state)
+            stays = opened_stays(entries, options.mapping, output.state)
             items, fingerprint = stays, stays.tables.fingerprint
     import onnxruntime
 
@@ -257,21 +303,21 @@ def _planned(options: Options, output: Output) -> tuple[Items, Job]:
     )
     _compare(output, job, new)
     new.replace(output.state / PLAN)
-    write_whole(output.state / JOB, lambda f: f.write(job.to_json().encode("utf-8")))
+    atomic_write(output.state / JOB, job.to_json())
     if isinstance(items, PlannedFiles):
         items = PlannedFiles(stored_plan(output.state / PLAN))
     return items, job
 
 
 def _compare(output: Output, job: Job, new: Path) -> None:
-    """Refuse to go on with a run that was another one."""
+    """Refuse to continue a different run."""
     stored = output.state / JOB
     if not stored.is_file():
         return
     try:
         before = Job.from_json(stored.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BatchError(f"{stored}: damaged ({error}); --restart begins anew") from error
+        raise BatchError(f"{stored}: damaged ({error}); --restart starts over") from error
     differences = before.differences(job)
     if not differences:
         return
@@ -285,8 +331,8 @@ def _compare(output: Output, job: Job, new: Path) -> None:
                 f"{found['changed']} changed, e.g. {found['example']})",
             )
     raise BatchError(
-        f"{output.path}: this is not the run that was begun there: {'; '.join(differences)}; "
-        "--restart removes it and begins anew"
+        f"{output.path}: a different run was started there: {'; '.join(differences)}; "
+        "--restart removes it and starts over"
     )
 
 
@@ -302,7 +348,7 @@ def _score(
     items: Items,
     waiting: Sequence[int],
     workers: int,
-    progress: Progress,
+    progress: Answered,
 ) -> None:
     if not waiting:
         return
@@ -320,20 +366,22 @@ def _score(
             _advance(progress, event)
 
 
-def _advance(progress: Progress, event: tuple[int, Tally] | None) -> None:
+def _advance(progress: Answered, event: tuple[int, Tally] | None) -> None:
     if event is not None:
         progress.add(event[1].inputs, event[1].n_refused)
     progress.show()
 
 
-def _finished(output: Output, job: Job, items: Items, workers: int, progress: Progress) -> Result:
+def _finished(
+    output: Output, job: Job, items: Items, bundle: Bundle, workers: int, progress: Answered
+) -> Result:
     total = Tally()
     for tally in _tallies(output, job).values():
         total.add(tally)
     tables = items.report
     summary = summary_of(job, total, tables)
-    page = report_page(summary, total, load_bundle(job.bundle).classes)
-    write_whole(output.path / REPORT, lambda f: f.write(page.encode("utf-8")))
+    page = report_page(summary, total, bundle.classes)
+    atomic_write(output.path / REPORT, page)
     done = items.total - progress.before
     summary["run"] = {
         "workers": workers,
@@ -341,16 +389,15 @@ def _finished(output: Output, job: Job, items: Items, workers: int, progress: Pr
         "seconds": round(progress.seconds, 1),
         "inputs_per_second": round(done / progress.seconds, 2) if done else None,
     }
-    text = json.dumps(summary, indent=1) + "\n"
-    write_whole(output.path / SUMMARY, lambda f: f.write(text.encode("utf-8")))
+    atomic_write(output.path / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return Result(total, summary)
 
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise BatchError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-__all__ = ["ENGINES", "Engine", "Options", "Plan", "Result", "found_task", "run_batch"]
+__all__ = ["ENGINES", "Engine", "Options", "Result", "run_batch"]

@@ -20,8 +20,8 @@ from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.output import Output
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import IbtError, InputError, UnsupportedFormat
-from ibt_deploy.inputs import refusal
+from ibt_deploy.errors import IbtError, InputError
+from ibt_deploy.inputs import refusal, wrong_task
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, examined, windows
 from ibt_deploy.preprocess.stay import StayPreprocessing
@@ -38,10 +38,15 @@ Pool: TypeAlias = list[Prepared]
 POOL_WINDOWS = 128
 POOL_STAYS, POOL_HOURS = 512, 32_768
 """What goes to the scorer at once: the more, the less a batch of stays is padding."""
+T = TypeVar("T")
+BATCH = 32
+STAYS_AT_ONCE = ((64, 32), (128, 16), (MAX_HOURS, 4))
+"""Longest stay, and how many of such go through the graph together: attention takes their hours squared."""
+_AHEAD = 2
 
 
 def pools(items: Iterable[Recording | Stay | Refusal], bundle: Bundle) -> Iterator[Pool]:
-    """The inputs ready to be scored, in order, so many at a time as are worth a call.
+    """The inputs ready to be scored, in order, in pools that are worth a call of the scorer.
 
     Parameters
     ----------
@@ -71,7 +76,7 @@ def _recordings(
             except InputError as error:
                 prepared = refusal(item.source, error.at(item.source))
         else:
-            prepared = item if isinstance(item, Refusal) else _wrong_task(item, bundle)
+            prepared = item if isinstance(item, Refusal) else refusal(item.source, wrong_task(item, bundle))
         pool.append(prepared)
         if work >= POOL_WINDOWS or len(pool) >= 2 * POOL_WINDOWS:
             yield pool
@@ -94,7 +99,9 @@ def _stays(
             except InputError as error:
                 gathered.append(refusal(item.source, error))
         else:
-            gathered.append(item if isinstance(item, Refusal) else _wrong_task(item, bundle))
+            gathered.append(
+                item if isinstance(item, Refusal) else refusal(item.source, wrong_task(item, bundle))
+            )
         if hours >= POOL_HOURS or len(gathered) >= POOL_STAYS:
             yield _featurised(gathered, constants)
             gathered, hours = [], 0
@@ -121,21 +128,8 @@ def _without_signals(recording: Recording, standard: StandardEcg, ready: Float32
     )
 
 
-def _wrong_task(item: Recording | Stay, bundle: Bundle) -> Refusal:
-    found = "an ECG" if isinstance(item, Recording) else "an ICU stay"
-    message = f"this is {found}, and the model {bundle.name} is for {bundle.task}"
-    return refusal(item.source, UnsupportedFormat(message, where=item.source, code="wrong_task"))
-
-
-T = TypeVar("T")
-BATCH = 32
-STAYS_AT_ONCE = ((64, 32), (128, 16), (MAX_HOURS, 4))
-"""Longest stay, and how many of such go through the graph together: attention takes their hours squared."""
-_AHEAD = 2
-
-
 class ReadingCrashed(Exception):
-    """Reading or preprocessing an input raised something outside the tree of our errors."""
+    """Reading or preprocessing an input raised an error that is not an IbtError."""
 
 
 class PartScorer:

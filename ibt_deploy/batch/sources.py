@@ -29,8 +29,8 @@ def entries_of(sources: Sequence[str]) -> Iterator[Entry]:
     Raises
     ------
     BatchError
-        A source does not exist, a glob fits nothing, or a folder cannot be read: then nobody knows what is in
-        it, and the run must not pretend to be complete.
+        A source does not exist, a glob matches nothing, or a folder cannot be read: its content is unknown
+        then, and the run must not pretend to be complete.
     """
     folders, files = expanded(sources)
     for path in folders:
@@ -61,7 +61,7 @@ def table_files(sources: Sequence[str]) -> list[str]:
 
 
 def first_files(sources: Sequence[str]) -> Iterator[str]:
-    """The files of the sources, as far as somebody asks; archives stand for themselves."""
+    """The files of the sources, one at a time; an archive counts as one file."""
     folders, files = expanded(sources)
     yield from files
     for folder in folders:
@@ -89,12 +89,12 @@ def _named(source: str) -> list[str]:
     if any(c in source for c in _MAGIC):
         if found := sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
             return found
-        raise BatchError(f"{source}: fits no file")
+        raise BatchError(f"{source}: matches no file")
     raise BatchError(f"{source}: no such file or folder")
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a text file holds paths: its first line that is no comment names something that exists."""
+    """Whether a text file holds paths: its first line other than a comment names something that exists."""
     with path.open("rb") as stream:
         lines = stream.read(1 << 16).decode("utf-8", errors="replace").replace("\0", "").splitlines()
     first = next((line.strip() for line in lines if line.strip() and not line.startswith("#")), "")[:4096]
@@ -245,4 +245,4 @@ def _absent(path: str) -> Entry:
 
 def _unreadable(place: str, error: OSError) -> BatchError:
     reason = error.strerror or str(error)
-    return BatchError(one_line(f"{place}: cannot be read ({reason}); mend this and run the command again"))
+    return BatchError(one_line(f"{place}: cannot be read ({reason}); fix this, then run the command again"))

@@ -24,7 +24,7 @@ LONGEST_EXAMPLE = 300
 
 @dataclass
 class Tally:
-    """What became of some inputs.
+    """Counts of the outcomes of some inputs.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ def short_name(abbreviation: str) -> str:
 
 
 def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
-    """The summary of a finished run, without what depends on the time it took.
+    """The summary of a finished run, without anything that depends on the time it took.
 
     ``records`` and ``refusals`` add up to ``answers``, and the refusals by code to ``refusals``. An input
     gives one answer; only a file that holds several recordings gives more.

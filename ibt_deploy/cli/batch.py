@@ -60,8 +60,8 @@ Research software, not a medical device."""
     show_default=True,
     help="Of predictions/ and refused/; fhir is NDJSON with a Bundle, or an OperationOutcome, in each line.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--restart", is_flag=True, help="Remove the run in --out and begin again.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@click.option("--restart", is_flag=True, help="Remove the run in --out and start over.")
 @model_options
 @click.pass_context
 def batch(
@@ -85,7 +85,7 @@ def batch(
 
     A SOURCE is a folder, a file, a glob, an archive (zip, tar, tar.gz, tar.zst; nothing is unpacked to disk)
     or a list of paths (@list.txt). Every record ends in exactly one of OUT/predictions and OUT/refused. A run
-    that was interrupted goes on with --resume and ends with the same bytes.
+    that was interrupted continues with --resume and ends with the same bytes.
     """
     if suggest_map is not None:
         from ibt_deploy.mapping.suggest import suggested_mapping
@@ -98,7 +98,7 @@ def batch(
     if not sources or out is None:
         raise click.UsageError("name at least one SOURCE, and --out")
     if resume and restart:
-        raise click.UsageError("--resume goes on with a run and --restart removes it; choose one")
+        raise click.UsageError("--resume continues a run and --restart removes it; choose one")
     from ibt_deploy.batch.run import Options, run_batch
 
     options = Options(
@@ -124,7 +124,7 @@ def batch(
         raise Failure(one_line(f"{error} [{error.code}]")) from error
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        raise Failure(f"{place}{error.strerror or error}; --resume goes on once this is mended") from error
+        raise Failure(f"{place}{error.strerror or error}; fix this, then continue with --resume") from error
     click.echo(
         f"{tally.records:,} scored, {tally.n_refused:,} refused: {out}/summary.json, {out}/report.html"
     )

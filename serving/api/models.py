@@ -221,10 +221,19 @@ class Hour(Output):
     missing: list[str] = Field(description="Variables that were not measured in this hour.")
 
 
+class Vital(Output):
+    """A vital sign of a stay; only with `vitals=true`."""
+
+    name: str
+    unit: str
+    values: list[float | None] = Field(description="Of each of `hours`, as the model read it.")
+
+
 class Risk(Answer):
     """The hourly sepsis risk of one stay."""
 
     hours: list[Hour]
+    vitals: list[Vital] | None = None
 
 
 class RiskAndState(Risk):

@@ -50,6 +50,12 @@ _SIGNAL = {
     "description": "Add the signal to the answer, for a drawing.",
     "schema": {"type": "boolean", "default": False},
 }
+_VITALS = {
+    "name": "vitals",
+    "in": "query",
+    "description": "Add the vital signs to the answer, for a drawing.",
+    "schema": {"type": "boolean", "default": False},
+}
 
 
 def document(models: Models, settings: Settings) -> Part:
@@ -137,6 +143,7 @@ def _scoring(models: Models) -> Part:
                     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
                     "description": "Name of the one stay; no personal data.",
                 },
+                _VITALS,
             ],
             {"anyOf": [ref(Risk), ref(Risks)]},
             f"curl -sO {BASE}/examples/stay.psv\n"

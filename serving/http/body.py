@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from serving.http.problems import Problem
-from serving.input.compression import inflated, unpacked_too_large
+from serving.input.uploads import inflated, unpacked_too_large
 from serving.settings import Settings
 
 FIRST_SECONDS = 0.9
@@ -75,7 +75,7 @@ class Reservation:
         """Hold ``size`` bytes more; raises a Problem if there is no room, or the request has ended."""
         with self._lock:
             if self._ended:
-                raise Problem("too_slow", "Nobody waits for the answer any more.")
+                raise Problem("too_slow", "The client no longer waits for the answer.")
             self._memory.take(size)
             self._size += size
 

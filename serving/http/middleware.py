@@ -167,7 +167,7 @@ class Middleware:
                         await self._app(scope, guarded, exchange.give)
             except ClientDisconnect:
                 exchange.status = CLIENT_GONE
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
+            except Exception as error:  # noqa: BLE001 - the client gets a problem in any case
                 problem, place = as_problem(error), _place(error)
                 # the traceback holds this frame, in a circle, and the body with it
                 error.__traceback__ = error.__context__ = None
@@ -228,7 +228,7 @@ def as_problem(error: Exception) -> Problem:
         return Problem("model_failed", "The model could not be run; the log says why.")
     if isinstance(error, HTTPException):
         return _of_status(error.status_code, dict(error.headers or {}))
-    return Problem("internal_error", "The service failed at this request; the log has its id.")
+    return Problem("internal_error", "The service failed; the log has the id of this request.")
 
 
 def _of_status(status: int, headers: dict[str, str] | None = None) -> Problem:
@@ -236,7 +236,7 @@ def _of_status(status: int, headers: dict[str, str] | None = None) -> Problem:
         code = "draining" if status == 503 else "internal_error"
         return Problem(code, "The service cannot answer this request.", status=status)
     code = {404: "no_such_page", 405: "method_not_allowed"}.get(status, "bad_request")
-    return Problem(code, "See /docs for what there is.", status=status, headers=headers)
+    return Problem(code, "/docs lists what this service offers.", status=status, headers=headers)
 
 
 def _foreign_problem(status: int, body: bytes, headers: dict[str, str]) -> Problem:

@@ -56,12 +56,12 @@ class Pages:
         return JSONResponse({"models": [self._summary(bundle) for bundle in self.models.bundles.values()]})
 
     async def card(self, request: Request) -> Response:
-        """A model card, as Markdown or, for who asks for it, as HTML."""
+        """A model card, as Markdown, or as HTML where the client asks for it."""
         bundle = next(
             (b for task, b in self.models.bundles.items() if task == request.path_params["task"]), None
         )
         if bundle is None:
-            raise Problem("no_such_page", f"There are cards of: {', '.join(self.models.bundles)}.")
+            raise Problem("no_such_page", f"Cards exist for: {', '.join(self.models.bundles)}.")
         headers = {"Vary": "Accept"}
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(_as_html(bundle), headers=headers)

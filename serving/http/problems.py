@@ -1,6 +1,6 @@
 """Refused requests as JSON problems (RFC 9457), each with the machine-readable ``code`` of its reason.
 
-A refusal of the library keeps its own code and becomes 422 (415 where nobody knows the format). The codes
+A refusal of the library keeps its own code and becomes 422 (415 for an unknown format). The codes
 here are those of the service itself.
 """
 
@@ -21,9 +21,9 @@ TITLES: dict[str, tuple[int, str]] = {
     "bad_multipart": (400, "The body is not a valid multipart form"),
     "bad_compression": (400, "The compressed content is damaged"),
     "unauthorised": (401, "A bearer token is needed"),
-    "no_such_page": (404, "There is nothing here"),
-    "method_not_allowed": (405, "This address does not know the method"),
-    "not_acceptable": (406, "This address does not answer in the form asked for"),
+    "no_such_page": (404, "Not found"),
+    "method_not_allowed": (405, "The method is not allowed here"),
+    "not_acceptable": (406, "The requested form of answer is not available"),
     "slow_body": (408, "The body came too slowly"),
     "prefetch_missing": (412, "The request lacks prefetched data"),
     "prefetch_incomplete": (412, "The prefetched data are not complete"),
@@ -39,7 +39,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "no_recording": (422, "There is not exactly one recording in the upload"),
     "too_many_rows": (422, "Too many rows"),
     "record_too_long": (422, "The recording is too long"),
-    "unknown_operating_point": (422, "There is no such operating point"),
+    "unknown_operating_point": (422, "Unknown operating point"),
     "bad_state": (422, "The state cannot be used"),
     "state_expired": (422, "The state is too old"),
     "wrong_record": (422, "The state belongs to another record"),

@@ -5,7 +5,7 @@ Neither ever holds a file name, a value, a message or anything else about a pati
 all workers are added up.
 
 The figures of BentoML's own names (``bentoml_service_...``), which dashboards read, are ours: BentoML 1.4.39
-labels its own with the path as it was sent, so that anybody could fill the memory with paths, and a patient's
+labels its own with the path as it was sent, so that anyone could fill the memory with paths, and a patient's
 name in a path would become a figure.
 """
 
@@ -159,7 +159,7 @@ def take_over() -> None:
     """From now on write what libraries log or warn about as such lines, too.
 
     They hold the place and not the words, which may hold what a client sent. Call this once the service is
-    ready: whoever starts it wants to read why it fails.
+    ready: until then the operator needs to read why it fails.
     """
     root = logging.getLogger()
     known = [entry for entry in root.manager.loggerDict.values() if isinstance(entry, logging.Logger)]

@@ -15,8 +15,8 @@ from ibt_deploy.readers.wfdb.header import parse_header
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Floats
 from serving.http.problems import Problem
-from serving.input.compression import unpacked_too_large
 from serving.input.json_text import as_object, record_name
+from serving.input.uploads import unpacked_too_large
 from serving.settings import Settings
 
 LAYOUTS = (".toml", ".json")
@@ -92,7 +92,7 @@ def _signal(rows: Any, n_leads: int) -> Floats:
     if not isinstance(rows, list) or not rows or len(rows) != n_leads or len(rows) > MOST_LEADS:
         raise Problem("bad_fields", "'signal' must be a list with one list of samples for each lead.")
     if not all(isinstance(row, list) and row and len(row) == len(rows[0]) for row in rows):
-        raise Problem("bad_fields", "'signal' must have equally many samples in every lead.")
+        raise Problem("bad_fields", "Every lead in 'signal' must have the same number of samples.")
     if not all(set(map(type, row)) <= CELLS for row in rows):
         raise Problem("bad_fields", "'signal' must consist of numbers, and null for invalid samples.")
     return np.array(rows, dtype=np.float64)

@@ -174,13 +174,13 @@ def _integer(digits: str) -> int | float:
 
 
 def as_object(value: Any, allowed: Set[str], *, required: Set[str] = frozenset()) -> dict[str, Any]:
-    """``value`` as an object with the ``required`` fields and none but the ``allowed``."""
+    """``value`` as an object with the ``required`` and no fields but the ``allowed``."""
     if not isinstance(value, dict):
         raise Problem("bad_fields", "The body must be a JSON object.")
     if not allowed >= value.keys():
-        raise Problem("bad_fields", f"There is an unknown field; known are: {', '.join(sorted(allowed))}.")
+        raise Problem("bad_fields", f"Unknown field; the known fields are: {', '.join(sorted(allowed))}.")
     if missing := sorted(required - value.keys()):
-        raise Problem("bad_fields", f"There is no field {', '.join(map(repr, missing))}.")
+        raise Problem("bad_fields", f"Missing: {', '.join(map(repr, missing))}.")
     return value
 
 

@@ -107,7 +107,7 @@ def from_json(value: Any, settings: Settings, record: str | None) -> Stays:
             raise Problem("bad_fields", "'stays' must be a list of objects with 'rows' or 'columns'.")
         tables = [_table(entry, f"stay-{number}") for number, entry in enumerate(entries, start=1)]
         if any(PATIENT in columns for _, columns in tables):
-            raise Problem("bad_fields", "Within 'stays' each stay is one; leave patient_id out.")
+            raise Problem("bad_fields", "Each entry of 'stays' is one stay; omit patient_id.")
         _check_rows([columns for _, columns in tables], settings)
         return Stays([_one_stay(name, columns) for name, columns in tables], several=True)
     name, columns = _table(value, record_name(record, "stay"))
@@ -153,7 +153,7 @@ def columns_of(rows: Any) -> Columns:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Problem("bad_fields", "Rows must be a list of objects, one for each hour.")
     if not rows:
-        raise Problem("bad_fields", "There is no row.")
+        raise Problem("bad_fields", "The list of rows is empty.")
     names = list(dict.fromkeys(name for row in rows for name in row))
     return _checked({name: [row.get(name) for row in rows] for name in names})
 

@@ -35,7 +35,7 @@ export function refusalArticle({ source, code, message, status }) {
 export function answerArticle(answer, choice) {
   const title = fresh("answer");
   const ecg = answer.task === "arrhythmia";
-  const { signal, ...contract } = answer;
+  const { signal, vitals, ...contract } = answer;
   return el("article", { class: "answer", id: fresh("article"), "aria-labelledby": title },
     el("header", {},
       el("div", {},

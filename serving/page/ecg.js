@@ -1,14 +1,18 @@
-/** The tracing on ECG paper: 25 mm/s and 10 mm/mV; one unit of the drawing is one millimetre of the paper. */
+/** The tracing on ECG paper, 25 mm/s and 10 mm/mV at first; one unit of the drawing is one millimetre of the paper. */
 
+import { begin, between, calipers } from "./calipers.js";
 import { el, fresh, svg } from "./dom.js";
 import { savePicture } from "./export.js";
 
-const MM_PER_SECOND = 25;
-const MM_PER_MV = 10;
+const SPEEDS = [25, 50];
+const GAINS = [5, 10, 20];
+const ZOOMS = [1, 1.5, 2, 3];
+const USUAL = { speed: 25, gain: 10 };
 const PULSE = 10;
 const SECONDS = 10;
-const WIDTH = PULSE + SECONDS * MM_PER_SECOND;
+const NARROWEST = 52;
 const RHYTHM = "II";
+const widthAt = (speed) => PULSE + SECONDS * speed;
 
 const LAYOUTS = {
   "3 × 4 and rhythm": { rows: 4, pitch: 30, top: 20, bottom: 15, cells: threeByFour },
@@ -23,18 +27,39 @@ const LAYOUTS = {
 export function ecgFigure(signal, record) {
   let layout = Object.keys(LAYOUTS)[0];
   let start = 0;
+  let zoom = 1;
+  let points = null;
+  const scale = { ...USUAL };
   const windows = Math.max(1, Math.ceil(signal.seconds / SECONDS - 1e-9));
   const sheet = el("div", { class: "sheet", role: "region", tabindex: "0", "aria-label": "ECG tracing; scrolls sideways where it is wider than the screen" });
   const place = el("span", { class: "place", role: "status" });
   const earlier = el("button", { class: "button small", type: "button", onclick: () => turn(-1) }, "Earlier");
   const later = el("button", { class: "button small", type: "button", onclick: () => turn(1) }, "Later");
 
+  const measured = el("output", { class: "measured", hidden: true });
+  const measure = el("button", { class: "button small", type: "button", "aria-pressed": "false", onclick: toggle }, "Calipers");
+
   function draw() {
     const seconds = Math.min(SECONDS, signal.seconds - start);
     place.textContent = `${start} to ${+(start + seconds).toFixed(1)} s of ${+signal.seconds.toFixed(1)} s`;
     earlier.disabled = start === 0;
     later.disabled = start + SECONDS >= signal.seconds;
-    sheet.replaceChildren(paper(signal, LAYOUTS[layout], start, seconds));
+    const drawing = paper(signal, LAYOUTS[layout], start, seconds, scale);
+    const { width, height } = drawing.viewBox.baseVal;
+    const times = (zoom * width) / widthAt(USUAL.speed);
+    drawing.style.width = `${100 * times}%`;
+    drawing.style.minWidth = `${NARROWEST * times}rem`;
+    const tell = () => { measured.textContent = between(points, scale); };
+    if (points) drawing.append(...calipers(points, { left: PULSE, right: width, height, ...scale }, tell));
+    sheet.replaceChildren(drawing);
+    note.textContent = `${scale.speed} mm/s, ${scale.gain} mm/mV: a large square is ${5 / scale.speed} s wide and ${5 / scale.gain} mV high. `;
+  }
+
+  function toggle() {
+    points = points ? null : begin();
+    measured.hidden = !points;
+    measure.setAttribute("aria-pressed", String(points !== null));
+    draw();
   }
 
   function turn(by) {
@@ -42,16 +67,22 @@ export function ecgFigure(signal, record) {
     draw();
   }
 
+  const note = el("span", {});
   const choose = (name) => { layout = name; draw(); };
   draw();
   return el("figure", { class: "ecg" },
     el("div", { class: "tools" },
       choices("Layout of the leads", Object.keys(LAYOUTS), layout, choose),
+      setting("Speed", SPEEDS, scale.speed, "mm/s", (value) => { scale.speed = value; draw(); }),
+      setting("Gain", GAINS, scale.gain, "mm/mV", (value) => { scale.gain = value; draw(); }),
+      setting("Zoom", ZOOMS, zoom, "×", (value) => { zoom = value; draw(); }),
+      measure,
       windows > 1 && el("div", { class: "turn" }, earlier, place, later),
       el("button", { class: "button small", type: "button", onclick: () => savePicture(sheet.querySelector("svg"), record) }, "Save as PNG")),
     sheet,
+    measured,
     el("figcaption", { class: "fine" },
-      "25 mm/s, 10 mm/mV: a large square is 0.2 s wide and 0.5 mV high. ",
+      note,
       `Shown at ${signal.sampling_rate} Hz before any filter, medians removed.`,
       signal.missing.length ? ` Without signal: ${signal.missing.join(", ")}.` : ""),
   );
@@ -66,16 +97,26 @@ function choices(legend, names, chosen, choose) {
       el("span", {}, name))));
 }
 
-function paper(signal, layout, start, seconds) {
-  const height = layout.top + (layout.rows - 1) * layout.pitch + layout.bottom;
-  const baseline = (row) => layout.top + row * layout.pitch;
+function setting(label, values, chosen, unit, change) {
+  const id = fresh("setting");
+  return el("span", { class: "setting" },
+    el("label", { for: id }, label),
+    el("select", { id, onchange: (event) => change(Number(event.target.value)) },
+      values.map((value) => el("option", { value, selected: value === chosen }, `${value} ${unit}`))));
+}
+
+function paper(signal, layout, start, seconds, scale) {
+  const width = widthAt(scale.speed);
+  const room = Math.max(1, scale.gain / USUAL.gain);
+  const height = room * (layout.top + (layout.rows - 1) * layout.pitch + layout.bottom);
+  const baseline = (row) => room * (layout.top + row * layout.pitch);
   const label = `12-lead ECG, ${+seconds.toFixed(1)} seconds, leads ${signal.leads.join(", ")}`;
-  return svg("svg", { class: "paper", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": label },
-    svg("path", { class: "fine-grid", d: grid(WIDTH, height, 1) }),
-    svg("path", { class: "coarse-grid", d: grid(WIDTH, height, 5) }),
+  return svg("svg", { class: "paper", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
+    svg("path", { class: "fine-grid", d: grid(width, height, 1) }),
+    svg("path", { class: "coarse-grid", d: grid(width, height, 5) }),
     Array.from({ length: layout.rows }, (_, row) =>
-      svg("path", { class: "trace", d: `M2 ${baseline(row)}h1v-${MM_PER_MV}h5v${MM_PER_MV}h1` })),
-    layout.cells(signal.leads, seconds).map((cell) => lead(signal, cell, start, baseline(cell.row))));
+      svg("path", { class: "trace", d: `M2 ${baseline(row)}h1v-${scale.gain}h5v${scale.gain}h1` })),
+    layout.cells(signal.leads, seconds).map((cell) => lead(signal, cell, start, baseline(cell.row), scale)));
 }
 
 function grid(width, height, step) {
@@ -97,25 +138,25 @@ function twelveRows(leads, seconds) {
   return leads.map((name, row) => ({ name, row, from: 0, seconds }));
 }
 
-function lead(signal, { name, row, from, seconds }, start, baseline) {
-  const x = PULSE + from * MM_PER_SECOND;
+function lead(signal, { name, row, from, seconds }, start, baseline, scale) {
+  const x = PULSE + from * scale.speed;
   const absent = signal.missing.includes(name);
   const first = Math.round((start + from) * signal.sampling_rate);
   const last = Math.round((start + from + seconds) * signal.sampling_rate);
   const values = signal.values[signal.leads.indexOf(name)].slice(first, last + 1);
   return svg("g", { "data-lead": name, "data-row": row },
     from > 0 && svg("path", { class: "separator", d: `M${x} ${baseline - 3}v6` }),
-    !absent && svg("path", { class: "trace", d: trace(values, signal, x, baseline) }),
+    !absent && svg("path", { class: "trace", d: trace(values, signal, x, baseline, scale) }),
     svg("text", { x: x + 1.5, y: baseline - 8.5 }, absent ? `${name} (no signal)` : name));
 }
 
-function trace(values, { sampling_rate, scale }, x0, baseline) {
-  const dx = MM_PER_SECOND / sampling_rate;
+function trace(values, { sampling_rate, scale: millivolts }, x0, baseline, { speed, gain }) {
+  const dx = speed / sampling_rate;
   let d = "";
   let pen = "M";
   values.forEach((value, i) => {
     if (value === null) { pen = "M"; return; }
-    d += `${pen}${(x0 + i * dx).toFixed(2)} ${(baseline - value * scale * MM_PER_MV).toFixed(2)}`;
+    d += `${pen}${(x0 + i * dx).toFixed(2)} ${(baseline - value * millivolts * gain).toFixed(2)}`;
     pen = "L";
   });
   return d;

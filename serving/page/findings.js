@@ -26,7 +26,7 @@ export function findingsTable(findings) {
       table(negative)),
     others.length > 0 && el("details", {},
       el("summary", {}, `${plural(others.length, "finding")} not evaluable`),
-      el("p", { class: "fine" }, "Training had too few of these to tell; their figures are shown but never count."),
+      el("p", { class: "fine" }, "Training had too few of these; their figures are shown but never count."),
       table(others)),
   );
 }

@@ -1,6 +1,6 @@
 /** Talks to the service this page came from, and to nothing else. */
 
-const ROUTES = { arrhythmia: "v1/arrhythmia?signal=true", sepsis: "v1/sepsis" };
+const ROUTES = { arrhythmia: "v1/arrhythmia?signal=true", sepsis: "v1/sepsis?vitals=true" };
 const OTHER = { arrhythmia: "sepsis", sepsis: "arrhythmia" };
 const TRIES = 5;
 const LONGEST_WAIT = 30;
@@ -62,7 +62,7 @@ async function send(upload, task, point) {
   for (const file of upload.files) body.append("files", file, file.name);
   const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
   try {
-    const chosen = point && `${ROUTES[task].includes("?") ? "&" : "?"}operating_point=${encodeURIComponent(point)}`;
+    const chosen = point && `&operating_point=${encodeURIComponent(point)}`;
     return await fetch(`${ROUTES[task]}${chosen}`, { method: "POST", body, headers, credentials: "omit" });
   } catch {
     throw new Problem(0, "unreachable", "The server could not be reached, or a file could not be read (folders cannot).");

@@ -1,4 +1,4 @@
-/** The risk over the hours of a stay, with threshold, alarms, and one hour at a time read out. */
+/** The risk over the hours of a stay and the vital signs below it, and one hour at a time read out. */
 
 import { el, fresh, percent, svg } from "./dom.js";
 import { savePicture } from "./export.js";
@@ -8,10 +8,12 @@ export const VARYING = 34;
 export const unmeasured = (hour) => hour.missing.filter((name) => !DEMOGRAPHIC.has(name));
 
 const HEIGHT = 300;
+const STRIP = 46;
 const MARGIN = { top: 18, right: 16, bottom: 40, left: 52 };
 const TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25];
 
-export function stayFigure({ hours, record }) {
+export function stayFigure({ hours, record, vitals = [] }) {
+  const strips = vitals.filter((vital) => vital.values.some((value) => value !== null));
   const holder = el("div", { class: "chart" });
   const slider = el("input", {
     id: fresh("hour"), type: "range", min: "0", max: String(hours.length - 1), step: "1",
@@ -27,15 +29,15 @@ export function stayFigure({ hours, record }) {
     slider.value = String(index);
     const hour = hours[index];
     slider.setAttribute("aria-valuetext", `hour ${hour.hour}, risk ${percent(hour.risk)}, ${hour.alarm ? "alarm" : "no alarm"}`);
-    readout.replaceChildren(...details(hour));
-    if (scales) mark(holder, scales, hour);
+    readout.replaceChildren(...details(hour, strips, index));
+    if (scales) mark(holder, scales, hour, strips.length);
   }
 
   function draw() {
     if (holder.clientWidth === width || !holder.clientWidth) return;
     width = holder.clientWidth;
     scales = scalesOf(hours, width);
-    holder.replaceChildren(chart(hours, scales));
+    holder.replaceChildren(chart(hours, scales, strips));
     choose(chosen);
   }
 
@@ -56,11 +58,14 @@ export function stayFigure({ hours, record }) {
     readout,
     el("figcaption", { class: "fine" },
       "The risk is the model's estimate that sepsis begins within the next 6 hours or has begun (Sepsis-3, as in the PhysioNet/CinC Challenge 2019). ",
-      `Few hours are of that kind, so that the operating point already calls ${percent(hours[0].threshold)} an alarm.`),
+      `Few hours are of that kind, so that the operating point already calls ${percent(hours[0].threshold)} an alarm.`,
+      strips.length ? " The strips below show the vital signs as the model read them." : ""),
     el("button", { class: "button small", type: "button", onclick: () => savePicture(holder.querySelector("svg"), record) }, "Save as PNG"));
 }
 
-function details(hour) {
+function details(hour, strips, index) {
+  const measurements = strips.filter((vital) => vital.values[index] !== null)
+    .map((vital) => `${vital.name} ${shown(vital.values[index])} ${spelt(vital.unit)}`);
   const absent = unmeasured(hour);
   const measured = hour.inserted
     ? "This hour is missing from the file."
@@ -71,7 +76,8 @@ function details(hour) {
       `, threshold ${percent(hour.threshold)}: `,
       el("strong", { class: hour.alarm ? "alarm-word" : null }, hour.alarm ? "alarm" : "no alarm"), ". ", measured),
     el("p", { class: "fine" }, absent.length ? `Not measured in this hour: ${absent.join(", ")}.` : "Everything was measured in this hour."),
-  ];
+    measurements.length > 0 && el("p", { class: "vitals" }, measurements.join(", ")),
+  ].filter(Boolean);
 }
 
 function scalesOf(hours, width) {
@@ -88,12 +94,16 @@ function scalesOf(hours, width) {
   };
 }
 
-function chart(hours, s) {
+const spelt = (unit) => unit.replace("degC", "°C");
+const shown = (value) => `${+value.toFixed(1)}`;
+
+function chart(hours, s, strips) {
+  const height = HEIGHT + strips.length * STRIP;
   const threshold = hours[0].threshold;
   const line = hours.map((h, i) => `${i ? "L" : "M"}${s.x(h.hour).toFixed(1)} ${s.y(h.risk).toFixed(1)}`).join("");
   const size = hours.length > 100 ? 1.6 : 2.8;
   const label = `Risk of sepsis over ${hours.length} hours against the threshold of ${percent(threshold)}; the slider below reads every hour`;
-  return svg("svg", { width: s.width, height: HEIGHT, viewBox: `0 0 ${s.width} ${HEIGHT}`, role: "img", "aria-label": label },
+  return svg("svg", { width: s.width, height, viewBox: `0 0 ${s.width} ${height}`, role: "img", "aria-label": label },
     runs(hours).map(([a, b]) => svg("rect", {
       class: "alarm-span", x: s.x(a - 0.5), y: MARGIN.top, width: s.x(b + 0.5) - s.x(a - 0.5), height: s.y(0) - MARGIN.top,
     })),
@@ -104,7 +114,32 @@ function chart(hours, s) {
       class: h.inserted ? "risk-dot hollow" : "risk-dot", cx: s.x(h.hour), cy: s.y(h.risk), r: size,
     }))),
     svg("text", { class: "threshold-text", x: MARGIN.left + 6, y: s.y(threshold) - 6 }, `threshold ${percent(threshold)}`),
+    strips.map((vital, i) => strip(vital, hours, s, HEIGHT + i * STRIP)),
     svg("g", { class: "cursor" }));
+}
+
+/** One vital sign: its values with lines between neighbouring hours, its range at the left, its name above. */
+function strip({ name, unit, values }, hours, s, top) {
+  const numbers = values.filter((value) => value !== null);
+  const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
+  const [upper, lower] = [top + 23, top + STRIP - 5];
+  const y = (value) => (high > low ? lower - ((value - low) / (high - low)) * (lower - upper) : (upper + lower) / 2);
+  let d = "";
+  const dots = [];
+  values.forEach((value, i) => {
+    if (value === null) return;
+    const follows = i && values[i - 1] !== null && hours[i - 1].hour === hours[i].hour - 1;
+    d += `${follows ? "L" : "M"}${s.x(hours[i].hour).toFixed(1)} ${y(value).toFixed(1)}`;
+    const alone = !follows && (values[i + 1] ?? null) === null;
+    if (alone) dots.push(svg("circle", { class: "vital-dot", cx: s.x(hours[i].hour), cy: y(value), r: 2 }));
+  });
+  return svg("g", { class: "vital", "data-name": name },
+    svg("path", { class: "rule", d: `M${MARGIN.left} ${top + 4}H${s.width - MARGIN.right}` }),
+    svg("path", { class: "vital-line", d }),
+    dots,
+    svg("text", { x: MARGIN.left, y: top + 16 }, `${name} (${spelt(unit)})`),
+    high > low && svg("text", { x: MARGIN.left - 8, y: upper + 4, "text-anchor": "end" }, shown(high)),
+    svg("text", { x: MARGIN.left - 8, y: (high > low ? lower : (upper + lower) / 2) + 4, "text-anchor": "end" }, shown(low)));
 }
 
 function axes(s) {
@@ -136,8 +171,9 @@ function runs(hours) {
   return found;
 }
 
-function mark(holder, s, hour) {
+function mark(holder, s, hour, strips) {
+  const bottom = strips ? HEIGHT + strips * STRIP : s.y(0);
   holder.querySelector(".cursor").replaceChildren(
-    svg("path", { d: `M${s.x(hour.hour)} ${MARGIN.top}V${s.y(0)}` }),
+    svg("path", { d: `M${s.x(hour.hour)} ${MARGIN.top}V${bottom}` }),
     svg("circle", { cx: s.x(hour.hour), cy: s.y(hour.risk), r: 6 }));
 }

@@ -1,4 +1,4 @@
-"""Answers as JSON, with the tracing of a recording where a client asks for it.
+"""Answers as JSON, with the tracing of a recording or the vital signs of a stay where a client asks for them.
 
 A stay's answer is what ``json.dumps`` writes of its ``to_dict()``, byte for byte, and faster: its hours, each
 with the names of what was not measured, are nearly all of it.
@@ -7,6 +7,7 @@ with the names of what was not measured, are nearly all of it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from itertools import compress
 from typing import Any
@@ -19,7 +20,7 @@ from ibt_deploy.predictor import Item
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, standardise
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Bools
-from ibt_deploy.variables import NAMES
+from ibt_deploy.variables import N_VITALS, NAMES, VARIABLES
 from serving.http.problems import Problem
 from serving.score.batching import Answers
 
@@ -57,6 +58,39 @@ def with_tracing(item: Item, answers: Answers) -> bytes:
         raise Problem.refused(answer)
     assert isinstance(item, Recording)  # anything else is refused as being for another task
     return as_json(answer.to_dict() | {"signal": tracing(item)})
+
+
+def with_vitals(answers: Answers, is_list: bool) -> bytes:
+    """The answer, or one for each stay, with the vital signs of every hour under ``vitals``.
+
+    Raises
+    ------
+    Problem
+        The only stay is refused.
+    """
+    shown = [answer.to_dict() | vitals(answer) for answer in answers]
+    if is_list:
+        return as_json({"stays": shown})
+    if isinstance(answers[0], Refusal):
+        raise Problem.refused(answers[0])
+    return as_json(shown[0])
+
+
+def vitals(answer: Prediction | Refusal) -> dict[str, Any]:
+    """The vital signs of a stay as the model read them, None where there is no value; nothing for others."""
+    if not isinstance(answer, SepsisPrediction):
+        return {}
+    columns = answer.values[:, :N_VITALS].T.tolist()
+    return {
+        "vitals": [
+            {
+                "name": variable.name,
+                "unit": variable.unit,
+                "values": [None if math.isnan(value) else round(value, DECIMALS) for value in column],
+            }
+            for variable, column in zip(VARIABLES[:N_VITALS], columns, strict=True)
+        ]
+    }
 
 
 def tracing(recording: Recording) -> dict[str, Any]:

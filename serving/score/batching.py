@@ -43,7 +43,7 @@ class Job(Protocol):
 
     @property
     def over(self) -> threading.Event:
-        """Set as soon as nobody waits for the answer any more."""
+        """Set as soon as the client no longer waits for the answer."""
 
     def run(self, jobs: Sequence[Any], /) -> Sequence[bytes | Exception]:
         """An answer or an exception for each of ``jobs``, of which this is the first."""
@@ -67,7 +67,7 @@ class ScoreJob:
     read
         Returns what to score; raises InputError or a Problem.
     over
-        Set once nobody waits any more.
+        Set once the client no longer waits.
     """
 
     predictor: Predictor
@@ -80,7 +80,7 @@ class ScoreJob:
         return self.predictor
 
     def run(self, jobs: Sequence[ScoreJob]) -> list[bytes | Exception]:
-        """An answer or an exception for each of ``jobs``; none once nobody waits for any of them."""
+        """An answer or an exception for each of ``jobs``; none once no client waits for any of them."""
         began = time.perf_counter()
         read = [_or_error(job.read) for job in jobs]
         reading = time.perf_counter() - began
@@ -89,7 +89,7 @@ class ScoreJob:
             for given in read:
                 for item in given.items if isinstance(given, ToScore) else ():
                     if all(job.over.is_set() for job in jobs):
-                        raise Problem("too_slow", "Nobody waits for the answer any more.")
+                        raise Problem("too_slow", "The client no longer waits for the answer.")
                     yield item
 
         found = list(self.predictor.predict_many(items(), AT_ONCE))
@@ -172,7 +172,7 @@ class Pool:
         return len(self._queue)
 
     def admit(self) -> None:
-        """Raise a Problem if the queue is full, so that no body is read in vain."""
+        """Raise a Problem if the queue is full, so that no body is read needlessly."""
         if len(self._queue) >= self._longest:
             raise Problem(
                 "queue_full",
@@ -230,7 +230,7 @@ class Pool:
     def close(self) -> None:
         """Finish what is in the queue and end the threads.
 
-        By then nobody waits for a thread that still computes: its request was given up as too slow, and the
+        By then no client waits for a thread that still computes: its request was given up as too slow. The
         thread ends with the process.
         """
         with self._changed:
@@ -244,7 +244,7 @@ class Pool:
         return max(1, math.ceil(len(self._queue) * self._seconds / len(self._threads)))
 
     def _withdraw(self, entry: _Waiting) -> None:
-        """Take a job that nobody waits for out of the queue, if it is still there."""
+        """Take a job without a waiting client out of the queue, if it is still there."""
         if entry.future.done() and not entry.future.cancelled():
             return
         entry.future.cancel()

@@ -79,7 +79,7 @@ def _checked(value: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(value, dict) or value.get("hook") != HOOK:
         raise Problem("bad_fields", f"The body must be a JSON object whose 'hook' is {HOOK}.")
     if not isinstance(value.get("hookInstance"), str):
-        raise Problem("bad_fields", "There is no field 'hookInstance'.")
+        raise Problem("bad_fields", "Missing: 'hookInstance'.")
     context = value.get("context")
     patient = context.get("patientId") if isinstance(context, dict) else None
     if not isinstance(patient, str) or not _FHIR_ID.fullmatch(patient):

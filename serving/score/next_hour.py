@@ -129,14 +129,14 @@ def _decoded(token: Any) -> bytes:
     try:
         return base64.b64decode(token, validate=True)
     except (binascii.Error, ValueError):
-        raise Problem("bad_state", "The state is not base64, or is cut.") from None
+        raise Problem("bad_state", "The state is not base64, or is truncated.") from None
 
 
 def _new_rows(rows: Any, record: str, state: StreamState | None) -> Stay:
     """The new rows as a stay of their own; hours that were left out since the state are inserted."""
     columns = columns_of(rows)
     if PATIENT in columns:
-        raise Problem("bad_fields", "The state knows the stay; leave patient_id out.")
+        raise Problem("bad_fields", "The state already identifies the stay; omit patient_id.")
     (new,) = stays_of_columns(record, columns)
     if isinstance(new, InputError):
         raise new

@@ -20,14 +20,13 @@ from ibt_deploy.variables import MAX_HOURS
 from serving.http.body import Body, Memory, received
 from serving.http.fhir import FHIR, answer_fhir, check_acceptable, wants_fhir
 from serving.http.problems import Problem
-from serving.input.compression import unpacked
 from serving.input.ecg import stated_recording, uploaded_recording
 from serving.input.json_text import Room, fhir_room, parsed, record_name, recording_room, stays_room
-from serving.input.multipart import uploaded
 from serving.input.stays import Stays, from_json, from_text
+from serving.input.uploads import unpacked, uploaded
 from serving.models import Models
 from serving.score import cds_hooks
-from serving.score.answers import one, several, with_tracing
+from serving.score.answers import one, several, with_tracing, with_vitals
 from serving.score.batching import Job, Pool, ScoreJob, SingleJob, ToScore
 from serving.score.next_hour import FRAMED, NextHours
 from serving.settings import Settings
@@ -77,8 +76,10 @@ class Scorer:
 
     async def sepsis(self, request: Request) -> Response:
         """Hourly risk of one stay, or of several."""
-        point = self._point("sepsis", request, {"operating_point", "record"})
-        form = _form(request)
+        point = self._point("sepsis", request, {"operating_point", "record", "vitals"})
+        shown, form = _flag(request, "vitals"), _form(request)
+        if shown and form == FHIR:
+            raise Problem("bad_request", "Vital signs are added to answers in plain JSON only.")
         kind = content_kind(request, JSON, MULTIPART, *TABLES)
         record = request.query_params.get("record")
         name = record_name(record, "stay")
@@ -91,6 +92,8 @@ class Scorer:
                 asked = _to_score(from_text(*_only(files), self.settings))
             else:
                 asked = _to_score(from_text(name, body.whole(), self.settings))
+            if shown:
+                return asked._replace(write=partial(with_vitals, is_list=asked.write is several))
             return _in_form(asked, form)
 
         return await self._answered(
@@ -165,8 +168,8 @@ class Scorer:
     def _point(self, task: Task, request: Request, known: set[str]) -> str:
         stated = request.query_params
         if not known >= stated.keys() or len(stated.multi_items()) > len(stated.keys()):
-            names = ", ".join(sorted(known)) or "nothing"
-            raise Problem("bad_request", f"The query knows, once each: {names}.")
+            names = ", ".join(sorted(known)) or "none"
+            raise Problem("bad_request", f"The query parameters are, once each: {names}.")
         return self.models.point(task, stated.get("operating_point"))
 
     def _files(self, request: Request, body: Body) -> dict[str, bytes]:

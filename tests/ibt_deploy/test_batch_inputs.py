@@ -129,7 +129,7 @@ def test_a_listed_file_that_is_not_there_is_refused_and_a_source_is_an_error(tmp
     assert found[1].code == "no_such_file"
     with pytest.raises(BatchError, match="no such file"):
         list(entries_of([str(tmp_path / "nowhere")]))
-    with pytest.raises(BatchError, match="fits no file"):
+    with pytest.raises(BatchError, match="matches no file"):
         list(entries_of([str(tmp_path / "*.nothing")]))
 
 

@@ -210,7 +210,7 @@ def test_ctrl_c_says_how_to_go_on(export: Path, whole: Path, ecg_bundle: Path, t
             break
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("ibt: interrupted; ")
-    assert "--resume goes on" in said
+    assert "--resume continues" in said
     finished(command(export, ecg_bundle, tmp_path / "o", "--resume"))
     assert bytes_of(tmp_path / "o") == bytes_of(whole)
 
@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_line_and_resumable(
     assert full.stderr.count("\n") == 1
     assert "File too large" in full.stderr
     assert "--resume" in full.stderr
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.partial"))
     assert finished([*arguments, "--resume"]).returncode == 1
     assert bytes_of(tmp_path / "o") == bytes_of(whole)
 

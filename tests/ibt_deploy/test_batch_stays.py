@@ -16,11 +16,12 @@ from helpers.bundles import stay
 from helpers.exports_ecg import bytes_of
 
 from ibt_deploy.batch.items import opened_stays
-from ibt_deploy.batch.progress import BytesRead
 from ibt_deploy.batch.run import Options, run_batch
+from ibt_deploy.batch.sources import stamped
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.predictor import Predictor
+from ibt_deploy.progress import BytesRead
 from ibt_deploy.records import Stay
 from ibt_deploy.variables import INDEX, N_TIME_VARYING, NAMES
 
@@ -124,7 +125,7 @@ def test_what_is_no_table_in_an_export_costs_only_itself(
         "not_a_file": 1,
     }  # fmt: skip
     said = {Path(path).name: message for path, _, message in _refused_files(tmp_path / "2")}
-    assert said["sheet.csv"] == "is no text, but an archive"
+    assert said["sheet.csv"] == "is not text, but an archive"
 
 
 def _refused_files(out: Path) -> list[tuple[str, str, str]]:
@@ -162,14 +163,14 @@ def test_the_first_rows_of_a_large_table_refuse_only_what_is_evident(
     excerpt = sum(map(len, path.read_bytes().splitlines(keepends=True)[: 1 + len(begun)]))
     monkeypatch.setattr("ibt_deploy.batch.tables.open.EXCERPT_BYTES", excerpt)
     if first == "impossible":
-        assert opened_stays([str(path)], None, tmp_path / "w").tables.report.doubts == ()
+        assert opened_stays(stamped([str(path)]), None, tmp_path / "w").tables.report.doubts == ()
         said = capsys.readouterr().err
         assert "doubtful: Temp: 100% of the values are outside" in said
         assert "all rows decide" in said
         return
     monkeypatch.setattr("ibt_deploy.batch.items.BytesRead", None)
     with pytest.raises(InputError, match="looks like degF"):
-        opened_stays([str(path)], None, tmp_path / "w")
+        opened_stays(stamped([str(path)]), None, tmp_path / "w")
 
 
 def test_an_error_does_not_join_the_line_that_says_how_much_was_read(
@@ -179,14 +180,18 @@ def test_an_error_does_not_join_the_line_that_says_how_much_was_read(
         def isatty(self) -> bool:
             return True
 
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
     terminal = Terminal()
     now = iter(range(1000))
-    monkeypatch.setattr("ibt_deploy.batch.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("ibt_deploy.progress.time.monotonic", lambda: next(now))
     monkeypatch.setattr("ibt_deploy.batch.items.BytesRead", lambda _: BytesRead(1 << 30, terminal))
     (tmp_path / "a.csv").write_text("patient_id,ICULOS\n")
     with pytest.raises(InputError):
-        opened_stays([str(tmp_path / "a.csv")], None, tmp_path / "w")
-    assert terminal.getvalue() == "\rreading the tables: 0.0 of 1.1 GB (0 %)\n"
+        opened_stays(stamped([str(tmp_path / "a.csv")]), None, tmp_path / "w")
+    said = terminal.getvalue()
+    assert "reading the tables: 0.0 of 1.1 GB (0 %)" in said
+    assert said.removesuffix("\x1b[?25h").endswith("\n"), "an error begins on a line of its own"
 
 
 def test_conversions_and_medians_are_said(table: Path, stay_bundle: Path, tmp_path: Path) -> None:

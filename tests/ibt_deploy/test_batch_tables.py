@@ -243,6 +243,39 @@ def test_limits_of_measurement_are_read_as_the_limit_and_counted(opened: Open) -
     assert [r.code for r in refusals(found)] == ["not_a_number"]
 
 
+def test_every_kind_of_row_is_counted_where_it_belongs(opened: Open) -> None:
+    """Eleven rows: two of b, one of d and two that name no known stay are rejected."""
+    lines = [
+        HEADER,
+        *(row("a", hour) for hour in (1, 2)),
+        *(row("b", hour, rate) for hour, rate in ((1, "abc"), (2, "x"), (3, 80))),
+        row("c", 1, "<50"),
+        "d,1,80",
+        row("d", 2),
+        "nobody",
+        row("", 7),
+        row("e", 1, "inf"),
+    ]
+    tables = opened(lines)
+    found = refusals(answers(tables))
+    assert [(r.code, r.message.partition("patient ")[2]) for r in found] == [
+        ("not_a_number", "b: row 3, column HR: 'abc' is not a number"),
+        ("ragged_rows", "d: row 7 has 3 cells, the header has 8"),
+        ("infinite", "e: row 11, column HR: infinite"),
+    ]
+    assert [(r.code, r.message.partition(", ")[2]) for r in tables.rejected()] == [
+        ("ragged_rows", "row 9: row 9 has 1 cells, the header has 8"),
+        ("missing_patient", "row 10: names no patient"),
+    ]
+    report = tables.report
+    # rows: 2 + 1 + 1 + 1 + 1 that can be used, and the first bad one of b and of d
+    assert (report.files, report.patients, report.rows) == (1, 5, 8)
+    assert (report.rejected_rows, report.unassigned_rows, report.limits) == (5, 2, {"HR": 1})
+    heart_rate = next(facts for facts in report.columns if facts.variable == "HR")
+    # with that of the row without a patient, and with the infinite one
+    assert (heart_rate.values, heart_rate.out_of_range) == (7, 1)
+
+
 def test_a_damaged_file_costs_only_itself(tmp_path: Path, opened: Open) -> None:
     good, bad, empty = tmp_path / "a.csv.gz", tmp_path / "b.csv.gz", tmp_path / "c.csv"
     good.write_bytes(gzip.compress(f"{HEADER}\n{row('a', 1)}\n".encode()))

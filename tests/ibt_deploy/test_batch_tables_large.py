@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from helpers.patient_tables import HEADER, MAPPING, MEMORY_MB, STAMPS, row
 
-from ibt_deploy.batch.progress import BytesRead
 from ibt_deploy.batch.tables import open as opening
 from ibt_deploy.batch.tables import survey
 from ibt_deploy.batch.tables.open import first_look, open_tables
 from ibt_deploy.errors import InputError
 from ibt_deploy.mapping import parse_mapping
+from ibt_deploy.progress import BytesRead
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("duckdb")
@@ -104,14 +104,18 @@ def test_the_first_rows_of_every_kind_of_table(
 def test_how_far_the_reading_is(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
     now = iter(range(0, 1000, 40))
-    monkeypatch.setattr("ibt_deploy.batch.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("ibt_deploy.progress.time.monotonic", lambda: next(now))
     read = BytesRead(2_000_000_000, stream)
     read(500_000_000)
     read(500_000_000)
     read.end()
     line = "reading the tables: 1.0 of 2.0 GB (50 %)"
-    assert stream.getvalue().endswith(f"\r{line}\n" if terminal else f"ibt batch: {line}\n")
+    said = stream.getvalue()
+    assert said.removesuffix("\x1b[?25h").endswith("\n")
+    assert line in said if terminal else said.splitlines()[-1] == f"ibt batch: {line}"
     small = io.StringIO()
     BytesRead(1000, small)(1000)
     assert small.getvalue() == ""

@@ -503,3 +503,75 @@ def test_an_answer_prints_without_the_controls(visits: Any, tmp_path: Path) -> N
     assert page.locator("svg.paper").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert len(page.pdf(path=tmp_path / "page.pdf", format="A4")) > 10_000
+
+
+def test_speed_gain_and_zoom_change_the_paper_and_its_caption(visits: Any) -> None:
+    page = visits()
+    page.get_by_role("button", name="Example ECG").click()
+    article = shown(page)
+    paper = article.locator("svg.paper")
+    before = paper.bounding_box()["width"]
+    assert paper.get_attribute("viewBox").split()[2] == "260"
+    article.get_by_label("Speed").select_option("50")
+    assert paper.get_attribute("viewBox").split()[2] == "510"
+    article.get_by_label("Gain").select_option("20")
+    pulse = article.locator("svg.paper > path.trace").first.get_attribute("d")
+    assert pulse.endswith("h1v-20h5v20h1")
+    assert "50 mm/s, 20 mm/mV: a large square is 0.1 s wide and 0.25 mV high." in article.inner_text()
+    article.get_by_label("Speed").select_option("25")
+    article.get_by_label("Zoom").select_option("2")
+    assert paper.bounding_box()["width"] == pytest.approx(2 * before, rel=0.02)
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+
+
+@pytest.mark.parametrize("look", ["light", "phone"])
+def test_calipers_measure_time_and_voltage(visits: Any, look: str) -> None:
+    page = visits(**LOOKS[look])
+    page.get_by_role("button", name="Example ECG").click()
+    article = shown(page)
+    button = article.get_by_role("button", name="Calipers")
+    assert article.locator(".caliper").count() == 0
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    readout = article.locator("figure.ecg output")
+    assert readout.inner_text() == "Between the calipers: 1000 ms (60/min), 1.00 mV."
+    second = article.get_by_role("slider", name="Caliper B")
+    second.focus()
+    for key in ("ArrowRight", "Shift+ArrowLeft", "ArrowUp"):
+        second.press(key)
+    assert readout.inner_text() == "Between the calipers: 955 ms (63/min), 0.95 mV."
+    assert second.get_attribute("aria-valuenow") == "1955"
+    handle = second.locator(".handle").bounding_box()
+    width = article.locator("svg.paper").bounding_box()["width"]
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 0.4 * 25 * width / 260, y, steps=3)
+    page.mouse.up()
+    time, voltage = re.findall(r"([\d.]+) m[sV]", readout.inner_text())
+    assert float(time) == pytest.approx(555, abs=8)
+    assert float(voltage) == pytest.approx(0.95, abs=0.03)
+    article.get_by_label("Gain").select_option("20")
+    assert "0.4" in readout.inner_text()
+    button.click()
+    assert article.locator(".caliper").count() == 0
+    assert not readout.is_visible()
+
+
+def test_vital_signs_are_drawn_below_the_risk(visits: Any, examples: Path) -> None:
+    page = visits()
+    choose(page, examples / "stay.psv")
+    article = shown(page)
+    with (examples / "stay.psv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="|"))
+    vitals = ["HR", "O2Sat", "Temp", "SBP", "MAP", "DBP", "Resp", "EtCO2"]
+    measured = [name for name in vitals if any(row[name] != "NaN" for row in rows)]
+    strips = article.locator(".vital")
+    assert [strip.get_attribute("data-name") for strip in strips.all()] == measured
+    for strip, name in zip(strips.all(), measured, strict=True):
+        points = re.findall(r"[ML][\d.]+ [\d.]+", strip.locator(".vital-line").get_attribute("d"))
+        assert len(points) == sum(row[name] != "NaN" for row in rows)
+    slider = article.get_by_role("slider", name="Hour")
+    slider.focus()
+    slider.press("Home")
+    assert f"HR {rows[0]['HR']} " in article.locator(".readout").inner_text()

@@ -142,3 +142,21 @@ def test_tables_that_are_too_long_or_binary_are_refused(client: Any) -> None:
     assert client.upload(ROUTE, ("a.parquet", b"PAR1")).status_code == 415
     assert client.post(ROUTE, content=b"\xff\xfe\x00", headers=PSV).status_code == 422
     assert client.post(ROUTE, content=b"", headers=PSV).status_code == 422
+
+
+def test_vital_signs_are_added_where_they_are_asked_for(client: Any) -> None:
+    rows = [{"ICULOS": 1, "HR": 80, "Resp": 18, "Temp": 37, "SBP": 120, "MAP": 80}, {"ICULOS": 2, "HR": 90.5}]
+    plain = client.post("/v1/sepsis", json={"rows": rows}).json()
+    answer = client.post("/v1/sepsis?vitals=true", json={"rows": rows}).json()
+    vitals = {vital["name"]: vital["values"] for vital in answer.pop("vitals")}
+    assert answer == plain
+    assert list(vitals) == ["HR", "O2Sat", "Temp", "SBP", "MAP", "DBP", "Resp", "EtCO2"]
+    assert (vitals["HR"], vitals["Temp"], vitals["EtCO2"]) == ([80, 90.5], [37, None], [None, None])
+    several = {"stays": [{"rows": rows}, {"rows": [{"ICULOS": 1.5}]}]}
+    first, second = client.post("/v1/sepsis?vitals=true", json=several).json()["stays"]
+    assert first["vitals"][0]["values"] == [80, 90.5]
+    assert (second["refused"], "vitals" in second) == (True, False)
+    refused = client.post("/v1/sepsis?vitals=true", json={"rows": [{"ICULOS": 1.5}]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_hour")
+    asked = {"json": {"rows": rows}, "headers": {"accept": "application/fhir+json"}}
+    assert client.post("/v1/sepsis?vitals=true", **asked).status_code == 400

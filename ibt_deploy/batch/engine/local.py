@@ -25,10 +25,16 @@ from ibt_deploy.batch.output import Output
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.errors import BatchError
 
+Event = tuple[int, Tally] | str | None
+"""A part that is done and its counts; why the run cannot continue; or None: nothing new."""
+_TRIES = 2
+_DEATHS_IN_PART = 20
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 @dataclass(frozen=True)
 class Setting:
-    """What a worker is told first."""
+    """The first message to a worker."""
 
     job: Job
     output: Output
@@ -60,26 +66,19 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run cannot go on: a full disk, a folder that went away, a model that does not run."""
+    """The run cannot continue: a full disk, a folder that disappeared, a model that does not run."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Crashed:
-    """Reading an input raised what no reader should raise, so that nobody knows what is left; it ends."""
+    """Reading an input raised an error that no reader should raise; the worker ends."""
 
     error: str
 
 
 Report: TypeAlias = Reading | Done | Failed | Crashed
-
-
-Event = tuple[int, Tally] | str | None
-"""A part that is done and its counts; why the run cannot go on; or None: nothing new."""
-_TRIES = 2
-_DEATHS_IN_PART = 20
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class LocalEngine:
@@ -120,7 +119,7 @@ class LocalEngine:
         Raises
         ------
         BatchError
-            The run cannot go on. Parts that are done stay done.
+            The run cannot continue. Parts that are done stay done.
         """
         for part in parts:
             self._parts.put(part)
@@ -150,7 +149,7 @@ class LocalEngine:
                     part = self._parts.get_nowait()
                 except queue.Empty:
                     break
-                process = self._done(part, process)
+                process = self._scored(part, process)
                 if process is None:
                     return
         except OSError as error:
@@ -162,8 +161,8 @@ class LocalEngine:
             if process is not None:
                 self._end(process)
 
-    def _done(self, part: int, process: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes] | None:
-        """Have a part scored, by as many workers as it takes; the last one, or None if the run is over."""
+    def _scored(self, part: int, process: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes] | None:
+        """Have a part scored; the worker that is left, or None if the run is over."""
         died_at: Counter[int] = Counter()
         skipped: dict[int, str] = {}
         while not self._over.is_set():
@@ -203,7 +202,7 @@ class LocalEngine:
             )
             self._running.add(process)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; the request will tell
+        with contextlib.suppress(BrokenPipeError):  # it died at once; the request will fail
             process.stdin.write(self._setting)
         return process
 
@@ -219,7 +218,7 @@ class LocalEngine:
 
 
 def _reported(process: subprocess.Popen[bytes], request: Request) -> tuple[int, Report | None]:
-    """What a worker says in the end to a request, None if it dies; and the place it was reading at."""
+    """The place a worker was reading at last, and its final report, None if it died."""
     assert process.stdin is not None
     assert process.stdout is not None
     place = -1

@@ -29,6 +29,8 @@ from ibt_deploy.types import Floats
 
 _CPUS_OF_READER = 0.5
 """Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""
+_NOTHING = np.zeros((0, 0))
+Packed = tuple[Prepared, tuple[int, int] | None, tuple[int, int] | None]
 
 
 def scored_by_ray(
@@ -45,7 +47,7 @@ def scored_by_ray(
     Raises
     ------
     BatchError
-        The run cannot go on. Parts that are done stay done.
+        The run cannot continue. Parts that are done stay done.
     MissingExtra
         Ray is not installed.
     """
@@ -112,10 +114,6 @@ def _cause(error: BaseException) -> str:
     """The first reason, in one line: Ray wraps errors in errors and adds its own traceback."""
     cause = getattr(error, "cause", None) or error
     return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
-
-
-_NOTHING = np.zeros((0, 0))
-Packed = tuple[Prepared, tuple[int, int] | None, tuple[int, int] | None]
 
 
 def packed(pools: Sequence[Pool]) -> list[list[Packed]]:

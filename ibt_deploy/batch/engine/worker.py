@@ -25,7 +25,7 @@ def serve(requests: BinaryIO, reports: BinaryIO) -> None:
     """Score parts until there are no more requests."""
     lock = threading.Lock()
 
-    def tell(report: Report) -> None:
+    def send(report: Report) -> None:
         with lock:
             pickle.dump(report, reports)
             reports.flush()
@@ -39,19 +39,19 @@ def serve(requests: BinaryIO, reports: BinaryIO) -> None:
             except EOFError:
                 return
             tally = scorer.part(
-                setting.items, request.part, request.skipped, lambda place: tell(Reading(place))
+                setting.items, request.part, request.skipped, lambda place: send(Reading(place))
             )
-            tell(Done(tally))
+            send(Done(tally))
     except IbtError as error:
-        tell(Failed(one_line(error)))
+        send(Failed(one_line(error)))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        tell(Failed(one_line(f"{place}{error.strerror or error}")))
+        send(Failed(one_line(f"{place}{error.strerror or error}")))
     except ReadingCrashed as error:
-        tell(Crashed(one_line(error)[:500]))
+        send(Crashed(one_line(error)[:500]))
         raise
     except Exception as error:
-        tell(Failed(one_line(f"internal error: {type(error).__name__}: {error}")))
+        send(Failed(one_line(f"internal error: {type(error).__name__}: {error}")))
         raise
 
 

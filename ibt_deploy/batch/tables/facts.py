@@ -1,4 +1,4 @@
-"""What is known of an export before anything is scored: rows, columns, doubts."""
+"""Facts about an export before anything is scored: rows, columns, doubtful units."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Report:
     rejected_rows
         Rows that could not be used at all.
     unassigned_rows
-        Those of them of which cannot be told whose they are.
+        Those of them whose stay is unknown.
     refused_files
         Path, code and message of files that could not be read.
     columns
@@ -63,7 +63,7 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """What a reader of the scores should know about how the export was read."""
+        """Notes on how the export was read, for readers of the scores."""
         if not self.limits:
             return self.overlap.sentences
         listed = ", ".join(f"{name} {count}" for name, count in self.limits.items())
@@ -92,7 +92,7 @@ class Report:
         if doubts := [doubt for doubt in self.doubts if doubt.is_evident or not of_a_part]:
             raise BadUnits(
                 f"{'; '.join(doubt.message for doubt in doubts)}. Correct the units in the mapping, or write "
-                "confirmed = true under the columns whose values you have looked at",
+                "confirmed = true under the columns whose values you have checked",
                 code="doubtful_unit",
             )
 
@@ -204,7 +204,7 @@ class _Counter:
         self._explained = dict.fromkeys(self._others, 0)
 
     def add(self, values: Floats) -> None:
-        """Count on."""
+        """Count more values."""
         with np.errstate(over="ignore"):
             short = values.astype(np.float32)
         sampled = values[-self._values % self._step :: self._step]
@@ -220,7 +220,7 @@ class _Counter:
             self._explained[unit] += int(np.count_nonzero(inside))
 
     def facts(self, is_confirmed: bool) -> ColumnFacts:
-        """What was counted."""
+        """The counts."""
         sample = np.concatenate([np.empty(0), *self._sample])
         quantiles = tuple(np.quantile(sample, QUANTILES).tolist()) if len(sample) else ()
         stated = self._stated

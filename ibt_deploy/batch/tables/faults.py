@@ -1,8 +1,8 @@
-"""Lines that the engine would not take, read again one by one by the rules of the single-file reader.
+"""Lines that the engine skips, read again one by one by the rules of the single-file reader.
 
-The engine skips what it cannot parse and says which line that was. Here such a line is either good after
-all (a cell of blanks, digits of another script, a quotation mark that had swallowed its neighbours) and is
-written out plainly for a second pass, or it is a fault: of its patient where that can be told, of the
+The engine skips a line that it cannot parse and reports its number. Here such a line is either good after all
+(a cell of blanks, digits of another script, a quotation mark that had swallowed its neighbours) and is
+written out plainly for a second pass, or it is a fault: of its patient where the line names one, of the
 export otherwise.
 """
 
@@ -36,9 +36,9 @@ class RowFault:
     file, row
         Which file, and which row in it, counted from 1 below the header.
     patient
-        Whose it seems to be; None where that cannot be told.
+        Its probable patient; None where unknown.
     is_certain
-        Whether the patient's cell is where it must be; else the name counts only if it is known elsewhere.
+        Whether the patient's cell is in its place; otherwise the name counts only if another row has it.
     code, message
         What is wrong.
     """
@@ -52,8 +52,8 @@ class RowFault:
 
 
 @dataclass
-class Mender:
-    """Sorts lines of files with one header into good rows, written to ``path``, and faults.
+class SkippedLines:
+    """Skipped lines of files with one header: good rows, which are written to ``path``, and faults.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class Mender:
         self.limits.update((file, name) for names in limits.values() for name in names)
 
     def undecodable(self, file: int, row: int, line: str, stay: str | None) -> None:
-        """Take a line with bytes that are no text."""
+        """Take a line with bytes that are not text."""
         self.touched.extend((file, row))
         patient = stay
         if self._patient is not None and '"' not in line:
@@ -161,7 +161,7 @@ class Mender:
             ) from error
 
     def forget(self, file: int) -> None:
-        """Take back what is known of a file, because all of it is read again."""
+        """Drop everything known of a file, because all of it is read again."""
         self.faults = [fault for fault in self.faults if fault.file != file]
         places = np.array(self.touched, dtype=np.int64).reshape(-1, 2)
         self.touched = array("q", places[places[:, 0] != file].ravel().tolist())

@@ -120,9 +120,9 @@ class Overlap:
 
     @property
     def sentences(self) -> list[str]:
-        """What is to be said about it."""
+        """A sentence about each kind of overlap that occurs."""
         repeat = "1 row repeats" if self.duplicate_rows == 1 else f"{self.duplicate_rows} rows repeat"
-        told = (
+        counted = (
             (self.duplicate_rows, f"{repeat} another of the same stay and moment exactly; each counts once."),
             (
                 self.conflicting_rows,
@@ -135,7 +135,7 @@ class Overlap:
                 "median.",
             ),
         )
-        return [sentence for count, sentence in told if count]
+        return [sentence for count, sentence in counted if count]
 
 
 def overlap_of(folder: Path, starts: Ints, time: Time) -> Overlap:

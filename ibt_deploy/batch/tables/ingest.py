@@ -1,4 +1,4 @@
-"""Bring an export into order, out of core: one sorted store of rows, and a list of what could not be used.
+"""Sort an export on disk, in bounded memory: one sorted store of rows, and a list of unusable ones.
 
 The engine is DuckDB, which parses, converts, sorts and spills within a limit of memory. Measured on the 1.4
 million rows of the Challenge 2019 as one shuffled CSV (two cores, CPU seconds): DuckDB parses in 1.4, and
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.batch.tables.faults import Mender, RowFault
+from ibt_deploy.batch.tables.faults import RowFault, SkippedLines
 from ibt_deploy.batch.tables.layout import Layout
 from ibt_deploy.batch.tables.sql import (
     FAULT,
@@ -26,7 +26,7 @@ from ibt_deploy.batch.tables.sql import (
     STORED,
     Scan,
     engine,
-    mended_relation,
+    reread_relation,
     scans_of,
     text,
 )
@@ -55,9 +55,9 @@ class Ingested:
     patients
         Stays.
     rejected
-        Rows that could not be used, and how many of them could not be told apart by patient.
+        Rows that could not be used.
     unassigned
-        The latter.
+        Those of them whose patient is unknown.
     refused
         Files that could not be read at all: number, code and message.
     limits
@@ -104,7 +104,7 @@ class _Ingest:
         self._sql = connection
         self._files = files
         self._folder = folder
-        self._menders: dict[tuple[object, ...], Mender] = {}
+        self._skipped: dict[tuple[object, ...], SkippedLines] = {}
         self._refused: dict[int, InputError] = {}
 
     def run(self) -> Ingested:
@@ -130,13 +130,13 @@ class _Ingest:
         scans, failed = self._first_pass(scans)
         by_hand |= failed
         if scans:
-            self._mend_rejects(scans)
+            self._reread_rejects(scans)
             by_hand |= self._miscounted(scans)
         for number in sorted(by_hand):
             self._read_by_hand(number)
-        for mender in self._menders.values():
-            mender.close()
-        faults = [fault for mender in self._menders.values() for fault in mender.faults]
+        for skipped in self._skipped.values():
+            skipped.close()
+        faults = [fault for skipped in self._skipped.values() for fault in skipped.faults]
         faults += self._empty_stays()
         unassigned = self._second_pass(faults, by_hand, bool(scans))
         shutil.rmtree(joined)
@@ -204,19 +204,19 @@ class _Ingest:
     def _store(self) -> str:
         return f"read_parquet({text(str(self._folder / STORE))})"
 
-    def _mender(self, number: int) -> Mender:
+    def _lines_like(self, number: int) -> SkippedLines:
         table, layout = self._files[number]
         key = (table.names, table.delimiter)
-        if key not in self._menders:
-            path = self._folder / f"mended-{len(self._menders)}.csv"
-            self._menders[key] = Mender(layout, table.names, table.delimiter, path)
-        return self._menders[key]
+        if key not in self._skipped:
+            path = self._folder / f"reread-{len(self._skipped)}.csv"
+            self._skipped[key] = SkippedLines(layout, table.names, table.delimiter, path)
+        return self._skipped[key]
 
     def _stay(self, number: int) -> str | None:
         table, layout = self._files[number]
         return None if layout.patient else table.stay_name
 
-    def _mend_rejects(self, scans: list[Scan]) -> None:
+    def _reread_rejects(self, scans: list[Scan]) -> None:
         """Read again every line that the first pass skipped."""
         places: dict[str, Scan] = {}
         for scan in scans:
@@ -246,8 +246,9 @@ class _Ingest:
                         number = int(mark)
                         index = next(i for i, (n, _) in enumerate(scan.files) if n == number)
                         row = line + k - scan.starts[index]
-                    mender = self._mender(number)
-                    (mender.undecodable if is_encoding else mender.add)(number, row, rest, self._stay(number))
+                    skipped = self._lines_like(number)
+                    add = skipped.undecodable if is_encoding else skipped.add
+                    add(number, row, rest, self._stay(number))
 
     def _miscounted(self, scans: list[Scan]) -> set[int]:
         """Files of which some line is neither in the store nor among those seen again."""
@@ -255,29 +256,29 @@ class _Ingest:
         counted = self._sql.execute(f"SELECT file, count(*) FROM {self._store} GROUP BY file").fetchall()
         for number, rows in counted:
             seen[number] += rows
-        for mender in self._menders.values():
-            for number, lines in Counter(mender.touched[::2]).items():
+        for skipped in self._skipped.values():
+            for number, lines in Counter(skipped.touched[::2]).items():
                 seen[number] += lines
         return {number for number, rows in seen.items() if rows != self._files[number][0].rows}
 
     def _read_by_hand(self, number: int) -> None:
         """Take a file line by line, forgetting what was known of its lines."""
         table, _ = self._files[number]
-        for mender in self._menders.values():
-            mender.forget(number)
+        for skipped in self._skipped.values():
+            skipped.forget(number)
         if number in self._refused:
             return
         own = (table.names, table.delimiter, number)
-        path = self._folder / f"mended-{len(self._menders)}.csv"
-        mender = Mender(self._files[number][1], table.names, table.delimiter, path)
+        path = self._folder / f"reread-{len(self._skipped)}.csv"
+        skipped = SkippedLines(self._files[number][1], table.names, table.delimiter, path)
         try:
-            mender.whole_file(number, table, self._stay(number))
+            skipped.whole_file(number, table, self._stay(number))
         except InputError as error:
-            mender.close()
+            skipped.close()
             path.unlink()
             self._refused[number] = error
             return
-        self._menders[own] = mender
+        self._skipped[own] = skipped
 
     def _empty_stays(self) -> list[RowFault]:
         return [
@@ -287,10 +288,10 @@ class _Ingest:
         ]
 
     def _second_pass(self, faults: list[RowFault], by_hand: set[int], has_store: bool) -> list[RowFault]:
-        """Sort anew with what was mended and with the faults of known patients; returns the others."""
-        mended = [(key, mender) for key, mender in self._menders.items() if mender.rows]
+        """Sort again, with lines read again and faults of known patients; returns the other faults."""
+        reread = [(key, skipped) for key, skipped in self._skipped.items() if skipped.rows]
         assigned, unassigned = self._assigned(faults, by_hand, has_store)
-        if not (mended or assigned or by_hand or not has_store):
+        if not (reread or assigned or by_hand or not has_store):
             return unassigned
         relations = []
         if has_store:
@@ -298,8 +299,8 @@ class _Ingest:
             relations.append(
                 f"SELECT * FROM {self._store}" + (f" WHERE file NOT IN ({gone})" if gone else "")
             )
-        for key, mender in mended:
-            relation = mended_relation(mender.layout, mender.columns, mender.path)
+        for key, skipped in reread:
+            relation = reread_relation(skipped.layout, skipped.columns, skipped.path)
             is_shared = len(key) == 2
             if is_shared and by_hand:
                 gone = ", ".join(map(str, sorted(by_hand)))
@@ -307,8 +308,8 @@ class _Ingest:
             relations.append(relation)
         relations.append(self._fault_rows(assigned))
         self._sort(relations)
-        for mender in self._menders.values():
-            mender.path.unlink()
+        for skipped in self._skipped.values():
+            skipped.path.unlink()
         return unassigned
 
     def _assigned(
@@ -366,7 +367,7 @@ class _Ingest:
                 f"SELECT file, min(line) FROM {self._store} WHERE line > 0 GROUP BY file"
             ).fetchall()
         )
-        touched = [np.array(m.touched, dtype=np.int64).reshape(-1, 2) for m in self._menders.values()]
+        touched = [np.array(m.touched, dtype=np.int64).reshape(-1, 2) for m in self._skipped.values()]
         write_row_numbers(self._folder, len(self._files), bases, touched)
         rows = RowNumbers(self._folder)
         lost = [
@@ -379,13 +380,13 @@ class _Ingest:
         lost.sort(key=lambda fault: (fault.file, fault.row))
         write_rejected(self._folder, [str(table.path) for table, _ in self._files], lost)
         starts = write_starts(self._folder, len(nameless))
-        rejected = sum(m.bad.total() for m in self._menders.values()) + len(nameless)
+        rejected = sum(m.bad.total() for m in self._skipped.values()) + len(nameless)
         refused = tuple(
             (number, error.code, one_line(error.message)) for number, error in sorted(self._refused.items())
         )
         limits: Counter[str] = Counter()
-        for mender in self._menders.values():
-            for (_, name), count in mender.limits.items():
+        for skipped in self._skipped.values():
+            for (_, name), count in skipped.limits.items():
                 limits[name] += count
         return Ingested(
             int(starts[-1]), len(starts) - 1, rejected, len(lost), refused, dict(sorted(limits.items()))

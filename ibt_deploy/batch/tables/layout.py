@@ -50,7 +50,7 @@ class Layout:
     decimal, encoding
         How numbers and text are written.
     notes
-        What is said about the columns with every stay.
+        Notes about the columns, for every stay.
     """
 
     patient: str | None

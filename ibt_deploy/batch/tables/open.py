@@ -25,13 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.batch.progress import LARGE
 from ibt_deploy.batch.tables.facts import Report, column_facts
 from ibt_deploy.batch.tables.hourly import Overlap, overlap_of
 from ibt_deploy.batch.tables.ingest import ingest
 from ibt_deploy.batch.tables.layout import Layout, layout_of
 from ibt_deploy.batch.tables.stays import FileFacts, StayMaker
-from ibt_deploy.batch.tables.store import REJECTED, STARTS, STORE, whole_stays, write_json
+from ibt_deploy.batch.tables.store import REJECTED, STARTS, STORE, whole_stays
 from ibt_deploy.batch.tables.survey import (
     HEAD_BYTES,
     MAGIC,
@@ -44,15 +43,20 @@ from ibt_deploy.batch.tables.survey import (
     surveyed,
 )
 from ibt_deploy.errors import InputError, MalformedFile, TooShort
+from ibt_deploy.files import atomic_write
 from ibt_deploy.inputs import refusal
 from ibt_deploy.mapping.schema import Mapping, Time
 from ibt_deploy.predictions import Refusal
+from ibt_deploy.progress import LARGE
 from ibt_deploy.readers.stays import LABEL, PARQUET_MAGIC
 from ibt_deploy.records import Stay
 from ibt_deploy.types import Ints
 
 SCHEMA = 3
 SUMMARY = "tables.json"
+MOST_FILES = 8
+EXCERPT_BYTES = 1 << 24
+EXCERPT_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Tables:
     folder
         Of the store.
     report
-        Rows, columns and doubts.
+        Rows, columns and doubtful units.
     fingerprint
         Hash of the content of all inputs, of the mapping and of how they are read.
     patients
@@ -121,7 +125,7 @@ class Tables:
                 yield refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
 
     def rejected(self) -> Iterator[Refusal]:
-        """Files that could not be read, and rows of which cannot be told whose they are."""
+        """Files that could not be read, and rows whose stay is unknown."""
         import pyarrow.parquet as pq
 
         for path, code, message in self.report.refused_files:
@@ -154,7 +158,7 @@ def open_tables(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Tables:
-    """Bring an export into order and look at its columns; what is there already is taken as it is.
+    """Sort an export into a store and examine its columns; a store that an earlier run left is used.
 
     Parameters
     ----------
@@ -170,7 +174,7 @@ def open_tables(
     threads
         Of the engine; all cores where None.
     progress
-        Told how many bytes more of the files were read.
+        Called with the number of bytes that were read since its last call.
 
     Raises
     ------
@@ -187,7 +191,7 @@ def open_tables(
     digest = hashlib.sha256(f"{SCHEMA} {mapping.sha256 if mapping else ''}".encode())
     for path in found_files(paths):
         try:
-            table = surveyed(path, mapping, lambda names: layout_of(names, mapping), progress or _unheard)
+            table = surveyed(path, mapping, lambda names: layout_of(names, mapping), progress or _ignored)
             layout = layout_of(table.names, mapping)
             if layout.patient is not None and not table.rows:
                 raise TooShort("there is a header and no row", code="no_rows")
@@ -224,7 +228,7 @@ def open_tables(
             limits=result.limits,
         )  # fmt: skip
         found = {"fingerprint": fingerprint, "report": asdict(report)}
-        write_json(summary, found)
+        atomic_write(summary, json.dumps(found, ensure_ascii=False))
     report = Report.of(found["report"])
     return Tables(
         folder=folder,
@@ -237,12 +241,12 @@ def open_tables(
     )
 
 
-def _unheard(count: int) -> None:
-    """Nobody asked."""
+def _ignored(count: int) -> None:
+    """Ignore the progress."""
 
 
 def _summary(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """What an earlier run has left for the same inputs."""
+    """The summary that an earlier run left for the same inputs."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         is_whole = all((path.parent / name).is_file() for name in (STORE, STARTS, REJECTED))
@@ -267,7 +271,7 @@ def _facts(table: TableFile, layout: Layout) -> FileFacts:
 
 
 def _doubtful_rows(report: Report, files: list[tuple[TableFile, Layout]]) -> tuple[str, ...]:
-    """What every stay must say because rows are lost that might have been its own."""
+    """The note for every stay where rows are lost that may have been its own."""
     if all(layout.patient is None for _, layout in files):
         return ()
     lost = []
@@ -285,11 +289,6 @@ def _counted(n: int, what: str) -> str:
 
 
 __all__ = ["Report", "Slice", "Tables", "open_tables"]
-
-
-MOST_FILES = 8
-EXCERPT_BYTES = 1 << 24
-EXCERPT_ROWS = 50_000
 
 
 def first_look(
@@ -331,7 +330,7 @@ def _size(path: Path) -> int:
 
 
 def _cut(path: Path, excerpt: Path) -> bool:
-    """Write the first rows of ``path``; False where it cannot be read or is no table."""
+    """Write the first rows of ``path``; False where it cannot be read or is not a table."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)

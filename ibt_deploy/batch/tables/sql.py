@@ -15,7 +15,8 @@ from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, NumberColumn
 from ibt_deploy.batch.tables.survey import TableFile
-from ibt_deploy.errors import BatchError, MissingExtra
+from ibt_deploy.errors import BatchError
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.mapping.schema import Time
 from ibt_deploy.printable import one_line
 from ibt_deploy.readers.columns import LONGEST_SHOWN, MISSING_WORDS
@@ -25,6 +26,29 @@ RESERVED_MB = 300
 """Memory of the process besides the engine's own: interpreter, libraries, buffers of a reader."""
 
 LEAST_MB = 512
+MISSING_SPELLINGS = (
+    "", "nan", "NaN", "NAN", "na", "NA", "n/a", "N/A", "null", "NULL", "Null", "none", "None", "NONE",
+)  # fmt: skip
+"""Spellings that the engine itself takes for missing; rarer ones are recognised when a line is read again."""
+ISO_FORMATS = tuple(f"%Y-%m-%d{gap}%H:%M{rest}" for gap in (" ", "T") for rest in (":%S.%f", ":%S", ""))
+FAULT = "\x1f"
+MICROSECONDS = 3_600_000_000
+NUMBER_TARGETS = (*NAMES, "hour", "SepsisLabel")
+TIMES = ("time", "admission", "hospital_admission")
+STORED: tuple[tuple[str, str], ...] = (
+    ("patient", "VARCHAR"),
+    ("part", "INTEGER"),
+    ("file", "INTEGER"),
+    ("line", "BIGINT"),
+    *((name, "DOUBLE") for name in NUMBER_TARGETS),
+    *((name, "BIGINT") for name in TIMES),
+    ("hospital", "VARCHAR"),
+    ("fault", "VARCHAR"),
+)
+"""Columns of the store and their types: which stay, which row of which file, its numbers, what is wrong."""
+ORDER = f"patient, part, time, coalesce({', '.join(('ICULOS', 'hour'))}), file, line"
+SMALL_FILE = 1 << 20
+FEW_FILES = 8
 
 
 @contextmanager
@@ -40,8 +64,8 @@ def engine(folder: Path, memory_mb: int, threads: int | None) -> Iterator[Any]:
     """
     try:
         import duckdb
-    except ImportError as error:
-        raise MissingExtra("tables need duckdb: pip install 'ibt[batch]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "reading tables") from error
     if memory_mb < LEAST_MB:
         raise BatchError(f"a memory limit of {memory_mb} MB is too low; give at least {LEAST_MB}")
     spill = folder / "spill"
@@ -68,31 +92,6 @@ def engine(folder: Path, memory_mb: int, threads: int | None) -> Iterator[Any]:
     finally:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
-
-
-MISSING_SPELLINGS = (
-    "", "nan", "NaN", "NAN", "na", "NA", "n/a", "N/A", "null", "NULL", "Null", "none", "None", "NONE",
-)  # fmt: skip
-"""Spellings that the engine itself takes for missing; the rarer ones are met when a line is read again."""
-
-ISO_FORMATS = tuple(f"%Y-%m-%d{gap}%H:%M{rest}" for gap in (" ", "T") for rest in (":%S.%f", ":%S", ""))
-FAULT = "\x1f"
-MICROSECONDS = 3_600_000_000
-NUMBER_TARGETS = (*NAMES, "hour", "SepsisLabel")
-TIMES = ("time", "admission", "hospital_admission")
-STORED: tuple[tuple[str, str], ...] = (
-    ("patient", "VARCHAR"),
-    ("part", "INTEGER"),
-    ("file", "INTEGER"),
-    ("line", "BIGINT"),
-    *((name, "DOUBLE") for name in NUMBER_TARGETS),
-    *((name, "BIGINT") for name in TIMES),
-    ("hospital", "VARCHAR"),
-    ("fault", "VARCHAR"),
-)
-"""Columns of the store and their types: which stay, which row of which file, its numbers, what is wrong."""
-
-ORDER = f"patient, part, time, coalesce({', '.join(('ICULOS', 'hour'))}), file, line"
 
 
 def text(value: str) -> str:
@@ -139,7 +138,7 @@ def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], pla
             f"CASE WHEN {_among(cell, code.ones)} THEN 1.0 WHEN {_among(cell, code.zeros)} THEN 0.0 END"
         )
         if code.target != "Unit2":
-            said = _complaint("unknown_code", code.source, cells[code.source], "is no code of the mapping")
+            said = _complaint("unknown_code", code.source, cells[code.source], "is not a code of the mapping")
             faults.append(f"CASE WHEN NOT ({nothing} OR {_among(cell, known)}) THEN {said} END")
     if layout.time is not None:
         times, fault = _times(layout.time, cells, types)
@@ -176,7 +175,7 @@ def _times(time: Time, cells: Dict[str, str], types: Dict[str, str]) -> tuple[di
         usable = f"CASE WHEN abs({value}) < 1e6 THEN round({value} * {scale!r}::DOUBLE)::BIGINT END"
         fault = (
             f"CASE WHEN {cell} IS NOT NULL AND NOT coalesce(abs({value}) < 1e6, false) THEN "
-            f"{_complaint('bad_time', time.column, cell, 'is no number of hours')} END"
+            f"{_complaint('bad_time', time.column, cell, 'is not a number of hours')} END"
         )
         return {"time": usable, "admission": f"CASE WHEN {value} IS NOT NULL THEN 0 END"}, [fault]
     sources = {
@@ -216,7 +215,7 @@ def _instant(time: Time, source: str, cell: str, kind: str) -> tuple[str, list[s
         for sign in "+-"
         for minutes in (30, 60)
     )
-    doubtful = _complaint("ambiguous_time", source, spelt, "is there twice or never: clocks were changed")
+    doubtful = _complaint("ambiguous_time", source, spelt, "occurs twice or never: clocks were changed")
     faults.append(
         f"CASE WHEN {parsed} IS NOT NULL AND (timezone({zone}, {there}) != {parsed} OR {again}) "
         f"THEN {doubtful} END"
@@ -255,10 +254,6 @@ def _complaint(code: str, source: str, cell: str, what: str) -> str:
 
 def _list(words: Sequence[str]) -> str:
     return ", ".join(text(word) for word in words)
-
-
-SMALL_FILE = 1 << 20
-FEW_FILES = 8
 
 
 @dataclass(frozen=True)
@@ -348,8 +343,8 @@ class Scan:
         return f"SELECT {row} FROM ({numbered}) s JOIN files f ON {key}"
 
 
-def mended_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str:
-    """A query over the good rows that a Mender has written."""
+def reread_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str:
+    """A query over the good rows that :class:`~ibt_deploy.batch.tables.faults.SkippedLines` has written."""
     numbers = set(layout.number_sources)
     kinds = {name: "DOUBLE" if name in numbers else "VARCHAR" for name in columns}
     spec = {"i": "INTEGER", "line": "BIGINT"} | {f"c{k}": kinds[name] for k, name in enumerate(columns)}

@@ -1,4 +1,4 @@
-"""Rows of the store become stays, or refusals with their reason; nothing else is possible."""
+"""Stays, or refusals with their reason, from the rows of the store."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class StayMaker:
     time
         Section of the mapping, where rows have points in time.
     common_notes
-        Said with every stay.
+        Added to the notes of every stay.
     confirmed
         Variables whose unit the mapping confirms.
     """
@@ -113,7 +113,7 @@ class StayMaker:
         return np.asarray(odd)
 
     def _timed(self, part: Block) -> tuple[Block, tuple[Notice, ...]]:
-        """The part without the few rows of which the time cannot be told, and a warning about them."""
+        """The part without its few rows of unknown time, and a warning about them."""
         faults = [str(fault or "").partition(FAULT) for fault in part.faults]
         untimed = np.array([code in WITHOUT_TIME for code, _, _ in faults])
         count = int(untimed.sum())
@@ -178,7 +178,7 @@ class StayMaker:
         )
 
     def _resampled(self, part: Block, time: Time) -> tuple[Block, tuple[str, ...]]:
-        """The part with one row an hour, and what is said about it."""
+        """The part with one row an hour, and notes about it."""
         at, admissions, hospital = part.times.T
         if (at == NO_TIME).any():
             raise BadRows(

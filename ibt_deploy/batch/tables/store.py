@@ -1,8 +1,7 @@
-"""What lies beside the sorted rows: where each stay begins, row numbers, and rows that nobody can claim."""
+"""What lies beside the sorted rows: where each stay begins, row numbers, and rows whose stay is unknown."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +191,7 @@ class RowNumbers:
 
 
 def write_rejected(folder: Path, paths: Sequence[str], faults: Sequence[RowFault]) -> None:
-    """Write the rows of which cannot be told whose they are."""
+    """Write the rows whose stay is unknown."""
     pa = arrow()
     import pyarrow.parquet as pq
 
@@ -203,10 +202,3 @@ def write_rejected(folder: Path, paths: Sequence[str], faults: Sequence[RowFault
         "message": pa.array([fault.message for fault in faults], pa.string()),
     }
     pq.write_table(pa.table(columns), folder / REJECTED)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` so that it appears whole."""
-    partial = path.with_name(f"{path.name}.new")
-    partial.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)

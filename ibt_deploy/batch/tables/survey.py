@@ -1,8 +1,8 @@
-"""The files of an export: which there are, how they are written, what they hold before anything is parsed.
+"""The files of an export, before anything is parsed: which there are, their header, format and size.
 
-Every byte is read once here, after the header was found to be usable: for the fingerprint by which a resumed
-run knows its inputs, and for the number of lines, against which the rows are counted afterwards, so that none
-can be lost unseen.
+Every byte is read once here, once the header proves usable: for the fingerprint by which a resumed run knows
+its inputs, and to count the lines, with which the rows read later are compared, so that none is lost
+unnoticed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast
 
-from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, TooLong, UnsupportedFormat
+from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat
+from ibt_deploy.extras import missing_extra
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers import kind_of
@@ -113,7 +114,7 @@ def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progre
     check
         Given the names of the columns, before more than the header is read; raises InputError to refuse them.
     progress
-        Told how many bytes more were read.
+        Called with the number of bytes that were read since its last call.
 
     Raises
     ------
@@ -122,12 +123,12 @@ def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progre
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # which may never end
-            raise UnsupportedFormat("is no plain file", code="not_a_file")
+            raise UnsupportedFormat("is not a regular file", code="not_a_file")
         with path.open("rb", buffering=0) as file:
             head = file.read(HEAD_BYTES)
             if b"\0" in head and not head.startswith((PARQUET_MAGIC, *MAGIC)):
                 kind = (kind_of(head) or "").partition(";")[0]
-                raise MalformedFile(f"is no text{f', but {kind}' if kind else ''}", code="not_text")
+                raise MalformedFile(f"is not text{f', but {kind}' if kind else ''}", code="not_text")
             if not head:
                 raise MalformedFile("the file is empty", code="empty_file")
             file.seek(0)
@@ -149,11 +150,11 @@ class _Hashed(io.RawIOBase):
         self._digest = hashlib.sha256()
 
     def readable(self) -> bool:
-        """It is."""
+        """Whether bytes can be read: yes."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read on."""
+        """Read, hash and report bytes."""
         count = self._file.readinto(buffer) or 0
         self._digest.update(memoryview(buffer)[:count])
         self._progress(count)
@@ -187,8 +188,8 @@ def arrow() -> Any:
     """The module pyarrow."""
     try:
         import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtra("tables need pyarrow: pip install 'ibt[batch]'") from error
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "reading tables") from error
     return pa
 
 
@@ -259,7 +260,7 @@ def _header(body: bytes, mapping: Mapping | None) -> tuple[tuple[str, ...], str]
             break
     else:
         if len(body) >= LONGEST_HEADER:
-            raise TooLong("the first line is no header: it never ends", code="table_too_large")
+            raise TooLong("the first line is not a header: it never ends", code="table_too_large")
     encoding = mapping.table.encoding if mapping else "utf-8"
     try:
         line = header.decode(encoding).strip("\r\n")
@@ -284,7 +285,7 @@ class _Counts:
         self.is_quoted = False
 
     def add(self, chunk: bytes) -> None:
-        """Count on; a chunk never ends within a CR LF."""
+        """Count the lines of a chunk, which never ends within a CR LF."""
         feeds, returns, both = chunk.count(b"\n"), chunk.count(b"\r"), chunk.count(b"\r\n")
         endings = {"LF": feeds - both, "CRLF": both, "CR": returns - both}
         self._endings |= {name for name, n in endings.items() if n}
