@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import click
 import numpy as np
-from ibt_deploy.readers.wfdb_header import parse_header
+from ibt_deploy.readers.wfdb.header import parse_header
 
 from ibt_deploy.errors import InputError
 from ibt_deploy.leads import DERIVED, LEADS
