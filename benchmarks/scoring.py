@@ -7,7 +7,7 @@ import onnx
 import torch
 
 from benchmarks.machine import markdown, seconds_per_call
-from export.quantise import quantised
+from export.graph import quantised
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.device import open_session
 from training.models.transformer import EcgTransformer, StayTransformer

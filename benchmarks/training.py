@@ -6,14 +6,22 @@ import numpy as np
 import torch
 
 from benchmarks.machine import markdown, seconds_per_call
-from training.batch import Batch
-from training.bbm import BlockMatching, FrozenTeacher, channel_statistics
+from training.device import autocast, chosen_device, chosen_dtype
+from training.distil import (
+    BBM,
+    BlockMatching,
+    DeiT,
+    FrozenTeacher,
+    Objective,
+    Supervised,
+    boundaries,
+    channel_statistics,
+)
+from training.models import Encoder
 from training.models.deit import EcgDeiT, StayDeiT
-from training.models.encoder import Encoder
-from training.networks import boundaries, build_network, build_teacher
-from training.objectives import BBM, DeiT, Objective, Supervised
-from training.precision import autocast, chosen_device, chosen_dtype
 from training.recipe import Recipe, recipe_from_dict
+from training.tasks import build_network, build_teacher
+from training.tasks.base import Batch
 
 METHODS = ("teacher", "transformer", "deit", "bbm")
 ECGS, STAYS, HOURS = 32, 64, 40

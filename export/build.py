@@ -11,39 +11,168 @@ The test part chooses nothing but which classes can be evaluated at all, by the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from export.card import write_card
-from export.contract import data_entry, data_sets, identity_contract, licence_lines, part_entry, seal
-from export.data import Data, External
-from export.datasets import ecg_datasets
-from export.ecg_build import EcgBuild
-from export.facts import Run, require_student, require_teacher, software
-from export.golden import ecg_inputs, stay_inputs
+from export.check import ecg_inputs, require_parity, stay_inputs
+from export.ecg import EcgBuild
+from export.entries import (
+    data_entry,
+    data_sets,
+    ecg_datasets,
+    identity_contract,
+    licence_lines,
+    seal,
+)
 from export.graph import OPSET, graph_of
-from export.parity import require_parity
-from export.stay_build import StayBuild
+from export.scored import Data, External, number
+from export.stay import StayBuild
 from ibt_deploy import __version__
 from ibt_deploy.bundle import CONTRACT, load_bundle
-from ibt_deploy.errors import ExportError
+from ibt_deploy.errors import DataError, ExportError
 from ibt_deploy.familiarity import FAMILIARITY
+from ibt_deploy.files import file_sha256
 from ibt_deploy.golden import GOLDEN, recomputed
 from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
-from training.folders import replaced_folder
+from training.checkpoint import METRICS, TrainedNetwork, load_network, read_checkpoint, read_curve
+from training.data.cache import replaced_folder
+from training.fit import LAST
+
+SOFTWARE = ("ibt", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained network and the folder it comes from.
+
+    Attributes
+    ----------
+    path
+        Of its ``best.pt``.
+    trained
+        The network as its best epoch left it.
+    """
+
+    path: Path
+    trained: TrainedNetwork
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> Run:
+        """The run of a ``best.pt``; DataError where it is missing or damaged."""
+        return cls(checkpoint, load_network(checkpoint))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the checkpoint."""
+        return file_sha256(self.path)
+
+    @property
+    def teacher_sha256(self) -> str | None:
+        """Hash of the teacher that the run was distilled from; None where the run's folder does not say."""
+        last = self.path.parent / LAST
+        if not last.is_file():
+            return None
+        found = read_checkpoint(last).get("identity", {}).get("teacher_sha256")
+        return None if found is None else str(found)
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """Loss terms and validation scores of every epoch; empty where the run's folder has none."""
+        if not (self.path.parent / METRICS).is_file():
+            return []
+        return [_epoch(record) for record in read_curve(self.path.parent).epochs]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything about the run that a bundle keeps."""
+        trained, curve = self.trained, self.curve
+        return {
+            "method": trained.recipe.method,
+            "seed": trained.recipe.seed,
+            "recipe": trained.recipe.to_dict(),
+            "recipe_sha256": trained.recipe.sha256,
+            "checkpoint_sha256": self.sha256,
+            "learnt_from": dict(trained.learnt_from),
+            "parameters": sum(p.numel() for p in trained.network.parameters()),
+            "epochs": len(curve) or None,
+            "best_epoch": trained.epoch + 1,
+            "validation_at_best_epoch": {name: number(value) for name, value in trained.scores.items()},
+            "seconds": round(sum(record["seconds"] for record in curve), 1) if curve else None,
+            "curve": curve,
+        }
+
+
+def _epoch(record: Mapping[str, Any]) -> dict[str, Any]:
+    terms = ("loss", "task", "matching", "distillation")
+    return {
+        "epoch": record["epoch"] + 1,
+        "train": {k: number(v) for k, v in record["train"].items() if k in terms},
+        "validation": {k: number(v) for k, v in record["validation"].items()},
+        "seconds": record["seconds"],
+    }
+
+
+def require_student(run: Run, task: str, cache_sha256: str, split_sha256: str) -> None:
+    """DataError unless the network was trained for this task on this data under this split.
+
+    Under another split some test patients would be training patients.
+    """
+    trained = run.trained
+    if trained.recipe.task != task:
+        raise DataError(f"{run.path}: is for {trained.recipe.task}, the cache holds {task} data")
+    if trained.cache_sha256 != cache_sha256:
+        raise DataError(f"{run.path}: was trained on another cache ({trained.cache_sha256[:12]}...)")
+    if trained.split_sha256 != split_sha256:
+        raise DataError(
+            f"{run.path}: was trained under another split ({trained.split_sha256[:12]}...); its test "
+            "patients may be training patients of this one: name the right file with --split"
+        )
+
+
+def require_teacher(teacher: Run, student: Run) -> None:
+    """DataError unless the teacher is the student's: same data, split, preprocessing and file."""
+    theirs, ours = teacher.trained, student.trained
+    require_student(teacher, ours.recipe.task, ours.cache_sha256, ours.split_sha256)
+    if theirs.recipe.method != "teacher":
+        raise DataError(f"{teacher.path}: holds a {theirs.recipe.method}, not a teacher")
+    if theirs.n_inputs != ours.n_inputs or theirs.samples != ours.samples:
+        raise DataError(f"{teacher.path}: reads other inputs than the student")
+    if theirs.preprocessing != ours.preprocessing:
+        raise DataError(f"{teacher.path}: the teacher was trained with other preprocessing than the student")
+    known = student.teacher_sha256
+    if known is not None and known != teacher.sha256:
+        raise DataError(f"{teacher.path}: is not the teacher that {student.path} was distilled from")
+
+
+def software() -> dict[str, str]:
+    """Versions of what made the bundle."""
+    found = {}
+    for name in SOFTWARE:
+        try:
+            found[name] = version(name)
+        except ModuleNotFoundError:
+            continue
+    return found
+
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
+BUILDS: Mapping[str, type[EcgBuild | StayBuild]] = {"arrhythmia": EcgBuild, "sepsis": StayBuild}
+GOLDEN_INPUTS: Mapping[str, Callable[[Path], Mapping[str, Any]]] = {
+    "arrhythmia": ecg_inputs,
+    "sepsis": stay_inputs,
+}
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def _silent(_line: str) -> None:
-    """Say nothing."""
+    """Discard a line."""
 
 
 def _now() -> str:
@@ -52,7 +181,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a bundle is to be called and made.
+    """Name, version and options of a bundle.
 
     Attributes
     ----------
@@ -71,7 +200,7 @@ class Settings:
     examples
         Folder with the example recording and stay.
     say
-        Told what is being done, one line each.
+        Receives a line for each step.
     """
 
     name: str | None = None
@@ -134,8 +263,7 @@ class _Making:
 
     def bundle(self, teacher: Run | None, externals: Sequence[External]) -> dict[str, Any]:
         """All steps."""
-        golden_inputs = ecg_inputs if self.data.task == "arrhythmia" else stay_inputs
-        golden: dict[str, Any] = {**golden_inputs(self.settings.examples)}
+        golden: dict[str, Any] = {**GOLDEN_INPUTS[self.data.task](self.settings.examples)}
         model, contract = self._neutral()
         self.say(f"scoring the validation part ({len(self.data.parts['validation']):,})")
         build = self._task_build()
@@ -186,8 +314,9 @@ class _Making:
         return model, contract
 
     def _task_build(self) -> EcgBuild | StayBuild:
-        kind = EcgBuild if self.data.task == "arrhythmia" else StayBuild
-        return kind(load_bundle(self.folder), self.student.trained.network, self.data, self.settings.draws)
+        return BUILDS[self.data.task](
+            load_bundle(self.folder), self.student.trained.network, self.data, self.settings.draws
+        )
 
     def _figures(self, build: Any, teacher: Run | None, externals: Sequence[External]) -> dict[str, Any]:
         predictor = load(self.folder, device="cpu", variant="fp32")
@@ -201,7 +330,7 @@ class _Making:
             self.say(f"scoring the external set {external.name} ({len(external.part):,})")
             outside = build.answers(predictor, external.part)
             evaluation = build.evaluation(outside)
-            about = {"cache_sha256": external.cache_sha256, "data": part_entry(external.part)}
+            about = {"cache_sha256": external.cache_sha256, "data": external.part.entry()}
             figures["external"][external.name] = about | evaluation
             where = f"{external.name} (external)"
             headline += _headline(where, len(outside.part), build.headline(evaluation))
@@ -220,7 +349,7 @@ class _Making:
         }
 
     def _proven(self) -> dict[str, Any]:
-        """The contract of the finished bundle, once it loads and its golden inputs come out alike."""
+        """The contract of the finished bundle, once it loads and reproduces its golden inputs."""
         bundle = load_bundle(self.folder)
         failed = [check for check in recomputed(bundle) if not check.passed]
         if failed:

@@ -23,9 +23,11 @@ nothing about the machine it was made on: stack traces and source paths are remo
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -34,7 +36,7 @@ from onnx import version_converter
 from torch import Tensor, nn
 
 from ibt_deploy.errors import ExportError
-from training.models.encoder import Encoder
+from training.models import Encoder
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer, StayTransformer
 
@@ -201,7 +203,7 @@ def converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def _check_opset(model: onnx.ModelProto, opset: int) -> None:
     found = {entry.domain: entry.version for entry in model.opset_import}
     if found.get("") != opset or set(found) - {""}:
-        raise ExportError(f"asked for opset {opset}, the exporter wrote {found}")
+        raise ExportError(f"opset {opset} was requested, the exporter wrote {found}")
 
 
 def _forget_the_machine(model: onnx.ModelProto) -> None:
@@ -214,3 +216,37 @@ def _forget_the_machine(model: onnx.ModelProto) -> None:
         for entry in entries:
             entry.doc_string = ""
             del entry.metadata_props[:]
+
+
+QUANTISED = ("MatMul", "Gemm")
+
+
+def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with integer products; metadata is kept and says so."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    # the exporter has folded constants and inferred shapes, which is all that the preparation would do
+    add_pre_process_metadata(prepared)
+    # a Gemm's weight is transposed under its old name, and would then contradict the shape noted for it
+    del prepared.graph.value_info[:]
+    with tempfile.TemporaryDirectory(prefix="ibt-int8-") as folder:
+        out = Path(folder) / "model.onnx"
+        quantize_dynamic(
+            prepared,
+            out,
+            op_types_to_quantize=list(QUANTISED),
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+        )
+        found = onnx.load(out)
+    found.producer_name, found.producer_version = model.producer_name, model.producer_version
+    del found.metadata_props[:]
+    for entry in model.metadata_props:
+        found.metadata_props.add(key=entry.key, value=entry.value)
+    found.metadata_props.add(key="precision", value="int8, dynamic")
+    onnx.checker.check_model(found, full_check=False)
+    return found

@@ -18,7 +18,6 @@ EXTRA_OF: dict[str, str] = {
     "markdown_it": "serve",
     "duckdb": "batch",
     "pint": "batch",
-    "zstandard": "batch",
     "ray": "ray",
 }
 

@@ -12,7 +12,7 @@ import click
 
 from ibt_deploy.cli.group import Failure
 from ibt_deploy.errors import IbtError
-from training.tune.cli import tune
+from training.recipe import METHODS
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -88,7 +88,7 @@ def prepare(
     """
     if split is not None and (new_split or seed is not None):
         raise click.UsageError("--split names a split; --new-split and --seed draw another")
-    from training.preparation import prepare as prepared
+    from training.data.prepare import prepare as prepared
 
     with _progress_bar(out.name) as progress:
         lines = prepared(
@@ -174,7 +174,7 @@ def run(
     assignments: dict[str, str],
 ) -> None:
     """Train as RECIPE says: a TOML file, or a packaged recipe's name ('ibt train recipes' lists them)."""
-    from training.recipe_files import find_recipe
+    from training.recipe import find_recipe
 
     plan = find_recipe(recipe, assignments)
     if plan.needs_teacher and teacher is None:
@@ -183,7 +183,7 @@ def run(
         raise click.UsageError(f"method {plan.method!r} has no use for --teacher")
     if (opinion is not None) != (plan.data.soft_weight > 0):
         raise click.UsageError("--opinion and a data.soft_weight above 0 belong together")
-    from training.distributed import is_first_process
+    from training.device import is_first_process
     from training.run import train as trained
 
     best = trained(plan, cache, out, split=split, teacher=teacher, opinion=opinion, device=device)
@@ -214,10 +214,10 @@ def ensemble(
     Each member is calibrated on the validation part, and the scores there are printed: of every member, and
     of the mean of their calibrated logits.
     """
-    from training.ensemble import ensemble as asked
-    from training.precision import chosen_device
+    from training.device import chosen_device
+    from training.ensemble import ensemble as asked_opinion
 
-    opinion = asked(
+    opinion = asked_opinion(
         members,
         cache,
         chosen_device(device, 0),
@@ -234,7 +234,7 @@ def ensemble(
 @train.command()
 def recipes() -> None:
     """List the packaged recipes."""
-    from training.recipe_files import packaged_recipes, summary_line
+    from training.recipe import packaged_recipes, summary_line
 
     found = packaged_recipes()
     width = max(map(len, found), default=0)
@@ -252,7 +252,7 @@ Examples:
 @set_option
 def show(recipe: str, assignments: dict[str, str]) -> None:
     """Print RECIPE in full: every key with its value, and what it may be; the output is a recipe again."""
-    from training.recipe_files import find_recipe, recipe_path, summary_line, toml_lines
+    from training.recipe import find_recipe, recipe_path, summary_line, toml_lines
 
     plan = find_recipe(recipe, assignments)
     if comment := summary_line(recipe_path(recipe)):
@@ -270,8 +270,8 @@ Examples:
 @click.argument("runs", nargs=-1, required=True, type=FOLDER, metavar="RUN_DIR...")
 @click.option("--plot", type=FILE, metavar="OUT.png", help="Also draw them (needs ibt[plot]).")
 def curves(runs: tuple[Path, ...], plot: Path | None) -> None:
-    """Tabulate the course of training runs, an epoch a line; the star marks what best.pt holds."""
-    from training.curves import draw, read_curve, table_lines
+    """Tabulate the course of training runs, one epoch per line; a star marks the epoch that best.pt holds."""
+    from training.checkpoint import draw, read_curve, table_lines
 
     read = [read_curve(folder) for folder in runs]
     for i, curve in enumerate(read):
@@ -282,6 +282,110 @@ def curves(runs: tuple[Path, ...], plot: Path | None) -> None:
     if plot is not None:
         draw(read, plot)
         click.echo(f"drawn: {plot}", err=True)
+
+
+@train.command(
+    epilog="""\b
+Examples:
+  ibt train tune --method teacher --cache cache/sepsis --out search/teacher
+  ibt train tune --method bbm --trials 8 --max-epochs 60 --cache cache/sepsis --out search/bbm \\
+      --teacher runs/sepsis-teacher/best.pt
+  ibt train tune --method bbm --engine ray --jobs 4 --cache cache/sepsis --out search/bbm \\
+      --teacher runs/sepsis-teacher/best.pt
+  ibt train run search/bbm/best.toml --cache cache/sepsis --out runs/bbm --set seed=1 \\
+      --teacher runs/sepsis-teacher/best.pt
+
+Give every method the same --trials, --max-epochs, --grace and --seed: trial i then draws the same learning
+rate (as a quantile), weight decay, dropout and augmentation for all of them. The same command resumes
+where it stopped."""
+)
+@click.option("--method", type=click.Choice(list(METHODS)), required=True, help="What is trained.")
+@click.option("--cache", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'.")
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder of the search: trials.csv, best.toml, report.md."
+)
+@click.option("--teacher", type=FILE, help="best.pt of a teacher's run; DeiT and BBM need it.")
+@click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
+@click.option(
+    "--recipe",
+    help="Recipe (file or packaged name) of what is not searched; the task's packaged one by itself.",
+)
+@click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True, help="Draws to try.")
+@click.option(
+    "--max-epochs",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Length of a whole trial.",
+)
+@click.option(
+    "--grace",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Epochs that every trial trains; must be longer than the warm-up.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at a time.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray runs the same trials under Ray Tune (needs ibt[ray]).",
+)
+@device_option
+@set_option
+def tune(
+    method: str,
+    cache: Path,
+    out: Path,
+    teacher: Path | None,
+    split: Path | None,
+    recipe: str | None,
+    trials: int,
+    max_epochs: int,
+    grace: int,
+    jobs: int,
+    seed: int,
+    engine: str,
+    device: str,
+    assignments: dict[str, str],
+) -> None:
+    """Search a method's settings at random, and stop unpromising trials early.
+
+    Draws learning rate, weight decay, dropout, augmentation (ECG) and the method's own weights, trains each
+    draw, and after 15, 45, ... epochs keeps the third that is best on the validation part.
+    """
+    from ibt_deploy.errors import DataError
+    from training.data.cache import open_cache
+    from training.recipe import find_recipe
+    from training.tune.search import Search, run_search
+    from training.tune.trials import TrialContext
+
+    of_data = open_cache(cache).task
+    name = recipe or f"{of_data}-{'teacher' if method == 'teacher' else 'bbm'}"
+    base = find_recipe(name, assignments)
+    if base.task != of_data:
+        raise DataError(f"{cache}: holds {of_data} data, the recipe is for {base.task}")
+    search = Search(method, base, trials, max_epochs, grace, seed)
+    planned = search.trials()[0].read_recipe()
+    if planned.needs_teacher and teacher is None:
+        raise click.UsageError(f"method {method!r} needs --teacher, the best.pt of a teacher's run")
+    if teacher is not None and not planned.needs_teacher:
+        raise click.UsageError(f"method {method!r} has no use for --teacher")
+    task = TrialContext(
+        out.resolve(),
+        cache.resolve(),
+        split.resolve() if split else None,
+        teacher.resolve() if teacher else None,
+        device,
+    )
+    best, found = run_search(
+        search, task, engine=engine, jobs=jobs, say=lambda line: click.echo(line, err=True)
+    )
+    click.echo(f"best trial {best.number}: {found.score:.4f} on validation, epoch {found.best_epoch}")
+    click.echo(str(out / "best.toml"))
 
 
 @train.command(
@@ -303,6 +407,3 @@ def weights(checkpoint: Path, out: Path) -> None:
         raise click.UsageError(f"--out: expected a name that ends with {SAFETENSORS}")
     write_safetensors(checkpoint, out)
     click.echo(str(out))
-
-
-train.add_command(tune)

@@ -4,11 +4,14 @@ Members answer in logits of different scale (another label, another loss), so ea
 validation part first; the ensemble's logit is the mean of the calibrated ones. Its probabilities on the
 training part can take part in a student's labels (``data.soft_weight``): cross-entropy is linear in the
 label, so a softened label is the same as response distillation from the ensemble (Hinton et al. 2015).
+
+Gradient-boosted trees on the rows of stays may be a member. Trees see one hour at a time, so they get the
+recent course as summaries over windows. They were the strongest single models of the Challenge 2019 (Morrill
+et al. 2019; Du et al. 2019), and their errors differ from those of networks.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +20,139 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.bundle import sigmoid
 from ibt_deploy.errors import DataError, RecipeError
-from training.cache import file_sha256
+from ibt_deploy.files import atomic_open, file_sha256
+from ibt_deploy.types import Float32s, Ints
+from ibt_deploy.variables import INDEX, N_TIME_VARYING, VARIABLES
 from training.checkpoint import TrainedNetwork, load_network
-from training.inference import part_logits
-from training.precision import chosen_dtype
-from training.run import open_source
-from training.sources import Part, Scores, Source
-from training.stay_source import StaySource
-from training.trees import tree_logits
+from training.data.split import Part
+from training.device import chosen_dtype
+from training.fit import part_logits
+from training.tasks import open_source
+from training.tasks.base import Scores, Source
+from training.tasks.stay import StaySource, concatenated_spans
 
-Float32s = npt.NDArray[np.float32]
+FOLDS = 3
+WINDOWS = (6, 24)
+"""Hours over which the course of the vital signs is summarised; measurements are counted over the last."""
+
+VITALS = [INDEX[v.name] for v in VARIABLES if v.group == "vital"]
+OBSERVED = slice(N_TIME_VARYING, 2 * N_TIME_VARYING)
+
+
+def tree_logits(
+    source: StaySource,
+    folds: int = FOLDS,
+    *,
+    iterations: int = 200,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[Part, Float32s]:
+    """Log odds of sepsis in every row of the training and of the validation part.
+
+    Every training patient is scored by trees grown without them, so that the student learns from predictions
+    and not from memorised labels. A validation row gets the mean over all folds.
+
+    Parameters
+    ----------
+    source
+        Stays with all 109 features.
+    folds
+        Parts into which the training stays are divided at random (seed 0).
+    iterations
+        Trees of each fold.
+    say
+        Receives a line before each fold.
+
+    Returns
+    -------
+    Of each part an array ``(rows,)``, in the order of :meth:`training.tasks.base.Source.gather`.
+
+    Raises
+    ------
+    RecipeError
+        When the source has the 40 values alone.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    if source.constants.features != "full":
+        raise RecipeError("data.features: trees need all features of a row")
+    columns = np.concatenate((source.features, summaries(source.features, source.offsets)), axis=1)
+    train, validation = source.items("train"), source.items("validation")
+    fold_of = np.random.default_rng(0).permutation(len(train)) % folds
+    found = {part: _zeros(source, part) for part in ("train", "validation")}
+    place = np.repeat(fold_of, np.diff(source.offsets)[train])
+    held_out = columns[concatenated_spans(source.offsets, validation)]
+    rows = concatenated_spans(source.offsets, train)
+    for fold in range(folds):
+        say(f"trees, fold {fold + 1} of {folds}")
+        trees = HistGradientBoostingClassifier(
+            learning_rate=0.06,
+            max_iter=iterations,
+            max_leaf_nodes=31,
+            min_samples_leaf=300,
+            l2_regularization=1.0,
+            early_stopping=False,
+            random_state=fold,
+        )
+        grown_on = rows[place != fold]
+        trees.fit(columns[grown_on], source.official_labels[grown_on])
+        found["train"][place == fold] = trees.decision_function(columns[rows[place == fold]])
+        found["validation"] += trees.decision_function(held_out) / folds
+    return found  # type: ignore[return-value]
+
+
+def summaries(features: Float32s, offsets: Ints) -> Float32s:
+    """Course of the stay up to each row.
+
+    Parameters
+    ----------
+    features
+        All 109 features, shape ``(rows, 109)``.
+    offsets
+        Where each stay begins, and the end, shape ``(stays + 1,)``.
+
+    Returns
+    -------
+    Least, greatest and mean value of each vital sign in each of :data:`WINDOWS`, and in the last of them the
+    mean of every variable's "observed" feature, shape ``(rows, 8 * 3 * 2 + 34)``.
+    """
+    hour = np.arange(len(features)) - np.repeat(offsets[:-1], np.diff(offsets))
+    vitals = np.ascontiguousarray(features[:, VITALS])
+    found = []
+    for window in WINDOWS:
+        found += [
+            _extreme(np.minimum, vitals, hour, window),
+            _extreme(np.maximum, vitals, hour, window),
+            _mean(vitals, hour, window),
+        ]
+    return np.concatenate((*found, _mean(features[:, OBSERVED], hour, WINDOWS[-1])), axis=1)
+
+
+def _extreme(choose: np.ufunc, values: Float32s, hour: Ints, window: int) -> Float32s:
+    """Running extreme over the last ``window`` rows of the stay, by doubling."""
+    covered, found = 1, values
+    while covered < window:
+        back = min(covered, window - covered)
+        earlier = found[:-back]
+        step = found.copy()
+        within = hour[back:] >= back
+        step[back:][within] = choose(step[back:][within], earlier[within])
+        found, covered = step, covered + back
+    return found
+
+
+def _mean(values: Float32s, hour: Ints, window: int) -> Float32s:
+    """Running mean over the last ``window`` rows of the stay."""
+    total = np.concatenate((np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)))
+    length = np.minimum(hour + 1, window)
+    last = np.arange(1, len(values) + 1)
+    return ((total[last] - total[last - length]) / length[:, None]).astype(np.float32)
+
+
+def _zeros(source: StaySource, part: Part) -> Float32s:
+    return np.zeros(int(np.diff(source.offsets)[source.items(part)].sum()), dtype=np.float32)
+
 
 CERTAIN = 1e-6
 ASKED: tuple[Part, ...] = ("train", "validation")
@@ -36,7 +161,7 @@ TREES, ALL = "trees", "ensemble"
 
 @dataclass(frozen=True, eq=False)
 class Opinion:
-    """What an ensemble says of the training part.
+    """An ensemble's probabilities for the training part.
 
     Attributes
     ----------
@@ -54,8 +179,7 @@ class Opinion:
 
     def save(self, path: Path) -> None:
         """Write it as ``.npz``, whole or not at all."""
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        with atomic_open(path) as file:
             np.savez(
                 file,
                 probabilities=self.probabilities,
@@ -63,9 +187,6 @@ class Opinion:
                 cache_sha256=np.array(self.source.cache.sha256),
                 split_sha256=np.array(self.source.split_sha256),
             )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
 
 
 def ensemble(
@@ -77,16 +198,16 @@ def ensemble(
     trees: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Opinion:
-    """Ask the networks in the ``best.pt`` files ``members``, and gradient-boosted trees if ``trees``.
+    """The opinion of the networks in the ``best.pt`` files ``members``, and of boosted trees if ``trees``.
 
-    ``say`` is told the name of each member before it is asked.
+    ``say`` receives the name of each member before its network runs.
 
     Raises
     ------
     DataError
         When a member is missing, or was trained on other data, another split or other preprocessing.
     RecipeError
-        When trees are asked for that are not to be had: for ECGs, or where features are left out.
+        Trees cannot be grown: for ECGs, or where features are left out.
     """
     trained = [load_network(path) for path in members]
     source = open_source(trained[0].recipe, cache, split)
@@ -117,7 +238,7 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
             total[part] = total.get(part, 0) + (np.log(p) - np.log1p(-p)) / len(answers)
         scores[name] = source.selection_scores("validation", logits["validation"])
     scores[ALL] = source.selection_scores("validation", total["validation"].astype(np.float32))
-    return Opinion((1 / (1 + np.exp(-total["train"]))).astype(np.float32), scores, source)
+    return Opinion(sigmoid(total["train"]).astype(np.float32), scores, source)
 
 
 def soften(source: Source, path: Path, weight: float) -> str:
@@ -133,7 +254,9 @@ def soften(source: Source, path: Path, weight: float) -> str:
             stated = (str(content["cache_sha256"]), str(content["split_sha256"]))
             items, probabilities = content["items"], content["probabilities"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: no opinion of an ensemble; make one with `ibt train ensemble`") from error
+        raise DataError(
+            f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
+        ) from error
     if stated != (source.cache.sha256, source.split_sha256) or not np.array_equal(
         items, source.items("train")
     ):

@@ -1,33 +1,150 @@
-"""One loop for teachers, baselines and distillation."""
+"""One loop for teachers, baselines and distillation: schedule, steps, validation, resume, progress."""
 
 from __future__ import annotations
 
 import copy
 import json
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ibt_deploy.errors import DataError, IbtError, RecipeError
-from training.batch import Batch
+from ibt_deploy.files import atomic_write
 from training.checkpoint import SCHEMA, network_checkpoint, read_checkpoint, save_atomically
-from training.distributed import Place
-from training.inference import part_logits
-from training.models.encoder import Encoder
-from training.objectives import Objective
-from training.precision import autocast, chosen_dtype
-from training.progress import Reporter, epoch_line
-from training.recipe import Recipe, recipe_from_dict
-from training.schedule import learning_rate, parameter_groups
-from training.sources import Source
+from training.device import Place, autocast, chosen_dtype
+from training.distil import Objective
+from training.models import Encoder
+from training.recipe import FitRecipe, Recipe, recipe_from_dict
+from training.tasks.base import Batch, Source
+
+
+def learning_rate(done: float, recipe: FitRecipe) -> float:
+    """Rate of the step that completes ``done`` epochs: linear from 0 to the peak, then cosine to its end."""
+    warmup = min(recipe.warmup_epochs, recipe.warmup_fraction * recipe.epochs)
+    if done <= warmup:
+        return recipe.lr * done / warmup
+    share = min((done - warmup) / (recipe.epochs - warmup), 1.0)
+    cosine = 0.5 * (1 + math.cos(math.pi * share))
+    return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * cosine)
+
+
+def parameter_groups(objective: Objective, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups: weight matrices decay; biases, norms, positions, tokens and BBM maps do not."""
+    undecayed = {id(p) for p in objective.undecayed()}
+    tables = ("position", "token", "query")
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
+    for name, parameter in objective.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_table = any(word in name.rsplit(".", 1)[-1] for word in tables)
+        exempt = parameter.dim() < 2 or is_table or id(parameter) in undecayed
+        (no_decay if exempt else decay).append(parameter)
+    return [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": no_decay, "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def part_logits(
+    network: Encoder,
+    source: Source,
+    items: npt.NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> npt.NDArray[np.float32]:
+    """Logits of ``items`` in their order; the network is left in the mode it was found in."""
+    was_training = network.training
+    network.eval()
+    outputs = []
+    for chosen, batch in source.plain(items):
+        with autocast(device, dtype):
+            logits = network(batch.inputs.to(device))
+        outputs.append((chosen, logits.float().cpu().numpy()))
+    network.train(was_training)
+    return source.gather(items, outputs)
+
+
+QUIET_SECONDS = 60
+
+
+def epoch_line(record: dict[str, Any], epochs: int) -> str:
+    """One line for a finished epoch."""
+    train = "  ".join(f"{k} {v:.4f}" for k, v in record["train"].items() if not k.startswith(("rms", "norm")))
+    valid = "  ".join(f"{k} {v:.4f}" for k, v in record["validation"].items() if k != "selection")
+    star = " *" if record["improved"] else ""
+    return (
+        f"epoch {record['epoch'] + 1:3d}/{epochs}  {record['seconds']:6.1f} s  lr {record['lr']:.2e}  "
+        f"{train}  |  validation  {valid}{star}"
+    )
+
+
+class Reporter:
+    """Context that shows the progress of a run; silent in all processes but the first."""
+
+    def __init__(self, title: str, *, shown: bool) -> None:
+        self.console = Console(stderr=True, quiet=not shown, soft_wrap=True, highlight=False)
+        self.live = shown and sys.stderr.isatty()
+        self.spoke = time.monotonic()
+        self.progress = Progress(
+            TextColumn(f"[bold]{title}"),
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            console=self.console,
+            disable=not self.live,
+        )
+
+    def __enter__(self) -> Reporter:
+        self.progress.start()
+        self.task = self.progress.add_task("", total=1, epoch="-", terms="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.console.print(line, markup=False)
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
+        """Begin the bar of an epoch."""
+        self.progress.reset(self.task, total=steps, epoch=f"{epoch + 1}/{epochs}", terms="")
+
+    def step(self, terms: dict[str, float]) -> None:
+        """Move the bar by one step; ``terms`` are the latest loss terms, empty to leave them as they are."""
+        if terms:
+            text = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if not k.startswith("rms"))
+            self.progress.update(self.task, advance=1, terms=text)
+            self._say_now_and_then(text)
+        else:
+            self.progress.update(self.task, advance=1)
+
+    def _say_now_and_then(self, text: str) -> None:
+        """In a log, where no bar moves, one line per minute shows that the run is alive."""
+        if not self.live and time.monotonic() - self.spoke > QUIET_SECONDS:
+            self.spoke = time.monotonic()
+            bar = self.progress.tasks[self.task]
+            self.say(f"  step {bar.completed:.0f}/{bar.total:.0f}  {text}")
+
 
 T = TypeVar("T")
 LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
@@ -37,7 +154,7 @@ SHRUNK = 0.1
 
 
 class DivergedError(IbtError):
-    """The loss is no longer a number."""
+    """The loss became infinite or NaN."""
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -51,7 +168,7 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 class Fit:
-    """A training run in a folder: ``last.pt`` to go on from, ``best.pt`` to use, ``metrics.jsonl`` to read.
+    """A training run in a folder: ``last.pt`` to resume from, ``best.pt`` to use, ``metrics.jsonl`` to read.
 
     Everything random in an epoch derives from the recipe's seed and the epoch's number, so that a run that
     was killed and resumed equals an unbroken one.
@@ -130,10 +247,10 @@ class Fit:
         return len(self.history) >= fit.min_epochs and waited >= fit.patience
 
     def run(self, keep_going: Callable[[list[dict[str, Any]]], bool] | None = None) -> dict[str, Any]:
-        """Train to the end, going on from ``last.pt`` if there is one; record of the best epoch.
+        """Train to the end, resuming from ``last.pt`` if there is one; record of the best epoch.
 
-        ``keep_going`` is asked before every epoch but the very first, with the records of those done (a
-        search stops hopeless runs with it); after False the same call would ask again.
+        ``keep_going`` is called before every epoch but the first, with the records of epochs done; a search
+        stops unpromising runs with it. After False, the same call would ask again.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         resumed = self._resume()
@@ -237,7 +354,7 @@ class Fit:
         }
 
     def _warn_of_shrinkage(self, reporter: Reporter) -> None:
-        """Tell when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
+        """Warn when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
         warmup = int(
             min(self.recipe.fit.warmup_epochs, self.recipe.fit.warmup_fraction * self.recipe.fit.epochs)
         )
@@ -282,21 +399,19 @@ class Fit:
         self._write_metrics()
 
     def _write_metrics(self) -> None:
-        temporary = self.out / f".{METRICS}"
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in self.history), encoding="utf-8")
-        temporary.replace(self.out / METRICS)
+        atomic_write(self.out / METRICS, "".join(json.dumps(r) + "\n" for r in self.history))
 
     def _resume(self) -> bool:
         path = self.out / LAST
         if not path.is_file():
             return False
         content = read_checkpoint(path, self.device)
-        # A run begun before a key existed has the key's default, which is what it was trained with.
+        # A run that began before a key existed was trained with the key's default.
         begun = {**content["identity"], "recipe": recipe_from_dict(content["identity"]["recipe"]).to_dict()}
         differing = [k for k, v in self.identity.items() if begun.get(k) != v]
         if differing:
             raise DataError(
-                f"{self.out}: holds a run with another {', '.join(differing)}; choose another folder"
+                f"{self.out}: holds a run with a different {', '.join(differing)}; choose another folder"
             )
         missing, unexpected = self.objective.load_state_dict(content["objective"], strict=False)
         if unexpected or any(STATISTICS not in f".{k}" for k in missing):
@@ -321,7 +436,7 @@ class RunningAverage:
         self.network = copy.deepcopy(followed).requires_grad_(False).eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs to go on exactly."""
+        """What :meth:`load_state_dict` needs to resume exactly."""
         return {"steps": self.steps, "network": self.network.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,22 +1,35 @@
 """A recipe: everything about one training run, in a TOML file.
 
-Every key has a default that is the specification's; an unknown key, a value of the wrong type or one that is
-not among the choices is refused, so that a slip of the pen cannot train the wrong thing.
+Every key has a default. An unknown key, a value of the wrong type, out of range or not among the choices is
+refused, so that a typo cannot train the wrong thing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ibt_deploy.errors import RecipeError
-from training.recipe_checks import refuse_impossible
+from ibt_deploy.variables import NAMES
+
+METHODS: dict[str, dict[str, Any]] = {
+    "teacher": {"method": "teacher"},
+    "transformer": {"method": "transformer"},
+    "bbm": {"method": "bbm"},
+    "deit-soft": {"method": "deit", "deit": {"variant": "soft"}},
+    "deit-hard": {"method": "deit", "deit": {"variant": "hard"}},
+}
+"""The arms of the paper's Table 2, each with what it changes of a recipe."""
+N_GROUPS = {"arrhythmia": 4, "sepsis": 3}
+"""Matched groups of a task where ``bbm.groups`` is 0."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,8 @@ class BBMRecipe:
     ``schedule``: ``joint``, ``two_stage`` (matching alone for the first half, then the task alone) or
     ``cosine_to_zero``. ``alpha_kd``: weight of an added response distillation.
     ``pairing``: ``shuffled`` shows the teacher another record of the batch (control). ``teacher``:
-    ``untrained`` matches a teacher with random weights, to tell architecture from what was learnt (control).
+    ``untrained`` matches a teacher with random weights, so that the effect of architecture stands apart from
+    that of training (control).
     """
 
     groups: int = 0
@@ -158,7 +172,7 @@ class FitRecipe:
     selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs
     that compute in it, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is
     then what is validated and kept; 0 for none. ``select``: what the best epoch is best at on validation: the
-    task's ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch whatever its scores.
+    task's ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch, regardless of its scores.
     """
 
     batch_size: int = 128
@@ -283,3 +297,168 @@ def load_recipe(path: Path, assignments: Mapping[str, str] | None = None) -> Rec
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     return override(recipe_from_dict(table), assignments or {})
+
+
+RANGES: dict[str, str] = {
+    "seed": "[0, inf)",
+    "data.max_hours": "[1, 336]",
+    "data.train_fraction": "(0, 1]",
+    "data.soft_weight": "[0, 1]",
+    "resnet.n_blocks": "[1, inf)",
+    "resnet.base_filters": "[1, inf)",
+    "resnet.kernel": "[1, inf)",
+    "resnet.dropout": "[0, 1)",
+    "resnet.pad_to": "[0, inf)",
+    "lstm.hidden": "[1, inf)",
+    "lstm.n_layers": "[1, inf)",
+    "lstm.dropout": "[0, 1)",
+    "student.dim": "[2, inf)",
+    "student.depth": "[0, inf)",
+    "student.heads": "[1, inf)",
+    "student.mlp_ratio": "(0, inf)",
+    "student.dropout": "[0, 1)",
+    "student.patch": "[1, 2000]",
+    "student.embedding_scale": "(0, inf)",
+    "deit.alpha": "[0, 1]",
+    "deit.tau": "(0, inf)",
+    "bbm.groups": "[0, inf)",
+    "bbm.weight": "[0, inf)",
+    "bbm.w1": "[0, inf)",
+    "bbm.w2": "[0, inf)",
+    "bbm.w3": "[0, inf)",
+    "bbm.groups_per_step": "[0, inf)",
+    "bbm.deviation_floor": "[0, inf)",
+    "bbm.group_weights": "[0, inf)",
+    "bbm.standardise_rows": "[1, inf)",
+    "bbm.alpha_kd": "[0, inf)",
+    "augment.n_ops": "[0, inf)",
+    "augment.magnitude": "[0, 10]",
+    "augment.shortest_crop": "[1, 10]",
+    "fit.batch_size": "[1, inf)",
+    "fit.epochs": "[1, inf)",
+    "fit.lr": "(0, inf)",
+    "fit.weight_decay": "[0, inf)",
+    "fit.beta1": "[0, 1)",
+    "fit.beta2": "[0, 1)",
+    "fit.eps": "(0, inf)",
+    "fit.warmup_epochs": "[0, inf)",
+    "fit.warmup_fraction": "[0, 1]",
+    "fit.final_lr": "[0, 1]",
+    "fit.clip_norm": "(0, inf)",
+    "fit.patience": "[1, inf)",
+    "fit.min_epochs": "[0, inf)",
+    "fit.ema": "[0, 1)",
+}
+"""Interval of each number, in the notation of mathematics."""
+
+HIGHEST_BAND_EDGE = 100.0
+
+
+def is_within(value: float, interval: str) -> bool:
+    """Whether ``value`` lies in an ``interval`` such as ``"[0, 1)"``; NaN lies in none."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = value > low if interval[0] == "(" else value >= low
+    below = value < high if interval[-1] == ")" else value <= high
+    return above and below and not math.isnan(value)
+
+
+def refuse_impossible(table: Mapping[str, Any]) -> None:
+    """Check the plain data of a whole recipe, defaults included.
+
+    Raises
+    ------
+    RecipeError
+        A number out of range, or values that exclude each other.
+    """
+    for dotted, interval in RANGES.items():
+        section, _, key = dotted.rpartition(".")
+        value = (table[section] if section else table)[key]
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if not is_within(number, interval):
+                raise RecipeError(f"{dotted}: {number} is not in {interval}")
+    if 2000 % table["student"]["patch"]:
+        raise RecipeError(f"student.patch: {table['student']['patch']} does not divide 2000 samples (10 s)")
+    data, student, bbm = table["data"], table["student"], table["bbm"]
+    band = data["band"]
+    if band and not (len(band) == 2 and 0 < band[0] < band[1] < HIGHEST_BAND_EDGE):
+        raise RecipeError(
+            f"data.band: give two rising edges between 0 and {HIGHEST_BAND_EDGE:g} Hz, or nothing"
+        )
+    if unknown := [name for name in data["drop_variables"] if name not in NAMES]:
+        raise RecipeError(f"data.drop_variables: {', '.join(unknown)} not among the 40 variables")
+    if student["dim"] % student["heads"]:
+        raise RecipeError(f"student.dim: {student['dim']} cannot be shared among {student['heads']} heads")
+    if student["dim"] % 2:
+        raise RecipeError(f"student.dim: {student['dim']} is odd; sine and cosine need an even number")
+    groups = bbm["groups"] or N_GROUPS[table["task"]]
+    if bbm["group_weights"] and len(bbm["group_weights"]) != groups:
+        raise RecipeError(f"bbm.group_weights: {len(bbm['group_weights'])} weights for {groups} groups")
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Files of the packaged recipes by name, sorted."""
+    folder = Path(str(files("training").joinpath("recipes")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def recipe_path(name: str) -> Path:
+    """The recipe of a packaged name, or else the file ``name``.
+
+    Raises
+    ------
+    RecipeError
+        Neither exists.
+    """
+    packaged = packaged_recipes()
+    if name in packaged:
+        return packaged[name]
+    path = Path(name)
+    if not path.is_file():
+        raise RecipeError(f"{name}: neither a file nor a packaged recipe; these are {', '.join(packaged)}")
+    return path
+
+
+def summary_line(path: Path) -> str:
+    """The comment in the first line of a recipe."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def find_recipe(name: str, assignments: Mapping[str, str] | None = None) -> Recipe:
+    """The packaged or own recipe ``name`` with overrides."""
+    return load_recipe(recipe_path(name), assignments)
+
+
+def toml_lines(recipe: Recipe) -> list[str]:
+    """The whole recipe as TOML; comments give choices, ranges, and the default where the value differs."""
+    return _table_lines(recipe, "")
+
+
+def _table_lines(table: Any, section: str) -> list[str]:
+    hints = get_type_hints(type(table))
+    lines, sections = [f"[{section}]"] if section else [], []
+    for entry in fields(table):
+        value = getattr(table, entry.name)
+        if is_dataclass(value):
+            sections += ["", *_table_lines(value, entry.name)]
+            continue
+        notes = []
+        if get_origin(hints[entry.name]) is Literal:
+            notes.append(" | ".join(map(str, get_args(hints[entry.name]))))
+        elif interval := RANGES.get(f"{section}.{entry.name}" if section else entry.name):
+            notes.append(f"in {interval}")
+        if entry.default is not MISSING and entry.default != value:
+            notes.append(f"default {_toml(entry.default)}")
+        comment = f"  # {'; '.join(notes)}" if notes else ""
+        lines.append(f"{entry.name} = {_toml(value)}{comment}")
+    return lines + sections
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value)

@@ -47,7 +47,6 @@ MAX_RATIO = 200
 """Uncompressed over compressed size: ECGs as 16-bit numbers reach 10, as text 30."""
 ALWAYS_ALLOWED_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
-_ZST_WINDOW = 1 << 27
 _CHUNK = 1 << 20
 _SMALL = 1 << 14
 _KEPT = 1 << 28
@@ -296,12 +295,10 @@ def _uncompressed(path: str) -> BinaryIO:
     if path.lower().endswith(TAR_GZ):
         return cast("BinaryIO", gzip.open(path, "rb"))
     try:
-        import zstandard
+        import pyarrow as pa
     except ModuleNotFoundError as error:
         raise missing_extra(error, f"{path}:") from error
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZST_WINDOW)
-    raw = Path(path).open("rb")  # noqa: SIM115
-    return cast("BinaryIO", decompressor.stream_reader(raw, read_across_frames=True, closefd=True))
+    return cast("BinaryIO", pa.input_stream(path, compression="zstd"))
 
 
 def _damage() -> tuple[type[BaseException], ...]:
@@ -312,12 +309,6 @@ def _damage() -> tuple[type[BaseException], ...]:
 
         found.append(lzma.LZMAError)
     except ModuleNotFoundError:  # Python built without it
-        pass
-    try:
-        import zstandard
-
-        found.append(zstandard.ZstdError)
-    except ModuleNotFoundError:
         pass
     return tuple(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -40,7 +40,14 @@ def named_sexes(values: Iterable[Any]) -> Strings:
     return np.array([word if word in SEXES else UNKNOWN for word in words], dtype="U7")
 
 
+def in_order(groups: Mapping[str, T]) -> list[tuple[str, T]]:
+    """Sub-groups in the order a reader expects: the youngest first, what is unknown last."""
+    youngest = AGE_BANDS[0][1]
+    return sorted(groups.items(), key=lambda entry: (entry[0] == UNKNOWN, entry[0] != youngest, entry[0]))
+
+
 K = TypeVar("K")
+T = TypeVar("T")
 SNOMED = re.compile(r"\d{6,18}", re.ASCII)
 PATTERNS: dict[Task, str] = {"arrhythmia": "*.hea", "sepsis": "*.psv"}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 UNDEFINED = "-"
 
@@ -32,3 +33,21 @@ def bounds(interval: Sequence[float | None], digits: int = 3) -> str:
 def count(value: int) -> str:
     """A whole number with thousands."""
     return f"{value:,}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``a 3, b 2`` of counts by name; ``none`` where there are none."""
+    return ", ".join(f"{name} {count(n)}" for name, n in counts.items()) or "none"
+
+
+def ranged(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """A figure (``value``, and ``interval`` or None) with its interval: ``0.812 (0.790-0.833)``."""
+    if figure is None or figure["value"] is None:
+        return UNDEFINED
+    value = decimal(figure["value"], digits)
+    return value if not figure.get("interval") else f"{value} ({bounds(figure['interval'], digits)})"
+
+
+def bullets(lines: Iterable[str]) -> list[str]:
+    """A list with one item per line, between blank lines."""
+    return ["", *(f"- {line}" for line in lines), ""]

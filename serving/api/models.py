@@ -233,7 +233,12 @@ class Risk(Answer):
     """The hourly sepsis risk of one stay."""
 
     hours: list[Hour]
-    vitals: list[Vital] | None = None
+
+
+class RiskAndVitals(Risk):
+    """The same with the vital signs; BentoML's client cannot read a model in which a list may be null."""
+
+    vitals: list[Vital]
 
 
 class RiskAndState(Risk):
@@ -269,7 +274,15 @@ class ProblemDetails(Output):
 
 
 INPUTS: tuple[type[BaseModel], ...] = (Recording, Row, StayByRows, StayByColumns, Stays, NextHours)
-OUTPUTS: tuple[type[BaseModel], ...] = (Findings, Risk, Risks, RiskAndState, Refusal, ProblemDetails)
+OUTPUTS: tuple[type[BaseModel], ...] = (
+    Findings,
+    Risk,
+    RiskAndVitals,
+    Risks,
+    RiskAndState,
+    Refusal,
+    ProblemDetails,
+)
 
 
 def ref(model: type[BaseModel]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from serving.api.models import (
     Recording,
     Risk,
     RiskAndState,
+    RiskAndVitals,
     Risks,
     Row,
     StayByColumns,
@@ -145,7 +146,7 @@ def _scoring(models: Models) -> Part:
                 },
                 _VITALS,
             ],
-            {"anyOf": [ref(Risk), ref(Risks)]},
+            {"anyOf": [ref(RiskAndVitals), ref(Risk), ref(Risks)]},
             f"curl -sO {BASE}/examples/stay.psv\n"
             f"curl -s -H 'Content-Type: text/psv' --data-binary @stay.psv {BASE}/v1/sepsis",
             fhir="A Bundle of a RiskAssessment for each hour and the Device; for several stays a Bundle of "

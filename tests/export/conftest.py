@@ -12,11 +12,10 @@ import torch
 from helpers.exports import SETTINGS, reseal, untrained
 from helpers.tiny import ecg_cache, stay_cache
 
-from export.build import build_bundle
-from export.data import Data, External, open_data, open_external
-from export.facts import Run
+from export.build import Run, build_bundle
 from export.graph import graph_of
-from training.models.encoder import Encoder
+from export.scored import Data, External, open_data, open_external
+from training.models import Encoder
 
 
 @pytest.fixture(scope="session", autouse=True)

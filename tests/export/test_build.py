@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 from helpers.exports import SETTINGS
 
-from export.build import build_bundle
-from export.data import Data, EcgPart, External, StayPart, open_data, open_external
-from export.facts import Run
+from export.build import Run, build_bundle
+from export.scored import Data, EcgPart, External, StayPart, open_data, open_external
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.errors import DataError
 from ibt_deploy.golden import golden_cases, recomputed
 from ibt_deploy.metrics import arrhythmia, sepsis
 from ibt_deploy.predictor import load
-from training.stratify import PARTS, write_split
+from training.data.split import PARTS, write_split
 
 
 def contract_of(bundle: Path) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from export.card import card_text, write_card
-from export.contract import seal
-from export.curves import curves_svg, ticks
-from export.markdown import in_order, ranged
+from export.card import card_text, curves_svg, ticks, write_card
+from export.entries import seal
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.errors import BundleError
-from ibt_deploy.render.markdown import decimal, table
+from ibt_deploy.evaluation.labels import in_order
+from ibt_deploy.render.markdown import decimal, ranged, table
 from ibt_deploy.types import TASKS, Task
 
 

@@ -13,19 +13,9 @@ import pytest
 from helpers.exports import reseal
 from sklearn.metrics import roc_auc_score
 
-from export.data import EcgPart, StayPart, open_data
-from export.decide import (
-    Decisions,
-    Point,
-    ecg_decisions,
-    evaluable_classes,
-    lowest_auroc,
-    stay_decisions,
-)
-from export.evaluate_ecg import FIXED, ecg_evaluation, macro_auroc
-from export.evaluate_stay import stay_comparison, stay_evaluation
-from export.figures import number
-from export.scored import Answers, over_windows
+from export.ecg import FIXED, ecg_decisions, ecg_evaluation, evaluable_classes, lowest_auroc, macro_auroc
+from export.scored import Answers, Decisions, EcgPart, Point, StayPart, number, open_data, over_windows
+from export.stay import stay_comparison, stay_decisions, stay_evaluation
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration
 from ibt_deploy.classes import CLASSES

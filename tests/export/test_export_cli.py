@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from export.facts import Run
+from export.build import Run
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.cli import main
 

@@ -11,12 +11,12 @@ import onnx
 import pytest
 import torch
 
+from export.check import largest_difference
 from export.graph import converted_down, graph_of
-from export.parity import largest_difference
 from ibt_deploy.device import open_session
 from ibt_deploy.errors import ExportError
+from training.models import Encoder
 from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads
-from training.models.encoder import Encoder
 from training.models.lstm import ResidualLSTM
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer, StayTransformer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.parity import largest_difference, parity_report, require_parity
+from export.check import largest_difference, parity_report, require_parity
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.errors import ExportError
 

@@ -9,9 +9,8 @@ import onnx
 import pytest
 import torch
 
-from export.graph import graph_of
-from export.quantise import gate_report, quantised
-from export.stay_checks import StayGraph, batch_change, earlier_change, streaming_difference
+from export.check import StayGraph, batch_change, earlier_change, gate_report, streaming_difference
+from export.graph import graph_of, quantised
 from ibt_deploy.device import open_session
 from ibt_deploy.scorers.session import OpenGraph
 from training.models.transformer import EcgTransformer, StayTransformer

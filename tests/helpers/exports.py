@@ -10,10 +10,9 @@ import torch
 
 from export.build import Settings
 from helpers.tiny import tiny_recipe
-from training.cache import file_sha256
+from ibt_deploy.files import file_sha256
 from training.checkpoint import network_checkpoint, save_atomically
-from training.networks import build_network
-from training.run import open_source
+from training.tasks import build_network, open_source
 
 STUDENT = {"depth": 2}
 SETTINGS = Settings(version="9.9.9", created="2030-01-01T00:00:00Z", draws=20, command="ibt export ...")

@@ -15,9 +15,9 @@ import numpy as np
 
 from ibt_deploy.classes import CLASSES, N_CLASSES, NORMAL_CLASS
 from ibt_deploy.variables import INDEX
-from training.prepare.cache import sealed
+from training.data.cache import sealed
+from training.data.split import PARTS, write_split
 from training.recipe import Recipe, recipe_from_dict
-from training.stratify import PARTS, write_split
 
 LEADS, SAMPLES = 3, 2000
 LOW_VOLTAGE = next(i for i, c in enumerate(CLASSES) if c.abbreviation == "LQRSV")

@@ -265,6 +265,22 @@ def test_every_documented_command_works_as_pasted(service: str, tmp_path: Path) 
                 json.loads(ran.stdout)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [("## FHIR", "resourceType", "Bundle"), ("## CDS Hooks", "cards", None)]
+)
+def test_commands_of_the_guide_work_as_pasted(
+    service: str, root: Path, section: str, key: str, value: str | None
+) -> None:
+    text = (root / "docs" / "service.md").read_text(encoding="utf-8").partition(section)[2]
+    block = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    command = block[1].replace("http://127.0.0.1:3000", service)
+    ran = subprocess.run(["bash", "-ec", command], cwd=root, capture_output=True, text=True, check=True)
+    answer = json.loads(ran.stdout)
+    assert answer[key]
+    assert value is None or answer[key] == value
+
+
 def comparable(value: Any) -> Any:
     """An answer without its probabilities, which are compared within 1e-6."""
     if isinstance(value, dict):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, r2_score
 
 from ibt_deploy.metrics.bootstrap import intervals
-from training.similarity.agreement import agreement_statistics, class_correlations
+from training.study.measures import agreement_statistics, class_correlations
 
 RNG = np.random.default_rng(0)
 

@@ -10,15 +10,14 @@ import torch
 from helpers.tiny import ids_of, tiny_recipe
 
 from ibt_deploy.errors import DataError
-from training.assemble import _plain_inputs, build_objective, load_teacher
-from training.bbm import BlockMatching
-from training.inference import part_logits
+from training.data.split import PARTS, write_split
+from training.distil import BBM, BlockMatching, DeiT, Supervised
+from training.fit import part_logits
 from training.models.lstm import ResidualLSTM
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer, StayTransformer
-from training.objectives import BBM, DeiT, Supervised
-from training.run import open_source
-from training.stratify import PARTS, write_split
+from training.run import _plain_inputs, build_objective, load_teacher
+from training.tasks import open_source
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,8 @@ import pytest
 import torch
 from helpers.tiny import tiny_recipe
 
-from training.models.encoder import Encoder
+from training.models import Encoder
 from training.models.transformer import Block
-from training.networks import build_network
-from training.run import open_source
 from training.similarity.attention import (
     attention_summary,
     measures,
@@ -21,7 +19,8 @@ from training.similarity.attention import (
     token_weights,
     uniform_attention,
 )
-from training.sources import Source
+from training.tasks import build_network, open_source
+from training.tasks.base import Source
 
 VARIANTS = [
     ("arrhythmia", "transformer", {}),

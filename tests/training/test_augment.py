@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
-from training.augment import (
+from training.data.augment import (
     OPERATIONS,
     Operation,
     baseline_wander,

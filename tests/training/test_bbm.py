@@ -12,14 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.batch import Batch
-from training.bbm import BlockMatching, FrozenTeacher, Transformation, channel_statistics, resize_matrix
-from training.models.encoder import Encoder
+from training.distil import (
+    BBM,
+    BlockMatching,
+    FrozenTeacher,
+    Transformation,
+    channel_statistics,
+    resize_matrix,
+)
+from training.models import Encoder
 from training.models.lstm import ResidualLSTM
 from training.models.resnet import HannunResNet
 from training.models.transformer import EcgTransformer, StayTransformer
-from training.objectives import BBM
 from training.recipe import BBMRecipe
+from training.tasks.base import Batch
 
 RECIPE = BBMRecipe()
 ECG_PAIRS = ((4, 2), (8, 4), (12, 6), (16, 8))

@@ -12,8 +12,8 @@ import torch
 
 from ibt_deploy.errors import DataError
 from training.checkpoint import load_network, read_checkpoint, save_atomically, write_safetensors
-from training.inference import part_logits
-from training.run import open_source
+from training.fit import part_logits
+from training.tasks import open_source
 
 
 def test_what_is_saved_is_read(tmp_path: Path) -> None:

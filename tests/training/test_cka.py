@@ -14,11 +14,19 @@ from torch import Tensor
 
 from ibt_deploy.errors import DataError
 from training.checkpoint import load_network
-from training.models.encoder import Encoder
-from training.networks import boundaries, build_network
-from training.run import open_source
-from training.similarity.cka import CKA, COLUMNS, Alignment, cka_grids, gram, hsic
-from training.similarity.examples import example_batches, unit_features
+from training.distil import boundaries
+from training.models import Encoder
+from training.similarity.cka import (
+    CKA,
+    COLUMNS,
+    Alignment,
+    cka_grids,
+    example_batches,
+    gram,
+    hsic,
+    unit_features,
+)
+from training.tasks import build_network, open_source
 
 
 def cka(first: list[Tensor], second: list[Tensor]) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ibt_deploy.errors import DataError
-from training.curves import Curve, draw, read_curve, table_lines
+from training.checkpoint import Curve, draw, read_curve, table_lines
 
 
 def record(epoch: int, loss: float, selection: float, improved: bool) -> dict[str, object]:

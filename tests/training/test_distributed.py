@@ -14,8 +14,8 @@ import torch
 from helpers.tiny import tiny_recipe
 
 from training.checkpoint import read_checkpoint
-from training.distributed import Place, is_first_process, process_group
-from training.recipe_files import toml_lines
+from training.device import Place, is_first_process, process_group
+from training.recipe import toml_lines
 from training.run import train
 
 

@@ -11,10 +11,10 @@ import torch
 from helpers.tiny import LOW_VOLTAGE, ids_of, tiny_recipe
 
 from ibt_deploy.preprocess.ecg import StandardEcg, windows
-from training.augment import rand_augment
-from training.ecg_source import EcgSource
+from training.data.augment import rand_augment
 from training.recipe import AugmentRecipe, DataRecipe
-from training.run import open_source
+from training.tasks import open_source
+from training.tasks.ecg import EcgSource
 
 CALM = {"n_ops": 0, "shortest_crop": 10}
 

@@ -13,8 +13,9 @@ from helpers.tiny import tiny_recipe
 from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint
 from training.ensemble import ensemble, soften
-from training.inference import part_logits
-from training.run import open_source, train
+from training.fit import part_logits
+from training.run import train
+from training.tasks import open_source
 
 CPU = torch.device("cpu")
 TASKS = ("sepsis", "arrhythmia")
@@ -83,5 +84,5 @@ def test_a_student_of_an_ensemble(
     with pytest.raises(DataError, match="another share"):
         soften(open_source(share, cache), file, 0.25)
     (tmp_path / "no.npz").write_bytes(b"PK")
-    with pytest.raises(DataError, match="no opinion of an ensemble"):
+    with pytest.raises(DataError, match="not the opinion of an ensemble"):
         soften(plain, tmp_path / "no.npz", 0.5)

@@ -20,15 +20,13 @@ import torch
 from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import DataError, RecipeError
-from training.assemble import build_objective, load_teacher
 from training.checkpoint import load_network, read_checkpoint, save_atomically
-from training.distributed import Place
-from training.fit import DivergedError, Fit, one_ahead
-from training.progress import Reporter
-from training.recipe import Recipe
-from training.recipe_files import toml_lines
-from training.run import open_source, train
-from training.stay_source import StaySource
+from training.device import Place
+from training.fit import DivergedError, Fit, Reporter, one_ahead
+from training.recipe import Recipe, toml_lines
+from training.run import build_objective, load_teacher, train
+from training.tasks import open_source
+from training.tasks.stay import StaySource
 
 CPU = torch.device("cpu")
 TIMES = ("seconds", "items_per_second")
@@ -200,10 +198,10 @@ def test_another_run_in_the_folder_is_refused(stays: Path, tmp_path: Path) -> No
     recipe = tiny_recipe("sepsis", "teacher")
     train(recipe, stays, out, device="cpu")
     other = tiny_recipe("sepsis", "teacher", fit={"lr": 1e-4})
-    with pytest.raises(DataError, match="holds a run with another recipe"):
+    with pytest.raises(DataError, match="holds a run with a different recipe"):
         train(other, stays, out, device="cpu")
     changed(out, lambda c: c["identity"].update(split_sha256="0", cache_sha256="0"))
-    with pytest.raises(DataError, match="another cache_sha256, split_sha256"):
+    with pytest.raises(DataError, match="different cache_sha256, split_sha256"):
         train(recipe, stays, out, device="cpu")
 
 

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.batch import Batch
-from training.bbm import FrozenTeacher
+from training.distil import BBM, DeiT, FrozenTeacher, Supervised, bce, response_distillation, supervised
 from training.models.deit import EcgDeiT, StayDeiT
 from training.models.lstm import ResidualLSTM
 from training.models.resnet import HannunResNet
-from training.objectives import BBM, DeiT, Supervised, bce, response_distillation, supervised
 from training.recipe import BBMRecipe, DeiTRecipe
+from training.tasks.base import Batch
 
 DEIT = DeiTRecipe()
 
@@ -121,7 +120,7 @@ class FixedMatching(torch.nn.Module):
         self.seen: list[Tensor | None] = []
 
     def forward(self, x: Tensor, mask: Tensor | None, teacher_x: Tensor | None) -> object:
-        from training.bbm import MatchingTerms
+        from training.distil import MatchingTerms
 
         self.seen = [x, mask, teacher_x]
         values = [torch.tensor(v, requires_grad=True) for v in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)]

@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 
 from ibt_deploy.errors import DataError
-from training import preparation
-from training.cache import file_sha256, open_cache
-from training.preparation import (
-    data_set_task,
-    item_ids,
-    packaged_split,
-    prepare,
-    split_lines,
-    write_cache_split,
-)
-from training.stratify import read_split, write_split
+from ibt_deploy.files import file_sha256
+from training.data import split as splits
+from training.data.cache import open_cache
+from training.data.prepare import data_set_task, prepare, split_lines
+from training.data.split import item_ids, packaged_split, read_split, write_cache_split, write_split
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def test_the_task_is_found_from_the_files(tmp_path: Path) -> None:
         data_set_task(both)
     with pytest.raises(DataError, match="no such file or folder"):
         data_set_task(tmp_path / "none")
-    with pytest.raises(DataError, match="is no data set"):
+    with pytest.raises(DataError, match="is not a data set"):
         data_set_task(recordings / "g1" / "a.hea")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="neither"):
@@ -79,7 +73,7 @@ def test_splits_are_given_drawn_or_packaged(
     assert copied.sha256 == file_sha256(given)
     assert "given.csv" in copied.origin
 
-    monkeypatch.setattr(preparation, "packaged_split", lambda task: given)
+    monkeypatch.setattr(splits, "packaged_split", lambda task: given)
     packaged = write_cache_split(cache)
     assert "packaged" in packaged.origin
     assert packaged.sha256 == file_sha256(given)
@@ -94,7 +88,7 @@ def test_a_split_of_other_ids_is_refused_and_a_packaged_one_passed_over(
     write_split(foreign, [f"q{i}" for i in range(60)], np.arange(60) % 3)
     with pytest.raises(DataError, match="have no part"):
         write_cache_split(cache, foreign)
-    monkeypatch.setattr(preparation, "packaged_split", lambda task: foreign)
+    monkeypatch.setattr(splits, "packaged_split", lambda task: foreign)
     assert write_cache_split(cache).origin == "drawn with seed 0"
 
 

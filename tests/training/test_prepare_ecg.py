@@ -13,8 +13,8 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.readers.wfdb import read
 from tests.helpers.wfdb_records import raw_ecg, write_record
-from training.prepare import ecg
-from training.prepare.ecg import prepare_recordings
+from training.data import prepare_ecg as module
+from training.data.prepare_ecg import prepare_recordings
 
 LOW_VOLTAGE = [c.abbreviation for c in CLASSES].index("LQRSV")
 SINUS, FLUTTER, LOW = "426783006", "164890007", "251146004"
@@ -100,7 +100,7 @@ def test_the_same_tree_elsewhere_has_the_same_hash(tree: Path, tmp_path: Path) -
 def test_pieces_stay_below_their_limit(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole"
     prepare_recordings(tree, whole)
-    monkeypatch.setattr(ecg, "PIECE_SAMPLES", 3500)
+    monkeypatch.setattr(module, "PIECE_SAMPLES", 3500)
     prepare_recordings(tree, tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert [row["piece"] for row in rows.values()] == ["0", "1", "1"]

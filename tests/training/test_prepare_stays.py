@@ -12,8 +12,8 @@ import pytest
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.variables import NAMES
-from training.prepare import stays as module
-from training.prepare.stays import prepare_stays
+from training.data import prepare_stays as module
+from training.data.prepare_stays import prepare_stays
 
 pytest.importorskip("pyarrow")
 

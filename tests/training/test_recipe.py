@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from ibt_deploy.errors import RecipeError
-from training.networks import boundaries
-from training.recipe import Recipe, load_recipe, override, recipe_from_dict
-from training.recipe_checks import RANGES, is_within
+from training.distil import boundaries
+from training.recipe import RANGES, Recipe, is_within, load_recipe, override, recipe_from_dict
 
 MINIMAL = {"task": "sepsis", "method": "bbm"}
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.reduction import masked_mean
+from training.distil import masked_mean
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,9 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.cache import file_sha256
-from training.split import ecg_parts, group_parts, patient_groups, stay_parts, unknown_patients
-from training.stratify import part_counts, read_split
+from ibt_deploy.files import file_sha256
+from training.data.split import (
+    ecg_parts,
+    group_parts,
+    part_counts,
+    patient_groups,
+    read_split,
+    stay_parts,
+    unknown_patients,
+)
 
 
 def index(rows: list[tuple[str, str, str | None, str | None]]) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ibt_deploy.errors import DataError, RecipeError
 from ibt_deploy.variables import INDEX
-from training.run import open_source
-from training.stay_source import StaySource, concatenated_spans
+from training.tasks import open_source
+from training.tasks.stay import StaySource, concatenated_spans
 
 
 def source(cache: Path, **sections: dict[str, object]) -> StaySource:

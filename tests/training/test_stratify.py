@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import DataError
-from training.stratify import (
+from training.data.split import (
     PARTS,
     one_hot,
     part_counts,

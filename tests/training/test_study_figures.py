@@ -17,11 +17,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from training.study.figures import NOTICE, styled, write
-from training.study.figures_bedside import AlarmCurve, ReliabilityPanel, alarm_curves, reliability_diagrams
-from training.study.figures_blocks import attention_numbers
-from training.study.figures_matrices import attention_maps, cka_maps
-from training.study.figures_scores import BarPanel, CurvePanel, bar_chart, learning_curves
+from training.study.charts import (
+    AlarmCurve,
+    BarPanel,
+    CurvePanel,
+    ReliabilityPanel,
+    alarm_curves,
+    attention_numbers,
+    bar_chart,
+    learning_curves,
+    reliability_diagrams,
+)
+from training.study.maps import attention_maps, cka_maps
+from training.study.style import NOTICE, styled, write
 
 METHODS = ("transformer", "deit", "bbm", "teacher")
 NOTE = "Synthetic numbers; 5,446 held-out stays of two hospitals; seeds 0 to 2; 1,000 draws of patients."

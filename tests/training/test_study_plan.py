@@ -8,8 +8,9 @@ from typing import get_args
 import pytest
 
 from ibt_deploy.errors import RecipeError
+from ibt_deploy.types import Task
 from training.recipe import load_recipe
-from training.study.plan import BUDGETS, PURPOSES, Task, load_budget, planned_runs, site_studies
+from training.study.plan import BUDGETS, PURPOSES, load_budget, planned_runs, site_studies
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 SITES = {"sepsis": ("A", "B"), "arrhythmia": ("georgia", "ptb-xl", "cpsc_2018")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -15,10 +16,10 @@ from helpers import tiny
 from helpers.tiny import ecg_cache, stay_cache
 
 from ibt_deploy.errors import DataError
-from training.study import runner, store
+from training.study import study as studies
+from training.study.cells import FIGURES
 from training.study.cli import reproduce
 from training.study.plan import PURPOSES
-from training.study.report_words import FIGURES
 
 ECGS, STAYS = 120, 320
 FIRST_LINES = 10
@@ -44,7 +45,7 @@ class HereAndNow:
 
 @pytest.fixture
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "ProcessPoolExecutor", HereAndNow)
+    monkeypatch.setattr(studies, "ProcessPoolExecutor", HereAndNow)
 
 
 def tiny_stays(folder: Path) -> Path:
@@ -75,7 +76,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
     base = tmp_path_factory.mktemp("studies")
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "ProcessPoolExecutor", HereAndNow)
+        patch.setattr(studies, "ProcessPoolExecutor", HereAndNow)
         stays, ecgs = tiny_stays(base / "stays"), tiny_ecgs(base / "ecgs")
         elsewhere = tiny_ecgs(base / "elsewhere", prefix="L", seed=1, n=30)
         more = {"sepsis": (), "arrhythmia": ("--external", f"elsewhere={elsewhere}")}
@@ -182,7 +183,7 @@ def test_a_study_killed_at_any_step_ends_the_same(
     deaths, finished_at_last = 0, False
     while not finished_at_last:
         with monkeypatch.context() as patch:
-            patch.setattr(store.os, "fsync", dying_at(4))
+            patch.setattr(os, "fsync", dying_at(4 + deaths))
             try:
                 finished_at_last = study("sepsis", data, broken, *only).exit_code == 0
             except Killed:
@@ -195,7 +196,7 @@ def test_a_study_killed_at_any_step_ends_the_same(
 
 
 def dying_at(wanted: int) -> Callable[[int], None]:
-    """Dies in the ``wanted``-th write of a checkpoint or of arrays, before these take their place."""
+    """Dies in the ``wanted``-th flush of a file, before it takes its place, or of its folder, after that."""
     count = 0
 
     def fsync(_: int) -> None:
@@ -239,7 +240,7 @@ def test_another_task_and_data_that_are_not_external_are_refused(
     assert "holds arrhythmia data" in wrong.output
     same = study("arrhythmia", ecgs, tmp_path / "b", "--external", f"again={ecgs}")
     assert same.exit_code == 2
-    assert "no external test" in same.output
+    assert "not an external test" in same.output
     nothing = study("sepsis", stays, tmp_path / "c", "--no-train")
     assert nothing.exit_code == 2
     assert "nothing is trained" in nothing.output
@@ -253,16 +254,16 @@ def test_results_are_kept_while_what_they_come_from_stays(tmp_path: Path) -> Non
         return {"x": np.arange(3)}
 
     for _ in range(2):
-        assert store.kept(path, {"network": "one"}, make)["x"].tolist() == [0, 1, 2]
+        assert studies.kept(path, {"network": "one"}, make)["x"].tolist() == [0, 1, 2]
     assert len(made) == 1
-    store.kept(path, {"network": "two"}, make)
+    studies.kept(path, {"network": "two"}, make)
     assert len(made) == 2
     path.write_bytes(path.read_bytes()[:50])
-    store.kept(path, {"network": "two"}, make)
+    studies.kept(path, {"network": "two"}, make)
     assert len(made) == 3
     with pytest.raises(DataError):
-        store.kept(path, {"network": "three"}, failing)
-    assert store.kept(path, {"network": "two"}, make)["x"].tolist() == [0, 1, 2]
+        studies.kept(path, {"network": "three"}, failing)
+    assert studies.kept(path, {"network": "two"}, make)["x"].tolist() == [0, 1, 2]
     assert len(made) == 3
 
 

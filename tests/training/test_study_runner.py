@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ibt_deploy.errors import DataError
-from training.cache import open_cache
+from training.data.cache import open_cache
 from training.study.plan import Run, load_budget, planned_runs
-from training.study.runner import RECORD, run_folder, run_record, train_runs
+from training.study.study import RECORD, run_folder, run_record, train_runs
 
 ARMS = ("teacher", "transformer", "deit-soft")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ibt_deploy.errors import DataError
-from training.cache import open_cache
+from training.data.cache import open_cache
 
 
 @pytest.fixture

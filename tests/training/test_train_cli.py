@@ -15,8 +15,7 @@ from helpers.tiny import tiny_recipe
 
 from ibt_deploy.variables import NAMES
 from training.cli import train
-from training.recipe import Recipe, recipe_from_dict
-from training.recipe_files import packaged_recipes, toml_lines
+from training.recipe import Recipe, packaged_recipes, recipe_from_dict, toml_lines
 
 
 def ibt_train(*arguments: object) -> Result:

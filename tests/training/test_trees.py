@@ -11,9 +11,9 @@ import pytest
 from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import RecipeError
-from training.run import open_source
-from training.stay_source import StaySource
-from training.trees import OBSERVED, VITALS, WINDOWS, summaries, tree_logits
+from training.ensemble import OBSERVED, VITALS, WINDOWS, summaries, tree_logits
+from training.tasks import open_source
+from training.tasks.stay import StaySource
 
 
 def test_summaries_are_those_of_each_stay_so_far() -> None:

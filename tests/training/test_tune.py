@@ -22,12 +22,9 @@ from hypothesis import strategies as st
 
 from ibt_deploy.errors import DataError, RecipeError
 from training.cli import train as command
-from training.recipe import load_recipe
-from training.recipe_files import toml_lines
-from training.tune.halving import Halving, rungs
-from training.tune.search import Search, run_search
-from training.tune.space import METHODS, dimensions, draw, method_recipe, with_values
-from training.tune.trials import Task
+from training.recipe import load_recipe, toml_lines
+from training.tune.search import METHODS, Search, dimensions, draw, method_recipe, run_search, with_values
+from training.tune.trials import Halving, TrialContext, rungs
 
 RANGES: dict[str, tuple[float, float]] = {
     "fit.lr": (5e-5, 3e-3),
@@ -139,7 +136,7 @@ def test_the_rule_is_that_of_ray(tmp_path: Path) -> None:
 def searched(cache: Path, out: Path, teacher: Path | None = None, **options: Any) -> list[dict[str, str]]:
     base = tiny_recipe("sepsis", "transformer", fit={"batch_size": 18})
     search = Search(options.pop("method", "transformer"), base, options.pop("n", 4), 4, 1, 0)
-    run_search(search, Task(out, cache, None, teacher, "cpu"), say=lambda _: None, **options)
+    run_search(search, TrialContext(out, cache, None, teacher, "cpu"), say=lambda _: None, **options)
     return table(out)
 
 
@@ -194,7 +191,7 @@ def test_another_search_in_the_folder_is_refused(done: Path, stays: Path) -> Non
     base = tiny_recipe("sepsis", "transformer", fit={"batch_size": 18})
     other = Search("transformer", base, 4, 4, 1, 1)
     with pytest.raises(DataError, match="holds a search with another seed"):
-        run_search(other, Task(done, stays, None, None, "cpu"))
+        run_search(other, TrialContext(done, stays, None, None, "cpu"))
 
 
 def test_trials_that_diverge_do_not_end_the_search(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.models.encoder import Encoder
+from training.models import Encoder
 
 
 class ResidualLSTM(Encoder):
     """Unidirectional LSTM layers, each of which adds its input to its output.
 
     Input ``(batch, hours, features)``, output logits ``(batch, hours)``. The layers are separate modules
-    because residuals and group boundaries need the sequences between them. They compute in float32 whatever
-    the autocast: under it cuDNN's LSTM runs in fp16, where most gradients of a mean over thousands of rows
+    because residuals and group boundaries need the sequences between them. They compute in float32 even
+    under autocast: under it cuDNN's LSTM runs in fp16, where most gradients of a mean over thousands of rows
     round to zero.
 
     Parameters

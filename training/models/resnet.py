@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.encoder import Encoder
+from training.models import Encoder
 
 
 class SameConv(nn.Conv2d):

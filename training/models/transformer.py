@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.encoder import Encoder
+from training.models import Encoder
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -65,7 +65,7 @@ class Attention(nn.Module):
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Additive mask ``(queries, keys)``: the last query may see every key, each earlier one a key less."""
+    """Additive mask ``(queries, keys)``: the last query sees every key, each earlier one a key less."""
     query = torch.arange(queries, device=device).unsqueeze(1) + (keys - queries)
     key = torch.arange(keys, device=device).unsqueeze(0)
     return (key > query).to(torch.float32) * MASKED

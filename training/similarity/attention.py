@@ -13,18 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ibt_deploy.types import Floats, Ints
+from training.models import Encoder
 from training.models.deit import StayDeiT
-from training.models.encoder import Encoder
 from training.models.transformer import Block, EcgTransformer, causal_mask
-from training.sources import Source
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from training.tasks.base import Source
 
 ECG_TOKEN_SECONDS = 0.1
 LOCAL_TOKENS, LOCAL_HOURS = 5, 6

@@ -6,24 +6,77 @@ kernels whose diagonals are set to 0, over batches ``b`` of ``n`` examples::
     HSIC1(K, L) = 1 / (n (n-3)) * [tr(KL) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1]
     CKA = mean_b HSIC1(K_b, L_b) / sqrt(mean_b HSIC1(K_b, K_b) * mean_b HSIC1(L_b, L_b))
 
-The biased estimator cannot be used: on a few hundred examples it calls two independent networks alike.
+The biased estimator cannot be used: on a few hundred examples it rates two independent networks as similar.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.models.encoder import Encoder
-from training.similarity.examples import ExampleBatch, unit_features
+from ibt_deploy.errors import DataError
+from ibt_deploy.types import Floats, Ints
+from training.models import Encoder
+from training.tasks.base import ExampleBatch, Source
 
-Floats = npt.NDArray[np.float64]
+BATCH, BATCHES = 256, 10
+
+
+def example_batches(
+    source: Source, items: Ints, *, size: int = BATCH, most: int = BATCHES, seed: int = 0
+) -> Iterator[ExampleBatch]:
+    """Batches of equally many examples, drawn without replacement.
+
+    An example is an ECG, or an hour of a stay, at most four hours a stay. Where the data give fewer than
+    ``most`` batches of ``size``, there are as many as there can be, and the examples left over are shared
+    among them: 365 ECGs are one batch of 365.
+
+    Parameters
+    ----------
+    source, items
+        Where the examples come from.
+    size, most
+        Examples in a batch, and number of batches; the specification asks for 256 and at least 10.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    DataError
+        When there are fewer than four examples.
+    """
+    rng = np.random.default_rng(seed)
+    examples = source.examples(items, rng)
+    examples = examples[rng.permutation(len(examples))]
+    if len(examples) < 4:
+        raise DataError(f"{len(examples)} examples are too few to compare features")
+    n_batches = min(max(len(examples) // size, 1), most)
+    each = size if n_batches == most else len(examples) // n_batches
+    for start in range(0, n_batches * each, each):
+        yield source.example_batch(examples[start : start + each])
+
+
+def unit_features(network: Encoder, batch: ExampleBatch, device: torch.device | str) -> Iterator[Tensor]:
+    """Features ``(n, p)`` of every unit in turn, examples in the same order for every network."""
+    network.eval()
+    flowing = [piece.to(device) for piece in batch.pieces]
+    for unit in range(network.n_units):
+        flowing = [network.segment(z, unit, unit + 1) for z in flowing]
+        if batch.hours is None:
+            yield network.matched_tokens(flowing[0]).flatten(1)
+        else:
+            yield torch.cat(
+                [
+                    z[at[:, 0], at[:, 1]]
+                    for z, at in zip(flowing, map(torch.from_numpy, batch.hours), strict=True)
+                ]
+            )
+
 
 COLUMNS = 8192
 """Features converted to float64 at once."""
@@ -56,7 +109,7 @@ class CKA:
     def at_boundaries(self, pairs: Iterable[tuple[int, int]]) -> Floats:
         """The part of the matrix between matched groups, ``(groups, groups)``.
 
-        ``pairs`` are those of :func:`training.networks.boundaries`: units, counted from 1, after which
+        ``pairs`` are those of :func:`training.tasks.boundaries`: units, counted from 1, after which
         groups end.
         """
         ends = [(t - 1, s - 1) for t, s in pairs]
@@ -110,7 +163,7 @@ def hsic(first: Tensor, second: Tensor) -> Tensor:
 
 
 class Alignment:
-    """CKA of two stacks of layers, fed batch by batch; holds three small matrices whatever the features."""
+    """CKA of two stacks of layers, fed batch by batch; keeps three small matrices, not the features."""
 
     def __init__(self) -> None:
         self._cross: list[Tensor] = []
@@ -151,7 +204,7 @@ def cka_grids(
 
     Features are those between units: of a residual block all steps and channels of its output, of a
     transformer block its tokens without class or distillation tokens, of stays one hour. The final norm
-    belongs to the last unit, as everywhere (:meth:`training.models.encoder.Encoder.segment`). Only one
+    belongs to the last unit, as everywhere (:meth:`training.models.Encoder.segment`). Only one
     layer's features are held in float64 at a time.
 
     Parameters
@@ -161,7 +214,7 @@ def cka_grids(
     others
         Students, and the second teacher that gives the ceiling. One that *is* ``reference`` costs nothing.
     batches
-        Examples, from :func:`training.similarity.examples.example_batches`.
+        Examples, from :func:`training.similarity.cka.example_batches`.
     """
     alignments = {name: Alignment() for name in others}
     for batch in batches:

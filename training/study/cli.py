@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from ibt_deploy.types import Task
 from training.cli import FILE, FOLDER, TrainGroup
-from training.study.plan import BUDGETS, PURPOSES, Task
+from training.study.plan import BUDGETS, PURPOSES
 
 BOOTSTRAP_DRAWS = 1000
 
@@ -45,7 +46,9 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that both tasks have."""
     options = (
         click.option("--data", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'."),
-        click.option("--out", type=FOLDER, required=True, help="Folder of the study; a study there goes on."),
+        click.option(
+            "--out", type=FOLDER, required=True, help="Folder of the study; a study there is resumed."
+        ),
         click.option("--seeds", type=click.IntRange(min=1), help="Seeds of every method [budget's own]."),
         click.option(
             "--budget",
@@ -97,7 +100,7 @@ def _command(task: Task, help_text: str) -> click.Command:
         no_train: bool,
     ) -> None:
         from training.study.plan import load_budget
-        from training.study.reproduce import reproduced
+        from training.study.results import reproduced
         from training.study.study import open_study
 
         plan = load_budget(budget)
@@ -144,7 +147,7 @@ Example:
 @click.option("--to", type=FILE, required=True, help="File of the report; figures go beside it.")
 def docs(studies: tuple[Path, ...], to: Path) -> None:
     """Join the reports of finished studies OUT into one page, figures in a folder of its name."""
-    from training.study.reproduce import joined_report
+    from training.study.results import joined_report
 
     joined_report(studies, to)
     click.echo(str(to))

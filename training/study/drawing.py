@@ -9,19 +9,24 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.render.markdown import count
-from training.study.claims import TITLES
-from training.study.decisions import TUNED
-from training.study.figures import write
-from training.study.figures_bedside import AlarmCurve, ReliabilityPanel, alarm_curves, reliability_diagrams
-from training.study.figures_blocks import attention_numbers
-from training.study.figures_matrices import attention_maps, cka_maps
-from training.study.figures_scores import BarPanel, CurvePanel, bar_chart, learning_curves
-from training.study.markdown import at
-from training.study.measures import FREE
-from training.study.report_shipped import EVERYBODY
-from training.study.report_words import FIGURES
+from training.study.cells import FIGURES, at
+from training.study.charts import (
+    AlarmCurve,
+    BarPanel,
+    CurvePanel,
+    ReliabilityPanel,
+    alarm_curves,
+    attention_numbers,
+    bar_chart,
+    learning_curves,
+    reliability_diagrams,
+)
+from training.study.maps import attention_maps, cka_maps
+from training.study.shipped import EVERYBODY
 from training.study.similarity import CEILING, Similarities
-from training.study.tables import METHODS, STUDENTS
+from training.study.style import write
+from training.study.tables import METHODS, STUDENTS, TITLES
+from training.tasks.base import FREE, TUNED
 
 SHOWN_SEED = 0
 """Whose attention is shown as a picture; the numbers are of all seeds."""

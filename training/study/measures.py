@@ -1,34 +1,249 @@
-"""Every measure of a run on every draw of patients, computed once; tables sum and subtract them."""
+"""Logits of every finished run, and every measure of it on every draw of patients, computed once.
+
+How well a student repeats its teacher's outputs is one of the measures, in several readings. The paper
+reports "r-square values" without a definition. The primary one here is, for each class, the squared Pearson
+correlation of the two networks' probabilities over test records (all valid hours for stays), averaged over
+the classes whose outputs are not constant. Pooling the classes inflates it: rare classes are low in both
+networks, regardless of what either has learnt.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from ibt_deploy.metrics import arrhythmia, bootstrap
-from training.similarity.agreement import agreement_statistics
-from training.stratify import FEWEST_POSITIVES
-from training.study.cohort import Bools, Float32s, Floats, Ints, Truth
-from training.study.decisions import (
-    FIXED,
-    OFFICIAL,
-    TUNED,
-    Decider,
-    ecg_decider,
-    evaluable_classes,
-    stay_decider,
-)
-from training.study.outputs import run_outputs, subject_sha256
+from ibt_deploy.errors import DataError
+from ibt_deploy.metrics import bootstrap
+from ibt_deploy.metrics.bootstrap import Statistic, ratio
+from ibt_deploy.metrics.ranking import Macro, macro, quotient
+from ibt_deploy.types import Array, Float32s, Floats
+from training.checkpoint import load_network
+from training.models import Encoder
 from training.study.plan import Run
-from training.study.store import Arrays, kept
-from training.study.study import VALIDATION, Study
+from training.study.study import VALIDATION, Arrays, Study, Subject, kept
+from training.tasks import TASKS
+from training.tasks.base import TUNED, Decider
+
+CONSTANT = 1e-12
+"""An output whose variance in a draw is below this share of that over all records counts as constant."""
+
+
+def agreement_statistics(
+    student: Array,
+    teacher: Array,
+    student_thresholds: npt.ArrayLike,
+    teacher_thresholds: npt.ArrayLike,
+    patients: Array,
+) -> dict[str, Statistic]:
+    """All readings of the similarity of two networks' outputs, by name.
+
+    Parameters
+    ----------
+    student, teacher
+        Logits, shape ``(n, classes)`` or, for stays, ``(n,)`` over all valid hours.
+    student_thresholds, teacher_thresholds
+        Probability from which each class counts as positive; each network's own, tuned on validation.
+    patients
+        Shape ``(n,)``: index of each record's or hour's patient, from 0.
+
+    Returns
+    -------
+    ``r_squared``
+        Primary: squared correlation of the probabilities, mean over classes.
+    ``r_squared_pooled``
+        The same over all classes at once.
+    ``determination``
+        Coefficient of determination with the teacher as truth, mean over classes; can be negative.
+    ``r_squared_logits``
+        As the primary, on logits.
+    ``same_decision``
+        Share of equal decisions; high for rare classes regardless of the networks.
+    ``kappa``
+        Cohen's kappa of the decisions, mean over the classes where it is defined: 0 is chance.
+    """
+    a, b = _columns(student), _columns(teacher)
+    p, q = _probabilities(a), _probabilities(b)
+    n_classes = p.shape[1]
+    pooled_patients = np.repeat(patients, n_classes)
+    given, wanted = p >= np.asarray(student_thresholds), q >= np.asarray(teacher_thresholds)
+    return {
+        "r_squared": squared_correlation(p, q, patients),
+        "r_squared_pooled": squared_correlation(p.ravel(), q.ravel(), pooled_patients),
+        "determination": determination(p, q, patients),
+        "r_squared_logits": squared_correlation(a, b, patients),
+        "same_decision": ratio((given == wanted).mean(axis=1), np.ones(len(p)), patients),
+        "kappa": kappa(given, wanted, patients),
+    }
+
+
+def squared_correlation(student: Array, teacher: Array, patients: Array) -> Statistic:
+    """Squared Pearson correlation, mean over the classes that are constant in neither network."""
+    return _mean_over_classes(student, teacher, patients, _squared_pearson)
+
+
+def determination(student: Array, teacher: Array, patients: Array) -> Statistic:
+    """``1 - sum (student - teacher)^2 / sum (teacher - mean)^2``, mean over classes."""
+    return _mean_over_classes(student, teacher, patients, _explained)
+
+
+def kappa(student: Array, teacher: Array, patients: Array) -> Statistic:
+    """Cohen's kappa of two sets of decisions (true or false), mean over the classes where it is defined."""
+    return _mean_over_classes(student, teacher, patients, _beyond_chance, standardise=False)
+
+
+def class_correlations(student: Array, teacher: Array) -> Macro:
+    """Squared correlation of each class, their mean, and how many classes entered it.
+
+    Parameters
+    ----------
+    student, teacher
+        Probabilities (or logits), shape ``(n, classes)`` or ``(n,)``.
+    """
+    a, b = _columns(student), _columns(teacher)
+    everybody = np.zeros(len(a), dtype=np.int64)
+    one = np.ones((1, 1))
+    return macro(
+        np.array([float(_squared_pearson(one, *_moments(x, y, everybody))[0]) for x, y in _pairs(a, b)])
+    )
+
+
+Moments = tuple[Floats, Floats, Floats, Floats, Floats, Floats]
+"""For each patient: count, and sums of x, y, x^2, y^2 and x y."""
+
+
+def _columns(values: Array) -> Floats:
+    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+
+
+def _probabilities(logits: Floats) -> Floats:
+    negative = np.exp(-np.abs(logits))
+    positive: Floats = np.where(logits >= 0, 1.0, negative) / (1 + negative)
+    return positive
+
+
+def _pairs(student: Floats, teacher: Floats) -> list[tuple[Floats, Floats]]:
+    """The classes' columns, both measured from the teacher's mean in units of the teacher's deviation.
+
+    Every measure here is the same in any such units; the sums of squares are then well conditioned.
+    """
+    pairs = []
+    for x, y in zip(student.T, teacher.T, strict=True):
+        unit = y.std() or 1.0
+        pairs.append(((x - y.mean()) / unit, (y - y.mean()) / unit))
+    return pairs
+
+
+def _moments(x: Floats, y: Floats, patients: Array) -> Moments:
+    n, sx, sy, sxx, syy, sxy = (
+        np.bincount(patients, v).astype(np.float64) for v in (np.ones_like(x), x, y, x * x, y * y, x * y)
+    )
+    return n, sx, sy, sxx, syy, sxy
+
+
+def _mean_over_classes(
+    student: Array,
+    teacher: Array,
+    patients: Array,
+    measure: Callable[..., Floats],
+    *,
+    standardise: bool = True,
+) -> Statistic:
+    a, b = _columns(student), _columns(teacher)
+    pairs = _pairs(a, b) if standardise else list(zip(a.T, b.T, strict=True))
+    moments = [_moments(x, y, patients) for x, y in pairs]
+
+    def statistic(weights: Floats) -> Floats:
+        values = np.stack([measure(weights[:, : len(m[0])], *m) for m in moments])
+        defined = ~np.isnan(values)
+        return quotient(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
+
+    return statistic
+
+
+def _squared_pearson(weights: Floats, *moments: Floats) -> Floats:
+    n, sx, sy, sxx, syy, sxy = (weights @ m for m in moments)
+    vx, vy = _variance(n, sx, sxx), _variance(n, sy, syy)
+    return quotient((sxy / n - sx * sy / n**2) ** 2, vx * vy)
+
+
+def _variance(n: Floats, s: Floats, ss: Floats) -> Floats:
+    """Variance, exactly 0 where only rounding is left of it."""
+    variance = ss / n - (s / n) ** 2
+    return np.where(variance <= CONSTANT * (ss / n + 1), 0.0, variance)
+
+
+def _explained(weights: Floats, *moments: Floats) -> Floats:
+    n, _, sy, sxx, syy, sxy = (weights @ m for m in moments)
+    return 1 - quotient((sxx - 2 * sxy + syy) / n, _variance(n, sy, syy))
+
+
+def _beyond_chance(weights: Floats, *moments: Floats) -> Floats:
+    n, positive, wanted, _, _, both = (weights @ m for m in moments)
+    observed = (n - positive - wanted + 2 * both) / n
+    chance = (positive * wanted + (n - positive) * (n - wanted)) / n**2
+    return quotient(observed - chance, 1 - chance)
+
+
+OUTPUTS = "outputs"
+OUTPUTS_VERSION = 1
+
+
+def run_outputs(study: Study, run: Run, device: torch.device) -> dict[str, Float32s]:
+    """Logits by the name of the set: ``(recordings, 26)``, or of all hours of the stays end to end.
+
+    Raises
+    ------
+    DataError
+        When the run was trained under another split.
+    """
+    subjects = study.subjects(run)
+
+    def make() -> dict[str, Float32s]:
+        trained = load_network(study.checkpoint(run))
+        if trained.split_sha256 != study.cohort.split_sha256:
+            raise DataError(f"{run.name}: was trained under another split of the same data")
+        network = trained.network.to(device)
+        return {
+            name: network_logits(network, subject, trained.preprocessing, device)
+            for name, subject in subjects.items()
+        }
+
+    key = {
+        "version": OUTPUTS_VERSION,
+        "network": study.trained[run.name]["network_sha256"],
+        "sets": {name: subject_sha256(subject) for name, subject in subjects.items()},
+    }
+    return kept(study.out / OUTPUTS / f"{run.name}.npz", key, make)
+
+
+@torch.no_grad()
+def network_logits(
+    network: Encoder, subject: Subject, preprocessing: dict[str, Any], device: torch.device
+) -> Float32s:
+    """Logits in float32, regardless of the precision in training."""
+    network.eval()
+    cohort, items = subject
+    batches = cohort.batches(items, preprocessing)
+    return cohort.joined(items, [(chosen, network(x.to(device)).cpu().numpy()) for chosen, x in batches])
+
+
+def subject_sha256(subject: Subject) -> str:
+    """Hash of the data and of which items are taken."""
+    digest = hashlib.sha256(subject.cohort.cache.sha256.encode())
+    digest.update(subject.items.astype("<i8").tobytes())
+    return digest.hexdigest()
+
 
 MEASURES = "measures"
-FREE, AGREEMENT = "threshold_free", "agreement"
-VERSION = 1
+AGREEMENT = "agreement"
+MEASURES_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +275,14 @@ def measured(study: Study, run: Run, device: torch.device, draws: int) -> Measur
     reference = reference if reference and reference.name in study.trained else None
     subjects = study.subjects(run)
     key = {
-        "version": VERSION,
+        "version": MEASURES_VERSION,
         "draws": draws,
         "network": study.trained[run.name]["network_sha256"],
         "reference": study.trained[reference.name]["network_sha256"] if reference else None,
         "sets": {name: subject_sha256(subject) for name, subject in subjects.items()},
     }
+
+    task = TASKS[study.task]
 
     def make() -> Arrays:
         logits, decider = run_outputs(study, run, device), run_decider(study, run, device)
@@ -75,10 +292,10 @@ def measured(study: Study, run: Run, device: torch.device, draws: int) -> Measur
             if name == VALIDATION:
                 continue
             truth = subject.cohort.truth(subject.items)
-            statistics = run_statistics(study.task, decider, logits[name], truth)
+            statistics = task.statistics(decider, logits[name], truth)
             if theirs is not None and reference is not None:
                 other = run_decider(study, reference, device)
-                row = (TUNED, OFFICIAL[study.task])
+                row = (TUNED, task.official)
                 found = agreement_statistics(
                     logits[name],
                     theirs[name],
@@ -89,7 +306,7 @@ def measured(study: Study, run: Run, device: torch.device, draws: int) -> Measur
                 statistics |= {f"{AGREEMENT}|{measure}": one for measure, one in found.items()}
             values = bootstrap.drawn_values(statistics, truth.n_patients, draws=draws)
             arrays |= {f"{name}|{entry}": drawn for entry, drawn in values.items()}
-            arrays[f"classes|{name}"] = _class_counts(decider, logits[name], truth)
+            arrays[f"classes|{name}"] = task.class_counts(decider, logits[name], truth)
         return arrays
 
     return _measured(run, kept(measures_path(study, run), key, make))
@@ -103,57 +320,10 @@ def measures_path(study: Study, run: Run) -> Path:
 def run_decider(study: Study, run: Run, device: torch.device) -> Decider:
     """Decisions of a run, from its validation part."""
     logits = run_outputs(study, run, device)[VALIDATION]
-    subjects = study.subjects(run)
-    truth = study.cohort.truth(subjects[VALIDATION].items)
-    if study.task == "sepsis":
-        return stay_decider(logits, truth)
-    train = study.cohort.truth(study.cohort.items("train", run.recipe.data.sites))
-    return ecg_decider(logits, truth, evaluable_classes(train, truth))
-
-
-def run_statistics(
-    task: str, decider: Decider, logits: Float32s, truth: Truth
-) -> dict[str, bootstrap.Statistic]:
-    """Every measure of a set, by ``row|measure``."""
-    labels, known, patients = truth.labels, truth.known, truth.patients
-    p = decider.probabilities(logits)
-    found: dict[str, bootstrap.Statistic] = {}
-    for row in (FIXED, TUNED):
-        for measure in (OFFICIAL[task], "f_measure"):
-            given = decider.outputs(logits, (row, measure))
-            if measure == "utility":
-                statistic = bootstrap.utility(labels, given, truth.offsets)
-            elif measure == "challenge_metric":
-                statistic = bootstrap.challenge_metric(labels, given, patients, known)
-            else:
-                statistic = bootstrap.f_measure(labels, given, patients, known)
-            found[f"{row}|{measure}"] = statistic
-    if task == "sepsis":
-        found[f"{FREE}|auroc"] = bootstrap.ranking("auroc", labels, p, patients)
-        found[f"{FREE}|auprc"] = bootstrap.ranking("auprc", labels, p, patients)
-        return found
-    c = _ranked(decider, truth)
-    if c.any():
-        found[f"{FREE}|auroc"] = bootstrap.ranking("auroc", labels[:, c], p[:, c], patients, known[:, c])
-        found[f"{FREE}|auprc"] = bootstrap.ranking("auprc", labels[:, c], p[:, c], patients, known[:, c])
-    return found
-
-
-def _ranked(decider: Decider, truth: Truth) -> Bools:
-    """Evaluable classes with at least five positives in a set, over which ranking is averaged."""
-    if truth.labels.ndim == 1:
-        return np.ones(1, dtype=bool)
-    counts = (truth.labels & truth.known).sum(axis=0)
-    return np.asarray(decider.evaluable & (counts >= FEWEST_POSITIVES))
-
-
-def _class_counts(decider: Decider, logits: Float32s, truth: Truth) -> Ints:
-    """How many classes enter the means of ranking measures and of F."""
-    if truth.labels.ndim == 1:
-        return np.ones(2, dtype=np.int64)
-    given = decider.outputs(logits, (TUNED, "f_measure"))
-    entered = arrhythmia.f_measure(truth.labels, given, truth.known).n_classes
-    return np.array([_ranked(decider, truth).sum(), entered])
+    cohort = study.cohort
+    train = cohort.truth(cohort.items("train", run.recipe.data.sites))
+    validation = cohort.truth(study.subjects(run)[VALIDATION].items)
+    return TASKS[study.task].decider(logits, train, validation)
 
 
 def _measured(run: Run, arrays: Arrays) -> Measured:

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ibt_deploy.render.markdown import count, table
-from training.study.claims import FAILED, HELD, NOT_RUN, NOT_SEEN, SEEN, UNRESOLVED
-from training.study.markdown import signed_bounds, signed_decimal
-from training.study.paper import CITATION
-from training.study.report_sections import sections
-from training.study.report_words import data_line
+from ibt_deploy.render.markdown import count, decimal, table
+from training.study.cells import (
+    FIGURES,
+    NOT_RUN,
+    at,
+    cell,
+    data_line,
+    gap,
+    image,
+    purpose_of,
+    set_name,
+    signed_bounds,
+    signed_decimal,
+    source,
+)
+from training.study.plan import CITATION
+from training.study.shipped import shipped_section
+from training.study.tables import (
+    FAILED,
+    HELD,
+    METHODS,
+    NAMES,
+    NOT_SEEN,
+    SEEN,
+    TITLES,
+    UNRESOLVED,
+    method_pairs,
+)
+from training.tasks.base import FIXED, FREE, TUNED
 
-TITLES = {"sepsis": "Sepsis (ICU stays)", "arrhythmia": "Arrhythmia (12-lead ECG)"}
+TASK_TITLES = {"sepsis": "Sepsis (ICU stays)", "arrhythmia": "Arrhythmia (12-lead ECG)"}
 SHOWN_FIRST = ((HELD, "Held"), (FAILED, "Did not hold"), (UNRESOLVED, "Not resolved by these data"))
 FIRST_LINES = 10
 
@@ -39,18 +62,18 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
         raise ValueError("the answers do not fit the first ten lines")
     lines += ["", *_reading(studies)]
     for results, folder in zip(studies, folders, strict=True):
-        lines += ["", f"## {TITLES[results['task']]}", *_claims(results), *sections(results, folder)]
+        lines += ["", f"## {TASK_TITLES[results['task']]}", *_claims(results), *sections(results, folder)]
     return "\n".join(_single_blanks(lines)) + "\n"
 
 
 def _answers(results: Mapping[str, Any]) -> list[str]:
     """Three bullets: what held, what did not, what is not resolved and what was not run."""
     task, found = results["task"].capitalize(), results["claims"]
-    told = {
+    listed = {
         verdict: [f"{c['claim']} ({_difference(c['difference'])})" for c in found if c["verdict"] == verdict]
         for verdict in (HELD, FAILED, UNRESOLVED)
     }
-    lines = [f"- **{task}. {title}:** {'; '.join(told[v]) or 'nothing'}." for v, title in SHOWN_FIRST]
+    lines = [f"- **{task}. {title}:** {'; '.join(listed[v]) or 'nothing'}." for v, title in SHOWN_FIRST]
     if left := [c["claim"] for c in found if c["verdict"] == NOT_RUN]:
         lines[-1] += f" *Not run:* {'; '.join(left)}."
     return lines
@@ -106,3 +129,399 @@ def _single_blanks(lines: Sequence[str]) -> list[str]:
         if line or (kept and kept[-1]):
             kept.append(line)
     return kept
+
+
+ROW_TITLES = {FIXED: "0.5", TUNED: "tuned", FREE: "threshold-free"}
+READINGS = {
+    "r_squared": "R²",
+    "r_squared_pooled": "(a) pooled",
+    "determination": "(b) determination",
+    "r_squared_logits": "(c) logits",
+    "same_decision": "(d) same decision",
+    "kappa": "kappa",
+}
+
+
+def sections(results: Mapping[str, Any], folder: str) -> list[str]:
+    """Everything about one task.
+
+    Parameters
+    ----------
+    results
+        Content of ``results.json``.
+    folder
+        Where its figures are, relative to the report.
+    """
+    drawn = {name: f"{folder}/{file}" for name, file in FIGURES.items()}
+    found: list[str] = []
+    for made in (
+        _scores(results, drawn),
+        _agreement(results),
+        _groups(results),
+        _features(results, drawn),
+        _attention(results, drawn),
+        controls_section(results),
+        curves_section(results, drawn),
+        external_section(results),
+        shipped_section(results, drawn),
+        limits_section(results),
+        left_section(results),
+    ):
+        found += made
+    return found
+
+
+def _method_rows(
+    results: Mapping[str, Any], scores: Mapping[str, Any], names: Sequence[str]
+) -> Iterator[Any]:
+    official = results["official"]
+    for row in (FIXED, TUNED):
+        for name in names:
+            values = at(scores, name, row) or {}
+            yield name, row, [cell(values.get("f_measure")), cell(values.get(official)), "", ""]
+    for name in names:
+        values = at(scores, name, FREE)
+        if values is None:
+            yield name, FREE, ["", "", NOT_RUN, NOT_RUN]
+        else:
+            yield name, FREE, ["", "", *(_ranking(values, measure) for measure in ("auroc", "auprc"))]
+
+
+def _ranking(values: Mapping[str, Any], measure: str) -> str:
+    """A ranking measure; undefined where no class has enough positives."""
+    return cell(values[measure]) if measure in values else "-"
+
+
+def _scores(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+    found, official = results["table2"], results["official"]
+    paper = results["paper"]["table2"]
+    rows = []
+    for name, row, values in _method_rows(results, found["methods"], METHODS):
+        theirs = ["", ""]
+        if row == TUNED:
+            theirs = [decimal(paper[name]["f_measure"], 4), decimal(paper[name][official], 4)]
+        rows.append([NAMES[name], ROW_TITLES[row], *values, *theirs])
+    title = TITLES[official]
+    header = ("method", "thresholds", "F-1", title, "AUROC", "AUPRC", "paper F-1>", f"paper {title}>")
+    deit = found["deit"] or NOT_RUN
+    lines = [
+        "",
+        "### Table 2: test performance, and Figure 1",
+        *table(header, rows),
+        f"DeiT is {deit}, the better on validation of the two variants"
+        f"{_both(found)}. {_classes(results, found)}{source(results, 'test', 'methods')}.",
+        *(image("Figure 1: test performance of the methods", drawn["scores"]) if found["methods"] else [""]),
+        "Paired differences on the same draws, first minus second:",
+        *_differences(found, official),
+        "Appendix, both variants of DeiT:",
+    ]
+    both = [
+        [name, ROW_TITLES[row], *values]
+        for name, row, values in _method_rows(results, found["methods"], ("deit-soft", "deit-hard"))
+    ]
+    return lines + table(header[:6], both)
+
+
+def _both(found: Mapping[str, Any]) -> str:
+    scores = {name: found["validation"].get(name) for name in ("deit-soft", "deit-hard")}
+    shown = [f"{name} {decimal(value)}" for name, value in scores.items() if value is not None]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def _classes(results: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    if results["task"] == "sepsis":
+        return "F-1, AUROC and AUPRC are over hours. "
+    c = found["classes"]
+    return (
+        f"AUROC and AUPRC are means over {c['ranking']} classes with at least five positives in training, "
+        f"validation and test; F-1 is a mean over the {c['f_measure']} classes that occur. "
+    )
+
+
+def _differences(found: Mapping[str, Any], official: str) -> list[str]:
+    measures = ((TUNED, "f_measure"), (TUNED, official), (FREE, "auroc"), (FREE, "auprc"))
+    rows = []
+    for first, second in method_pairs():
+        values = found["differences"].get(f"{first} - {second}")
+        cells = [gap(at(values, row, measure)) if values else NOT_RUN for row, measure in measures]
+        rows.append([f"{NAMES[first]} - {NAMES[second]}", *cells])
+    return table(("difference", "F-1, tuned", f"{TITLES[official]}, tuned", "AUROC", "AUPRC"), rows)
+
+
+def _agreement(results: Mapping[str, Any]) -> list[str]:
+    lines = ["", "### Table 1: R² of student and teacher"]
+    paper = results["paper"]["table1"]
+    for place, found in results["table1"].items():
+        rows = []
+        for name in ("transformer", "deit", "bbm", "ceiling"):
+            values = found["methods"].get(name, {})
+            theirs = paper["in distribution"].get(name) if place == "in distribution" else None
+            cells = [cell(values.get(reading)) for reading in READINGS]
+            title = NAMES.get(name, "second teacher (ceiling)")
+            rows.append([title, *cells, "" if theirs is None else decimal(theirs)])
+        lines += [
+            "",
+            f"**{place[0].upper()}{place[1:]}**",
+            *table(("network", *READINGS.values(), "paper R²>"), rows),
+            f"{_pairs(found)}{source(results, set_name(results, place, found), purpose_of(found))}.",
+        ]
+    for name, values in paper.items():
+        if name != "in distribution":
+            numbers = ", ".join(f"{NAMES[m]} {decimal(v)}" for m, v in values.items())
+            lines += ["", f"The paper, {name}, on data that are not ours: {numbers}."]
+    return [
+        *lines,
+        "",
+        "R² is, for each class, the squared Pearson correlation of the two networks' probabilities, averaged "
+        "over classes; the paper does not define its own. The ceiling is a second teacher of another seed.",
+    ]
+
+
+def _pairs(found: Mapping[str, Any]) -> str:
+    parts = [f"{pair}: {gap(at(values, 'r_squared'))}" for pair, values in found["differences"].items()]
+    return f"Paired differences in R²: {'; '.join(parts)}. " if parts else ""
+
+
+def _groups(results: Mapping[str, Any]) -> list[str]:
+    found, official = results["table3"], results["official"]
+    paper = results["paper"]["table3"]
+    rows = []
+    for n, theirs in paper.items():
+        arm = "bbm" if int(n) == found["groups_of_bbm"] else f"bbm-groups-{n}"
+        values = found["arms"].get(arm)
+        against = found["differences"].get(f"{arm} - bbm-groups-1")
+        rows.append(
+            [
+                n,
+                cell(at(values, TUNED, "f_measure")),
+                cell(at(values, TUNED, official)),
+                cell(at(values, FREE, "auprc")),
+                "" if n == "1" else gap(at(against, TUNED, official)) if against else NOT_RUN,
+                decimal(theirs["f_measure"], 4),
+                decimal(theirs[official], 4),
+            ]
+        )
+    title = TITLES[official]
+    header = ("groups", "F-1", title, "AUPRC", f"{title} against 1 group", "paper F-1>", f"paper {title}>")
+    lines = ["", "### Table 3: number of matched groups", *table(header, rows)]
+    return [*lines, f"Tuned thresholds. {source(results, 'test', 'groups')}."]
+
+
+def _features(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+    found = results["similarity"]["cka"]
+    lines = ["", "### Figure 2: centred kernel alignment with the teacher"]
+    if not found:
+        return [*lines, "", NOT_RUN]
+    n_groups = len(next(iter(found["arms"].values()))["diagonal"])
+    batches = "1 batch" if found["batches"] == 1 else f"{found['batches']} batches"
+    rows = []
+    for name in ("transformer", "deit", "bbm", "ceiling"):
+        values = found["arms"].get(name)
+        title = NAMES.get(name, "second teacher (ceiling)")
+        cells = [decimal(v) for v in values["diagonal"]] if values else [NOT_RUN] * n_groups
+        rows.append([title, *cells, decimal(values["diagonal_mean"]) if values else NOT_RUN])
+    header = ("network", *(f"group {i}>" for i in range(1, n_groups + 1)), "mean>")
+    return [
+        *lines,
+        *image("Figure 2: CKA of every teacher unit with every student unit", drawn["cka"]),
+        *table(header, rows),
+        f"Unbiased minibatch estimate from {batches} of {found['examples_per_batch']} test "
+        "examples, mean over seeds; the table holds the diagonal of the group-level matrix. No interval over "
+        f"patients. {source(results, 'test', 'methods')}.",
+    ]
+
+
+def _attention(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+    found = results["similarity"]["attention"]
+    lines = ["", "### Figure 3: averaged attention"]
+    if not found:
+        return [*lines, "", NOT_RUN]
+    unit = "h" if found["causal"] else "tokens of 0.1 s"
+    rows = []
+    for name in ("transformer", "deit", "bbm"):
+        values = found["arms"].get(name)
+        if values is None:
+            rows.append([NAMES[name], "", *[NOT_RUN] * 4])
+            continue
+        for block, share in enumerate(values["toeplitz_share"]):
+            numbers = [cell(values[kind][block], 2) for kind in ("distance", "local_mass", "entropy")]
+            rows.append([NAMES[name], str(block + 1), *numbers, decimal(share, 2)])
+    uniform = [decimal(found["uniform"][kind], 2) for kind in ("distance", "local_mass", "entropy")]
+    rows.append(["uniform attention", "", *uniform, "-"])
+    early = at(found["differences"], "bbm - transformer", "distance", "early")
+    header = (
+        "network",
+        "block",
+        f"mean distance ({unit})",
+        f"within {found['window']}",
+        "entropy (nats)",
+        "Toeplitz share>",
+    )
+    return [
+        *lines,
+        *image("Figure 3: attention averaged over records and heads", drawn["attention"]),
+        *image("Attention in numbers, block by block", drawn["attention_numbers"]),
+        *table(header, rows),
+        f"BBM minus Transformer in distance, mean of the early blocks: {gap(early, 2)}. Distance, local mass "
+        "and entropy are measured per head and record, then averaged; the Toeplitz share is of the averaged "
+        f"matrix. From {count(found['records'])} records of {count(found['patients'])} patients of the test "
+        f"part. {source(results, 'test', 'methods')}.",
+    ]
+
+
+CONTROL_TITLES = {
+    "bbm-untrained": "BBM from an untrained teacher",
+    "bbm-shuffled": "BBM, teacher sees another record",
+    "bbm-eq-2": "BBM, only Eq. 2",
+    "bbm-eq-3": "BBM, only Eq. 3",
+    "bbm-eq-4": "BBM, only Eq. 4",
+    "transformer-long": "Transformer, trained for the time of BBM",
+}
+
+
+def controls_section(results: Mapping[str, Any]) -> list[str]:
+    """Each control against the plain transformer and BBM."""
+    found, official = results["controls"], results["official"]
+    rows = []
+    for arm, title in CONTROL_TITLES.items():
+        cells = [NOT_RUN] * 5
+        if arm in found["arms"]:
+            cells = [
+                cell(at(found["arms"], arm, TUNED, official)),
+                cell(at(found["arms"], arm, FREE, "auprc")),
+                cell(found["agreement"].get(arm)),
+                gap(at(found["differences"], f"{arm} - transformer", TUNED, official)),
+                gap(at(found["differences"], f"{arm} - bbm", TUNED, official)),
+            ]
+        rows.append([title, *cells])
+    title = TITLES[official]
+    header = ("control", title, "AUPRC", "R² with the teacher", "against Transformer", "against BBM")
+    return [
+        "",
+        "### Controls",
+        *table(header, rows),
+        f"Differences are in {title}, tuned. {source(results, 'test', 'controls')}.",
+    ]
+
+
+def curves_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+    """Score by number of training patients; nothing for ECGs."""
+    curves, official = results["curves"], results["official"]
+    if not curves:
+        return []
+    rows = []
+    for point in curves["points"]:
+        cells = [cell(at(point["methods"], name, TUNED, official)) for name in METHODS]
+        against = at(point["differences"], "bbm - transformer", TUNED, official)
+        rows.append([f"{100 * point['fraction']:g} %", count(point["patients"]), *cells, gap(against)])
+    gaps = [f"{pair}: {gap(found)}" for pair, found in curves.get("gaps", {}).items() if found is not None]
+    lines = [
+        "",
+        "### Learning curves",
+        *(image("Score by number of training patients", drawn["curves"]) if _any(curves) else []),
+        *table(
+            ("share", "patients>", *(NAMES[m] for m in METHODS), "BBM - Transformer"),
+            rows,
+        ),
+    ]
+    if gaps:
+        lines += [
+            f"Change of the difference from all patients to {100 * curves['smallest']:g} %: "
+            f"{'; '.join(gaps)}.",
+            "",
+        ]
+    return [*lines, f"{TITLES[official]}, tuned thresholds. {source(results, 'test', 'fractions')}."]
+
+
+def _any(curves: Mapping[str, Any]) -> bool:
+    return any(point["methods"] for point in curves["points"])
+
+
+def external_section(results: Mapping[str, Any]) -> list[str]:
+    """Scores where nothing was trained."""
+    lines = ["", "### External tests: scores"]
+    if not results["external"]:
+        return [*lines, "", NOT_RUN]
+    official = results["official"]
+    for place, found in results["external"].items():
+        rows = []
+        for name in METHODS:
+            values = found["methods"].get(name)
+            pairs = ((TUNED, "f_measure"), (TUNED, official), (FREE, "auroc"), (FREE, "auprc"))
+            cells = [cell(at(values, row, m)) if at(values, row, m) else "-" for row, m in pairs]
+            rows.append([NAMES[name], *(cells if values else [NOT_RUN] * 4)])
+        header = ("method", "F-1", TITLES[official], "AUROC", "AUPRC")
+        against = at(found["differences"], "bbm - transformer", TUNED, official)
+        gain = f"BBM - Transformer in {TITLES[official]}: {gap(against)}. " if against else ""
+        place_name = set_name(results, place, found)
+        lines += ["", f"**{place[0].upper()}{place[1:]}**", *table(header, rows)]
+        lines += [f"{gain}Thresholds from validation. {source(results, place_name, purpose_of(found))}."]
+    return lines
+
+
+def limits_section(results: Mapping[str, Any]) -> list[str]:
+    """What these numbers cannot say."""
+    seeds = len(results["seeds"])
+    lines = [
+        f"Seeds: {seeds}. "
+        + (
+            "One seed says nothing about how much chance in training decides."
+            if seeds == 1
+            else "The range over seeds, not an interval, is what so few can show."
+        ),
+        f"Budget `{results['budget']}`: {_epochs(results, 'teacher')} epochs for the teacher, "
+        f"{_epochs(results, 'student')} for students. A method that gains from longer training is not at its "
+        "best in a short schedule, and the order may change with the budget.",
+        "Hyper-parameters are the budget's, alike for all students; no search of equal length for each "
+        "method stands behind these tables.",
+        "The paper leaves record length, widths, schedules, R², the CKA estimator and the DeiT variant open; "
+        "our readings are in the design, and another reading may give other numbers.",
+        "Differences within an interval are not resolved; that is not evidence of no difference.",
+        "Many differences are tested; about one in twenty intervals excludes 0 by chance.",
+    ]
+    if results["task"] == "sepsis":
+        lines += [
+            "The external tests are the other of two hospitals of one country; the paper's were eICU.",
+            "Whether a value was measured is an input, and says what clinicians already suspected.",
+        ]
+    else:
+        lines += [
+            f"The ECGs are {_largest_source(results)}; other sources are small, so that intervals of "
+            "external tests are wide and rare classes are not evaluable.",
+            "Labels and sources are entangled: a class that only one source has can be read off its signals.",
+        ]
+    return ["", "### Limitations", "", *(f"- {line}" for line in lines)]
+
+
+def _epochs(results: Mapping[str, Any], role: str) -> int:
+    return int(results["budget_tables"][role]["fit"]["epochs"])
+
+
+def _largest_source(results: Mapping[str, Any]) -> str:
+    sites = results["data"]["sites"]
+    largest = max(sites, key=sites.get)
+    return f"{count(sum(sites.values()))} recordings, {count(sites[largest])} of them from {largest}"
+
+
+def left_section(results: Mapping[str, Any]) -> list[str]:
+    """What was planned and not trained, with the command that trains it."""
+    left: dict[str, list[str]] = {}
+    for run in results["runs"]:
+        if not run["trained"]:
+            left.setdefault(run["purpose"], []).append(run["name"])
+    lines = ["", "### Not run"]
+    if left:
+        rows = [
+            [purpose, str(len(names)), ", ".join(names), f"`{results['command']} --only {purpose}`"]
+            for purpose, names in left.items()
+        ]
+        lines += table(("for", "runs>", "which", "command"), rows)
+    else:
+        lines += ["", "Every run of this budget was trained.", ""]
+    task = results["task"]
+    if results["budget"] != "gpu":
+        lines += [
+            "The whole study (five seeds, long schedules, all learning curves) was not run: "
+            f"`ibt reproduce {task} --data cache/{task} --out study/{task}-gpu --budget gpu --jobs 4`.",
+        ]
+    return lines

@@ -1,7 +1,11 @@
-"""results.json: everything that the study found, as plain data; the same study gives the same bytes."""
+"""From a plan to the report: train, judge, draw, write; every step resumes where it stopped.
+
+``results.json`` holds everything that the study found, as plain data; the same study gives the same bytes.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,34 +15,37 @@ from typing import Any
 import numpy as np
 import torch
 
+from ibt_deploy.errors import DataError
+from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
-from training.study.claims import claims
-from training.study.cohort import Floats
-from training.study.decisions import OFFICIAL, TUNED
-from training.study.measures import Measured, measured
-from training.study.outputs import run_outputs
-from training.study.paper import paper_numbers
-from training.study.plan import BUDGETS, CONTROLS, GROUPS, PURPOSES, site_studies
+from ibt_deploy.types import Floats
+from training.device import chosen_device
+from training.recipe import N_GROUPS
+from training.study.drawing import draw_figures
+from training.study.measures import Measured, measured, run_outputs
+from training.study.plan import BUDGETS, CONTROLS, GROUPS, PURPOSES, Run, paper_numbers, site_studies
+from training.study.report import report_text
 from training.study.shipped import shipped_table
-from training.study.similarity import Alignments, Similarities
-from training.study.similarity_tables import attention_table, cka_table
-from training.study.study import LEFT_OUT, TEST, Study
+from training.study.similarity import Alignments, Similarities, attention_table, cka_table
+from training.study.study import LEFT_OUT, TEST, Study, train_runs
 from training.study.tables import (
     Arms,
     agreement_table,
     arm_table,
     by_arm,
+    claims,
     difference,
     drawn,
     method_table,
     number,
     renamed,
 )
+from training.tasks import TASKS
+from training.tasks.base import TUNED
 
 SCHEMA = 1
 FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5)
 """Shares of the training patients that the study asks for, beside all of them."""
-ALL_GROUPS = {"arrhythmia": 4, "sepsis": 3}
 
 
 class Timings(dict[str, float]):
@@ -74,7 +81,7 @@ def study_results(
     draws
         Of the bootstrap.
     say
-        Told a line for each run and step.
+        Receives a line for each run and step.
     timings
         Filled.
     """
@@ -96,7 +103,7 @@ def study_results(
     results["table1"] |= dict(_external(study, arms, agreement_table))
     names = (*GROUPS[study.task], "bbm")
     results["table3"] = arm_table(arms, names, ("bbm-groups-1",), TEST, seeds)
-    results["table3"]["groups_of_bbm"] = ALL_GROUPS[study.task]
+    results["table3"]["groups_of_bbm"] = N_GROUPS[study.task]
     controls = (*CONTROLS, "transformer-long")
     results["controls"] = arm_table(arms, controls, ("transformer", "bbm"), TEST, seeds)
     results["curves"] = _curves(study, arms)
@@ -132,7 +139,7 @@ def _head(study: Study, draws: int) -> dict[str, Any]:
         "schema": SCHEMA,
         "notice": NOTICE,
         "task": study.task,
-        "official": OFFICIAL[study.task],
+        "official": TASKS[study.task].official,
         "budget": name,
         "budget_tables": dict(budget.tables[study.task]),
         "seeds": list(range(study.seeds)),
@@ -218,5 +225,101 @@ def _curves(study: Study, arms: Arms) -> dict[str, Any]:
 
 def _gap(methods: Arms, first: str, second: str, study: Study) -> dict[int, Floats]:
     """Difference of two methods in the official score, by seed."""
-    a, b = (drawn(methods, m, TEST, TUNED, OFFICIAL[study.task]) for m in (first, second))
+    a, b = (drawn(methods, m, TEST, TUNED, TASKS[study.task].official) for m in (first, second))
     return {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))}
+
+
+RESULTS, REPORT, TIMINGS, FIGURES = "results.json", "report.md", "timings.json", "figures"
+
+
+def reproduced(
+    study: Study,
+    *,
+    split: Path | None,
+    only: Sequence[str],
+    jobs: int,
+    device: str,
+    train: bool,
+    draws: int,
+    say: Callable[[str], None],
+) -> dict[str, str]:
+    """Do what is left of a study and write ``results.json``, ``timings.json``, figures and ``report.md``.
+
+    Parameters
+    ----------
+    study
+        The study.
+    split
+        A split in place of the data's own.
+    only
+        Purposes to train for; everything where it is empty. What is trained already is reported anyway.
+    jobs, device
+        Trainings at a time, and where.
+    train
+        False to report what is there.
+    draws
+        Of the bootstrap.
+    say
+        Receives a line for each step.
+
+    Returns
+    -------
+    Why a run could not be trained, by its name.
+    """
+    chosen, timings = chosen_device(device), Timings()
+    failed: dict[str, str] = {}
+    if train:
+        with timings.of("training"):
+            failed = train_runs(
+                wanted_runs(study, only),
+                study.cohort.cache.folder,
+                study.out,
+                cache_sha256=study.cohort.cache.sha256,
+                split=split,
+                device=device,
+                jobs=jobs,
+                say=say,
+            )
+    if not study.trained:
+        raise DataError(f"{study.out}: nothing is trained, so there is nothing to report")
+    results = study_results(study, split, chosen, draws=draws, say=say, timings=timings)
+    atomic_write(study.out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    with timings.of("figures"):
+        draw_figures(results, Similarities(study, split, chosen), study.out / FIGURES)
+        say("figures drawn")
+    timings_of_runs = {name: record["seconds"] for name, record in study.trained.items()}
+    found = {"this_call": timings, "training_of_each_run": timings_of_runs}
+    atomic_write(study.out / TIMINGS, json.dumps(found, indent=1) + "\n")
+    atomic_write(study.out / REPORT, report_text([_read(study.out)], [FIGURES]))
+    return failed
+
+
+def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:
+    """Runs of some purposes, and the teachers that they learn from or are compared with."""
+    if not only:
+        return list(study.runs.values())
+    wanted = {run.name for run in study.runs.values() if run.purpose in only}
+    wanted |= {run.teacher for run in study.runs.values() if run.name in wanted and run.teacher}
+    return [run for run in study.runs.values() if run.name in wanted]
+
+
+def joined_report(studies: Sequence[Path], to: Path) -> None:
+    """One page for finished studies; figures go into a folder beside it, of the page's name."""
+    found = [_read(out) for out in studies]
+    folders = [f"{to.stem}/{results['task']}" for results in found]
+    for out, folder in zip(studies, folders, strict=True):
+        for figure in sorted((out / FIGURES).iterdir()):
+            target = to.parent / folder / figure.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(target, figure.read_bytes())
+    to.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(to, report_text(found, folders))
+
+
+def _read(out: Path) -> dict[str, Any]:
+    """Results of a finished study."""
+    path = out / RESULTS
+    if not path.is_file():
+        raise DataError(f"{out}: no {RESULTS} here; make it with `ibt reproduce`")
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results

@@ -1,11 +1,12 @@
 """The shipped model at the bedside: calibration, and alarms or findings at every operating point, by group.
 
-The bundle is asked through the product itself, :class:`ibt_deploy.predictor.Predictor`, so that the figures
+The bundle is scored through the product itself, :class:`ibt_deploy.predictor.Predictor`, so that the figures
 are those of what users get.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.metrics.sepsis import alarm_burden, alarm_statistics, policy_alarms
 from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import load
-from training.study.cohort import Bools, Floats, Ints, Truth
-from training.study.outputs import OUTPUTS, subject_sha256
-from training.study.store import Arrays, kept
-from training.study.study import TEST, Study, Subject
+from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.types import Bools, Floats, Ints
+from training.study.cells import at, cell, image
+from training.study.measures import OUTPUTS, subject_sha256
+from training.study.study import TEST, Arrays, Study, Subject, kept
 from training.study.tables import figure, number
+from training.tasks.base import Truth
 
 SHIPPED = "shipped"
 VERSION = 1
@@ -38,7 +41,7 @@ def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[s
     Parameters
     ----------
     study
-        Whose test part it is asked about.
+        Whose test part the bundle scores.
     draws
         Of the bootstrap.
     bundle
@@ -211,3 +214,103 @@ def _figures(
         name: {part: found for part, found in figure({0: values}).items() if part in ("value", "interval")}
         for name, values in drawn.items()
     }
+
+
+def shipped_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
+    """Calibration and operating points by group; ``drawn`` are the paths of pictures."""
+    found = results["shipped"]
+    lines = ["", "### The shipped model: calibration and operating points"]
+    if "not_run" in found:
+        return [*lines, "", f"not run: {found['not_run']}"]
+    draws = count(results["bootstrap"]["draws"])
+    own = "the test part of the data it was trained on" if found["own_data"] else "data it was not trained on"
+    lines += [
+        "",
+        f"`{found['model']}` {found['version']} (`{found['sha256'][:12]}`), asked through the product on "
+        f"{own}; {found['refused']} refused. 95 % intervals over patients, {draws} draws; groups with fewer "
+        f"than 20 {'septic stays' if results['task'] == 'sepsis' else 'positive labels'} get no figures. "
+        f"`{results['command']} --no-train`",
+    ]
+    if "calibration" not in found[EVERYBODY]:
+        return [*lines, "", "Too few positives for figures."]
+    lines += image("Reliability: ten bins of equal count", drawn["reliability"])
+    lines += ["**Calibration**", *_calibration_rows(found)]
+    alarms = results["task"] == "sepsis"
+    for name in found[EVERYBODY]["operating_points"]:
+        lines += [f"**Operating point `{name}`**", *(_alarms if alarms else _findings)(found, name)]
+    if alarms:
+        lines += [
+            *image("Sensitivity against alarm burden", drawn["alarms"]),
+            "An alarm is right from 12 h before to 3 h after onset; after an alarm there are 6 h of silence. "
+            "Lead time is from the first right alarm to onset, median and quartiles, in hours; sensitivity "
+            "is the share of septic stays with a right alarm.",
+        ]
+    else:
+        lines += [
+            "Sensitivity and PPV are over all findings of evaluable classes together, so that common classes "
+            "decide them.",
+        ]
+    return lines
+
+
+def _groups(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield EVERYBODY, found[EVERYBODY]
+    for kind, values in found["groups"].items():
+        for value, entry in values.items():
+            yield f"{kind}: {value}", entry
+
+
+def _size(entry: Mapping[str, Any]) -> str:
+    if "stays" in entry:
+        return f"{count(entry['stays'])} ({count(entry['septic'])} septic)"
+    return f"{count(entry['recordings'])} ({count(entry['positive_labels'])} labels)"
+
+
+def _calibration_rows(found: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for title, entry in _groups(found):
+        line = entry.get("calibration")
+        if line is None:
+            rows.append([title, _size(entry), *["-"] * 5])
+            continue
+        rows.append(
+            [
+                title,
+                _size(entry),
+                decimal(line["slope"]),
+                decimal(line["intercept"]),
+                cell(line["brier"], 4),
+                decimal(line["brier_of_prevalence"], 4),
+                decimal(line["expected_calibration_error"], 4),
+            ]
+        )
+    header = ("group", "n", "slope>", "intercept>", "Brier", "Brier of the prevalence>", "ECE>")
+    return table(header, rows)
+
+
+def _alarms(found: Mapping[str, Any], name: str) -> list[str]:
+    rows = []
+    for title, entry in _groups(found):
+        point = at(entry, "operating_points", name)
+        if point is None:
+            rows.append([title, _size(entry), *["-"] * 5])
+            continue
+        low, median, high = (decimal(hours, 1) for hours in point["lead_time_quartiles"])
+        rates = [cell(point[kind]) for kind in ("utility", "sensitivity", "ppv")]
+        burden = cell(point["alarms_per_100_patient_days"], 1)
+        rows.append([title, _size(entry), *rates, burden, f"{median} ({low} to {high})"])
+    header = ("group", "n", "utility", "sensitivity", "PPV", "alarms per 100 patient-days", "lead time (h)")
+    return table(header, rows)
+
+
+def _findings(found: Mapping[str, Any], name: str) -> list[str]:
+    rows = []
+    for title, entry in _groups(found):
+        point = at(entry, "operating_points", name)
+        if point is None:
+            rows.append([title, _size(entry), *["-"] * 4])
+            continue
+        rates = [cell(point[kind]) for kind in ("challenge_metric", "sensitivity", "ppv")]
+        rows.append([title, _size(entry), *rates, cell(point["findings_per_100_recordings"], 0)])
+    header = ("group", "n", "challenge metric", "sensitivity", "PPV", "findings per 100 ECGs")
+    return table(header, rows)

@@ -1,22 +1,229 @@
-"""A search from its plan to its table: what to try, what is left to run, which recipe was best."""
+"""A search: what it draws, what is left to run, which recipe was best, and what it leaves for readers.
+
+The same seed gives the same draws with every engine. Trial ``i`` of every method shares the draws of what
+all methods share: the same quantile of the learning rate, the same weight decay, dropout and augmentation.
+Methods then differ in method alone, not in luck (science 5.1).
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ibt_deploy.errors import DataError
-from training.cache import file_sha256, open_cache
-from training.recipe import Recipe
-from training.recipe_files import toml_lines
-from training.tune.halving import FACTOR, Halving, rungs
-from training.tune.local import run_locally
-from training.tune.report import report_lines, write_table
-from training.tune.space import draw, method_recipe, with_values
-from training.tune.trials import OUTCOME, Outcome, Status, Task, Trial, outcome
+import numpy as np
+
+from ibt_deploy.errors import DataError, RecipeError
+from ibt_deploy.files import atomic_write, file_sha256
+from ibt_deploy.predictions import NOTICE
+from training.data.cache import open_cache
+from training.recipe import METHODS, Recipe, recipe_from_dict, toml_lines
+from training.tune.trials import (
+    FACTOR,
+    OUTCOME,
+    Halving,
+    Outcome,
+    Status,
+    Trial,
+    TrialContext,
+    outcome,
+    run_locally,
+    rungs,
+)
 from training.tune.with_ray import run_with_ray
+
+TEACHER_SECTION = {"arrhythmia": "resnet", "sepsis": "lstm"}
+DIGITS = 4
+"""Significant digits of a drawn number, so that a recipe holds what a person can copy."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One key of a recipe, how a uniform number in [0, 1) becomes its value, and how to say so."""
+
+    key: str
+    value: Callable[[float], Any]
+    says: str
+
+
+def log_uniform(key: str, low: float, high: float) -> Dimension:
+    """A number whose logarithm is uniform."""
+
+    def value(u: float) -> float:
+        return _rounded(math.exp(math.log(low) + u * (math.log(high) - math.log(low))))
+
+    return Dimension(key, value, f"log-uniform in [{low:g}, {high:g}]")
+
+
+def uniform(key: str, low: float, high: float) -> Dimension:
+    """A number."""
+    return Dimension(key, lambda u: _rounded(low + u * (high - low)), f"uniform in [{low:g}, {high:g}]")
+
+
+def choice(key: str, *values: float) -> Dimension:
+    """One of a few values."""
+    return Dimension(
+        key, lambda u: values[int(u * len(values))], f"one of {', '.join(f'{v:g}' for v in values)}"
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def shared_dimensions(task: str, method: str) -> tuple[Dimension, ...]:
+    """What every method of a task draws, in this order."""
+    teaches = method == "teacher"
+    rates = (1e-4, 3e-3) if teaches else (5e-5, 2e-3)
+    dropout = f"{TEACHER_SECTION[task] if teaches else 'student'}.dropout"
+    dimensions = (
+        log_uniform("fit.lr", *rates),
+        log_uniform("fit.weight_decay", 1e-6, 1e-1),
+        choice(dropout, 0.0, 0.1, 0.2, 0.3),
+    )
+    if task == "sepsis":
+        return dimensions
+    return (*dimensions, choice("augment.n_ops", 1, 2, 3), uniform("augment.magnitude", 0, 10))
+
+
+def own_dimensions(method: str) -> tuple[Dimension, ...]:
+    """What a method alone draws."""
+    if method == "bbm":
+        return (log_uniform("bbm.weight", 0.1, 10),)
+    if method == "deit-soft":
+        return (choice("deit.alpha", 0.1, 0.5, 0.9), choice("deit.tau", 1.0, 2.0, 4.0))
+    if method == "deit-hard":
+        return (choice("deit.alpha", 0.1, 0.5, 0.9),)
+    return ()
+
+
+def dimensions(task: str, method: str) -> tuple[Dimension, ...]:
+    """The whole space of a method."""
+    return (*shared_dimensions(task, method), *own_dimensions(method))
+
+
+def draw(task: str, method: str, seed: int, trial: int) -> dict[str, Any]:
+    """Values of a trial by dotted key.
+
+    Parameters
+    ----------
+    task, method
+        One of :data:`METHODS`.
+    seed, trial
+        Of the search, and number of the trial from 0. How many trials there are makes no difference.
+    """
+    shared, own = shared_dimensions(task, method), own_dimensions(method)
+    first = np.random.default_rng((seed, trial, 0)).random(len(shared))
+    second = np.random.default_rng((seed, trial, 1)).random(len(own))
+    drawn = zip((*shared, *own), (*first, *second), strict=True)
+    return {dimension.key: dimension.value(float(u)) for dimension, u in drawn}
+
+
+def method_recipe(base: Recipe, method: str, epochs: int, grace: int) -> Recipe:
+    """The recipe whose keys the trials replace.
+
+    Raises
+    ------
+    RecipeError
+        When the first decision would fall into the warm-up, where the rates that rise slowest look best.
+    """
+    table = _merged(base.to_dict(), METHODS[method])
+    recipe = recipe_from_dict(_merged(table, {"fit": {"epochs": epochs}}))
+    warmup = min(recipe.fit.warmup_epochs, recipe.fit.warmup_fraction * epochs)
+    if grace <= warmup:
+        raise RecipeError(
+            f"a grace period of {grace} epochs ends within the warm-up of {warmup:g}; "
+            "trials would be judged by it"
+        )
+    return recipe
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with drawn values in place."""
+    table = recipe.to_dict()
+    for dotted, value in values.items():
+        section, _, key = dotted.partition(".")
+        table = _merged(table, {section: {key: value}})
+    return recipe_from_dict(table)
+
+
+def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(table)
+    for key, value in changes.items():
+        merged[key] = {**merged[key], **value} if isinstance(value, Mapping) else value
+    return merged
+
+
+TABLE = "trials.csv"
+
+
+def write_table(trials: Sequence[Trial], out: Path) -> None:
+    """``trials.csv``: a row for each trial, with what it drew and what became of it."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "status", "score", "best_epoch", "epochs", "seconds", *trials[0].values])
+    for trial in trials:
+        found = outcome(trial, out)
+        score = "" if found.score is None else f"{found.score:.9g}"
+        row = [trial.number, found.status, score, found.best_epoch or "", found.epochs, found.seconds]
+        writer.writerow([*row, *trial.values.values()])
+    atomic_write(out / TABLE, text.getvalue())
+
+
+def report_lines(
+    plan: Mapping[str, Any], found: Sequence[tuple[Trial, Outcome]], best: Trial, engine: str, jobs: int
+) -> list[str]:
+    """The search for a reader: its budget, its space, and every trial from the best down.
+
+    ``plan`` is the content of ``search.json``, ``found`` every trial with its outcome.
+    """
+    task, method = str(plan["recipe"]["task"]), str(plan["method"])
+    longest = int(plan["max_epochs"])
+    outcomes = [out for _, out in found]
+    counts = Counter(out.status for out in outcomes)
+    order = "" if jobs == 1 else " (which trials were stopped depends on the order in which they arrived)"
+    ranked = sorted(found, key=lambda pair: (-_score(pair[1]), pair[0].number))
+    return [
+        f"# Search: {task}, {method}",
+        "",
+        f"{len(found)} trials of at most {longest} epochs, seed {plan['seed']}; asynchronous successive "
+        f"halving after {', '.join(map(str, rungs(plan['grace'], longest))) or 'no'} epochs, one in "
+        f"{plan['factor']} goes on. Engine {engine}, {jobs} at a time{order}.",
+        f"{counts['finished']} finished, {counts['stopped']} stopped, {counts['failed']} diverged; "
+        f"{sum(out.epochs for out in outcomes)} epochs of {len(found) * longest}, "
+        f"{sum(out.seconds for out in outcomes) / 60:.1f} minutes of training.",
+        "",
+        "Scores are the selection metric on the validation part, which the search has optimised: the best of "
+        f"them is too good to be believed, and says nothing about test patients. {NOTICE}",
+        "",
+        "| key | drawn |",
+        "| --- | --- |",
+        *(f"| `{d.key}` | {d.says} |" for d in dimensions(task, method)),
+        "",
+        f"| trial | status | score | best epoch | epochs | {' | '.join(f'`{k}`' for k in best.values)} |",
+        f"| ---: | --- | ---: | ---: | ---: | {' | '.join('---:' for _ in best.values)} |",
+        *(_trial_row(trial, out) for trial, out in ranked),
+        "",
+        f"`best.toml` is the recipe of trial {best.number}; its network is "
+        f"`trials/{best.number:03d}/best.pt`.",
+    ]
+
+
+def _score(out: Outcome) -> float:
+    return float("-inf") if out.score is None else out.score
+
+
+def _trial_row(trial: Trial, out: Outcome) -> str:
+    score = "-" if out.score is None else f"{out.score:.4f}"
+    cells = [trial.number, out.status, score, out.best_epoch or "-", out.epochs]
+    return f"| {' | '.join(map(str, cells))} | {' | '.join(f'{v:g}' for v in trial.values.values())} |"
+
 
 PLAN, LEDGER, BEST, REPORT = "search.json", "rungs.jsonl", "best.toml", "report.md"
 DECIMALS = 9
@@ -30,7 +237,7 @@ class Search:
     Attributes
     ----------
     method
-        One of :data:`training.tune.space.METHODS`.
+        One of :data:`training.tune.search.METHODS`.
     base
         Recipe of the method; trials replace what the space names.
     n_trials, max_epochs, grace, seed
@@ -64,7 +271,7 @@ class Search:
 
 def run_search(
     search: Search,
-    task: Task,
+    task: TrialContext,
     *,
     engine: str = "local",
     jobs: int = 1,
@@ -82,7 +289,7 @@ def run_search(
     jobs
         Trials at a time. With one, the same search gives the same table again.
     say
-        Told a line whenever a trial ends.
+        Receives a line whenever a trial ends.
 
     Raises
     ------
@@ -98,7 +305,7 @@ def run_search(
     def ended(trial: Trial, status: Status) -> None:
         found = outcome(trial, task.out)
         score = "-" if found.score is None else f"{found.score:.4f}"
-        say(f"trial {trial.number:3d}  {status:8s}  {found.epochs:3d} epochs  best {score}  {_told(trial)}")
+        say(f"trial {trial.number:3d}  {status:8s}  {found.epochs:3d} epochs  best {score}  {_values(trial)}")
         write_table(trials, task.out)
 
     if left and engine == "ray":
@@ -108,7 +315,7 @@ def run_search(
     return _concluded(search, trials, task, engine, jobs)
 
 
-def _claim(search: Search, task: Task) -> None:
+def _claim(search: Search, task: TrialContext) -> None:
     """Write the plan, or make sure that what is there is the same."""
     identity = search.identity() | {
         "cache_sha256": open_cache(task.cache).sha256,
@@ -126,17 +333,15 @@ def _claim(search: Search, task: Task) -> None:
             )
         return
     task.out.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{PLAN}")
-    partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-    partial.replace(path)
+    atomic_write(path, json.dumps(wanted, indent=1))
 
 
-def _told(trial: Trial) -> str:
+def _values(trial: Trial) -> str:
     return "  ".join(f"{key} {value:g}" for key, value in trial.values.items())
 
 
 def _concluded(
-    search: Search, trials: list[Trial], task: Task, engine: str, jobs: int
+    search: Search, trials: list[Trial], task: TrialContext, engine: str, jobs: int
 ) -> tuple[Trial, Outcome]:
     write_table(trials, task.out)
     found = [(trial, outcome(trial, task.out)) for trial in trials]
@@ -147,7 +352,7 @@ def _concluded(
     trial, best = max(scored, key=lambda pair: (round(pair[1].score or 0.0, DECIMALS), -pair[0].number))
     title = f"# Trial {trial.number} of {len(trials)}: best on validation of a search over {search.method}."
     lines = [title, *toml_lines(trial.read_recipe())]
-    (task.out / BEST).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    atomic_write(task.out / BEST, "\n".join(lines) + "\n")
     report = report_lines(search.identity(), found, trial, engine, jobs)
-    (task.out / REPORT).write_text("\n".join(report) + "\n", encoding="utf-8")
+    atomic_write(task.out / REPORT, "\n".join(report) + "\n")
     return trial, best

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ibt_deploy.extras import missing_extra
-from training.tune.halving import Halving
 from training.tune.trials import (
     OUTCOME,
+    Halving,
     Status,
-    Task,
     Trial,
+    TrialContext,
     best_score,
     outcome,
     records,
@@ -30,7 +30,7 @@ NAME = "ray"
 
 def run_with_ray(
     trials: Sequence[Trial],
-    task: Task,
+    task: TrialContext,
     halving: Halving,
     max_epochs: int,
     jobs: int,
@@ -51,7 +51,7 @@ def run_with_ray(
     except ModuleNotFoundError as error:
         raise missing_extra(error, "--engine ray") from error
 
-    class Told(tune.Callback):  # type: ignore[misc, unused-ignore]
+    class Settling(tune.Callback):  # type: ignore[misc, unused-ignore]
         """Writes down what the scheduler has stopped, which the trial itself cannot know."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -80,14 +80,14 @@ def run_with_ray(
                 reduction_factor=halving.factor,
             ),
         ),
-        run_config=tune.RunConfig(name=NAME, storage_path=str(task.out), verbose=0, callbacks=[Told()]),
+        run_config=tune.RunConfig(name=NAME, storage_path=str(task.out), verbose=0, callbacks=[Settling()]),
     )
     results = tuner.fit()
     for failure in results.errors:
         raise failure
 
 
-def _gpu_share(task: Task, jobs: int) -> float:
+def _gpu_share(task: TrialContext, jobs: int) -> float:
     if task.device == "cpu":
         return 0.0
     import torch
@@ -95,25 +95,25 @@ def _gpu_share(task: Task, jobs: int) -> float:
     return torch.cuda.device_count() / jobs if torch.cuda.is_available() else 0.0
 
 
-def _trainable(by_number: dict[int, Trial], task: Task) -> Callable[[dict[str, Any]], None]:
-    """What Ray runs for a trial: told epochs first, then, unless it had ended, new ones."""
+def _trainable(by_number: dict[int, Trial], task: TrialContext) -> Callable[[dict[str, Any]], None]:
+    """What Ray runs for a trial: report recorded epochs, then, unless the trial has ended, train on."""
 
     def trainable(config: dict[str, Any]) -> None:
         from ray import tune
 
-        trial, told = by_number[int(config["trial"])], 0
+        trial, reported = by_number[int(config["trial"])], 0
 
-        def tell(history: list[dict[str, Any]]) -> bool:
-            nonlocal told
-            for epochs in range(told + 1, len(history) + 1):
+        def report(history: list[dict[str, Any]]) -> bool:
+            nonlocal reported
+            for epochs in range(reported + 1, len(history) + 1):
                 tune.report({"score": best_score(history[:epochs])})  # does not return where Ray stops it
-            told = len(history)
+            reported = len(history)
             return True
 
         if (trial.folder(task.out) / OUTCOME).is_file():
-            tell(records(trial, task.out))
+            report(records(trial, task.out))
             return
-        train_trial(trial, task, tell)
-        tell(records(trial, task.out))
+        train_trial(trial, task, report)
+        report(records(trial, task.out))
 
     return trainable

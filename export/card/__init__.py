@@ -1,0 +1,434 @@
+"""The model card (Mitchell et al. 2019) and its picture, written from ``bundle.json`` alone.
+
+A figure that changes is changed in the contract; the card and the picture only show it. The picture is drawn
+by hand, because it is three small panels and the product must not need matplotlib for a card.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from export.card.ecg import ecg_sections
+from export.card.stay import stay_sections
+from export.entries import seal
+from ibt_deploy.bundle import CONTRACT
+from ibt_deploy.errors import BundleError
+from ibt_deploy.files import atomic_write
+from ibt_deploy.predictions import NOTICE
+from ibt_deploy.render.markdown import bullets, count, decimal, table
+
+WIDTH, HEIGHT = 300, 230
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 26, 36
+STUDENT, TEACHER, GREY = "#0072b2", "#d55e00", "#888888"
+LEAST = 1e-4
+METRIC = {"arrhythmia": "challenge metric", "sepsis": "utility"}
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel; ``best`` is marked with a ring."""
+
+    name: str
+    colour: str
+    points: Points
+    best: tuple[float, float] | None = None
+    dashed: bool = False
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One diagram; ``corner`` is where the names of its lines stand, out of their way.
+
+    ``decades`` says that the points are logarithms and both axes alike.
+    """
+
+    title: str
+    x: str
+    lines: list[Line]
+    corner: tuple[str, str]
+    decades: bool = False
+
+
+def curves_svg(contract: dict[str, Any]) -> str:
+    """The picture for a bundle's contract."""
+    runs = [("student", STUDENT, contract["training"]["student"])]
+    if contract["training"]["teacher"] is not None:
+        runs.append(("teacher", TEACHER, contract["training"]["teacher"]))
+    panels = [
+        Panel(
+            "training: loss on the labels",
+            "epoch",
+            [_curve(name, colour, run, "train", "task") for name, colour, run in runs],
+            ("top", "right"),
+        ),
+        Panel(
+            f"validation: {METRIC[contract['task']]}",
+            "epoch",
+            [_curve(name, colour, run, "validation", "selection") for name, colour, run in runs],
+            ("bottom", "right"),
+        ),
+        _reliability(contract["metrics"]["test"]["calibration"]["bins"]),
+    ]
+    drawn = [_panel(panel, i * WIDTH) for i, panel in enumerate(panels)]
+    size = f'width="{len(panels) * WIDTH}" height="{HEIGHT}" viewBox="0 0 {len(panels) * WIDTH} {HEIGHT}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">',
+            '<rect width="100%" height="100%" fill="white"/>',
+            *drawn,
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _curve(name: str, colour: str, run: dict[str, Any], part: str, key: str) -> Line:
+    # a network that is trained on labels alone has no term besides the loss
+    values = [(e["epoch"], e[part].get(key, e[part].get("loss"))) for e in run["curve"]]
+    points = [(float(epoch), float(value)) for epoch, value in values if value is not None]
+    best = next((p for p in points if p[0] == run["best_epoch"]), None)
+    return Line(name, colour, points, best)
+
+
+def _reliability(bins: list[dict[str, Any]]) -> Panel:
+    points = [(_decade(b["predicted"]), _decade(b["observed"])) for b in bins]
+    ends = [v for point in points for v in point] or [0.0]
+    return Panel(
+        "reliability (test): observed share",
+        "mean predicted probability",
+        [
+            Line("ideal", GREY, [(min(ends),) * 2, (max(ends),) * 2], dashed=True),
+            Line("tenths of the predictions", STUDENT, points, dots=True),
+        ],
+        ("top", "left"),
+        decades=True,
+    )
+
+
+def ticks(low: float, high: float, *, whole: bool = False, most: int = 5) -> list[float]:
+    """About ``most`` round numbers, or ``whole`` ones, from at or below ``low`` to at or above ``high``."""
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    steps = [m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9)]
+    step = next((s for s in steps if s == int(s)), 1.0) if whole else steps[0]
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def _panel(panel: Panel, shift: int) -> str:
+    points = [p for line in panel.lines for p in line.points]
+    parts = [f'<g transform="translate({shift},0)">', _text(LEFT, 15, panel.title, weight="bold")]
+    if not points:
+        return "\n".join([*parts, _text(LEFT, HEIGHT // 2, "no record of the epochs"), "</g>"])
+    if panel.decades:
+        low, high = _ends([v for point in points for v in point])
+        xs = ys = [float(k) for k in range(math.floor(low), max(math.ceil(high), math.floor(low) + 1) + 1)]
+    else:
+        xs = ticks(*_ends([p[0] for p in points]), whole=True)
+        ys = ticks(*_ends([p[1] for p in points]))
+    across, down = _scale(xs, LEFT, WIDTH - RIGHT), _scale(ys, HEIGHT - BOTTOM, TOP)
+    for y in ys:
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}" stroke="#dddddd"/>'
+        )
+        parts.append(_text(LEFT - 5, down(y) + 4, _mark(panel, y), anchor="end"))
+    parts += [_text(across(x), HEIGHT - BOTTOM + 14, _mark(panel, x), anchor="middle") for x in xs]
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, panel.x, anchor="middle"))
+    parts += [part for line in panel.lines for part in _line(line, across, down)]
+    parts += _line_names(panel)
+    return "\n".join([*parts, "</g>"])
+
+
+def _mark(panel: Panel, value: float) -> str:
+    return f"{10**value if panel.decades else value:g}"
+
+
+def _decade(share: float) -> float:
+    """Logarithm of a share; what is below the least that is drawn counts as that."""
+    return math.log10(max(share, LEAST))
+
+
+def _line_names(panel: Panel) -> list[str]:
+    vertical, horizontal = panel.corner
+    first = TOP + 12 if vertical == "top" else HEIGHT - BOTTOM - 6 - 13 * (len(panel.lines) - 1)
+    x, anchor = (LEFT + 6, "start") if horizontal == "left" else (WIDTH - RIGHT - 4, "end")
+    return [
+        _text(x, first + 13 * i, line.name, anchor=anchor, colour=line.colour)
+        for i, line in enumerate(panel.lines)
+    ]
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _scale(marks: list[float], start: float, end: float) -> Any:
+    low, high = marks[0], marks[-1]
+    return lambda value: start + (end - start) * (value - low) / (high - low)
+
+
+def _line(line: Line, across: Any, down: Any) -> list[str]:
+    path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in line.points)
+    dash = ' stroke-dasharray="4 3"' if line.dashed else ""
+    parts = [f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="1.6"{dash}/>']
+    if line.dots:
+        parts += [
+            f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="2.5" fill="{line.colour}"/>'
+            for x, y in line.points
+        ]
+    if line.best is not None:
+        x, y = line.best
+        parts.append(
+            f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="4" fill="none" stroke="{line.colour}" '
+            'stroke-width="1.6"/>'
+        )
+    return parts
+
+
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", colour: str = "#222222", weight: str = "normal"
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" font-weight="{weight}">'
+        f"{escape(text)}</text>"
+    )
+
+
+CARD, PICTURE = "card.md", "curves.svg"
+SECTIONS = {"arrhythmia": ecg_sections, "sepsis": stay_sections}
+"""What each task adds: lines about the data it was trained, tuned and tested on, and about its figures."""
+
+
+def write_card(folder: Path) -> bool:
+    """Write card and picture of the bundle in ``folder`` from its contract; whether anything changed.
+
+    Raises
+    ------
+    BundleError
+        When the contract does not hold what a card needs.
+    """
+    contract = json.loads((folder / CONTRACT).read_text(encoding="utf-8"))
+    try:
+        written = {CARD: card_text(contract), PICTURE: curves_svg(contract)}
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{folder / CONTRACT}: a card needs the entry {error}") from error
+    changed = False
+    for name, text in written.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            atomic_write(path, text)
+            changed = True
+    if changed:
+        seal(folder, contract)
+    return changed
+
+
+def card_text(contract: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    data, figures = SECTIONS[contract["task"]](contract)
+    lines = [
+        f"# {contract['name']} {contract['version']}",
+        "",
+        f"**{NOTICE}**",
+        "",
+        _what_it_is(contract),
+        *_in_short(contract),
+        "## Intended use",
+        "",
+        contract["intended_use"],
+        "",
+        "Not intended for:",
+        *bullets(contract["not_intended"]),
+        "Not evaluated on:",
+        *bullets(contract["not_evaluated_on"]),
+        *data,
+        *_data_sets(contract),
+        *figures,
+        *_comparison(contract),
+        *_training(contract),
+        *_proof(contract),
+        "## Limits",
+        *bullets(contract["limits"]),
+        *_reproduction(contract),
+    ]
+    return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip("\n") + "\n"
+
+
+def _what_it_is(contract: dict[str, Any]) -> str:
+    student, teacher = contract["training"]["student"], contract["training"]["teacher"]
+    methods = {
+        "bbm": "A transformer that was distilled block by block (block-by-block matching)",
+        "deit": "A transformer that was distilled from responses (DeiT)",
+        "transformer": "A transformer trained on labels, without a teacher's features",
+        "teacher": "A teacher network (convolutional for ECGs, recurrent for stays)",
+    }
+    text = f"{methods[student['method']]}, {count(student['parameters'])} parameters"
+    if teacher is not None:
+        text += f", from a teacher of {count(teacher['parameters'])}"
+    text += _softened(student)
+    p = contract["preprocessing"]
+    made = f"Preprocessing: {p['name']} {p['version']}. Made {contract['created']}."
+    return f"{text}. Task: {contract['task']}. {made}"
+
+
+def _softened(student: dict[str, Any]) -> str:
+    """What an ensemble had to do with it."""
+    weight = student["recipe"]["data"].get("soft_weight", 0)
+    if not weight:
+        return ""
+    opinion = student.get("learnt_from", {}).get("opinion_sha256")
+    of_file = f", `{opinion[:12]}`" if opinion else ""
+    return (
+        f". Its labels were {weight:g} parts the opinion of an ensemble (`ibt train ensemble`{of_file}) "
+        f"and {1 - weight:g} parts the data's own"
+    )
+
+
+def _in_short(contract: dict[str, Any]) -> list[str]:
+    unit = "recordings" if contract["task"] == "arrhythmia" else "stays"
+    rows = [
+        [
+            entry["set"],
+            f"{count(entry['n'])} {unit}",
+            entry["name"],
+            decimal(entry["value"]),
+            " to ".join(map(decimal, entry["interval"])),
+        ]
+        for entry in contract["metrics"]["headline"]
+    ]
+    draws = contract["metrics"]["bootstrap"]["draws"]
+    return [
+        "",
+        "## In short",
+        *table(["set", "size", "measure", "value>", "95 % interval>"], rows),
+        f"At the operating point `{contract['default_operating_point']}`. Scored by this bundle itself, on "
+        "patients that neither trained nor tuned it. Intervals: percentile bootstrap over patients, "
+        f"{count(draws)} draws.",
+        "",
+        "Operating points:",
+        *bullets(f"`{name}`: {point['description']}" for name, point in contract["operating_points"].items()),
+    ]
+
+
+def _data_sets(contract: dict[str, Any]) -> list[str]:
+    data = contract["training"]["data"]
+    return [
+        "Data sets, licences and citations:",
+        *bullets(contract["licences"]),
+        "To be cited as well:",
+        *bullets(data["cite_also"]),
+    ]
+
+
+def _comparison(contract: dict[str, Any]) -> list[str]:
+    found = contract["metrics"].get("comparison")
+    if found is None:
+        return []
+    names = {"f_measure": "F", "auroc": "AUROC", "auprc": "AUPRC", "challenge_metric": "challenge metric"}
+    rows = []
+    for key, theirs in found["teacher"].items():
+        difference = found["student_minus_teacher"][key]
+        rows.append(
+            [
+                names.get(key, key),
+                decimal(theirs["value"]),
+                " to ".join(map(decimal, theirs["interval"] or [None, None])),
+                decimal(difference["value"]),
+                " to ".join(map(decimal, difference["interval"] or [None, None])),
+                "yes" if difference["resolved"] else "no",
+            ]
+        )
+    return [
+        "## Against its teacher",
+        "",
+        "The teacher on the same test part, calibrated and tuned on validation in the same way; the "
+        "difference is student minus teacher on the same draws of patients. One seed each, so nothing is "
+        "said about the methods in general.",
+        *table(["measure", "teacher>", "95 % interval>", "difference>", "95 % interval>", "resolved"], rows),
+    ]
+
+
+def _training(contract: dict[str, Any]) -> list[str]:
+    rows = []
+    for who in ("student", "teacher"):
+        run = contract["training"][who]
+        if run is None:
+            continue
+        fit = run["recipe"]["fit"]
+        rows.append(
+            [
+                f"{who} ({run['method']})",
+                str(run["seed"]),
+                f"{run['best_epoch']} of {run['epochs'] or 'unknown'}",
+                str(fit["batch_size"]),
+                f"{fit['lr']:g}",
+                f"{fit['weight_decay']:g}",
+                "unknown" if run["seconds"] is None else f"{run['seconds'] / 60:.0f}",
+                f"`{run['recipe_sha256'][:12]}`",
+            ]
+        )
+    header = ["", "seed>", "best epoch>", "batch>", "peak rate>", "weight decay>", "minutes>", "recipe"]
+    return [
+        "## Training",
+        "",
+        f"![training loss, validation metric and reliability]({PICTURE})",
+        "",
+        "Rings mark the epoch that was kept, the one of the best validation metric (at thresholds tuned on "
+        "the same part, hence optimistic).",
+        *table(header, rows),
+        "The full recipes, with every default, are in `bundle.json` under `training`.",
+        "",
+    ]
+
+
+def _proof(contract: dict[str, Any]) -> list[str]:
+    p = contract["metrics"]["parity"]
+    lines = [
+        f"ONNX against torch on {count(p['inputs'])} validation inputs: logits differ by at most "
+        f"{p['logits']:.1e}, calibrated probabilities by {p['probabilities']:.1e}; of "
+        f"{count(p['decisions'])} decisions over all operating points {p['decisions_changed']} differ, "
+        f"{p['decisions_on_edge']} of them within 1e-4 of the threshold.",
+        f"A batch against its inputs one by one: {p['batch']:.1e}.",
+    ]
+    if p["streaming"] is not None:
+        lines.append(f"Whole stays against hour by hour with cached keys and values: {p['streaming']:.1e}.")
+        lines.append(f"Change of earlier logits when later hours change: {p['earlier']:g}.")
+    int8 = contract["metrics"].get("int8")
+    if int8 is not None:
+        verdict = "shipped as variant `int8`" if int8["shipped"] else "not shipped"
+        lines.append(
+            f"int8 ({int8['bytes_int8'] / 1e6:.1f} MB against {int8['bytes_float'] / 1e6:.1f}): {verdict}. "
+            f"On validation the mean probability changed by {int8['mean_probability_change']:.4f}, AUROC "
+            f"dropped by {int8['auroc_drop']:.4f}, the main metric by {int8['metric_drop']:.4f}, "
+            f"{int8['decisions_changed']:.2%} of decisions changed."
+            + "".join(f" Reason: {reason}." for reason in int8["reasons"])
+        )
+    return ["## Proof of the graph", *bullets(lines), "On your own machine: `ibt verify`.", ""]
+
+
+def _reproduction(contract: dict[str, Any]) -> list[str]:
+    training = contract["training"]
+    software = ", ".join(f"{name} {version}" for name, version in training["software"].items())
+    hashes = [
+        ("cache", training["data"]["cache_sha256"]),
+        ("split", training["data"]["split_sha256"]),
+        ("checkpoint", training["student"]["checkpoint_sha256"]),
+    ]
+    return [
+        "## How it was made",
+        "",
+        *(["```", training["command"], "```", ""] if training["command"] else []),
+        f"With {software}.",
+        *bullets(f"{name}: `{sha256}`" for name, sha256 in hashes),
+    ]

@@ -1,0 +1,568 @@
+"""ECGs: decisions chosen on validation, published figures, and the steps of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from export.check import GateReport, ParityReport, ecg_cases, gate_report, parity_report, write_cases
+from export.entries import class_entries
+from export.graph import quantised
+from export.scored import (
+    BATCH_SIZE,
+    CHALLENGE,
+    Answers,
+    AnyPart,
+    Data,
+    Decisions,
+    EcgPart,
+    Point,
+    calibration_figures,
+    compared,
+    decision_statistics,
+    ecg_answers,
+    figures,
+    network_ecg_logits,
+    number,
+    over_windows,
+    prepared_ecgs,
+    reliability_bins,
+    window_probabilities,
+)
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.classes import CLASSES
+from ibt_deploy.decisions import decisions as decisions_of
+from ibt_deploy.device import open_session
+from ibt_deploy.errors import ExportError
+from ibt_deploy.familiarity import UNFAMILIAR, Familiarity
+from ibt_deploy.metrics import arrhythmia, bootstrap
+from ibt_deploy.metrics.arrhythmia import challenge_metric
+from ibt_deploy.metrics.ranking import auroc, per_class
+from ibt_deploy.predictor import Predictor
+from ibt_deploy.scorers.ecg import EcgScorer
+from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.thresholds import (
+    challenge_thresholds,
+    clinical_thresholds,
+    f_thresholds,
+)
+from ibt_deploy.types import Bools, Float32s, Floats, Ints
+from training.data.split import FEWEST_POSITIVES, PARTS, Part
+from training.models import Encoder
+from training.models.resnet import HannunResNet
+from training.models.transformer import EcgTransformer
+
+FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
+LOWEST_AUROC = 0.6
+
+
+def class_positives(data: Data) -> dict[Part, Ints]:
+    """Recordings of each part that have each class, shape ``(26,)``."""
+    counts: dict[Part, Ints] = {}
+    for name in PARTS:
+        part = data.parts[name]
+        assert isinstance(part, EcgPart)
+        counts[name] = (part.labels & part.known).sum(axis=0)
+    return counts
+
+
+def evaluable_classes(
+    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s
+) -> Bools:
+    """Classes that training and validation say enough about; ExportError when there is none.
+
+    A class needs 15 positives in training and validation together, 3 of them in validation, and there an
+    AUROC whose 95 % interval lies above 0.6.
+
+    Parameters
+    ----------
+    positives
+        Of each part, shape ``(26,)`` each.
+    validation
+        The recordings.
+    logits
+        Of each of them, shape ``(n, 26)``.
+    """
+    evaluable = np.zeros(len(CLASSES), dtype=bool)
+    for c in range(len(CLASSES)):
+        known = validation.known[:, c]
+        labels = validation.labels[known, c]
+        enough = positives["train"][c] + positives["validation"][c] >= FEWEST_LEARNT
+        if enough and FEWEST_VALIDATED <= labels.sum() < len(labels):
+            evaluable[c] = lowest_auroc(labels, logits[known, c]) > LOWEST_AUROC
+    if not evaluable.any():
+        raise ExportError("no class is evaluable on validation: nothing to publish")
+    return evaluable
+
+
+def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
+    """Lower end of the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982).
+
+    ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
+    AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
+    """
+    area = auroc(labels, scores.astype(np.float64))
+    n, m = int(labels.sum()), int((~labels).sum())
+    a = min(area, 1 - 1 / (2 * n))
+    both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
+    variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
+    return float(area - 1.96 * np.sqrt(variance))
+
+
+def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, evaluable: Bools) -> Decisions:
+    """Calibration and the operating points ``clinical``, ``challenge`` and ``f1``.
+
+    Parameters
+    ----------
+    logits
+        Of every window of every validation recording, shape ``(windows, 26)``.
+    n_windows
+        Windows of each recording.
+    validation
+        The recordings.
+    evaluable
+        Classes that may be reported, shape ``(26,)``.
+
+    Notes
+    -----
+    Calibrated is the middle window of each recording, so that every recording counts once; thresholds are
+    tuned on what scoring gives, the windows' probabilities combined.
+    """
+    counts = np.array(n_windows)
+    middle = np.cumsum(counts) - counts + counts // 2
+    labels, known = validation.labels, validation.known
+    fitted = fitted_calibration(logits[middle], labels, known)
+    probabilities = window_probabilities(logits, n_windows, fitted.calibration)
+    tuned = challenge_thresholds(labels, probabilities, known, evaluable)
+    return Decisions(
+        fitted,
+        {
+            "clinical": Point(
+                clinical_thresholds(labels, probabilities, known, evaluable),
+                "highest F measure of each class on validation, the fewer positives a class has there the "
+                "nearer to the best common threshold; of findings that exclude each other the stronger one, "
+                "the others as alternatives; no finding where no class reaches its threshold",
+                exclusive=True,
+            ),
+            CHALLENGE: Point(
+                tuned.thresholds,
+                f"highest challenge metric 2021 on validation ({tuned.score:.3f} there); classes with fewer "
+                "than 20 validation positives drawn half-way to the best common threshold",
+            ),
+            "f1": Point(
+                f_thresholds(labels, probabilities, known), "highest F measure of each class on validation"
+            ),
+        },
+    )
+
+
+FIXED = "0.5 for every class"
+SMALLEST_GROUP = 20
+"""Recordings from which on a sub-group gets figures."""
+
+
+def ecg_evaluation(
+    answers: Answers[EcgPart], decisions: Decisions, evaluable: Bools, draws: int
+) -> dict[str, Any]:
+    """Everything that is published about one set.
+
+    Parameters
+    ----------
+    answers
+        The model's answers.
+    decisions
+        Its operating points.
+    evaluable
+        Classes that may be reported, shape ``(26,)``.
+    draws
+        Of the bootstrap.
+    """
+    part, p = answers.part, answers.probabilities
+    n_patients = len(np.unique(part.patients))
+    outputs = {FIXED: decisions_of(p, np.full(len(CLASSES), 0.5), evaluable)}
+    for name in decisions.points:
+        outputs[name] = (
+            answers.positive if name == decisions.default else decisions.outputs(name, p, evaluable)
+        )
+    official = outputs.get(CHALLENGE, answers.positive)
+    counted = ranked_classes(part, evaluable)
+    scored = part.known & evaluable
+    return {
+        "recordings": len(part),
+        "patients": n_patients,
+        "refused": answers.refused,
+        "unknown_labels": int((~part.known).sum()),
+        "thresholds": {
+            name: _threshold_row(part, given, n_patients, draws) for name, given in outputs.items()
+        },
+        "threshold_free": figures(_ranking(part, p, counted), n_patients, draws)
+        | {"n_classes": int(counted.sum())},
+        "calibration": calibration_figures(part.labels[scored], p[scored])
+        | {"bins": reliability_bins(part.labels[scored], p[scored])},
+        "classes": _classes(answers, counted, n_patients, draws),
+        "groups": {
+            name: {
+                value: _group(answers, official, values == value, evaluable, draws)
+                for value in sorted(set(values.tolist()))
+            }
+            for name, values in part.groups.items()
+        },
+    }
+
+
+def ranked_classes(part: EcgPart, evaluable: Bools) -> Bools:
+    """Evaluable classes with at least five positives in this set: those a macro mean is taken over."""
+    counted: Bools = evaluable & ((part.labels & part.known).sum(axis=0) >= FEWEST_POSITIVES)
+    return counted
+
+
+def macro_auroc(part: EcgPart, probabilities: Floats, evaluable: Bools) -> float:
+    """Mean AUROC over :func:`ranked_classes`."""
+    c = ranked_classes(part, evaluable)
+    return per_class(auroc, part.labels[:, c], probabilities[:, c], part.known[:, c]).mean
+
+
+def _ranking(part: EcgPart, p: Floats, counted: Bools) -> dict[str, bootstrap.Statistic]:
+    labels, known = part.labels[:, counted], part.known[:, counted]
+    if not counted.any():
+        return {}
+    return {
+        "auroc": bootstrap.ranking("auroc", labels, p[:, counted], part.patients, known),
+        "auprc": bootstrap.ranking("auprc", labels, p[:, counted], part.patients, known),
+    }
+
+
+def _threshold_row(part: EcgPart, given: Bools, n_patients: int, draws: int) -> dict[str, Any]:
+    statistics = {
+        "challenge_metric": bootstrap.challenge_metric(part.labels, given, part.patients, part.known),
+        "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
+    }
+    return figures(statistics, n_patients, draws) | {
+        "n_f_classes": arrhythmia.f_measure(part.labels, given, part.known).n_classes,
+        "accuracy": number(arrhythmia.accuracy(part.labels, given, part.known)),
+    }
+
+
+def _classes(
+    answers: Answers[EcgPart], counted: Bools, n_patients: int, draws: int
+) -> dict[str, dict[str, Any]]:
+    part, found = answers.part, {}
+    for c, entry in enumerate(CLASSES):
+        known = part.known[:, c]
+        labels, p, given = part.labels[known, c], answers.probabilities[known, c], answers.positive[known, c]
+        patients = part.patients[known]
+        table: dict[str, Any] = {"n": int(known.sum()), "positives": int(labels.sum())}
+        if counted[c]:
+            statistics = {
+                "auroc": bootstrap.ranking("auroc", labels, p, patients),
+                "auprc": bootstrap.ranking("auprc", labels, p, patients),
+                "f_measure": bootstrap.f_measure(labels, given, patients),
+                **decision_statistics(labels, given, patients),
+            }
+            table |= figures(statistics, n_patients, draws) | {"calibration": calibration_figures(labels, p)}
+        found[entry.abbreviation] = table
+    return found
+
+
+def _group(
+    answers: Answers[EcgPart], official: Bools, chosen: Bools, evaluable: Bools, draws: int
+) -> dict[str, Any]:
+    """Figures of some recordings; ``official`` are the decisions for the challenge metric."""
+    part = answers.part.select(chosen)
+    p, given = answers.probabilities[chosen], answers.positive[chosen]
+    counted = ranked_classes(part, evaluable)
+    n_patients = len(np.unique(part.patients))
+    table: dict[str, Any] = {"recordings": len(part), "patients": n_patients, "n_classes": int(counted.sum())}
+    if len(part) < SMALLEST_GROUP:
+        return table
+    statistics = {
+        "challenge_metric": bootstrap.challenge_metric(
+            part.labels, official[chosen], part.patients, part.known
+        ),
+        "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
+        **_ranking(part, p, counted),
+    }
+    known = part.known & evaluable
+    calibration = calibration_figures(part.labels[known], p[known])
+    return table | figures(statistics, n_patients, draws) | {"calibration": calibration}
+
+
+def ecg_comparison(
+    student: Answers[EcgPart],
+    teacher: Answers[EcgPart],
+    official: tuple[Bools, Bools],
+    evaluable: Bools,
+    draws: int,
+) -> dict[str, Any]:
+    """Teacher's figures on the same recordings, and student minus teacher on the same draws.
+
+    ``official`` is what each of them puts out for the challenge metric.
+    """
+    part = student.part
+    n_patients = len(np.unique(part.patients))
+    counted = ranked_classes(part, evaluable)
+    both = []
+    for answers, outputs in zip((student, teacher), official, strict=True):
+        given = answers.positive
+        both.append(
+            {
+                "challenge_metric": bootstrap.challenge_metric(
+                    part.labels, outputs, part.patients, part.known
+                ),
+                "f_measure": bootstrap.f_measure(part.labels, given, part.patients, part.known),
+                **_ranking(part, answers.probabilities, counted),
+            }
+        )
+    return compared(both[0], both[1], n_patients, draws)
+
+
+HEADLINE = {
+    "challenge_metric": "challenge metric 2021",
+    "f_measure": "macro F",
+    "auroc": "macro AUROC",
+    "auprc": "macro AUPRC",
+}
+
+
+SHORT_SECONDS = (9.0, 8.0, 7.0, 6.0, 5.0)
+"""Down to what preprocessing accepts and training crops to."""
+LEAST_AGREEMENT = 0.9
+
+
+def _arms_exchanged(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Left and right arm electrodes exchanged: I inverted, II and III, aVR and aVL exchanged."""
+    found = windows[:, [0, 2, 1, 4, 3, *range(5, 12)]]
+    found[:, 0] *= -1
+    return found
+
+
+def _louder(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    found = windows.copy()
+    found[:, 7] *= 10
+    return found
+
+
+def _noise(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal(windows.shape, dtype=np.float32) * np.nanstd(windows)
+
+
+DAMAGES: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
+    "white noise": _noise,
+    "arm electrodes exchanged": _arms_exchanged,
+    "all leads inverted": lambda windows: -windows,
+    "V2 ten times too large": _louder,
+    "all leads three times too large": lambda windows: 3 * windows,
+}
+"""What familiarity is tried on, applied to the windows of the test part."""
+
+
+def shortest_seconds(curve: dict[str, list[float]]) -> float:
+    """The shortest length from which on up to ten seconds findings agree in at least 90 %."""
+    shortest = 10.0
+    for seconds, agreement in zip(curve["seconds"], curve["agreement"], strict=True):
+        if agreement < LEAST_AGREEMENT:
+            break
+        shortest = seconds
+    return shortest
+
+
+class EcgBuild:
+    """Decisions, proofs and figures of one ECG network.
+
+    Parameters
+    ----------
+    bundle
+        A bundle with the network's graph; its calibration and thresholds are not used.
+    network
+        The network itself.
+    data
+        The data set.
+    draws
+        Of the bootstrap.
+    """
+
+    def __init__(self, bundle: Bundle, network: Encoder, data: Data, draws: int) -> None:
+        self._bundle, self._network, self._data, self._draws = bundle, network, data, draws
+        self._positives = class_positives(data)
+        self._scorer = EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
+        self._validation, self._windows, self._n_windows = self._prepared(data.parts["validation"])
+        self._logits = self._scorer.logits(self._windows, BATCH_SIZE)
+        middle = np.cumsum(self._n_windows) - np.array(self._n_windows) + np.array(self._n_windows) // 2
+        self._evaluable = evaluable_classes(self._positives, self._validation, self._logits[middle])
+        self.decisions = ecg_decisions(self._logits, self._n_windows, self._validation, self._evaluable)
+
+    def _prepared(self, part: AnyPart) -> tuple[EcgPart, np.ndarray[Any, Any], list[int]]:
+        assert isinstance(part, EcgPart)
+        found = prepared_ecgs(self._scorer, part)
+        return (
+            found.part,
+            np.concatenate([p.windows for p in found.prepared]),
+            [p.size for p in found.prepared],
+        )
+
+    def entries(self) -> dict[str, Any]:
+        """What the contract says beyond that of every task."""
+        entries: dict[str, Any] = {"classes": class_entries(self._positives, self._evaluable)}
+        if isinstance(self._network, EcgTransformer):
+            curve = self._short_recordings()
+            entries["short_recordings"] = curve
+            entries["preprocessing"] = self._bundle.contract["preprocessing"] | {
+                "shortest_seconds": shortest_seconds(curve)
+            }
+        return entries
+
+    def _short_recordings(self) -> dict[str, list[float]]:
+        """What validation recordings of ten seconds are called when less of them is scored.
+
+        Shares by length in seconds: of recordings that keep every finding, of findings that agree
+        (``2 n_both / (n_short + n_whole)``), and of decisions, classes that are absent included.
+        """
+        calibration = self.decisions.calibration.calibration
+        whole = np.array(self._n_windows) == 1
+        chosen = np.flatnonzero(np.repeat(whole, self._n_windows))
+        full = np.isfinite(self._windows[chosen]).all(axis=(1, 2))
+        windows = self._windows[chosen[full]]
+
+        def found(signals: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+            p = calibration.probability(self._scorer.logits(signals, BATCH_SIZE))
+            return self.decisions.outputs(self.decisions.default, p, self._evaluable)
+
+        reference = found(windows)
+        rate = self._bundle.preprocessing.sampling_rate  # type: ignore[union-attr]
+        curve: dict[str, list[float]] = {
+            k: [] for k in ("seconds", "recordings_unchanged", "agreement", "decisions_unchanged")
+        }
+        for seconds in SHORT_SECONDS:
+            cut = windows.copy()
+            cut[..., round(seconds * rate) :] = np.nan
+            given = found(cut)
+            same = given == reference
+            shared = 2 * (given & reference).sum() / max(int(given.sum() + reference.sum()), 1)
+            curve["seconds"].append(seconds)
+            curve["recordings_unchanged"].append(round(float(same.all(axis=1).mean()), 4))
+            curve["agreement"].append(round(float(shared), 4))
+            curve["decisions_unchanged"].append(round(float(same[:, self._evaluable].mean()), 4))
+        return curve
+
+    def write_familiarity(self, path: Path, externals: Mapping[str, AnyPart]) -> dict[str, Any] | None:
+        """Fit the Gaussian on the training part's features; None for a network that gives none.
+
+        Returns the share of each set that lies beyond the limit, for ``externals`` and for damaged test
+        recordings with the AUROC that separates them from the test part.
+        """
+        if not isinstance(self._network, EcgTransformer):
+            return None
+        _, train, counts = self._prepared(self._data.parts["train"])
+        features = self._scorer.features(train, BATCH_SIZE)
+        familiarity = Familiarity.fitted(over_windows(features.astype(np.float64), counts))
+        familiarity.save(path)
+        found: dict[str, Any] = {"limit": UNFAMILIAR, "recordings": len(counts)}
+
+        def distances(windows: npt.NDArray[np.float32], n_windows: list[int]) -> npt.NDArray[np.float64]:
+            features = self._scorer.features(windows, BATCH_SIZE).astype(np.float64)
+            return np.asarray(familiarity.distance(over_windows(features, n_windows)))
+
+        limit = float(np.quantile(familiarity.quantiles, UNFAMILIAR))
+        _, windows, n_windows = self._prepared(self._data.parts["validation"])
+        found["validation_unfamiliar"] = round(float((distances(windows, n_windows) > limit).mean()), 4)
+        _, windows, n_windows = self._prepared(self._data.parts["test"])
+        usual = distances(windows, n_windows)
+        found["test_unfamiliar"] = round(float((usual > limit).mean()), 4)
+        others = {name: self._prepared(part)[1:] for name, part in externals.items()}
+        others |= {name: (damage(windows), n_windows) for name, damage in DAMAGES.items()}
+        found["separated"] = {}
+        for name, (signals, counts) in others.items():
+            theirs = distances(signals, counts)
+            of_others = np.concatenate([np.zeros(len(usual), dtype=bool), np.ones(len(theirs), dtype=bool)])
+            found["separated"][name] = {
+                "unfamiliar": round(float((theirs > limit).mean()), 4),
+                "auroc": round(auroc(of_others, np.concatenate([usual, theirs])), 4),
+            }
+        return found
+
+    def parity(self) -> ParityReport:
+        """The graph against the network on every validation recording."""
+        return parity_report(
+            len(self._validation),
+            network_ecg_logits(self._network, self._windows),
+            self._logits,
+            self._scorer.logits(self._windows, 1),
+            self.decisions.calibration.calibration,
+            self.decisions.thresholds,
+        )
+
+    def int8(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, GateReport] | None:
+        """The int8 variant and what it costs; None for a CNN, which it makes slower."""
+        if isinstance(self._network, HannunResNet):
+            return None
+        smaller = quantised(model)
+        content = smaller.SerializeToString()
+        scorer = EcgScorer(self._bundle, OpenGraph(open_session(content, device="cpu")[0], "int8", "cpu"))
+        calibration = self.decisions.calibration.calibration
+        before, after = (
+            window_probabilities(logits, self._n_windows, calibration)
+            for logits in (self._logits, scorer.logits(self._windows, 1))
+        )
+        part, evaluable, decisions = self._validation, self._evaluable, self.decisions
+        given = tuple(decisions.outputs(decisions.default, p, evaluable) for p in (before, after))
+        official = tuple(decisions.outputs(CHALLENGE, p, evaluable) for p in (before, after))
+        report = gate_report(
+            len(part),
+            (before, after),
+            (given[0][:, evaluable], given[1][:, evaluable]),
+            (macro_auroc(part, before, evaluable), macro_auroc(part, after, evaluable)),
+            (
+                challenge_metric(part.labels, official[0], mask=part.known),
+                challenge_metric(part.labels, official[1], mask=part.known),
+            ),
+            (model.ByteSize(), smaller.ByteSize()),
+        )
+        return smaller, report
+
+    def answers(self, predictor: Predictor, part: AnyPart) -> Answers[EcgPart]:
+        """What the shipped model says about a part."""
+        assert isinstance(part, EcgPart)
+        return ecg_answers(predictor, part)
+
+    def evaluation(self, answers: Answers[EcgPart]) -> dict[str, Any]:
+        """Figures of the answers."""
+        return ecg_evaluation(answers, self.decisions, self._evaluable, self._draws)
+
+    def headline(self, evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Title and figure of what is named first: the challenge metric at the point tuned for it."""
+        tuned, free = evaluation["thresholds"][self.decisions.default], evaluation["threshold_free"]
+        names = {
+            "f_measure": f"macro F ({tuned['n_f_classes']} classes)",
+            "auroc": f"macro AUROC ({free['n_classes']} classes)",
+            "auprc": f"macro AUPRC ({free['n_classes']} classes)",
+        }
+        official = evaluation["thresholds"][CHALLENGE]
+        found = {**tuned, "challenge_metric": official["challenge_metric"], **free}
+        return {names.get(key, title): found[key] for key, title in HEADLINE.items() if key in found}
+
+    def comparison(self, answers: Answers[EcgPart], teacher: Encoder) -> dict[str, Any]:
+        """The teacher, calibrated and tuned on validation like the student, on the same test recordings."""
+        validation_logits = network_ecg_logits(teacher, self._windows)
+        tuned = ecg_decisions(validation_logits, self._n_windows, self._validation, self._evaluable)
+        part, windows, n_windows = self._prepared(answers.part)
+        probabilities = window_probabilities(
+            network_ecg_logits(teacher, windows), n_windows, tuned.calibration.calibration
+        )
+        positive = tuned.outputs(tuned.default, probabilities, self._evaluable)
+        theirs = Answers(part, probabilities, positive, {})
+        official = (
+            self.decisions.outputs(CHALLENGE, answers.probabilities, self._evaluable),
+            tuned.outputs(CHALLENGE, probabilities, self._evaluable),
+        )
+        return ecg_comparison(answers, theirs, official, self._evaluable, self._draws)
+
+    def write_golden(self, path: Path, inputs: dict[str, Any]) -> None:
+        """Write the golden inputs with what scoring makes of them."""
+        write_cases(path, ecg_cases(self._scorer, inputs))

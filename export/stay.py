@@ -1,0 +1,303 @@
+"""ICU stays: decisions chosen on validation, published figures, and the steps of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from export.check import (
+    GateReport,
+    ParityReport,
+    StayGraph,
+    batch_change,
+    earlier_change,
+    gate_report,
+    parity_report,
+    stay_cases,
+    streaming_difference,
+    write_cases,
+)
+from export.graph import quantised
+from export.scored import (
+    BATCH_SIZE,
+    Answers,
+    AnyPart,
+    Data,
+    Decisions,
+    Point,
+    StayPart,
+    calibration_figures,
+    compared,
+    figures,
+    network_stay_logits,
+    number,
+    prepared_stays,
+    reliability_bins,
+    stay_answers,
+)
+from ibt_deploy.bundle import Bundle
+from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.device import open_session
+from ibt_deploy.metrics import bootstrap
+from ibt_deploy.metrics.ranking import auroc
+from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row, utility
+from ibt_deploy.predictor import Predictor
+from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.scorers.stay import StayScorer
+from ibt_deploy.thresholds import (
+    alarm_rate_threshold,
+    sensitivity_threshold,
+    utility_threshold,
+)
+from ibt_deploy.types import Bools, Float32s, Floats
+from training.models import Encoder
+
+SENSITIVITY = 0.80
+ALARMS_PER_PATIENT_DAY = 0.1
+
+
+def stay_decisions(logits: Float32s, validation: StayPart) -> Decisions:
+    """Calibration and the operating points ``utility``, ``sensitivity80`` and ``alarms_per_10_patient_days``.
+
+    Parameters
+    ----------
+    logits
+        Of every row of the validation stays end to end.
+    validation
+        The stays.
+    """
+    labels, offsets = validation.labels, validation.offsets
+    fitted = fitted_calibration(logits, labels)
+    risk = fitted.calibration.probability(logits)
+    utility = utility_threshold(labels, risk, offsets)
+    sensitive = sensitivity_threshold(labels, risk, offsets, SENSITIVITY)
+    sparing = alarm_rate_threshold(labels, risk, offsets, ALARMS_PER_PATIENT_DAY)
+    return Decisions(
+        fitted,
+        {
+            "utility": Point(
+                np.array([utility.threshold]),
+                f"highest utility 2019 on validation ({utility.reached:.3f} there)",
+            ),
+            "sensitivity80": Point(
+                np.array([sensitive.threshold]),
+                "highest threshold that alarms in time (from 12 h before to 3 h after onset) in 80 % of "
+                f"septic validation stays ({sensitive.reached:.1%} there)",
+            ),
+            "alarms_per_10_patient_days": Point(
+                np.array([sparing.threshold]),
+                "lowest threshold with at most 1 alarm in 10 patient-days on validation "
+                f"({10 * sparing.reached:.2f} there; 6 h of silence after an alarm)",
+            ),
+        },
+    )
+
+
+FIXED = "0.5"
+SMALLEST_GROUP = 20
+"""Septic stays from which on a sub-group gets figures."""
+
+
+def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int) -> dict[str, Any]:
+    """Everything that is published about one set.
+
+    Parameters
+    ----------
+    answers
+        The model's answers.
+    decisions
+        Its operating points.
+    draws
+        Of the bootstrap.
+    """
+    part, risk = answers.part, answers.probabilities
+    labels = part.labels
+    thresholds = {FIXED: 0.5} | {name: float(p.thresholds[0]) for name, p in decisions.points.items()}
+    alarms = {
+        name: answers.positive if name == decisions.default else risk >= threshold
+        for name, threshold in thresholds.items()
+    }
+    return {
+        "stays": len(part),
+        "septic": int(part.septic.sum()),
+        "hours": len(labels),
+        "positive_hours": int(labels.sum()),
+        "refused": answers.refused,
+        "thresholds": {
+            name: {"threshold": number(thresholds[name])}
+            | figures(_threshold_statistics(part, given), len(part), draws)
+            for name, given in alarms.items()
+        },
+        "threshold_free": figures(_ranking(part, risk), len(part), draws),
+        "alarms": {
+            name: _alarms(part, risk, thresholds[name], draws) for name in thresholds if name != FIXED
+        },
+        "calibration": calibration_figures(labels, risk) | {"bins": reliability_bins(labels, risk)},
+        "groups": {
+            name: {value: _group(answers, values == value, draws) for value in sorted(set(values.tolist()))}
+            for name, values in part.groups.items()
+        },
+    }
+
+
+def _threshold_statistics(part: StayPart, alarms: Bools) -> dict[str, bootstrap.Statistic]:
+    stay = stay_of_row(part.offsets, len(part.labels))
+    return {
+        "utility": bootstrap.utility(part.labels, alarms, part.offsets),
+        "f_measure": bootstrap.f_measure(part.labels, alarms, stay),
+    }
+
+
+def _ranking(part: StayPart, risk: Floats) -> dict[str, bootstrap.Statistic]:
+    statistics = bootstrap.sepsis_statistics(part.labels, risk, risk >= 0.5, part.offsets)
+    return {name: statistics[name] for name in ("auroc", "auprc")}
+
+
+def _alarms(part: StayPart, risk: Floats, threshold: float, draws: int) -> dict[str, Any]:
+    policy = AlarmPolicy()
+    given = policy_alarms(risk, part.offsets, threshold, policy)
+    found = alarm_statistics(part.labels, given, part.offsets)
+    return figures(bootstrap.alarm_rates(part.labels, given, part.offsets), len(part), draws) | {
+        "alarms": found.n_alarms,
+        "patient_days": number(found.patient_days),
+        "number_needed_to_evaluate": number(found.number_needed_to_evaluate),
+        "lead_time_hours": [number(hours) for hours in found.lead_time],
+        "only_after_onset": number(found.only_after_onset),
+        "silence_hours": policy.silence,
+    }
+
+
+def _group(answers: Answers[StayPart], chosen: Bools, draws: int) -> dict[str, Any]:
+    part = answers.part.select(chosen)
+    rows = np.repeat(chosen, np.diff(answers.part.offsets))
+    risk, alarms = answers.probabilities[rows], answers.positive[rows]
+    table: dict[str, Any] = {"stays": len(part), "septic": int(part.septic.sum())}
+    if table["septic"] < SMALLEST_GROUP:
+        return table
+    statistics = {"utility": bootstrap.utility(part.labels, alarms, part.offsets), **_ranking(part, risk)}
+    calibration = calibration_figures(part.labels, risk)
+    return table | figures(statistics, len(part), draws) | {"calibration": calibration}
+
+
+def stay_comparison(student: Answers[StayPart], teacher: Answers[StayPart], draws: int) -> dict[str, Any]:
+    """Teacher's figures on the same stays, and student minus teacher on the same draws."""
+    part = student.part
+    both = [
+        bootstrap.sepsis_statistics(part.labels, a.probabilities, a.positive, part.offsets)
+        for a in (student, teacher)
+    ]
+    return compared(both[0], both[1], len(part), draws)
+
+
+STREAMED, CHANGED = 24, 100
+"""Validation stays that are streamed, and whose later hours are changed; spread over all lengths."""
+HEADLINE = {
+    "utility": "utility 2019",
+    "auroc": "AUROC (hours)",
+    "auprc": "AUPRC (hours)",
+    "f_measure": "F (hours)",
+}
+
+
+class StayBuild:
+    """Decisions, proofs and figures of one stay network; parameters as for EcgBuild."""
+
+    def __init__(self, bundle: Bundle, network: Encoder, data: Data, draws: int) -> None:
+        self._bundle, self._network, self._draws = bundle, network, draws
+        self._graph = OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None)
+        self._scorer = StayScorer(bundle, self._graph)
+        self._validation, self._features = self._prepared(data.parts["validation"])
+        self._logits = self._scored(self._scorer, BATCH_SIZE)
+        self.decisions = stay_decisions(self._logits, self._validation)
+
+    def _prepared(self, part: AnyPart) -> tuple[StayPart, list[Float32s]]:
+        assert isinstance(part, StayPart)
+        found = prepared_stays(self._scorer, part)
+        return found.part, self._scorer.features(found.prepared)
+
+    def _scored(self, scorer: StayScorer, batch_size: int) -> Float32s:
+        return np.concatenate(scorer.logits(self._features, batch_size))
+
+    def _spread(self, n: int) -> list[Float32s]:
+        """Features of at most ``n`` validation stays over all lengths, the longest among them."""
+        by_length = sorted(self._features, key=len)
+        chosen = np.unique(np.linspace(0, len(by_length) - 1, min(n, len(by_length))).astype(int))
+        return [by_length[i] for i in chosen]
+
+    def write_familiarity(self, path: Path, externals: Mapping[str, AnyPart]) -> None:
+        """Stays have no description of familiar features."""
+        del path, externals
+
+    def entries(self) -> dict[str, Any]:
+        """What the contract says beyond that of every task."""
+        return {}
+
+    def parity(self) -> ParityReport:
+        """The graph against the network on every validation stay."""
+        graph = StayGraph(self._graph)
+        return parity_report(
+            len(self._validation),
+            np.concatenate(network_stay_logits(self._network, self._features)),
+            self._logits,
+            self._scored(self._scorer, 1),
+            self.decisions.calibration.calibration,
+            self.decisions.thresholds,
+            streaming=streaming_difference(graph, self._spread(STREAMED)),
+            earlier=earlier_change(graph, self._spread(CHANGED)),
+        )
+
+    def int8(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, GateReport]:
+        """The int8 variant and why it cannot be shipped."""
+        smaller = quantised(model)
+        opened = OpenGraph(open_session(smaller.SerializeToString(), device="cpu")[0], "int8", "cpu")
+        graph = StayGraph(opened)
+        calibration = self.decisions.calibration.calibration
+        part = self._validation
+        after_logits = self._scored(StayScorer(self._bundle, opened), 1)
+        before, after = (calibration.probability(z) for z in (self._logits, after_logits))
+        threshold = float(self.decisions.points[self.decisions.default].thresholds[0])
+        report = gate_report(
+            len(part),
+            (before, after),
+            (before >= threshold, after >= threshold),
+            (auroc(part.labels, before), auroc(part.labels, after)),
+            (
+                utility(part.labels, before >= threshold, part.offsets),
+                utility(part.labels, after >= threshold, part.offsets),
+            ),
+            (model.ByteSize(), smaller.ByteSize()),
+            earlier=earlier_change(graph, self._spread(CHANGED)),
+            batch=batch_change(graph, self._spread(CHANGED)),
+        )
+        return smaller, report
+
+    def answers(self, predictor: Predictor, part: AnyPart) -> Answers[StayPart]:
+        """What the shipped model says about a part."""
+        assert isinstance(part, StayPart)
+        return stay_answers(predictor, part)
+
+    def evaluation(self, answers: Answers[StayPart]) -> dict[str, Any]:
+        """Figures of the answers."""
+        return stay_evaluation(answers, self.decisions, self._draws)
+
+    def headline(self, evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Title and figure of what is named first."""
+        found = {**evaluation["thresholds"][self.decisions.default], **evaluation["threshold_free"]}
+        return {title: found[key] for key, title in HEADLINE.items()}
+
+    def comparison(self, answers: Answers[StayPart], teacher: Encoder) -> dict[str, Any]:
+        """The teacher, calibrated and tuned on validation like the student, on the same test stays."""
+        tuned = stay_decisions(np.concatenate(network_stay_logits(teacher, self._features)), self._validation)
+        part, features = self._prepared(answers.part)
+        logits = np.concatenate(network_stay_logits(teacher, features))
+        risk = tuned.calibration.calibration.probability(logits)
+        alarms = risk >= tuned.points[tuned.default].thresholds[0]
+        return stay_comparison(answers, Answers(part, risk, alarms, {}), self._draws)
+
+    def write_golden(self, path: Path, inputs: dict[str, Any]) -> None:
+        """Write the golden inputs with what scoring makes of them."""
+        write_cases(path, stay_cases(self._scorer, inputs))

@@ -1,0 +1,246 @@
+"""ICU stays of the Challenge 2019, from one Parquet file or a tree of ``pNNNNNN.psv``, to a cache.
+
+The cache keeps the rows of the files as they are, in float32 (no published number loses a digit by it);
+cleaning belongs to the preprocessing of a model's bundle. A stay whose hours or labels are broken is
+left out and listed: training has no use for a guess.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ibt_deploy.errors import DataError, InputError
+from ibt_deploy.readers.columns import DelimitedTable
+from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
+from training.data.cache import SUMMARY, CacheSummary, Refused, replaced_folder, sealed
+
+LABEL = "SepsisLabel"
+HOUR = INDEX["ICULOS"]
+# A row takes 161 bytes before compression, so that no piece can exceed 60 MiB however it compresses.
+ROWS_PER_PIECE = 380_000
+HOSPITAL_FOLDER = re.compile(r"training(?:_set)?_?([AB])", re.IGNORECASE)
+UNKNOWN_HOSPITAL = "unknown"
+PREPROCESSING = {"name": "raw", "version": "1.0.0"}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(eq=False)
+class _Stays:
+    """Stays sorted by patient, one after the other: stay ``i`` is ``offsets[i]:offsets[i + 1]``.
+
+    ``files`` names each for the list of the refused: a file of a tree, or the patient of a table.
+    """
+
+    values: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    offsets: npt.NDArray[np.int64]
+    patients: list[str]
+    hospitals: list[str]
+    files: list[str]
+    refused: list[Refused]
+
+
+def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> CacheSummary:
+    """Write the stays of ``source`` as a cache to ``out`` (replacing a cache that is there).
+
+    Parameters
+    ----------
+    source
+        A Parquet file with ``patient_id``, the 40 variables, ``SepsisLabel`` and perhaps ``hospital``; or
+        a folder with one pipe-separated file per patient anywhere below it, where the folder names
+        ``training_setA`` and ``training_setB`` (or ``training_A``, ``training_B``) name the hospital.
+    out
+        Folder of the cache: ``cache.json``, ``index.csv`` (patient, hospital, piece, start, length,
+        septic) and ``rows-NNN.npz`` (values float32 ``(rows, 40)``, labels int8 ``(rows,)``).
+    progress
+        Called with the number of files read and the number of all files.
+
+    Raises
+    ------
+    DataError
+        No stays there, columns are missing, or ``out`` is a folder that is not a cache.
+    """
+    if source.is_dir():
+        stays = _tree(source, progress)
+    elif source.is_file():
+        stays = _parquet(source)
+    else:
+        raise DataError(f"{source}: is neither a Parquet file nor a folder of .psv files")
+    faults = _faults(stays)
+    kept = [i for i in range(len(stays.patients)) if i not in faults]
+    if not kept:
+        raise DataError(f"{source}: no usable stay among {len(stays.patients) + len(stays.refused)}")
+    refused = [*stays.refused, *(Refused(stays.files[i], *fault) for i, fault in faults.items())]
+    refused.sort(key=lambda entry: entry.file)
+    with replaced_folder(out, SUMMARY, "cache") as folder:
+        counts = _written(stays, kept, folder)
+        sha256 = sealed(
+            folder,
+            task="sepsis",
+            source=source,
+            preprocessing=PREPROCESSING,
+            records=len(kept),
+            refused=refused,
+            counts=counts,
+        )
+    return CacheSummary(out, len(kept), counts, tuple(refused), sha256)
+
+
+def _parquet(path: Path) -> _Stays:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        stored = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
+    present = set(stored.schema_arrow.names)
+    missing = [name for name in ("patient_id", *NAMES, LABEL) if name not in present]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}")
+    table = stored.read()
+    encoded = table["patient_id"].combine_chunks().dictionary_encode()
+    if encoded.null_count:
+        raise DataError(f"{path}: {encoded.null_count} rows have no patient_id")
+    names = np.array([str(name) for name in encoded.dictionary.to_pylist()])
+    alphabetical = np.argsort(names)
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[alphabetical] = np.arange(len(names))
+    patient = rank[encoded.indices.to_numpy()]
+    order = np.argsort(patient, kind="stable")
+    starts = np.searchsorted(patient[order], np.arange(len(names) + 1))
+
+    values = np.empty((len(order), N_VARIABLES), dtype=np.float32)
+    for column, name in enumerate(NAMES):
+        values[:, column] = table[name].to_numpy()[order]
+    if "hospital" in present:
+        first = table["hospital"].take(order[starts[:-1]]).to_pylist()
+        hospitals = [UNKNOWN_HOSPITAL if name is None else str(name) for name in first]
+    else:
+        hospitals = [UNKNOWN_HOSPITAL] * len(names)
+    labels = table[LABEL].to_numpy()[order].astype(np.float32)
+    patients: list[str] = names[alphabetical].tolist()
+    return _Stays(values, labels, starts, patients, hospitals, patients, [])
+
+
+def _tree(folder: Path, progress: Progress | None) -> _Stays:
+    paths = sorted(folder.rglob("*.psv"), key=lambda path: (path.stem, path))
+    if not paths:
+        raise DataError(f"{folder}: holds no .psv file")
+    tables: list[npt.NDArray[np.float32]] = []
+    patients: list[str] = []
+    hospitals: list[str] = []
+    files: list[str] = []
+    refused: list[Refused] = []
+    for done, path in enumerate(paths, start=1):
+        name = str(path.relative_to(folder))
+        if patients and patients[-1] == path.stem:
+            refused.append(Refused(name, "doubled_patient", "another file has the same patient id"))
+        else:
+            try:
+                tables.append(_rows(path))
+            except InputError as error:
+                refused.append(Refused(name, error.code, error.message))
+            else:
+                patients.append(path.stem)
+                hospitals.append(_hospital(path.relative_to(folder.parent)))
+                files.append(name)
+        if progress is not None:
+            progress(done, len(paths))
+    if not tables:
+        raise DataError(f"{folder}: none of {len(paths)} files is usable; the first: {refused[0].message}")
+    rows = np.concatenate(tables)
+    offsets = np.concatenate([[0], np.cumsum([len(table) for table in tables])]).astype(np.int64)
+    return _Stays(rows[:, :N_VARIABLES], rows[:, N_VARIABLES], offsets, patients, hospitals, files, refused)
+
+
+def _rows(path: Path) -> npt.NDArray[np.float32]:
+    """The 40 variables and the label, shape ``(rows, 41)``."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("the file is not UTF-8 text", code="malformed_file") from error
+    table = DelimitedTable(text, "|")
+    missing = [name for name in (*NAMES, LABEL) if name not in table.names]
+    if missing:
+        raise InputError(f"lacks the columns {', '.join(missing)}", code="missing_columns")
+    if not len(table):
+        raise InputError("there is a header and no row", code="too_short")
+    numbers = table.numbers((*NAMES, LABEL))
+    for fault in numbers.faults.values():
+        raise fault
+    with np.errstate(over="ignore"):
+        return numbers.values.astype(np.float32)
+
+
+def _hospital(path: Path) -> str:
+    for part in reversed(path.parts[:-1]):
+        if match := HOSPITAL_FOLDER.fullmatch(part):
+            return match[1].upper()
+    return UNKNOWN_HOSPITAL
+
+
+def _faults(stays: _Stays) -> dict[int, tuple[str, str]]:
+    """Stays that training cannot use: index to code and message; the first of several reasons."""
+    hours, labels, starts = stays.values[:, HOUR], stays.labels, stays.offsets[:-1]
+    within = np.ones(len(hours), dtype=bool)
+    within[starts] = False
+    with np.errstate(invalid="ignore"):
+        step = np.diff(hours, prepend=0)
+    checks: list[tuple[str, str, npt.NDArray[np.bool_]]] = [
+        ("infinite", "a value is infinite", np.any(np.isinf(stays.values), axis=1)),
+        (
+            "bad_hour",
+            f"ICULOS is missing, not whole or outside 1 to {MAX_HOURS}",
+            ~np.isin(hours, np.arange(1, MAX_HOURS + 1)),
+        ),
+        ("hours_out_of_order", "an hour occurs twice or hours decrease", within & (step <= 0)),
+        ("hours_missing", "hours are missing between rows", within & (step > 1)),
+        ("bad_label", f"{LABEL} is missing or neither 0 nor 1", ~np.isin(labels, (0, 1))),
+        ("label_falls_back", f"{LABEL} falls back to 0", within & (np.diff(labels, prepend=0) < 0)),
+    ]
+    faults: dict[int, tuple[str, str]] = {}
+    for code, message, broken in checks:
+        for stay in np.unique(np.searchsorted(stays.offsets, np.flatnonzero(broken), side="right") - 1):
+            faults.setdefault(int(stay), (code, message))
+    return faults
+
+
+def _written(stays: _Stays, kept: list[int], folder: Path) -> dict[str, int]:
+    """Write the pieces and the index; returns the counts."""
+    index: list[tuple[str | int, ...]] = [("patient", "hospital", "piece", "start", "length", "septic")]
+    counts = {"rows": 0, "septic": 0, "positive_rows": 0}
+    piece: list[slice] = []
+    pieces = start = 0
+    for stay in kept:
+        span = slice(int(stays.offsets[stay]), int(stays.offsets[stay + 1]))
+        length = span.stop - span.start
+        if start + length > ROWS_PER_PIECE:
+            _write_piece(stays, piece, folder / f"rows-{pieces:03d}.npz")
+            piece, pieces, start = [], pieces + 1, 0
+        positive = int(np.count_nonzero(stays.labels[span]))
+        septic = int(positive > 0)
+        index.append((stays.patients[stay], stays.hospitals[stay], pieces, start, length, septic))
+        piece.append(span)
+        start += length
+        counts["rows"] += length
+        counts["septic"] += septic
+        counts["positive_rows"] += positive
+    _write_piece(stays, piece, folder / f"rows-{pieces:03d}.npz")
+    with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(index)
+    return counts
+
+
+def _write_piece(stays: _Stays, spans: list[slice], path: Path) -> None:
+    values = np.concatenate([stays.values[span] for span in spans])
+    labels = np.concatenate([stays.labels[span] for span in spans]).astype(np.int8)
+    np.savez_compressed(path, values=values, labels=labels)

@@ -1,0 +1,118 @@
+"""Where a run computes: device, number format, and the processes that ``torchrun`` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ibt_deploy.errors import DeviceError
+
+
+def chosen_device(name: str, local_rank: int = 0) -> torch.device:
+    """``auto`` takes CUDA where there is one; ``cuda`` without one is an error."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError("cuda was requested, but PyTorch finds no CUDA device")
+        return torch.device("cuda", local_rank)
+    return torch.device(name)
+
+
+def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """``auto`` means bf16 on CUDA and on CPUs with bf16 instructions, where it was measured to be faster."""
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16
+        fast = "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _cpu_flags() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii") as file:
+            return next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return ""
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Autocast to ``dtype``, or nothing for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Rank of this process, number of processes, and rank on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def share(self) -> slice:
+        """Which items of a batch this process takes."""
+        return slice(self.rank, None, self.size)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def mean(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each term averaged over the processes."""
+        if self.size == 1:
+            return dict(terms)
+        stacked = torch.stack([terms[name] for name in sorted(terms)])
+        dist.all_reduce(stacked)
+        averaged = (stacked / self.size).unbind()
+        of = dict(zip(sorted(terms), averaged, strict=True))
+        return {name: of[name] for name in terms}
+
+    def from_first(self, result: Callable[[], T]) -> T:
+        """What ``result`` gives in the first process, in all of them.
+
+        Processes must not decide on numbers of their own: without synchronised batch norms these differ.
+        """
+        if self.size == 1:
+            return result()
+        shared: list[T | None] = [result() if self.is_first else None]
+        dist.broadcast_object_list(shared)
+        value: T = shared[0]  # type: ignore[assignment]
+        return value
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process or the first that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Place]:
+    """Join the group that ``torchrun`` describes in the environment; without it, be alone."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield Place()
+        return
+    cuda = device != "cpu" and torch.cuda.is_available()
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        place = Place(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        if cuda:
+            torch.cuda.set_device(place.local_rank)
+        yield place
+    finally:
+        dist.destroy_process_group()

@@ -1,1 +1,0 @@
-"""From a data set as it is distributed to one packed, content-hashed cache."""

@@ -1,0 +1,65 @@
+"""The tasks that networks are trained for, an object each.
+
+A further task is a module like :mod:`training.tasks.stay` and an entry in :data:`TASKS`, with its number of
+matched groups in :data:`training.recipe.N_GROUPS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ibt_deploy.errors import DataError
+from training.data.cache import open_cache
+from training.data.split import PARTS, default_split
+from training.models import Encoder
+from training.recipe import Recipe
+from training.tasks.base import Cohort, Source, Task
+from training.tasks.ecg import EcgTask
+from training.tasks.stay import StayTask
+
+TASKS: Mapping[str, Task] = {task.name: task for task in (EcgTask(), StayTask())}
+
+
+def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -> Source:
+    """The recipe's view of a cache; DataError if the cache is of the other task."""
+    cache = open_cache(cache_folder)
+    if cache.task != recipe.task:
+        raise DataError(f"{cache_folder}: holds {cache.task} data, the recipe is for {recipe.task}")
+    return TASKS[recipe.task].source(recipe, cache, split or default_split(cache))
+
+
+def open_cohort(folder: Path, split: Path | None = None) -> Cohort:
+    """The cohort of a training cache, divided by ``split`` or else by the split that belongs to it."""
+    cache = open_cache(folder)
+    cohort = TASKS[cache.task].cohort(cache, split or default_split(cache))
+    for part in PARTS:
+        if not len(cohort.items(part)):
+            raise DataError(f"{folder}: nothing is in the {part} part of its split")
+    return cohort
+
+
+def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
+    """A cohort that nothing was trained on; DataError when it is of the other task or shares a record."""
+    cache = open_cache(folder)
+    if cache.task != cohort.cache.task:
+        raise DataError(f"{name}: {folder} holds {cache.task} data, the study is of {cohort.cache.task}")
+    external = TASKS[cache.task].cohort(cache, None)
+    if shared := sorted(set(external.ids).intersection(cohort.ids)):
+        raise DataError(
+            f"{name}: {len(shared)} records of {folder} ({', '.join(shared[:3])}) are in the training cache "
+            "too, so it is not an external test"
+        )
+    return external
+
+
+def build_teacher(recipe: Recipe, n_inputs: int) -> Encoder:
+    """The teacher of the recipe's task for ``n_inputs`` leads or features."""
+    return TASKS[recipe.task].teacher(recipe, n_inputs)
+
+
+def build_network(recipe: Recipe, n_inputs: int, samples: int) -> Encoder:
+    """The network that the recipe trains."""
+    if recipe.method == "teacher":
+        return build_teacher(recipe, n_inputs)
+    return TASKS[recipe.task].student(recipe, n_inputs, samples)

@@ -1,0 +1,394 @@
+"""What every task offers: the data of a cache, batches to train on, and ground truth to be judged by.
+
+A :class:`Cohort` is all recordings or stays of a cache, read in the way a checkpoint says; a :class:`Source`
+deals them out in batches to a training run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ibt_deploy.bundle import Calibration, sigmoid
+from ibt_deploy.decisions import decisions
+from ibt_deploy.errors import DataError
+from ibt_deploy.evaluation.labels import UNKNOWN
+from ibt_deploy.files import file_sha256
+from ibt_deploy.metrics.bootstrap import Statistic
+from ibt_deploy.records import Recording, Stay
+from ibt_deploy.types import Array, Bools, Float32s, Floats, Ints, Strings
+from training.data.cache import Cache
+from training.data.split import PARTS, Part, item_ids, read_split
+from training.models import Encoder
+from training.recipe import DataRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of either task.
+
+    Attributes
+    ----------
+    inputs
+        ECG ``(batch, leads, samples)`` or rows ``(batch, hours, features)``.
+    labels
+        ``(batch, classes)`` or ``(batch, hours)``, float.
+    known
+        Same shape as ``labels``: 0 where the label is unknown or the row is padding.
+    rows
+        For stays ``(batch, hours)``, 1 on rows that exist; None for ECG.
+    weights
+        Weight of each label in the supervised loss, same shape as ``labels``; None for 1 everywhere.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    known: Tensor
+    rows: Tensor | None
+    weights: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+
+        def moved(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        return Batch(
+            moved(self.inputs),
+            moved(self.labels),
+            moved(self.known),
+            None if self.rows is None else moved(self.rows),
+            None if self.weights is None else moved(self.weights),
+        )
+
+
+EVERYTHING = slice(None)
+Scores = dict[str, float]
+
+
+def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Part, Ints]:
+    """Items of each part, as far as the recipe uses them.
+
+    Parameters
+    ----------
+    parts
+        Index into :data:`PARTS` of every item, shape ``(items,)``.
+    sites
+        Hospital or source of every item, same shape.
+    recipe
+        ``sites`` restricts training and validation; ``train_fraction`` takes the first of a fixed shuffle of
+        the training part, so that smaller shares lie within larger ones, and every seed and method gets the
+        same.
+
+    Raises
+    ------
+    DataError
+        When the recipe names a site that the data lack.
+    """
+    items: dict[Part, Ints] = {name: np.flatnonzero(parts == i) for i, name in enumerate(PARTS)}
+    if recipe.sites:
+        known = sorted({str(site) for site in sites})
+        if absent := [site for site in recipe.sites if site not in known]:
+            raise DataError(f"data.sites: no {', '.join(absent)} in these data; there are {', '.join(known)}")
+        used = np.isin(sites.astype(str), recipe.sites)
+        for part in ("train", "validation"):
+            items[part] = items[part][used[items[part]]]
+    if recipe.train_fraction < 1:
+        train = items["train"]
+        shuffled = np.random.default_rng(0).permutation(len(train))
+        items["train"] = np.sort(train[shuffled[: round(recipe.train_fraction * len(train))]])
+    return items
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleBatch:
+    """Inputs of ``n`` examples.
+
+    Attributes
+    ----------
+    pieces
+        Inputs of some examples each, as the networks take them. ECGs come in one piece; stays in several of
+        similar length.
+    hours
+        For each piece of stays, shape ``(examples of the piece, 2)``: which stay of the piece, and its hour.
+        None for ECGs, whose example is the whole record.
+    """
+
+    pieces: list[Tensor]
+    hours: list[Ints] | None
+
+
+class Source(ABC):
+    """A split data set that deals out batches in an order given by seed and epoch alone."""
+
+    cache: Cache
+    split_sha256: str
+    n_inputs: int
+    samples: int
+    batch_size: int
+
+    @abstractmethod
+    def items(self, part: Part) -> npt.NDArray[np.int64]:
+        """Indices of the records or stays of a part."""
+
+    @abstractmethod
+    def plan(self, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """Items of each batch of an epoch; together every item of the training part exactly once."""
+
+    @abstractmethod
+    def training_batch(
+        self, seed: int, epoch: int, items: npt.NDArray[np.int64], share: slice = EVERYTHING
+    ) -> Batch:
+        """The ``share`` of the batch of ``items`` as that epoch sees them, cropped and augmented.
+
+        What holds for the whole batch, such as the length of its crops, is the same in every share.
+        """
+
+    @abstractmethod
+    def plain(self, items: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+        """Un-augmented batches over ``items`` in an order that suits speed, each with its items."""
+
+    @abstractmethod
+    def gather(
+        self,
+        items: npt.NDArray[np.int64],
+        outputs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]],
+    ) -> npt.NDArray[np.float32]:
+        """Logits in the order of ``items``: one row for each ECG, or the rows of all stays end to end."""
+
+    @abstractmethod
+    def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
+        """Metrics of a part, among them ``auroc``, ``bce`` and, as ``selection``, the official one."""
+
+    @abstractmethod
+    def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Probabilities from which outputs count as positive, tuned on ``part``; one for each output."""
+
+    @abstractmethod
+    def calibration(self, part: Part, logits: npt.NDArray[np.float32]) -> Calibration:
+        """Calibration of logits, fitted on ``part``."""
+
+    @abstractmethod
+    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """Replace the labels ``y`` of the training part by ``(1 - weight) y + weight p``.
+
+        ``probabilities`` are in the order of :meth:`gather`.
+        """
+
+    @abstractmethod
+    def examples(self, items: Ints, rng: np.random.Generator) -> Ints:
+        """Examples whose features can be compared, shape ``(examples, k)``: item, and place in it if any."""
+
+    @abstractmethod
+    def example_batch(self, examples: Ints) -> ExampleBatch:
+        """Inputs of some of the :meth:`examples`."""
+
+    @abstractmethod
+    def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
+        """Whether stored constants of a preprocessing are this source's own."""
+
+    @abstractmethod
+    def preprocessing(self) -> dict[str, Any]:
+        """Constants of the preprocessing, taken from the training part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known about some recordings or stays.
+
+    Attributes
+    ----------
+    labels
+        ``(recordings, 26)``, true where positive; of stays ``SepsisLabel`` of all rows end to end.
+    known
+        Where a label is known, same shape; of stays everywhere.
+    offsets
+        Stay ``i`` is the rows ``offsets[i]:offsets[i + 1]``; of recordings each is one row.
+    patients
+        Index of the patient of each row of ``labels``, from 0.
+    """
+
+    labels: Array
+    known: Bools
+    offsets: Ints
+    patients: Ints
+
+    @property
+    def n_patients(self) -> int:
+        """Patients, from whom the bootstrap draws."""
+        return int(self.patients.max(initial=-1)) + 1
+
+    def chosen(self, items: Bools) -> Truth:
+        """The recordings or stays where ``items`` is true; patients get new numbers."""
+        lengths = np.diff(self.offsets)
+        rows = np.repeat(items, lengths)
+        offsets = np.concatenate(([0], np.cumsum(lengths[items]))).astype(np.int64)
+        patients = np.unique(self.patients[rows], return_inverse=True)[1].astype(np.int64)
+        return Truth(self.labels[rows], self.known[rows], offsets, patients)
+
+
+class Cohort(ABC):
+    """All recordings or stays of a cache.
+
+    Parameters
+    ----------
+    cache
+        Prepared data.
+    split
+        Its division into parts; None for data that nothing was trained or tuned on.
+    """
+
+    labels: Array
+    sites: Strings
+
+    def __init__(self, cache: Cache, split: Path | None) -> None:
+        self.cache = cache
+        self.ids = item_ids(cache)
+        self.split_sha256 = file_sha256(split) if split else None
+        self.parts = read_split(split, self.ids) if split else None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def items(self, part: Part, sites: tuple[str, ...] = ()) -> Ints:
+        """Items of a part, of some sites where these are named; those that training or testing uses."""
+        if self.parts is None:
+            raise ValueError("an external cohort has no parts")
+        wanted = self.parts == PARTS.index(part)
+        return np.flatnonzero(wanted & np.isin(self.sites, sites) if sites else wanted)
+
+    def left_out(self, sites: tuple[str, ...]) -> Ints:
+        """Items of every part from all other sites."""
+        return np.flatnonzero(~np.isin(self.sites, sites))
+
+    @abstractmethod
+    def describe(self, items: Ints) -> dict[str, int]:
+        """Numbers of items, patients and positives."""
+
+    @abstractmethod
+    def truth(self, items: Ints) -> Truth:
+        """Labels and patients of items."""
+
+    @abstractmethod
+    def groups(self, items: Ints) -> dict[str, Strings]:
+        """Site, sex and age band of each item, by what divides them."""
+
+    @abstractmethod
+    def batches(self, items: Ints, preprocessing: dict[str, Any]) -> Iterator[tuple[Ints, torch.Tensor]]:
+        """What a network with this preprocessing reads, batch by batch, each with its items."""
+
+    @abstractmethod
+    def joined(self, items: Ints, outputs: list[tuple[Ints, Float32s]]) -> Float32s:
+        """Outputs in the order of ``items``: one row for each ECG, or the hours of all stays end to end."""
+
+    @abstractmethod
+    def records(self, items: Ints) -> Iterator[Recording | Stay]:
+        """The items as scoring by a bundle reads them."""
+
+
+def strings(column: Any) -> Strings:
+    """A column of an index as numpy strings; what is missing is ``unknown``."""
+    return np.array([UNKNOWN if value != value or value is None else str(value) for value in column], np.str_)
+
+
+FIXED, TUNED, FREE = "0.5", "tuned", "threshold_free"
+"""Rows of the tables: thresholds of 0.5, thresholds tuned on validation, and measures without threshold."""
+Row = tuple[str, str]
+"""Row of thresholds and measure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decider:
+    """Decisions of one network.
+
+    Attributes
+    ----------
+    calibration
+        Fitted on validation.
+    thresholds
+        On calibrated probabilities, for each row of a table and measure. Of stays one, that of the highest
+        utility, serves both measures; of ECGs each measure has its own.
+    evaluable
+        Outputs that may be reported.
+    validation
+        Official score on validation at the tuned thresholds; an optimistic number, by which DeiT is chosen.
+    """
+
+    calibration: Calibration
+    thresholds: dict[Row, Floats]
+    evaluable: Bools
+    validation: float
+
+    def probabilities(self, logits: Float32s) -> Floats:
+        """Calibrated, shape of ``logits``."""
+        return self.calibration.probability(logits)
+
+    def outputs(self, logits: Float32s, row: Row) -> Bools:
+        """Decisions, shape of ``logits``."""
+        p = self.probabilities(logits)
+        if p.ndim == 1:
+            return np.asarray(p >= self.thresholds[row][0])
+        return decisions(p, self.thresholds[row], self.evaluable)
+
+    def raw_thresholds(self, row: Row) -> Floats:
+        """The same thresholds on probabilities that are not calibrated."""
+        t = np.clip(self.thresholds[row], 1e-12, 1 - 1e-12)
+        z = (np.log(t / (1 - t)) - self.calibration.intercept) / self.calibration.slope
+        return sigmoid(np.asarray(z))
+
+
+class Task(ABC):
+    """A kind of data, the networks trained on it, and how their logits become decisions.
+
+    A task has no state: everything that depends on data comes in as an argument.
+
+    Attributes
+    ----------
+    name
+        As recipes, caches and commands call it.
+    official
+        The Challenge's score, as the tables call it.
+    """
+
+    name: ClassVar[str]
+    official: ClassVar[str]
+
+    @abstractmethod
+    def cohort(self, cache: Cache, split: Path | None) -> Cohort:
+        """All of a cache, to be judged on; ``split`` as for :class:`Cohort`."""
+
+    @abstractmethod
+    def source(self, recipe: Recipe, cache: Cache, split: Path) -> Source:
+        """The recipe's view of a cache, to train on."""
+
+    @abstractmethod
+    def teacher(self, recipe: Recipe, n_inputs: int) -> Encoder:
+        """The recipe's teacher for ``n_inputs`` leads or features."""
+
+    @abstractmethod
+    def student(self, recipe: Recipe, n_inputs: int, samples: int) -> Encoder:
+        """The student of the recipe's method; ``samples`` of an ECG window."""
+
+    @abstractmethod
+    def statistics_size(self, recipe: Recipe) -> int:
+        """ECGs or rows from which the statistics of a teacher's channels are taken."""
+
+    @abstractmethod
+    def decider(self, logits: Float32s, train: Truth, validation: Truth) -> Decider:
+        """Decisions of a network from its ``logits`` on validation and the labels of both parts."""
+
+    @abstractmethod
+    def statistics(self, decider: Decider, logits: Float32s, truth: Truth) -> dict[str, Statistic]:
+        """Every measure of a set, by ``row|measure``."""
+
+    @abstractmethod
+    def class_counts(self, decider: Decider, logits: Float32s, truth: Truth) -> Ints:
+        """Number of classes in the means of the ranking measures and of F, shape ``(2,)``."""
