@@ -59,7 +59,7 @@ export function stayFigure({ hours, record, vitals = [] }) {
     el("figcaption", { class: "fine" },
       "The risk is the model's estimate that sepsis begins within the next 6 hours or has begun (Sepsis-3, as in the PhysioNet/CinC Challenge 2019). ",
       `Few hours are of that kind, so that the operating point already calls ${percent(hours[0].threshold)} an alarm.`,
-      strips.length ? " The strips below show the vital signs as the model read them." : ""),
+      strips.length ? " The strips under the curve show the vital signs as the model read them." : ""),
     el("button", { class: "button small", type: "button", onclick: () => savePicture(holder.querySelector("svg"), record) }, "Save as PNG"));
 }
 
