@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ibt_deploy.contract import sigmoid
+from ibt_deploy.bundle import sigmoid
 from ibt_deploy.errors import DataError, RecipeError
 from ibt_deploy.files import atomic_open, file_sha256
 from ibt_deploy.types import Float32s, Ints
