@@ -17,10 +17,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import utility_sweep
 from ibt_deploy.variables import N_TIME_VARYING as N
-from training.recipe_files import find_recipe
-from training.run import open_source
-from training.stay_source import StaySource, concatenated_spans
-from training.trees import summaries
+from training.ensemble import summaries
+from training.recipe import find_recipe
+from training.tasks import open_source
+from training.tasks.stay import StaySource, concatenated_spans
 
 Ints = npt.NDArray[np.int64]
 
