@@ -44,7 +44,7 @@ class Familiarity:
     quantiles: AnyFloats
 
     @classmethod
-    def fitted(cls, features: AnyFloats, k: int = 24, folds: int = 5) -> Familiarity:
+    def fitted(cls, features: AnyFloats, k: int = 120, folds: int = 5) -> Familiarity:
         """Fit on features ``(n, dim)``; distances for the quantiles come from ``folds`` fits without them."""
         fold = np.arange(len(features)) % folds
         distances = np.concatenate(
