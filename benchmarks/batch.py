@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.batch_data import linked_copies, renamed_csv
 from benchmarks.machine import markdown
 from benchmarks.watched import Watched, watched
-from ibt_deploy.machine import usable_cpus
+from ibt_deploy.device import usable_cpus
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLE = 96
@@ -167,8 +167,7 @@ def _stay_rate(paths: list[Path], seconds: float) -> float:
     import pyarrow.parquet as pq
 
     from ibt_deploy.predictor import load
-    from ibt_deploy.preprocess.stay import featurise
-    from ibt_deploy.preprocess.stay_constants import StayPreprocessing
+    from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
     from ibt_deploy.scorers.stay import StayScorer
     from ibt_deploy.variables import NAMES
 

@@ -23,8 +23,8 @@ from benchmarks.load_client import REFUSED, Outcome, closed_load, open_load, req
 from benchmarks.load_server import COMMANDS, Server, started
 from benchmarks.machine import markdown
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.client.uploads import multipart, upload_of
-from ibt_deploy.machine import usable_cpus
+from ibt_deploy.client.transport import multipart, upload_of
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.scorers.session import OpenGraph
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -182,8 +182,9 @@ def _compare(tasks: Sequence[str], cores: int, seconds: float, rounds: int) -> N
     machine meets all of them; a ratio is the median of the rounds, with its lowest and highest behind it.
     """
     found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         for name in COMMANDS:
+            click.echo(f"round {number} of {rounds}: {name}", err=True)
             workers = ("--workers", str(cores)) if name != "bentoml serve" else ()
             environment = {"IBT_SERVE_THREADS": "1", "IBT_SERVE_WORKERS": str(cores)}
             with started(*workers, server=name, patience=300.0, **environment) as server:

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.contract import Calibration
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.errors import DataError, ExportError, IbtError
 from ibt_deploy.golden import GOLDEN, GoldenCase, golden_arrays
 from ibt_deploy.leads import LEADS
-from ibt_deploy.preprocess.resample import resample
+from ibt_deploy.preprocess.filters import resample
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import EcgScorer

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration, calibration_entry, calibration_line, reliability
 from ibt_deploy.classes import CLASSES, N_CLASSES
-from ibt_deploy.contract import Calibration
 from ibt_deploy.decisions import combined, decisions
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.leads import LEADS
@@ -280,7 +280,6 @@ def _part(cohort: Cohort, items: Ints) -> AnyPart:
 
 SomePart = TypeVar("SomePart", EcgPart, StayPart)
 Prepared = TypeVar("Prepared", PreparedEcg, CheckedStay)
-Tick = Callable[[int], None]
 
 BATCH_SIZE = 32
 

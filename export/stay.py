@@ -43,9 +43,8 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.device import open_session
 from ibt_deploy.metrics import bootstrap
-from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_statistics, policy_alarms
 from ibt_deploy.metrics.ranking import auroc
-from ibt_deploy.metrics.sepsis import stay_of_row, utility
+from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row, utility
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.scorers.stay import StayScorer

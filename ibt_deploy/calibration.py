@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.contract import Calibration
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.errors import DataError
 from ibt_deploy.types import Array, Bools, Floats, Ints
 

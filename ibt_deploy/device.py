@@ -7,6 +7,10 @@ the device is checked after the session is open, the noise is silenced, the thre
 Its official builds also report models and machine to their maker and keep an identifier of the device in the
 user's cache. Nothing about a patient or a hospital leaves the machine through this package: reporting is
 switched off before ONNX Runtime is imported (on Windows, where that is ignored, right after).
+
+The CPUs and the memory that this process may use follow from its affinity mask and, on Linux, from its
+control groups: a container or a unit of systemd has less than the machine shows. A limit may stand in the
+group of the process or in any group above it, in version 1 of the interface or in version 2.
 """
 
 from __future__ import annotations
@@ -15,13 +19,72 @@ import contextlib
 import ctypes
 import io
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ibt_deploy.errors import BundleError, DeviceError
-from ibt_deploy.machine import usable_cpus
 
 if TYPE_CHECKING:
     import onnxruntime
+
+
+MOUNT = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+_UNKNOWN_MEMORY = 2**33
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use, in whole: 1 where it may use a part of one."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    for group in _groups("cpu"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+            cpus = min(cpus, int(quota) // int(period))
+        with contextlib.suppress(OSError, ValueError):
+            allowed, within = (_number(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+            cpus = min(cpus, allowed // within if allowed > 0 else cpus)
+    return max(1, cpus)
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this process may use, together with those that share its limit."""
+    try:
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows
+        most = _UNKNOWN_MEMORY
+    for group in _groups("memory"):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):
+                most = min(most, _number(group / name))
+    return most
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text(encoding="ascii"))
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the groups that may limit this process, its own first, the topmost last.
+
+    In a container the membership may name folders that only the host has; they cannot be read, and the
+    container's limit stands at the top.
+    """
+    try:
+        lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    for line in [line for line in lines if line.count(":") > 1] or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = MOUNT / controller if controllers else MOUNT
+        own = top / path.lstrip("/")
+        if ".." not in own.parts:
+            yield from (group for group in (own, *own.parents) if top in group.parents)
+        yield top
+
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")

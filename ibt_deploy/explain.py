@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.contract import Calibration
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, window_spans
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg

@@ -16,6 +16,13 @@ DERIVED: dict[str, tuple[float, float]] = {
 }
 """Weights of leads I and II in the limb leads that follow from them (Einthoven, Goldberger)."""
 
+LEAD_NUMBERS: dict[int, str] = {
+    1: "I", 2: "II", 3: "V1", 4: "V2", 5: "V3", 6: "V4", 7: "V5", 8: "V6", 9: "V7",
+    10: "V2R", 11: "V3R", 12: "V4R", 13: "V5R", 14: "V6R", 15: "V7R", 16: "X", 17: "Y", 18: "Z",
+    61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR", 66: "V8", 67: "V9", 68: "V8R", 69: "V9R",
+}  # fmt: skip
+"""Leads by their number in SCP-ECG (EN 1064, 5.6.3, table 4), which DICOM and ISO 11073 use too."""
+
 _PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|(?:ECG[ _]?)?LEAD[ _]?|ECG[ _])")
 _ALIASES: dict[str, str] = {lead.upper(): lead for lead in LEADS}
 _ALIASES |= {"DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III"}

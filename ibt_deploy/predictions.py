@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ibt_deploy.contract import BundleClass
+from ibt_deploy.bundle import BundleClass
 from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.records import Notice
 from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
@@ -279,7 +279,7 @@ class SepsisPrediction:
     @property
     def never_measured(self) -> tuple[str, ...]:
         """Variables that were not measured in any hour."""
-        return _names(np.isnan(self.values).all(axis=0))
+        return _names(np.asarray(np.isnan(self.values).all(axis=0)))
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON knows it."""

@@ -12,10 +12,9 @@ import numpy as np
 
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
-from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_burden
 from ibt_deploy.metrics.arrhythmia import Reward
 from ibt_deploy.metrics.ranking import quotient
-from ibt_deploy.metrics.sepsis import utility_sweep
+from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_burden, utility_sweep
 from ibt_deploy.types import Array, Bools, Floats, Ints
 
 GRID: Floats = np.arange(1, 50) / 50

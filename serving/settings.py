@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from ibt_deploy.device import Device, driver_is_there
+from ibt_deploy.device import Device, driver_is_there, usable_cpus, usable_memory
 from ibt_deploy.errors import IbtError
-from ibt_deploy.machine import usable_cpus, usable_memory
 
 PREFIX = "IBT_SERVE_"
 STATE_KEY = f"{PREFIX}STATE_KEY"

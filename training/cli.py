@@ -1,4 +1,4 @@
-"""``ibt train``: prepare data, train, and look at what was trained. PyTorch is imported when it is needed."""
+"""``ibt train``: prepare data, train, and show what was trained. PyTorch is imported when it is needed."""
 
 from __future__ import annotations
 

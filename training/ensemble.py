@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ibt_deploy.contract import sigmoid
+from ibt_deploy.bundle import sigmoid
 from ibt_deploy.errors import DataError, RecipeError
 from ibt_deploy.files import atomic_open, file_sha256
 from ibt_deploy.types import Float32s, Ints
@@ -241,7 +241,7 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
     return Opinion(sigmoid(total["train"]).astype(np.float32), scores, source)
 
 
-def soften(source: Source, path: Path, weight: float) -> str:
+def blend_labels(source: Source, path: Path, weight: float) -> str:
     """Give the labels of the training part ``weight`` parts of an opinion's file; hash of that file.
 
     Raises
@@ -261,7 +261,7 @@ def soften(source: Source, path: Path, weight: float) -> str:
         items, source.items("train")
     ):
         raise DataError(f"{path}: made on other data, another split or another share of it")
-    source.soften(probabilities, weight)
+    source.blend_labels(probabilities, weight)
     return file_sha256(path)
 
 

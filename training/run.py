@@ -150,9 +150,9 @@ def train(
         if recipe.data.soft_weight > 0:
             if opinion is None:
                 raise DataError("data.soft_weight: give an ensemble's opinion, made by `ibt train ensemble`")
-            from training.ensemble import soften
+            from training.ensemble import blend_labels
 
-            opinion_sha256 = soften(source, opinion, recipe.data.soft_weight)
+            opinion_sha256 = blend_labels(source, opinion, recipe.data.soft_weight)
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None

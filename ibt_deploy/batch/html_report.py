@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ibt_deploy.batch.tally import PROBABILITY_EDGES, RISK_EDGES, Tally, short_name
-from ibt_deploy.contract import BundleClass
+from ibt_deploy.bundle import BundleClass
 from ibt_deploy.predictions import NOTICE
 
 _WIDTH, _HEIGHT = 240, 64

@@ -235,7 +235,7 @@ def opened_stays(files: Sequence[FileEntry], mapping: str | Path | None, state: 
 
     chosen = None
     if mapping is not None:
-        from ibt_deploy.mapping.parse import load_mapping
+        from ibt_deploy.mapping.schema import load_mapping
 
         chosen = load_mapping(Path(mapping))
     paths = [Path(entry.path) for entry in files]

@@ -23,10 +23,9 @@ from ibt_deploy.batch.plan import difference, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
 from ibt_deploy.batch.tally import Tally, summary_of
 from ibt_deploy.bundle import Bundle, load_bundle
-from ibt_deploy.device import Device, open_session
+from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.files import atomic_write, file_sha256
-from ibt_deploy.machine import usable_cpus
 from ibt_deploy.progress import Answered
 from ibt_deploy.readers import task_of
 from ibt_deploy.types import Task

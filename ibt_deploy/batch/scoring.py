@@ -24,8 +24,8 @@ from ibt_deploy.errors import IbtError, InputError
 from ibt_deploy.inputs import refusal, wrong_task
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, examined, windows
+from ibt_deploy.preprocess.stay import StayPreprocessing
 from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.session import OpenGraph

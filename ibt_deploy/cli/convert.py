@@ -102,7 +102,7 @@ def _convert(item: Recording | Stay, target: Path, *, overwrite: bool, written: 
 
 def _coarsest_step(recording: Recording) -> float | None:
     """The largest step in µV to which a lead was rounded; None where nothing was."""
-    from ibt_deploy.writers.quantise import quantised
+    from ibt_deploy.writers import quantised
 
     leads = [quantised(row, name) for row, name in zip(recording.signal, recording.leads, strict=True)]
     return max((lead.step for lead in leads if not lead.exact), default=None)

@@ -62,9 +62,8 @@ def monitor(
     SCORES is the folder of a finished run. Compared are inputs and missing values (of tables), risks or
     probabilities, alarms or findings, warnings and refusals, by the population stability index.
     """
-    from ibt_deploy.evaluation.exports import read_export
-    from ibt_deploy.evaluation.monitoring import compared, compared_with_training
-    from ibt_deploy.render.monitoring import monitoring_report, monitoring_svg
+    from ibt_deploy.evaluation.monitoring import compared, compared_with_training, read_export
+    from ibt_deploy.render.evaluation import monitoring_report, monitoring_svg
     from ibt_deploy.render.report import show
 
     now = read_export(scores)

@@ -63,9 +63,12 @@ def recalibrate(
     keep their calibration. What changes is shown on patients left out.
     """
     from ibt_deploy.evaluation.labels import LabelTable, source_of
-    from ibt_deploy.evaluation.recalibration import recalibrated_recordings, recalibrated_stays
-    from ibt_deploy.evaluation.site_bundle import write_site_bundle
-    from ibt_deploy.render.recalibration import recalibration_report
+    from ibt_deploy.evaluation.recalibration import (
+        recalibrated_recordings,
+        recalibrated_stays,
+        write_site_bundle,
+    )
+    from ibt_deploy.render.evaluation import recalibration_report
     from ibt_deploy.render.report import show
 
     found = source_of(source)

@@ -14,8 +14,8 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.evaluation.result import Evaluation, Group, Measure, why_none
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics import sepsis as metrics
-from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_statistics, policy_alarms
 from ibt_deploy.metrics.ranking import brier
+from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms
 from ibt_deploy.predictions import Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Stay

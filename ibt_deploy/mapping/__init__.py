@@ -5,12 +5,20 @@
 >>> mapping = load_mapping(Path("mapping.toml"))  # doctest: +SKIP
 
 What a mapping says is in :mod:`~ibt_deploy.mapping.schema`, how it is read in
-:mod:`~ibt_deploy.mapping.parse`, how units are converted in :mod:`~ibt_deploy.mapping.units`, which columns
+:mod:`~ibt_deploy.mapping.schema`, how units are converted in :mod:`~ibt_deploy.mapping.units`, which columns
 look like another unit in :mod:`~ibt_deploy.mapping.doubts`, and how a first one is suggested in
 :mod:`~ibt_deploy.mapping.suggest`.
 """
 
-from ibt_deploy.mapping.parse import load_mapping, parse_mapping
-from ibt_deploy.mapping.schema import Codes, Column, Mapping, TableOptions, Time, UnitType
+from ibt_deploy.mapping.schema import (
+    Codes,
+    Column,
+    Mapping,
+    TableOptions,
+    Time,
+    UnitType,
+    load_mapping,
+    parse_mapping,
+)
 
 __all__ = ["Codes", "Column", "Mapping", "TableOptions", "Time", "UnitType", "load_mapping", "parse_mapping"]

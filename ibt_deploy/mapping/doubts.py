@@ -12,7 +12,7 @@ Four rules, each of which a person can check by looking at the column:
    times the median: usual if they were days. Asked where there are at least 50 values of 20 stays.
 
 A column in doubt ends the run before anything is scored, until its unit is corrected or ``confirmed = true``.
-One stay alone is judged by :mod:`ibt_deploy.preprocess.stay_plausibility`.
+One stay alone is judged by :mod:`ibt_deploy.preprocess.stay_checks`.
 
 Where the values of an intensive care unit usually lie, and in which other units hospitals report them, is
 here too. The four numbers of a variable are the 5th, 25th, 75th and 95th percentile of what the two hospitals

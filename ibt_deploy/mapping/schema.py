@@ -1,11 +1,20 @@
-"""What a mapping says, as typed data; :mod:`ibt_deploy.mapping.parse` reads it from TOML."""
+"""A mapping as typed data, read from ``mapping.toml``: a mistake is refused with its place."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import available_timezones
 
-from ibt_deploy.mapping.units import Conversion
+from ibt_deploy.errors import BadUnits, MalformedFile
+from ibt_deploy.mapping.synonyms import means_urea
+from ibt_deploy.mapping.units import Conversion, conversion
+from ibt_deploy.variables import N_TIME_VARYING, NAMES
 
 TimeKind = Literal["iculos", "hours", "timestamp"]
 Outside = Literal["refuse", "drop"]
@@ -184,3 +193,289 @@ class Mapping:
             if name is not None
         }
         return frozenset(found)
+
+
+OPEN = "?"
+"""What a suggestion writes where a person has to decide."""
+
+LARGEST = 1 << 20
+LONGEST_CODE = 80
+FEWEST_MEASURED_COLUMNS = 5
+ISO = "iso"
+NUMBERS = tuple(name for name in NAMES if name not in ("Gender", "ICULOS"))
+TIME_UNITS = {"h": 1.0, "min": 1 / 60, "s": 1 / 3600, "d": 24.0}
+
+
+def load_mapping(path: Path) -> Mapping:
+    """The mapping in a TOML file.
+
+    Raises
+    ------
+    MalformedFile
+        Not readable, not TOML, an unknown or missing key, or a value that cannot be (``bad_mapping``).
+    BadUnits
+        A unit that cannot be converted into the variable's (``unknown_unit``).
+    MissingExtra
+        A unit has to be converted and pint is not installed.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise _bad(str(path), "larger than any mapping")
+        text = path.read_bytes()
+    except OSError as error:
+        raise MalformedFile(
+            f"cannot be read: {error.strerror or error}", where=str(path), code="unreadable_file"
+        ) from None
+    return parse_mapping(text, str(path))
+
+
+def parse_mapping(text: bytes, where: str = "mapping.toml") -> Mapping:
+    """The mapping in a TOML text; see :func:`load_mapping`."""
+    try:
+        root = tomllib.loads(text.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad(where, f"is not TOML: {error}") from None
+    whole = _Section(root, where)
+    table = _table(whole.section("table"))
+    time = _time(whole.section("time"))
+    columns: dict[str, Column] = {}
+    gender = None
+    section = whole.section("columns")
+    for name in section.left:
+        if name == "Gender":
+            gender = _gender(section.section(name))
+        elif name in NUMBERS:
+            columns[name] = _column(name, section.section(name))
+        else:
+            hint = "; the hour is said in [time]" if name == "ICULOS" else ""
+            raise _bad(f"{where}: columns.{name}", f"is none of the 40 variables{hint}")
+    unit_type = _unit_type(whole.section("unit_type")) if "unit_type" in root else None
+    whole.end()
+    mapping = Mapping(
+        table,
+        time,
+        {name: columns[name] for name in NAMES if name in columns},
+        gender,
+        unit_type,
+        hashlib.sha256(text).hexdigest(),
+    )
+    _check(mapping, where)
+    return mapping
+
+
+class _Section:
+    """One TOML table whose keys are taken one by one; what is left over is unknown."""
+
+    def __init__(self, table: dict[str, Any], file: str, name: str = "") -> None:
+        self._left = dict(table)
+        self._file = file
+        self._name = name
+
+    def at(self, key: str) -> str:
+        """The place of a key, for messages."""
+        return f"{self._file}: {self._name}{'.' if self._name else ''}{key}"
+
+    @property
+    def left(self) -> list[str]:
+        """Keys that were not taken yet."""
+        return list(self._left)
+
+    def section(self, key: str) -> _Section:
+        value = self._left.pop(key, {})
+        if not isinstance(value, dict):
+            raise _bad(self.at(key), "must be a table of keys")
+        return _Section(value, self._file, f"{self._name}{'.' if self._name else ''}{key}")
+
+    def take(self, key: str, kind: type[Any], default: Any = None) -> Any:
+        if key not in self._left:
+            return default
+        value = self._left.pop(key)
+        place = self.at(key)
+        if value == OPEN or (isinstance(value, list) and OPEN in value):
+            raise _bad(place, f"still is {OPEN!r}: a person has to decide")
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if (
+            not isinstance(value, kind)
+            or (kind is str and not value)
+            or (kind is float and not math.isfinite(value))
+        ):
+            raise _bad(place, f"must be {_KINDS[kind]}, is {value!r}")
+        return value
+
+    def word(self, key: str) -> str | None:
+        word: str | None = self.take(key, str)
+        return word
+
+    def needed(self, key: str) -> str:
+        word = self.word(key)
+        if word is None:
+            raise _bad(self.at(key), "is missing")
+        return word
+
+    def choice(self, key: str, choices: Collection[str], default: str) -> str:
+        word: str = self.take(key, str, default)
+        if word not in choices:
+            raise _bad(self.at(key), f"must be one of {', '.join(choices)}, is {word!r}")
+        return word
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """Texts, or numbers as texts; one value stands for a list of it."""
+        value = self._left.get(key, [])
+        if not isinstance(value, list):
+            self._left[key] = value = [value]
+        for item in value:
+            if isinstance(item, bool) or not isinstance(item, str | int | float):
+                raise _bad(self.at(key), f"must be texts or numbers, has {item!r}")
+        return tuple(str(item).strip() for item in self.take(key, list, []))
+
+    def end(self) -> None:
+        if self._left:
+            raise _bad(self.at(next(iter(self._left))), "is unknown here")
+
+
+_KINDS = {str: "a text", float: "a number", bool: "true or false", list: "a list"}
+
+
+def _table(section: _Section) -> TableOptions:
+    delimiter = section.word("delimiter")
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
+        raise _bad(section.at("delimiter"), "must be one character")
+    table = TableOptions(
+        patient=section.word("patient"),
+        hospital=section.word("hospital"),
+        label=section.word("label"),
+        delimiter=delimiter,
+        decimal="," if section.choice("decimal", (".", ","), ".") == "," else ".",
+        encoding="latin-1"
+        if section.choice("encoding", ("utf-8", "latin-1"), "utf-8") == "latin-1"
+        else "utf-8",
+        missing=section.words("missing"),
+    )
+    if table.decimal == table.delimiter:
+        raise _bad(section.at("decimal"), "is the delimiter too")
+    section.end()
+    return table
+
+
+def _time(section: _Section) -> Time:
+    kind = section.choice("kind", ("iculos", "hours", "timestamp"), "iculos")
+    column = section.needed("column")
+    outside = ("refuse", "drop")
+    before = section.choice("before_admission", outside, "refuse")
+    after = section.choice("after_two_weeks", outside, "refuse")
+    options: dict[str, Any] = {"before_admission": before, "after_two_weeks": after}
+    if kind == "hours":
+        options["hours"] = TIME_UNITS[section.choice("unit", TIME_UNITS, "h")]
+    if kind == "timestamp":
+        formats = section.words("format")
+        if not formats:
+            raise _bad(section.at("format"), 'is missing; "iso" for 2150-03-04 05:06:07')
+        zone = section.needed("zone")
+        if zone not in ("fixed", "offset") and zone not in available_timezones():
+            raise _bad(section.at("zone"), f'must be "fixed", "offset" or an IANA name, is {zone!r}')
+        for pattern in formats:
+            if pattern != ISO and ("%z" in pattern) != (zone == "offset"):
+                raise _bad(section.at("format"), 'has %z just where zone = "offset"')
+        admission = section.needed("admission")
+        options |= {
+            "formats": formats,
+            "zone": zone,
+            "admission": None if admission == "first" else admission,
+            "hospital_admission": section.word("hospital_admission"),
+        }
+    section.end()
+    return Time(column=column, kind=kind, **options)  # type: ignore[arg-type]
+
+
+def _column(name: str, section: _Section) -> Column:
+    column = section.needed("column")
+    unit, substance = section.word("unit"), section.word("substance")
+    factor, offset = section.take("factor", float), section.take("offset", float, 0.0)
+    if (unit is None) == (factor is None):
+        raise _bad(section.at("unit"), "give a unit, or a factor (and offset) into the variable's own")
+    if unit is not None:
+        if offset:
+            raise _bad(section.at("offset"), "belongs to a factor, not to a unit")
+        try:
+            found = conversion(name, unit, substance)
+        except BadUnits as error:
+            raise error.at(section.at("unit")) from None
+        if name == "BUN" and substance is None and means_urea(column) and _differs_for_urea(unit):
+            raise _bad(
+                section.at("substance"),
+                f"is missing: the name {column!r} means urea, whose mass is 2.14 times that of its nitrogen; "
+                'write substance = "urea", or "nitrogen" if the laboratory reports BUN under this name',
+            )
+    elif factor == 0 or substance:
+        raise _bad(section.at("factor"), "must not be 0, and needs no substance")
+    else:
+        found = Conversion(name, f"the column's own unit (x {factor:g} {offset:+g})", factor, offset)
+    missing = section.words("missing")
+    confirmed = section.take("confirmed", bool, False)
+    section.end()
+    return Column(column, found, missing, confirmed)
+
+
+def _differs_for_urea(unit: str) -> bool:
+    """Whether the unit is one of mass, which differs for urea and its nitrogen."""
+    return conversion("BUN", unit).factor != conversion("BUN", unit, "urea").factor
+
+
+def _gender(section: _Section) -> Codes:
+    codes = Codes(
+        section.needed("column"), section.words("male"), section.words("female"), section.words("unknown")
+    )
+    _check_codes(section, {"male": codes.ones, "female": codes.zeros, "unknown": codes.unknown})
+    section.end()
+    return codes
+
+
+def _unit_type(section: _Section) -> UnitType:
+    kinds = UnitType(
+        section.needed("column"),
+        section.words("medical"),
+        section.words("surgical"),
+        section.words("unknown"),
+    )
+    _check_codes(section, {"medical": kinds.medical, "surgical": kinds.surgical, "unknown": kinds.unknown})
+    section.end()
+    return kinds
+
+
+def _check_codes(section: _Section, lists: dict[str, tuple[str, ...]]) -> None:
+    first, second, _ = lists
+    if not (lists[first] or lists[second]):
+        raise _bad(section.at(first), f"give the codes of {first} and {second}")
+    seen: dict[str, str] = {}
+    for key, codes in lists.items():
+        for code in codes:
+            if seen.setdefault(code.casefold(), key) != key:
+                raise _bad(section.at(key), f"{code!r} stands under {seen[code.casefold()]} too")
+
+
+def _check(mapping: Mapping, where: str) -> None:
+    measured = sum(name in NAMES[:N_TIME_VARYING] for name in mapping.columns)
+    if measured < FEWEST_MEASURED_COLUMNS:
+        raise _bad(
+            f"{where}: columns",
+            f"has {measured} of the {N_TIME_VARYING} vital signs and labs, "
+            f"at least {FEWEST_MEASURED_COLUMNS} are needed",
+        )
+    if mapping.unit_type and not {"Unit1", "Unit2"}.isdisjoint(mapping.columns):
+        raise _bad(f"{where}: unit_type", "and columns.Unit1 or Unit2 say the same twice")
+    if mapping.time.hospital_admission and "HospAdmTime" in mapping.columns:
+        raise _bad(f"{where}: time.hospital_admission", "and columns.HospAdmTime say the same twice")
+    used: dict[str, str] = {}
+    for name, column in mapping.columns.items():
+        if used.setdefault(column.column, name) != name:
+            raise _bad(
+                f"{where}: columns.{name}.column", f"{column.column!r} is {used[column.column]} already"
+            )
+    for code in (*mapping.table.missing, *(m for c in mapping.columns.values() for m in c.missing)):
+        if len(code) > LONGEST_CODE or "\0" in code:
+            raise _bad(f"{where}: table.missing", f"{code[:20]!r}... is no code")
+
+
+def _bad(where: str, message: str) -> MalformedFile:
+    return MalformedFile(message, where=where, code="bad_mapping")

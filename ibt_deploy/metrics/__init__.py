@@ -2,9 +2,8 @@
 
 ==================================== ==========================================================
 :mod:`ibt_deploy.metrics.arrhythmia` challenge metric 2021, macro F, accuracy
-:mod:`ibt_deploy.metrics.sepsis`     utility 2019 at one threshold and at every threshold
+:mod:`ibt_deploy.metrics.sepsis`     utility 2019 at every threshold, alarm burden
 :mod:`ibt_deploy.metrics.ranking`    AUROC, AUPRC, Brier score
-:mod:`ibt_deploy.metrics.alarms`     what an alarm policy means at the bedside
 :mod:`ibt_deploy.metrics.bootstrap`  intervals over patients
 ==================================== ==========================================================
 

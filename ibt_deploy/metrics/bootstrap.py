@@ -14,10 +14,17 @@ from typing import Literal
 
 import numpy as np
 
-from ibt_deploy.metrics.alarms import HOURS_PER_DAY
 from ibt_deploy.metrics.arrhythmia import Reward
 from ibt_deploy.metrics.ranking import quotient
-from ibt_deploy.metrics.sepsis import EARLIEST, LATEST, clipped, onset_rows, row_utilities, stay_of_row
+from ibt_deploy.metrics.sepsis import (
+    EARLIEST,
+    HOURS_PER_DAY,
+    LATEST,
+    clipped,
+    onset_rows,
+    row_utilities,
+    stay_of_row,
+)
 from ibt_deploy.types import Array, Floats
 
 Statistic = Callable[[Floats], Floats]
@@ -277,7 +284,7 @@ def arrhythmia_statistics(
 def alarm_rates(labels: Array, alarms: Array, offsets: Array) -> dict[str, Statistic]:
     """Sensitivity, PPV and rate of alarms as statistics of the stays.
 
-    Parameters as for :func:`ibt_deploy.metrics.alarms.alarm_statistics`, whose values these have for all
+    Parameters as for :func:`ibt_deploy.metrics.sepsis.alarm_statistics`, whose values these have for all
     stays together.
     """
     spans = np.asarray(offsets, dtype=np.int64)

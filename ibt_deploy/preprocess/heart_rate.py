@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.preprocess.band import band_passed
+from ibt_deploy.preprocess.filters import band_passed
 from ibt_deploy.types import Floats, Ints
 
 QRS_BAND = (5.0, 18.0)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong, TooShort
 from ibt_deploy.files import File
-from ibt_deploy.readers.delimited import MISSING_WORDS, DelimitedTable, Numbers, shortened
+from ibt_deploy.readers.columns import MISSING_WORDS, DelimitedTable, Numbers, shortened
 from ibt_deploy.records import Notice, Stay, are_consecutive
 from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
@@ -107,7 +107,7 @@ def _opened(file: File) -> tuple[Table, str]:
     with file.open("rb") as stream:
         magic = stream.read(len(PARQUET_MAGIC))
     if magic == PARQUET_MAGIC or file.suffix.casefold() == ".parquet":
-        from ibt_deploy.readers.parquet import ParquetTable
+        from ibt_deploy.readers.columns import ParquetTable
 
         return ParquetTable(file), "Parquet"
     if file.stat().st_size > MAX_TEXT_BYTES:

@@ -1,6 +1,13 @@
-"""Units and sampling intervals as files write them."""
+"""Units, gains and sampling intervals as files write them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ibt_deploy.records import Notice
+
+MAX_RATE = 1e7
+"""No recording has a sampling rate of so many Hz or more."""
 
 MILLIVOLTS: dict[str, float] = {
     "mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "v": 1e3, "nv": 1e-6,
@@ -10,7 +17,7 @@ MILLIVOLTS: dict[str, float] = {
 
 
 def millivolts_per(unit: str) -> float | None:
-    """Millivolts of one ``unit``; None where it is no voltage that we know."""
+    """Millivolts of one ``unit``; None where it is not a known voltage."""
     return MILLIVOLTS.get(unit.strip().lower())
 
 
@@ -22,3 +29,13 @@ def rate_of_interval(seconds: float, rounding: float = 0.0) -> float:
     rate = 1.0 / seconds
     whole = round(rate)
     return float(whole) if whole > 0 and abs(1.0 / whole - seconds) <= rounding + 1e-12 else rate
+
+
+def inverted_leads(leads: Sequence[str], gain: str = "gain") -> tuple[Notice, ...]:
+    """A warning of ``leads`` whose negative gain inverts them: rarely meant, and it changes every sign.
+
+    ``gain`` is what the format calls it.
+    """
+    if not leads:
+        return ()
+    return (Notice("negative_gain", f"a negative {gain} inverts these leads: {', '.join(leads)[:200]}"),)

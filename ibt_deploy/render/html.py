@@ -9,8 +9,8 @@ import numpy as np
 from ibt_deploy.predictions import Prediction
 from ibt_deploy.printable import one_line
 from ibt_deploy.records import Recording
+from ibt_deploy.render.prediction import prediction_report
 from ibt_deploy.render.report import Line, Meaning, Report
-from ibt_deploy.render.text import prediction_report
 
 _STYLES: dict[Meaning, str] = {
     "plain": "",

@@ -1,18 +1,392 @@
-"""Pictures of answers as PNG files; the only place that needs matplotlib (the extra ``plot``)."""
+"""Pictures of predictions, the only code that needs matplotlib (the extra ``plot``).
+
+A 12-lead ECG is drawn on its usual paper, true to scale: 25 mm/s and 10, 5 or 2.5 mm/mV. A stay is drawn as
+its risk over the hours, with threshold and alarms, above the main vital signs.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ibt_deploy.extras import missing_extra
-from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, SepsisPrediction
+from ibt_deploy.leads import LEADS
+from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding, Prediction, SepsisPrediction
+from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
+from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.records import Recording, Stay
+from ibt_deploy.render.prediction import alarm_summary, caption, sorted_findings, warning_captions
+from ibt_deploy.types import Bools, Floats
+from ibt_deploy.variables import INDEX, VARIABLES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Okabe and Ito's palette, which people with any colour vision can tell apart
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+BLACK = "#222222"
+_GREY = "#555555"
+_MANY_HOURS = 100
+
+PANELS: tuple[tuple[tuple[str, str, str], ...], ...] = (
+    (("HR", BLUE, "o"),),
+    (("SBP", SKY, "^"), ("MAP", PURPLE, "s")),
+    (("Resp", GREEN, "o"),),
+    (("O2Sat", ORANGE, "o"),),
+    (("Temp", BLACK, "o"),),
+)
+
+ROOM_FOR_LEGEND = 0.4
+"""Share of the axis kept free above the curves, so that the legend hides none of them."""
+
+
+def stay_figure(prediction: SepsisPrediction) -> Figure:
+    """Risk, threshold and alarms over the hours, and below them on the same axis the main vital signs.
+
+    Dots are measurements; a line joins measurements of consecutive hours only, so that what was carried
+    forward is not drawn as if it had been measured.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 9.2), facecolor="white")
+    grid = figure.add_gridspec(
+        len(PANELS) + 1, 1, height_ratios=(3.4, *([1.0] * len(PANELS))), hspace=0.14,
+        left=0.085, right=0.975, top=0.905, bottom=0.105,
+    )  # fmt: skip
+    top = figure.add_subplot(grid[0])
+    _draw_risk(top, prediction)
+    panels = [figure.add_subplot(grid[i + 1], sharex=top) for i in range(len(PANELS))]
+    for axes, series in zip(panels, PANELS, strict=True):
+        _draw_vitals(axes, prediction, series)
+    for axes in (top, *panels):
+        _shade_alarms(axes, prediction)
+        axes.grid(color="#e3e3e3", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+    for axes in (top, *panels[:-1]):
+        axes.tick_params(labelbottom=False)
+    first, last = int(prediction.hours[0]), int(prediction.hours[-1])
+    panels[-1].set_xlim(first - 0.6, max(last, first + 5) + 0.6)
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    panels[-1].set_xlabel("hours since ICU admission", fontsize=10)
+    figure.align_ylabels([top, *panels])
+    m = prediction.model
+    name, summary = (
+        caption(prediction.record, 80),
+        caption(f"hourly sepsis risk: {alarm_summary(prediction)}"),
+    )
+    figure.text(0.085, 0.965, name, fontsize=13, fontweight="bold", parse_math=False)
+    figure.text(0.085, 0.932, summary, fontsize=9, color=_GREY)
+    foot = f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}"
+    foot = "\n".join([*warning_captions(prediction, 2), foot])
+    figure.text(0.085, 0.008, foot, fontsize=7.5, color=_GREY, va="bottom", linespacing=1.4, parse_math=False)
+    return figure
+
+
+def _draw_risk(axes: Axes, prediction: SepsisPrediction) -> None:
+    hours, risk = prediction.hours, prediction.risk
+    dot = _dot(len(hours))
+    axes.plot(hours, risk, color=BLUE, linewidth=1.6, marker="o", markersize=dot, label="risk", zorder=3)
+    axes.axhline(
+        prediction.threshold, color=VERMILION, linestyle="--", linewidth=1.3,
+        label=f"threshold {prediction.threshold:.3f}",
+    )  # fmt: skip
+    alarms = prediction.alarms
+    if alarms.any():
+        axes.plot(
+            hours[alarms], risk[alarms], linestyle="none", marker="D", markersize=1.7 * dot, color=VERMILION,
+            label="alarm", zorder=4,
+        )  # fmt: skip
+    axes.set_ylim(0, max(1.25 * float(risk.max()), 2.0 * prediction.threshold))
+    axes.set_ylabel("risk", fontsize=10)
+    axes.legend(loc="upper left", fontsize=8.5, framealpha=0.9, ncols=3)
+
+
+def _draw_vitals(axes: Axes, prediction: SepsisPrediction, series: tuple[tuple[str, str, str], ...]) -> None:
+    dot = _dot(len(prediction.hours))
+    for name, colour, marker in series:
+        values = prediction.values[:, INDEX[name]]
+        axes.plot(
+            prediction.hours,
+            values,
+            color=colour,
+            linewidth=1.1,
+            marker=marker,
+            markersize=dot,
+            label=name,
+        )
+    names = [name for name, _, _ in series]
+    unit = VARIABLES[INDEX[names[0]]].unit
+    axes.set_ylabel(f"{', '.join(names)}\n{unit.replace('deg', '°')}", fontsize=8.5)
+    axes.tick_params(labelsize=8)
+    axes.margins(y=0.18)
+    measured = [~np.isnan(prediction.values[:, INDEX[name]]) for name in names]
+    if not np.any(measured):
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+    elif len(series) > 1:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + ROOM_FOR_LEGEND * (high - low))
+        axes.legend(loc="upper left", fontsize=7.5, framealpha=0.9, ncols=len(series))
+
+
+def _shade_alarms(axes: Axes, prediction: SepsisPrediction) -> None:
+    for start, end in _runs(prediction.alarms):
+        hours = prediction.hours
+        axes.axvspan(hours[start] - 0.5, hours[end] + 0.5, color=VERMILION, alpha=0.10, linewidth=0, zorder=0)
+
+
+def _dot(hours: int) -> float:
+    """Size of a dot, in points: smaller where many hours share the axis."""
+    return 3.2 if hours <= _MANY_HOURS else 1.8
+
+
+def _runs(flags: Bools) -> list[tuple[int, int]]:
+    """First and last index of every run of True."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+
+
+MM_PER_SECOND = 25.0
+GAINS = (10.0, 5.0, 2.5)
+"""mm/mV: the first at which no curve runs into its neighbour or off the paper."""
+MM_PER_INCH = 25.4
+SECONDS = 10.0
+COLUMNS = (LEADS[0:3], LEADS[3:6], LEADS[6:9], LEADS[9:12])
+RHYTHM = "II"
+COLUMN_SECONDS = SECONDS / len(COLUMNS)
+_LEAST_GAP_MM, _STRIP_SECONDS = 1.0, 0.04
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 12.0, 6.0, 17.0, 5.0
+_ROW_MM, _HEAD_ROOM_MM, _PULSE_MM, _TABLE_MM = 32.0, 7.0, 10.0, 58.0
+_FINE, _COARSE, _INK, _LABEL = "#f6d5d5", "#e59a9a", "#101010", "#555577"
+_SHOWN_NEGATIVE = 4
+
+
+def ecg_figure(recording: Recording, prediction: ArrhythmiaPrediction) -> Figure:
+    """The first 10 s of a recording on ECG paper, with its findings below.
+
+    Four columns of 2.5 s and three rows of leads, lead II throughout in a fourth row; a calibration pulse of
+    1 mV and 0.2 s before each row. The columns follow each other in time; those of a recording shorter than
+    10 s overlap in time, so that each is full, and the head says at which second each begins. The signal is
+    shown as preprocessing leaves it before any filter: medians removed, at 200 Hz. A lead without any valid
+    sample is marked, not drawn. Complexes that would run into the next row are drawn at half or a quarter of
+    the usual gain, which the head states.
+    """
+    from matplotlib.figure import Figure
+
+    standard = examined(recording)
+    width = _LEFT + _PULSE_MM + SECONDS * MM_PER_SECOND + _RIGHT
+    paper = 4 * _ROW_MM + _HEAD_ROOM_MM
+    height = _TOP + paper + _TABLE_MM + _BOTTOM
+    figure = Figure(figsize=(width / MM_PER_INCH, height / MM_PER_INCH), facecolor="white")
+    left, bottom = _LEFT / width, (_BOTTOM + _TABLE_MM) / height
+    axes = figure.add_axes((left, bottom, (_PULSE_MM + SECONDS * MM_PER_SECOND) / width, paper / height))
+    _draw_grid(axes, _PULSE_MM + SECONDS * MM_PER_SECOND, paper)
+    strips = _strips(standard)
+    gain = _gain(strips, paper)
+    for row in range(4):
+        _draw_pulse(axes, _baseline(row), gain)
+    for strip in strips:
+        _draw_strip(axes, strip, gain)
+    _write_head(figure, recording, standard, left, height, gain)
+    _write_findings(figure, prediction, left, width, height)
+    return figure
+
+
+def _draw_grid(axes: Axes, width: float, height: float) -> None:
+    axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color(_COARSE)
+    for step, colour, thickness in ((1.0, _FINE, 0.35), (5.0, _COARSE, 0.6)):
+        axes.vlines(np.arange(0, width + 0.1, step), 0, height, colors=colour, linewidth=thickness, zorder=0)
+        axes.hlines(np.arange(0, height + 0.1, step), 0, width, colors=colour, linewidth=thickness, zorder=0)
+
+
+def _baseline(row: int) -> float:
+    """Millimetres from the lower edge of the paper to the baseline of a row, counted from the top."""
+    return (4 - row - 0.5) * _ROW_MM
+
+
+@dataclass(frozen=True, eq=False)
+class _Strip:
+    """What is drawn of one lead: millivolts at 200 Hz from ``start`` seconds on; empty if missing."""
+
+    lead: str
+    row: int
+    column: int
+    start: float
+    part: Floats
+    missing: bool
+
+    @property
+    def x(self) -> Floats:
+        """Millimetres from the left edge of the paper, one for each sample."""
+        first = _PULSE_MM + self.column * COLUMN_SECONDS * MM_PER_SECOND
+        return first + np.arange(len(self.part)) / SAMPLING_RATE * MM_PER_SECOND
+
+
+def column_starts(seconds: float) -> list[float]:
+    """Second at which each column begins; the last one ends where what is shown of ``seconds`` ends."""
+    last = max(min(seconds, SECONDS) - COLUMN_SECONDS, 0.0)
+    return [column * last / (len(COLUMNS) - 1) for column in range(len(COLUMNS))]
+
+
+def _strips(standard: StandardEcg) -> list[_Strip]:
+    starts = column_starts(standard.signal.shape[1] / SAMPLING_RATE)
+
+    def strip(lead: str, row: int, column: int, start: float, seconds: float) -> _Strip:
+        first = round(start * SAMPLING_RATE)
+        part = standard.signal[LEADS.index(lead), first : first + round(seconds * SAMPLING_RATE) + 1]
+        absent = lead in standard.missing_leads
+        return _Strip(lead, row, column, start, part[:0] if absent else part, absent)
+
+    shown = [
+        strip(lead, row, column, starts[column], COLUMN_SECONDS)
+        for column, leads in enumerate(COLUMNS)
+        for row, lead in enumerate(leads)
+    ]
+    return [*shown, strip(RHYTHM, 3, 0, 0.0, SECONDS)]
+
+
+def _gain(strips: list[_Strip], paper: float) -> float:
+    """The highest gain at which every curve keeps clear of those above and below it and of the edges."""
+    return next((gain for gain in GAINS if _is_clear(strips, gain, paper)), GAINS[-1])
+
+
+def _is_clear(strips: list[_Strip], gain: float, paper: float) -> bool:
+    width = _STRIP_SECONDS * MM_PER_SECOND
+    cells = math.ceil((_PULSE_MM + SECONDS * MM_PER_SECOND) / width) + 1
+    low = np.full((4, cells), np.nan)
+    high = np.full((4, cells), np.nan)
+    for strip in strips:
+        y = _baseline(strip.row) + gain * strip.part
+        cell = (strip.x / width).astype(np.int64)
+        for found, extreme in ((low, np.fmin), (high, np.fmax)):
+            extreme.at(found[strip.row], cell, y)
+    # a neighbouring cell counts too, for lines have a width
+    wide_low = np.fmin.reduce([np.roll(low, shift, axis=1) for shift in (-1, 0, 1)])
+    gap = wide_low[:-1] - high[1:]
+    clear = not (gap < _LEAST_GAP_MM).any()
+    return clear and not (low < _LEAST_GAP_MM).any() and not (high > paper - _LEAST_GAP_MM).any()
+
+
+def _draw_pulse(axes: Axes, baseline: float, gain: float) -> None:
+    x = np.array([2.0, 3.0, 3.0, 8.0, 8.0, 9.0])
+    y = baseline + np.array([0.0, 0.0, gain, gain, 0.0, 0.0])
+    axes.plot(x, y, color=_INK, linewidth=0.8)
+
+
+def _draw_strip(axes: Axes, strip: _Strip, gain: float) -> None:
+    baseline = _baseline(strip.row)
+    x0 = _PULSE_MM + strip.column * COLUMN_SECONDS * MM_PER_SECOND
+    if len(strip.part):
+        y = strip.part * gain + baseline
+        axes.plot(strip.x, y, color=_INK, linewidth=0.8, solid_joinstyle="round")
+    if strip.column:
+        axes.vlines(x0, baseline - 3, baseline + 3, colors=_INK, linewidth=0.8)
+    # below the curve in the order of drawing and without a box, so that a label never hides a complex
+    axes.text(
+        x0 + 1.5,
+        baseline + 11.0,
+        f"{strip.lead} (missing)" if strip.missing else strip.lead,
+        fontsize=9,
+        fontweight="bold",
+        color=_LABEL,
+        zorder=1.5,
+    )
+
+
+def _write_head(
+    figure: Figure, recording: Recording, standard: StandardEcg, left: float, height: float, gain: float
+) -> None:
+    name = caption(recording.record_id, 80)
+    figure.text(left, 1 - 6.5 / height, name, fontsize=13, fontweight="bold", color=_INK, parse_math=False)
+    cut = f", the first {SECONDS:g} s shown" if recording.duration > SECONDS else ""
+    details = [f"{recording.sampling_rate:g} Hz", f"{recording.duration:.1f} s{cut}"]
+    age = plausible_age(recording.age)
+    if age is not None:
+        details.append(f"{age:g} years")
+    if recording.sex:
+        details.append(recording.sex)
+    rate = standard.heart_rate
+    details.append(f"{rate.bpm:.0f} bpm computed" if rate and rate.bpm is not None else "rate not computed")
+    part = {1: "", 2: " (half gain)", 4: " (quarter gain)"}[round(GAINS[0] / gain)]
+    details += [f"{MM_PER_SECOND:g} mm/s, {gain:g} mm/mV{part}", "drawn unfiltered"]
+    if recording.duration < SECONDS:
+        starts = ", ".join(f"{start:.1f}" for start in column_starts(recording.duration))
+        details.append(f"columns begin at {starts} s")
+    text = "   ".join(details)
+    figure.text(left, 1 - 12.5 / height, text, fontsize=9, color="#444444", parse_math=False)
+
+
+def _write_findings(
+    figure: Figure, prediction: ArrhythmiaPrediction, left: float, width: float, height: float
+) -> None:
+    evaluable, others = sorted_findings(prediction)
+    positive = [f for f in evaluable if f.positive]
+    negative = [f for f in evaluable if not f.positive][:_SHOWN_NEGATIVE]
+    axes = figure.add_axes((left, _BOTTOM / height, 1 - left - _RIGHT / width, (_TABLE_MM - 5.0) / height))
+    axes.set(xlim=(0, width - _LEFT - _RIGHT), ylim=(_TABLE_MM - 5.0, 0))
+    axes.axis("off")
+    _write_column(axes, 0.0, "Positive", positive, "#b34700", bold=True)
+    _write_column(axes, 135.0, "Highest below threshold", negative, "#555555", bold=False)
+    foot = []
+    if others:
+        foot.append(
+            f"Not evaluable, too little is known of them: {', '.join(f.abbreviation for f in others)}."
+        )
+    foot += warning_captions(prediction, 3)
+    m = prediction.model
+    foot.append(f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}")
+    axes.text(
+        *(0, _TABLE_MM - 6.0, "\n".join(foot)),
+        fontsize=7.5,
+        color="#444444",
+        va="bottom",
+        linespacing=1.4,
+        parse_math=False,
+    )
+
+
+def _write_column(
+    axes: Axes, x: float, title: str, findings: list[Finding], colour: str, *, bold: bool
+) -> None:
+    """Findings with a bar each: length is the probability, the tick is the threshold."""
+    axes.text(x, 2.0, title, fontsize=9.5, fontweight="bold", color=colour, va="center")
+    length, bar = 30.0, x + 88.0
+    axes.text(bar, 2.0, "probability (tick: threshold)", fontsize=7, color="#777777", va="center")
+    room = 6
+    for i, finding in enumerate(findings[:room]):
+        y = 7.5 + 5.2 * i
+        name = finding.name if len(finding.name) <= 40 else f"{finding.name[:38].rstrip()}..."
+        weight = "bold" if bold else "normal"
+        axes.text(x, y, finding.abbreviation, fontsize=8.5, fontweight=weight, color=_INK, va="center")
+        axes.text(x + 24.0, y, name, fontsize=8, color="#333333", va="center")
+        axes.barh(y, length, left=bar, height=2.4, color="#eeeeee")
+        axes.barh(y, length * finding.probability, left=bar, height=2.4, color=colour)
+        tick = bar + length * finding.threshold
+        axes.vlines(tick, y - 1.9, y + 1.9, colors=_INK, linewidth=1.0)
+        axes.text(bar + length + 2, y, f"{finding.probability:.2f}", fontsize=8.5, color=_INK, va="center")
+    if len(findings) > room:
+        rest = ", ".join(f.abbreviation for f in findings[room:])
+        axes.text(x, 7.5 + 5.2 * room, f"and {rest}", fontsize=8, color="#333333", va="center")
+
 
 DPI = 150
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -46,11 +420,11 @@ def figure_of(item: Recording | Stay, prediction: Prediction) -> Figure:
     """
     require_matplotlib()
     if isinstance(item, Recording) and isinstance(prediction, ArrhythmiaPrediction):
-        from ibt_deploy.render.paper import ecg_figure
+        from ibt_deploy.render.plot import ecg_figure
 
         return ecg_figure(item, prediction)
     if isinstance(item, Stay) and isinstance(prediction, SepsisPrediction):
-        from ibt_deploy.render.course import stay_figure
+        from ibt_deploy.render.plot import stay_figure
 
         return stay_figure(prediction)
     raise TypeError(f"a {type(item).__name__} has no {type(prediction).__name__}")

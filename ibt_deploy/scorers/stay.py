@@ -13,9 +13,8 @@ import numpy as np
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.predictions import SepsisPrediction
-from ibt_deploy.preprocess.stay import featurise
+from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.preprocess.stay_constants import StayPreprocessing
 from ibt_deploy.records import Notice, Stay
 from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.types import Array, Float32s

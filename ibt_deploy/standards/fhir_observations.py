@@ -18,8 +18,7 @@ from typing import Any
 
 from ibt_deploy.errors import InputError, MalformedFile
 from ibt_deploy.files import File
-from ibt_deploy.standards.codes import LOINC, Meaning, codes, meaning
-from ibt_deploy.standards.events import EVENTS, STAYS, Source, unit_flags
+from ibt_deploy.standards.events import EVENTS, LOINC, STAYS, Meaning, Source, codes, meaning, unit_flags
 
 FORMAT = "FHIR R4"
 RESOURCES = ("Bundle", "Observation", "Patient", "Encounter", "Location")

@@ -14,8 +14,7 @@ from typing import Any
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
-from ibt_deploy.standards.codes import LOINC, MIMIC, Meaning, codes, meaning
-from ibt_deploy.standards.events import Source, quoted, unit_flags
+from ibt_deploy.standards.events import LOINC, MIMIC, Meaning, Source, codes, meaning, quoted, unit_flags
 
 FORMAT = "MEDS"
 COLUMNS = frozenset({"subject_id", "time", "code"})

@@ -13,8 +13,7 @@ from typing import Any
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
-from ibt_deploy.standards.codes import LOINC, OMOP, Meaning, codes, meaning
-from ibt_deploy.standards.events import Source, quoted, unit_flags
+from ibt_deploy.standards.events import LOINC, OMOP, Meaning, Source, codes, meaning, quoted, unit_flags
 
 FORMAT = "OMOP CDM"
 TABLES = ("measurement", "person", "visit_detail", "visit_occurrence", "care_site", "concept")

@@ -6,13 +6,17 @@ every file by its path, the one to be named last. Nothing is written before all 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
+
 from ibt_deploy.errors import UnsupportedFormat
 from ibt_deploy.files import atomic_write
 from ibt_deploy.records import Recording
+from ibt_deploy.types import Floats, Int16s
 
 
 class Writer(Protocol):
@@ -66,3 +70,95 @@ def write(recording: Recording, path: str | Path, *, overwrite: bool = False) ->
     for file, content in files.items():
         atomic_write(file, content)
     return list(files)
+
+
+INVALID = -(1 << 15)
+LARGEST = (1 << 15) - 1
+FINEST = 0.01
+"""Microvolts; signals that lie on no grid get the finest step of 1, 2 or 5 times a power of ten that fits."""
+COARSEST = 5.0
+"""Microvolts; a signal that needs a larger step is refused. It is the usual one of electrocardiographs."""
+LARGEST_GRID = 500.0
+"""Microvolts; a signal of very few levels is no digitised ECG, and gets a fine step of its own."""
+_ON_GRID = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """One lead.
+
+    Attributes
+    ----------
+    raw
+        16-bit integers; :data:`INVALID` for no sample.
+    step
+        Microvolts of one step; a decimal number of at most 12 digits.
+    offset
+        Steps to add to ``raw``: microvolts = (raw + offset) * step.
+    exact
+        Whether the signal lies on the grid, so that nothing is rounded.
+    """
+
+    raw: Int16s
+    step: float
+    offset: int
+    exact: bool
+
+
+def quantised(signal: Floats, lead: str) -> Quantised:
+    """One lead, in millivolts with NaN where there is no sample, as integers.
+
+    Raises
+    ------
+    UnsupportedFormat
+        Its range takes a step of more than :data:`COARSEST` (``not_representable``).
+    """
+    microvolts = signal * 1000.0
+    valid = microvolts[~np.isnan(microvolts)]
+    if not np.isfinite(valid).all():
+        raise UnsupportedFormat(f"lead {lead} holds infinite values", code="not_representable")
+    if not len(valid):
+        return Quantised(np.full(len(signal), INVALID, dtype=np.int16), 1.0, 0, True)
+    grid = _grid(valid)
+    for step, exact in ([(grid, True)] if grid else []) + [(step, False) for step in _steps()]:
+        steps = np.rint(valid / step)
+        low, high = float(steps.min()), float(steps.max())
+        if high - low <= LARGEST - INVALID - 1 and max(abs(low), abs(high)) < 1 << 31:
+            offset = 0 if low > INVALID and high <= LARGEST else round((low + high) / 2)
+            raw = np.full(len(signal), INVALID, dtype=np.int16)
+            raw[~np.isnan(microvolts)] = steps - offset
+            return Quantised(raw, step, offset, exact)
+    raise UnsupportedFormat(
+        f"lead {lead} spans {np.ptp(valid) / 1000:g} mV, too much for 16 bits in steps of {COARSEST:g} uV",
+        code="not_representable",
+    )
+
+
+def _grid(microvolts: Floats) -> float | None:
+    """The step on whose multiples all values lie, within 1e-6 uV; None where there is none worth having."""
+    values = np.unique(np.abs(microvolts))
+    values = values[values > _ON_GRID]
+    if not len(values):
+        return 1.0
+    step = float(values[0])
+    for _ in range(40):  # Euclid's algorithm on all values at once
+        if step < FINEST / 10:
+            return None
+        rest = np.abs(values - np.rint(values / step) * step)
+        rest = rest[rest > 1e-5 * step]
+        if not len(rest):
+            break
+        step = float(rest.min())
+    multiples = np.rint(values / step)
+    step = float((multiples * values).sum() / (multiples * multiples).sum())
+    for digits in (6, 9, 12):
+        short = float(f"{step:.{digits}g}")
+        if short <= LARGEST_GRID and (np.abs(values - multiples * short) <= _ON_GRID).all():
+            return short
+    return None
+
+
+def _steps() -> list[float]:
+    """1, 2 and 5 times powers of ten, from the finest to the coarsest."""
+    steps = [float(f"{digit}e{power}") for power in range(-2, 1) for digit in (1, 2, 5)]
+    return [step for step in steps if FINEST <= step <= COARSEST]

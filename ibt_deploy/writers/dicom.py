@@ -13,10 +13,9 @@ import numpy as np
 from ibt_deploy import __version__
 from ibt_deploy.errors import UnsupportedFormat
 from ibt_deploy.extras import missing_extra
-from ibt_deploy.leads import LEADS, canonical_lead
-from ibt_deploy.readers.scp_record import LEAD_NAMES
+from ibt_deploy.leads import LEAD_NUMBERS, LEADS, canonical_lead
 from ibt_deploy.records import Recording
-from ibt_deploy.writers.quantise import INVALID, Quantised, quantised
+from ibt_deploy.writers import INVALID, Quantised, quantised
 
 NAME = "DICOM"
 
@@ -25,7 +24,7 @@ RATES = (200.0, 1000.0)
 MOST_SAMPLES = 16384
 """Of a channel in a 12-lead ECG."""
 MOST_CHANNELS = 24
-_NUMBERS = {name: number for number, name in LEAD_NAMES.items()}
+_NUMBERS = {name: number for number, name in LEAD_NUMBERS.items()}
 _SEXES = {"male": "M", "female": "F"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ibt_deploy.errors import UnsupportedFormat
 from ibt_deploy.records import Recording
-from ibt_deploy.writers.quantise import Quantised, quantised
+from ibt_deploy.writers import Quantised, quantised
 
 NAME = "WFDB (16)"
 _RECORD_NAME = re.compile(r"[A-Za-z0-9_-]+")

@@ -10,7 +10,7 @@ import numpy as np
 from ibt_deploy.errors import BadUnits, InputError
 from ibt_deploy.files import MemoryFile, MemoryFolder
 from ibt_deploy.readers import read
-from ibt_deploy.readers.wfdb.files import available_frames, signal_files
+from ibt_deploy.readers.wfdb import available_frames, signal_files
 from ibt_deploy.readers.wfdb.header import parse_header
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Floats

@@ -17,7 +17,7 @@ from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.readers.delimited import Numbers
+from ibt_deploy.readers.columns import Numbers
 from ibt_deploy.readers.stays import (
     DELIMITERS,
     HOSPITAL,

@@ -17,11 +17,10 @@ import numpy as np
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.preprocess.stay_rows import clean
+from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.readers.stays import ICULOS, PATIENT
 from ibt_deploy.records import Stay
-from ibt_deploy.stream_state import pack, unpack
-from ibt_deploy.streaming import RiskStream, StreamState
+from ibt_deploy.streaming import RiskStream, StreamState, pack, unpack
 from ibt_deploy.variables import MAX_HOURS, N_VARIABLES
 from serving.http.problems import Problem
 from serving.input.json_text import Room, as_object, parsed, record_name

@@ -16,15 +16,14 @@ from sklearn.metrics import roc_auc_score
 from export.ecg import FIXED, ecg_decisions, ecg_evaluation, evaluable_classes, lowest_auroc, macro_auroc
 from export.scored import Answers, Decisions, EcgPart, Point, StayPart, number, open_data, over_windows
 from export.stay import stay_comparison, stay_decisions, stay_evaluation
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration
 from ibt_deploy.classes import CLASSES
-from ibt_deploy.contract import Calibration
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.errors import ExportError
-from ibt_deploy.evaluation.subgroups import age_bands
+from ibt_deploy.evaluation.labels import age_bands
 from ibt_deploy.metrics import arrhythmia, bootstrap
-from ibt_deploy.metrics.alarms import alarm_statistics, policy_alarms
-from ibt_deploy.metrics.sepsis import utility
+from ibt_deploy.metrics.sepsis import alarm_statistics, policy_alarms, utility
 
 N = 120
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.check import largest_difference, parity_report, require_parity
-from ibt_deploy.contract import Calibration
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.errors import ExportError
 
 IDENTITY = Calibration(np.ones(3), np.zeros(3))

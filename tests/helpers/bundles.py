@@ -18,8 +18,7 @@ from ibt_deploy.files import file_sha256
 from ibt_deploy.golden import GoldenCase, write_golden
 from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, standardise, windows
-from ibt_deploy.preprocess.stay import featurise
-from ibt_deploy.preprocess.stay_constants import StayPreprocessing
+from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.variables import INDEX, N_TIME_VARYING, N_VARIABLES, VARIABLES
 

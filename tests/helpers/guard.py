@@ -101,7 +101,7 @@ def try_table(file: MemoryFile) -> str:
     """Look through a table of an export and suggest a mapping for it, as ``ibt batch`` does."""
     from ibt_deploy.batch.tables.layout import layout_of
     from ibt_deploy.batch.tables.survey import surveyed
-    from ibt_deploy.mapping.parse import parse_mapping
+    from ibt_deploy.mapping.schema import parse_mapping
     from ibt_deploy.mapping.suggest import suggested_mapping
 
     with _on_disk(file, file.name) as path:
@@ -117,7 +117,7 @@ def try_table(file: MemoryFile) -> str:
 
 def try_mapping(file: MemoryFile) -> str:
     """Read a mapping."""
-    from ibt_deploy.mapping.parse import parse_mapping
+    from ibt_deploy.mapping.schema import parse_mapping
 
     try:
         parse_mapping(file.read_bytes())

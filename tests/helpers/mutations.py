@@ -80,7 +80,7 @@ def layers(data: bytes) -> list[Layer]:
 
 def _scp(data: bytes) -> Iterator[Layer]:
     """An SCP-ECG record, and the body of each of its sections; pointers and checksums are made anew."""
-    from ibt_deploy.readers.scp_record import looks_like_record, record_of
+    from ibt_deploy.readers.scp.record import looks_like_record, record_of
 
     if not looks_like_record(data):
         return

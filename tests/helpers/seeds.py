@@ -30,11 +30,11 @@ LARGEST_REAL = 600_000
 LAYOUT = f'sampling_rate = 500\nunit = "uV"\nleads = "{" ".join(LEADS)}"\n'.encode()
 SEPARATOR = b"\n\xff--\xfe\n"
 REAL: Mapping[str, tuple[str, ...]] = {
-    "aecg": ("aecg/*.xml", "trio/*.xml"),
+    "xml.aecg": ("aecg/*.xml", "trio/*.xml"),
     "dicom": ("trio/*.dcm", "muse_xml/*.dcm"),
-    "ecg_text": ("csv/*.csv", "txt/*.txt"),
-    "muse": ("muse_xml/*.xml",),
-    "philips": ("philips/*.xml",),
+    "text": ("csv/*.csv", "txt/*.txt"),
+    "xml.muse": ("muse_xml/*.xml",),
+    "xml.philips": ("philips/*.xml",),
     "scp": ("trio/*.scp", "scp_vendor/*"),
     "wfdb": ("wfdb/*.hea",),
 }
@@ -370,11 +370,11 @@ MAKERS: dict[str, Callable[[], list[Files]]] = {
     "stays": _stays,
     "dicom": _dicom,
     "scp": _scp,
-    "aecg": _aecg,
-    "muse": _muse,
-    "philips": _philips,
+    "xml.aecg": _aecg,
+    "xml.muse": _muse,
+    "xml.philips": _philips,
     "edf": _edf,
     "arrays": _arrays,
-    "ecg_text": _ecg_text,
+    "text": _ecg_text,
 }
 """Readers and what makes their files."""

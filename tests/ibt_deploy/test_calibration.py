@@ -15,6 +15,7 @@ from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
+from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import (
     calibration_entry,
     calibration_line,
@@ -23,7 +24,6 @@ from ibt_deploy.calibration import (
     recalibrated,
     reliability,
 )
-from ibt_deploy.contract import Calibration
 from ibt_deploy.errors import DataError
 from ibt_deploy.metrics.ranking import auroc
 

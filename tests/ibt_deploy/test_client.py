@@ -19,16 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.cli import main
-from ibt_deploy.client import Client, ServerError, transport
-from ibt_deploy.client.answers import answer_of
-from ibt_deploy.client.transport import Response, Transport, pause
-from ibt_deploy.client.uploads import multipart, upload_of
+from ibt_deploy.client import Client, ServerError, answer_of, transport
+from ibt_deploy.client.transport import Response, Transport, multipart, pause, upload_of
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.render.csv import CsvWriter
+from ibt_deploy.render.prediction import CsvWriter, prediction_report
 from ibt_deploy.render.report import plain_text
-from ibt_deploy.render.text import prediction_report
 from ibt_deploy.variables import INDEX, N_VARIABLES
 
 

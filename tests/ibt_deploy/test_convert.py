@@ -15,8 +15,7 @@ from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
-from ibt_deploy.writers import WRITERS, write
-from ibt_deploy.writers.quantise import COARSEST, FINEST, INVALID, LARGEST_GRID, quantised
+from ibt_deploy.writers import COARSEST, FINEST, INVALID, LARGEST_GRID, WRITERS, quantised, write
 
 SUFFIXES = tuple(WRITERS)
 

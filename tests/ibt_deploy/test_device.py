@@ -12,9 +12,8 @@ import onnxruntime
 import pytest
 
 from ibt_deploy import device as module
-from ibt_deploy.device import open_session
+from ibt_deploy.device import open_session, usable_cpus
 from ibt_deploy.errors import DeviceError
-from ibt_deploy.machine import usable_cpus
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ibt_deploy import machine
-from ibt_deploy.machine import usable_cpus, usable_memory
+from ibt_deploy import device as machine
+from ibt_deploy.device import usable_cpus, usable_memory
 
 GIB = 2**30
 Machine = Callable[..., None]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_burden, alarm_statistics, policy_alarms
+from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_burden, alarm_statistics, policy_alarms
 
 RISKS = st.lists(st.lists(st.sampled_from([0.1, 0.3, 0.5, 0.6, 0.9]), max_size=30), min_size=1, max_size=6)
 

@@ -17,11 +17,11 @@ from ibt_deploy.batch.run import Options, run_batch
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.cli import main
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.exports import read_export
 from ibt_deploy.evaluation.monitoring import (
     QUANTILES,
     compared,
     compared_with_training,
+    read_export,
     stability,
 )
 from ibt_deploy.variables import NAMES

@@ -14,8 +14,7 @@ from ibt_deploy.predictions import NOTICE
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.records import Recording
-from ibt_deploy.render.paper import ecg_figure
-from ibt_deploy.render.plot import DPI, NumberedPictures, figure_of
+from ibt_deploy.render.plot import DPI, NumberedPictures, ecg_figure, figure_of
 from ibt_deploy.variables import INDEX
 
 MM = 25.4

@@ -12,8 +12,8 @@ from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import ANY
 from ibt_deploy.predictions import NOTICE, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
+from ibt_deploy.render.prediction import prediction_report
 from ibt_deploy.render.report import plain_text
-from ibt_deploy.render.text import prediction_report
 from ibt_deploy.variables import INDEX, NAMES
 
 

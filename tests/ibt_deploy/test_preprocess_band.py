@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
 
-from ibt_deploy.preprocess.band import _fast_length, band_passed
+from ibt_deploy.preprocess.filters import _fast_length, band_passed
 
 RATE = 200
 

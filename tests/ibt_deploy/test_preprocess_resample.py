@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from ibt_deploy.preprocess.resample import filter_taps, resample
+from ibt_deploy.preprocess.filters import filter_taps, resample
 
 
 def by_scipy(signal: np.ndarray, rate: int) -> np.ndarray:

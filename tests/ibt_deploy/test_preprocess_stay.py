@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import BadRows, BundleError
-from ibt_deploy.preprocess.stay import FeatureState, StayPreprocessing, featurise, featurise_next
-from ibt_deploy.preprocess.stay_rows import clean
+from ibt_deploy.preprocess.stay import FeatureState, StayPreprocessing, clean, featurise, featurise_next
 from ibt_deploy.variables import INDEX, NAMES, VARIABLES
 
 LOG_336 = math.log1p(336)

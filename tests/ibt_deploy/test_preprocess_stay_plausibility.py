@@ -11,8 +11,7 @@ from helpers.bundles import ORDINARY
 from ibt_deploy import load
 from ibt_deploy.errors import BadRows, BadUnits, InputError
 from ibt_deploy.mapping.units import conversion
-from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.preprocess.stay_plausibility import UNIT_RULES
+from ibt_deploy.preprocess.stay_checks import UNIT_RULES, checked_stay
 from ibt_deploy.records import Stay
 from ibt_deploy.variables import INDEX, VARIABLES
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibt_deploy.preprocess.stay_rows import clean
+from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.variables import INDEX, VARIABLES
 
 

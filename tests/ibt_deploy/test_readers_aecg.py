@@ -14,7 +14,7 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
-from ibt_deploy.readers.xml_tree import MAX_BYTES, MAX_DEPTH, MAX_ELEMENTS, root_name
+from ibt_deploy.readers.xml import MAX_BYTES, MAX_DEPTH, MAX_ELEMENTS, root_name
 from ibt_deploy.records import Recording
 
 Raw = npt.NDArray[np.int64]

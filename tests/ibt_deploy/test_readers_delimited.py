@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibt_deploy.readers import delimited
-from ibt_deploy.readers.delimited import DelimitedTable
+from ibt_deploy.readers import columns
+from ibt_deploy.readers.columns import DelimitedTable
 
 MISSING = ["", "NaN", "nan", "NA", "null", "-nan"]
 NUMBERS = ["1", "-2.5", "+3e-2", "  7 ", "\u0662", ".5", "6.", "9" * 40]
@@ -39,7 +39,7 @@ def test_every_cell_is_read_by_itself(table: tuple[str, list[list[str]]], at_onc
     names = [f"c{column}" for column in range(len(rows[0]))]
     text = "\n".join(mark.join(row) for row in [names, *rows])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delimited, "ROWS_AT_ONCE", at_once)
+        patch.setattr(columns, "ROWS_AT_ONCE", at_once)
         found = DelimitedTable(text, mark).numbers(names)
     np.testing.assert_array_equal(found.values, [[value(cell) for cell in row] for row in rows])
     assert found.faults.keys() == {

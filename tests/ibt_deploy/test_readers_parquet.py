@@ -12,7 +12,7 @@ from helpers.guard import bounded
 
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.readers import parquet, read
+from ibt_deploy.readers import columns, read
 from ibt_deploy.records import Recording
 
 ROWS = 12
@@ -55,8 +55,8 @@ def test_a_column_name_that_is_no_text() -> None:
 
 
 def test_a_small_file_that_stands_for_too_many_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "MAX_UNPROVEN", 1 << 10)
-    monkeypatch.setattr(parquet, "MAX_RATIO", 2)
+    monkeypatch.setattr(columns, "MAX_UNPROVEN", 1 << 10)
+    monkeypatch.setattr(columns, "MAX_RATIO", 2)
     assert refused(stored(5000)) == "table_too_large"
 
 

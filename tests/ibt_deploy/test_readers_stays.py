@@ -280,7 +280,7 @@ def test_a_small_parquet_that_stands_for_too_many_rows(
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table({"HR": [80.0] * 5}), tmp_path / "stay.parquet")
-    monkeypatch.setattr("ibt_deploy.readers.parquet.MAX_ROWS", 4)
+    monkeypatch.setattr("ibt_deploy.readers.columns.MAX_ROWS", 4)
     assert refusal(tmp_path / "stay.parquet").code == "table_too_large"
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ibt_deploy import readers
 from ibt_deploy.errors import InputError, MalformedFile
 from ibt_deploy.inputs import items_of
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.readers import read, task_of, third_party
+from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Recording
 
 Install = Callable[[str, str], None]
@@ -35,11 +36,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (info / "entry_points.txt").write_text(f"[ibt.readers]\n{name} = {name}\n")
         names.append(name)
 
-    third_party._entries.cache_clear()
-    third_party._loaded.cache_clear()
+    readers._entries.cache_clear()
+    readers._loaded.cache_clear()
     yield installed
-    third_party._entries.cache_clear()
-    third_party._loaded.cache_clear()
+    readers._entries.cache_clear()
+    readers._loaded.cache_clear()
     for name in names:
         sys.modules.pop(name, None)
 

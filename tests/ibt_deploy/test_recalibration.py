@@ -13,15 +13,19 @@ from helpers.bundles import recording, stay, write_header
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibt_deploy.bundle import load_bundle
+from ibt_deploy.bundle import Calibration, load_bundle
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.cli import main
-from ibt_deploy.contract import Calibration
 from ibt_deploy.errors import BundleError, DataError
 from ibt_deploy.evaluation.arrhythmia import ScoredRecordings
-from ibt_deploy.evaluation.recalibration import folds_of, recalibrated_recordings, recalibrated_stays
+from ibt_deploy.evaluation.recalibration import (
+    SHIPPED_CARD,
+    folds_of,
+    recalibrated_recordings,
+    recalibrated_stays,
+    write_site_bundle,
+)
 from ibt_deploy.evaluation.sepsis import ScoredStays
-from ibt_deploy.evaluation.site_bundle import SHIPPED_CARD, write_site_bundle
 from ibt_deploy.variables import NAMES
 
 HOURS = 30

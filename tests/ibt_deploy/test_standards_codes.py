@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ibt_deploy.mapping.units import conversion
-from ibt_deploy.standards.codes import LOINC, Meaning, codes, loinc_of, meaning
+from ibt_deploy.standards.events import LOINC, Meaning, codes, loinc_of, meaning
 from ibt_deploy.tables import read_table
 from ibt_deploy.variables import N_TIME_VARYING, NAMES
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import MalformedFile
-from ibt_deploy.stream_state import pack, unpack
-from ibt_deploy.streaming import RiskStream, StreamState
+from ibt_deploy.streaming import RiskStream, StreamState, pack, unpack
 
 KEY = b"a key of some length"
 

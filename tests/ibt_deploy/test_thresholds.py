@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from ibt_deploy import thresholds
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
-from ibt_deploy.metrics.alarms import AlarmPolicy, alarm_statistics, policy_alarms
 from ibt_deploy.metrics.arrhythmia import challenge_metric, f_measure
-from ibt_deploy.metrics.sepsis import utility, utility_sweep
+from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, utility, utility_sweep
 from ibt_deploy.thresholds import GRID, challenge_thresholds, clinical_thresholds, f_optimal, f_thresholds
 
 

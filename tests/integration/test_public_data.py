@@ -13,8 +13,8 @@ from helpers.command import Run
 
 import ibt_deploy
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
-from ibt_deploy.preprocess.stay_plausibility import require_one_patient, unit_notices
-from ibt_deploy.preprocess.stay_rows import clean
+from ibt_deploy.preprocess.stay import clean
+from ibt_deploy.preprocess.stay_checks import require_one_patient, unit_notices
 from ibt_deploy.records import Stay
 from ibt_deploy.variables import NAMES
 

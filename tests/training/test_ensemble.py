@@ -12,7 +12,7 @@ from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint
-from training.ensemble import ensemble, soften
+from training.ensemble import blend_labels, ensemble
 from training.fit import part_logits
 from training.run import train
 from training.tasks import open_source
@@ -59,7 +59,7 @@ def test_a_student_of_an_ensemble(
     opinion.save(file)
     recipe = tiny_recipe(task, "transformer", fit={"epochs": 1}, data={"soft_weight": 0.25})
     softened, plain = open_source(recipe, cache), open_source(recipe, cache)
-    soften(softened, file, 0.25)
+    blend_labels(softened, file, 0.25)
     items = softened.items("train")[:5]
     hard, soft = (s.training_batch(0, 0, items).labels.numpy() for s in (plain, softened))
     if task == "sepsis":
@@ -82,7 +82,7 @@ def test_a_student_of_an_ensemble(
     assert len(learnt_from["opinion_sha256"]) == 64
     share = tiny_recipe(task, "transformer", data={"soft_weight": 0.25, "train_fraction": 0.5})
     with pytest.raises(DataError, match="another share"):
-        soften(open_source(share, cache), file, 0.25)
+        blend_labels(open_source(share, cache), file, 0.25)
     (tmp_path / "no.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="not the opinion of an ensemble"):
-        soften(plain, tmp_path / "no.npz", 0.5)
+        blend_labels(plain, tmp_path / "no.npz", 0.5)

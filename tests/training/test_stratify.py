@@ -136,7 +136,7 @@ def test_ids_that_do_not_fit_the_split_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_split_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "split.csv"
     path.write_text(content)
-    with pytest.raises(DataError, match="no split file"):
+    with pytest.raises(DataError, match="not a split file"):
         read_split(path, ["a"])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import DataError, InputError
-from ibt_deploy.readers.delimited import DelimitedTable
+from ibt_deploy.readers.columns import DelimitedTable
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
 from training.data.cache import SUMMARY, CacheSummary, Refused, replaced_folder, sealed
 

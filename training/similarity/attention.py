@@ -1,6 +1,6 @@
-"""Where the blocks of a transformer look: averaged attention, and how convolution-like it is in numbers.
+"""What the blocks of a transformer attend to: averaged attention, and how convolution-like it is in numbers.
 
-A block that works like a convolution looks nearby (small distance, high local mass) and looks the same way
+A block that works like a convolution attends nearby (small distance, high local mass) and the same way
 from everywhere (high Toeplitz share). Distance, local mass and entropy are measured per head and record and
 then averaged, because averaging the matrices first would hide attention that depends on the content.
 """

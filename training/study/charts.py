@@ -16,10 +16,10 @@ from training.study.style import (
     annotate,
     error_of,
     errors_of,
-    look,
     new_figure,
     seeds_of,
     spread,
+    style_of,
     styled,
     value_of,
 )
@@ -67,7 +67,7 @@ def bar_chart(panels: Sequence[BarPanel], note: str = "") -> Figure:
 
 def _bars(axes: Axes, panel: BarPanel) -> None:
     for i, (name, estimate) in enumerate(panel.methods.items()):
-        value, style = value_of(estimate), look(name, i)
+        value, style = value_of(estimate), style_of(name, i)
         axes.bar(i, value, width=0.72, color=style.colour, edgecolor=INK, linewidth=0.6)
         below, above = error_of(estimate)
         if below or above:
@@ -80,7 +80,7 @@ def _bars(axes: Axes, panel: BarPanel) -> None:
             axes.plot(
                 i - 0.2, panel.paper[name], "D", color="white", markeredgecolor=INK, markersize=6, zorder=3
             )
-    labels = [f"{look(n, i).label}\n{_written(e)}" for i, (n, e) in enumerate(panel.methods.items())]
+    labels = [f"{style_of(n, i).label}\n{_written(e)}" for i, (n, e) in enumerate(panel.methods.items())]
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
     axes.set_title(panel.title)
@@ -153,7 +153,7 @@ def _curves(axes: Axes, panel: CurvePanel) -> dict[str, Any]:
     for i, name in enumerate(methods):
         points = sorted((p for p in panel.points if p["method"] == name), key=lambda p: float(p["patients"]))
         aside = 1.035 ** (i - (len(methods) - 1) / 2)  # so that intervals stand beside each other
-        style, estimates = look(name, i), [p["estimate"] for p in points]
+        style, estimates = style_of(name, i), [p["estimate"] for p in points]
         drawn[style.label] = axes.errorbar(
             [float(p["patients"]) * aside for p in points],
             [value_of(e) for e in estimates],
@@ -242,7 +242,7 @@ def _block_number(axes: Axes, name: str, methods: Mapping[str, Mapping[str, Sequ
     blocks = 0
     for i, (method, numbers) in enumerate(methods.items()):
         estimates = list(numbers.get(name, ()))
-        style, aside = look(method, i), 0.07 * (i - (len(methods) - 1) / 2)
+        style, aside = style_of(method, i), 0.07 * (i - (len(methods) - 1) / 2)
         blocks = max(blocks, len(estimates))
         axes.errorbar(
             1 + np.arange(len(estimates)) + aside,
@@ -318,7 +318,7 @@ def _reach(bins: Sequence[Mapping[str, Any]]) -> float:
 def _reliability(axes: Axes, panel: ReliabilityPanel, top: float) -> None:
     axes.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for i, (name, bins) in enumerate(panel.curves.items()):
-        style = look("bbm" if len(panel.curves) == 1 else name, i)
+        style = style_of("bbm" if len(panel.curves) == 1 else name, i)
         estimates = [{"value": b["observed"], "interval": b.get("interval")} for b in bins]
         axes.errorbar(
             [float(b["predicted"]) for b in bins],
@@ -404,7 +404,7 @@ def alarm_curves(panels: Mapping[str, Mapping[str, AlarmCurve]], note: str = "")
 
 
 def _alarm_curve(axes: Axes, name: str, curve: AlarmCurve, index: int, *, alone: bool) -> None:
-    style = look("bbm" if alone else name, index)
+    style = style_of("bbm" if alone else name, index)
     alarms, sensitivity = np.asarray(curve.alarms, dtype=float), np.asarray(curve.sensitivity, dtype=float)
     given = alarms > 0
     axes.plot(
@@ -413,7 +413,7 @@ def _alarm_curve(axes: Axes, name: str, curve: AlarmCurve, index: int, *, alone:
         color=style.colour,
         linestyle=style.dashes,
         linewidth=1.8,
-        label=look(name, index).label,
+        label=style_of(name, index).label,
     )
     for point, (x, y) in curve.points.items():
         axes.plot(x, y, "*", color=style.colour, markeredgecolor=INK, markersize=13, zorder=3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ibt_deploy.types import Array
-from training.study.style import GREY, INK, annotate, look, new_figure, styled
+from training.study.style import GREY, INK, annotate, new_figure, style_of, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def cka_maps(
         image = None
         for i, (axes, (name, matrix)) in enumerate(zip(panels, matrices.items(), strict=True)):
             image = _grid(axes, np.asarray(matrix, dtype=np.float64))
-            axes.set_title(look(name, i).label)
+            axes.set_title(style_of(name, i).label)
             square = name == "ceiling"
             axes.set_xlabel("second teacher" if square else units[1])
             for teacher, student in groups[:-1]:
@@ -129,7 +129,7 @@ def attention_maps(
                 axes.spines[:].set_visible(False)
                 if row == 0:
                     axes.set_title(f"block {block + 1}")
-            panels[row, 0].set_ylabel(f"{look(name, row).label}\nattending token")
+            panels[row, 0].set_ylabel(f"{style_of(name, row).label}\nattending token")
         for axes in panels[-1]:
             axes.set_xlabel("attended", color=GREY)
         bar = figure.colorbar(image, ax=panels, extend="both", fraction=0.03, pad=0.01, shrink=0.95)

@@ -15,8 +15,8 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import calibration_line, reliability
 from ibt_deploy.decisions import decisions
 from ibt_deploy.metrics import bootstrap
-from ibt_deploy.metrics.alarms import alarm_burden, alarm_statistics, policy_alarms
 from ibt_deploy.metrics.ranking import brier
+from ibt_deploy.metrics.sepsis import alarm_burden, alarm_statistics, policy_alarms
 from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import load
 from ibt_deploy.render.markdown import count, decimal, table

@@ -150,9 +150,6 @@ def _under(arrays: Arrays, prefix: str) -> dict[str, Floats]:
     return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
-CONVOLUTION_LIKE = ("distance", "local_mass", "toeplitz_share")
-
-
 def cka_table(found: Mapping[int, Alignments], deit: str | None) -> dict[str, Any]:
     """Matrices, mean over seeds, and the mean of the group-level diagonal.
 

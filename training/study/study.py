@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, IbtError
 from ibt_deploy.files import atomic_open, atomic_write, file_sha256
-from ibt_deploy.machine import usable_cpus
 from ibt_deploy.types import Ints, Task
 from training.study.plan import Budget, Run, planned_runs
 from training.tasks import open_cohort, open_external

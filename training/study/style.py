@@ -60,7 +60,7 @@ STYLE: Any = {
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """How one method is drawn everywhere; colour is never the only difference."""
 
     label: str
@@ -83,26 +83,26 @@ class Look:
 
 
 # Okabe and Ito's palette, distinguishable with any colour vision
-LOOKS: dict[str, Look] = {
-    "transformer": Look("Transformer", "#56b4e9", "o", "--"),
-    "deit": Look("DeiT", "#e69f00", "s", "-."),
-    "deit-soft": Look("DeiT (soft)", "#e69f00", "s", "-."),
-    "deit-hard": Look("DeiT (hard)", "#d55e00", "v", (0, (4, 1, 1, 1))),
-    "bbm": Look("BBM", "#0072b2", "D", "-"),
-    "teacher": Look("Teacher", "#8c8c8c", "^", ":"),
-    "ceiling": Look("Second teacher (ceiling)", "#009e73", "P", (0, (1, 1))),
+METHOD_STYLES: dict[str, MethodStyle] = {
+    "transformer": MethodStyle("Transformer", "#56b4e9", "o", "--"),
+    "deit": MethodStyle("DeiT", "#e69f00", "s", "-."),
+    "deit-soft": MethodStyle("DeiT (soft)", "#e69f00", "s", "-."),
+    "deit-hard": MethodStyle("DeiT (hard)", "#d55e00", "v", (0, (4, 1, 1, 1))),
+    "bbm": MethodStyle("BBM", "#0072b2", "D", "-"),
+    "teacher": MethodStyle("Teacher", "#8c8c8c", "^", ":"),
+    "ceiling": MethodStyle("Second teacher (ceiling)", "#009e73", "P", (0, (1, 1))),
 }
 SPARE = ("#009e73", "#cc79a7", "#d55e00", "#0072b2", "#222222", "#e69f00", "#56b4e9", "#8c8c8c")
 SPARE_MARKERS = "Xhp<>*dP"
 SPARE_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":")
 
 
-def look(name: str, index: int = 0) -> Look:
-    """The look of a method, or for anything else one that depends on its place in the picture."""
-    if name in LOOKS:
-        return LOOKS[name]
+def style_of(name: str, index: int = 0) -> MethodStyle:
+    """The style of a method, or for anything else one that depends on its place in the picture."""
+    if name in METHOD_STYLES:
+        return METHOD_STYLES[name]
     place = index % len(SPARE)
-    return Look(name, SPARE[place], SPARE_MARKERS[place], SPARE_DASHES[index % len(SPARE_DASHES)])
+    return MethodStyle(name, SPARE[place], SPARE_MARKERS[place], SPARE_DASHES[index % len(SPARE_DASHES)])
 
 
 @contextmanager

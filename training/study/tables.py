@@ -225,7 +225,6 @@ def _bounds(low: float, high: float) -> list[float | None] | None:
 
 HELD, FAILED, UNRESOLVED = "held", "did not hold", "not resolved"
 SEEN, NOT_SEEN = "seen", "not seen"
-VERDICTS = (HELD, FAILED, UNRESOLVED, SEEN, NOT_SEEN, NOT_RUN)
 NAMES = {"transformer": "Transformer", "teacher": "Teacher", "deit": "DeiT", "bbm": "BBM"}
 TITLES = {
     "utility": "utility 2019",

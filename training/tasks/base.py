@@ -17,10 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ibt_deploy.contract import Calibration, sigmoid
+from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.subgroups import UNKNOWN
+from ibt_deploy.evaluation.labels import UNKNOWN
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics.bootstrap import Statistic
 from ibt_deploy.records import Recording, Stay
@@ -177,7 +177,7 @@ class Source(ABC):
         """Calibration of logits, fitted on ``part``."""
 
     @abstractmethod
-    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
         """Replace the labels ``y`` of the training part by ``(1 - weight) y + weight p``.
 
         ``probabilities`` are in the order of :meth:`gather`.

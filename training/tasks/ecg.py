@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.classes import N_CLASSES
-from ibt_deploy.contract import Calibration, sigmoid
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.subgroups import age_bands, named_sexes
+from ibt_deploy.evaluation.labels import age_bands, named_sexes
 from ibt_deploy.files import file_sha256
 from ibt_deploy.leads import LEADS
 from ibt_deploy.metrics import arrhythmia, bootstrap
@@ -200,8 +200,8 @@ class EcgSource(Source):
         """See :meth:`Source.calibration`."""
         return fitted_calibration(logits, *self.part_labels(part)).calibration
 
-    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
-        """See :meth:`Source.soften`."""
+    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """See :meth:`Source.blend_labels`."""
         train = self._items["train"]
         self.targets[train] += weight * (probabilities - self.targets[train])
 

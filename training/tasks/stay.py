@@ -10,16 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.contract import Calibration, sigmoid
 from ibt_deploy.errors import RecipeError
-from ibt_deploy.evaluation.subgroups import UNKNOWN, age_bands
+from ibt_deploy.evaluation.labels import UNKNOWN, age_bands
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc
 from ibt_deploy.metrics.sepsis import row_utilities, stay_of_row, utility_sweep
-from ibt_deploy.preprocess.stay import featurise
-from ibt_deploy.preprocess.stay_constants import StayPreprocessing
+from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Stay
 from ibt_deploy.thresholds import utility_threshold
 from ibt_deploy.types import Float32s, Ints, Strings
@@ -227,8 +226,8 @@ class StaySource(Source):
         """See :meth:`Source.calibration`."""
         return fitted_calibration(logits, self.part_labels(part)[0]).calibration
 
-    def soften(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
-        """See :meth:`Source.soften`."""
+    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """See :meth:`Source.blend_labels`."""
         rows = concatenated_spans(self.offsets, self._items["train"])
         softened = self.labels.astype(np.float32)
         softened[rows] += weight * (probabilities - softened[rows])

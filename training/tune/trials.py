@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError
 from ibt_deploy.files import atomic_write
-from ibt_deploy.machine import usable_cpus
 from training.recipe import Recipe, recipe_from_dict
 
 FACTOR = 3

@@ -15,7 +15,7 @@ from ibt_deploy.errors import BadUnits
 from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units, wide
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.mapping.units import CANONICAL, Conversion
-from ibt_deploy.preprocess.stay_rows import ROUNDED_ROOM_AIR
+from ibt_deploy.preprocess.stay import ROUNDED_ROOM_AIR
 from ibt_deploy.types import Floats
 from ibt_deploy.variables import VARIABLES, Variable
 

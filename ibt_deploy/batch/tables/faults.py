@@ -22,7 +22,7 @@ from ibt_deploy.batch.tables.layout import Layout, is_missing
 from ibt_deploy.batch.tables.survey import TableFile, cells_of, opened
 from ibt_deploy.errors import BadRows, InputError, MalformedFile
 from ibt_deploy.printable import first_line
-from ibt_deploy.readers.delimited import MEASURED, MISSING_WORDS, cell_number, shortened
+from ibt_deploy.readers.columns import MEASURED, MISSING_WORDS, cell_number, shortened
 
 LONGEST_LINE = 1 << 21
 

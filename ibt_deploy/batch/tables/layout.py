@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.mapping.schema import Mapping, Time
 from ibt_deploy.mapping.units import Conversion
-from ibt_deploy.readers.delimited import MISSING_WORDS, shortened
+from ibt_deploy.readers.columns import MISSING_WORDS, shortened
 from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, PATIENT, column_notes
 from ibt_deploy.variables import NAMES
 

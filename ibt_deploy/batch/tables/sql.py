@@ -19,7 +19,7 @@ from ibt_deploy.errors import BatchError
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.mapping.schema import Time
 from ibt_deploy.printable import one_line
-from ibt_deploy.readers.delimited import LONGEST_SHOWN, MISSING_WORDS
+from ibt_deploy.readers.columns import LONGEST_SHOWN, MISSING_WORDS
 from ibt_deploy.variables import NAMES
 
 RESERVED_MB = 300

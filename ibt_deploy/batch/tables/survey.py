@@ -22,9 +22,9 @@ from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFor
 from ibt_deploy.extras import missing_extra
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.printable import first_line
-from ibt_deploy.readers.delimited import shortened, unreadable
+from ibt_deploy.readers import kind_of
+from ibt_deploy.readers.columns import shortened, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
-from ibt_deploy.readers.unknown import kind_of
 
 Compression = Literal["none", "gzip", "zstd"]
 Check: TypeAlias = Callable[[tuple[str, ...]], object]

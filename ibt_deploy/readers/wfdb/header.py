@@ -19,10 +19,10 @@ from ibt_deploy.errors import (
     MissingLeads,
     UnsupportedFormat,
 )
+from ibt_deploy.readers.units import MAX_RATE
 
 MAX_SIGNALS = 1000
 MAX_SEGMENTS = 10_000
-MAX_RATE = 1e7
 
 _NAME = r"[^\s/]+"
 _NUMBER = r"[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"

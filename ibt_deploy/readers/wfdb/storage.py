@@ -1,15 +1,29 @@
-"""The storage formats of WFDB signal files, decoded with numpy.
+"""The storage formats of WFDB signal files: decoded with numpy, FLAC by libsndfile.
 
 They are those of signal(5) of the WFDB Applications Guide. Where its text leaves a choice, the samples are
 those that PhysioNet's C library returns. The wfdb package 4.3.1 differs in format 311, where it keeps only
 seven of the ten bits of each third sample.
+
+That package reads one thing only: FLAC files whose first samples are to be skipped. It refuses headers that
+users have (record names with a dot) and fills in what a header leaves out. It is therefore given a header of
+our own making, in a private folder with a link to the signal file. With its gain of 1 and baseline of 0 its
+physical values are the raw ones.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
+from ibt_deploy.errors import MalformedFile
+from ibt_deploy.files import File, openable
+from ibt_deploy.readers.wfdb.header import SignalLine
 from ibt_deploy.types import AnyInts
 
 INVALID: dict[int, int | None] = {
@@ -92,3 +106,117 @@ def _signed(values: npt.NDArray[np.int32], bits: int) -> npt.NDArray[np.int32]:
     """The low ``bits`` bits of each value as a number in two's complement."""
     half = 1 << (bits - 1)
     return ((values & (2 * half - 1)) ^ half) - half
+
+
+_STREAMINFO_END = 42
+_UNUSED_BITS = {"PCM_S8": ("int16", 8), "PCM_16": ("int16", 0), "PCM_24": ("int32", 8)}
+_CHUNK = 1 << 20
+
+
+def flac_samples(file: File, channels: int) -> int:
+    """Samples per channel that the FLAC file claims (STREAMINFO, RFC 9639 section 8.2).
+
+    Raises
+    ------
+    MalformedFile
+        Not a FLAC file, or not of this many channels.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(_STREAMINFO_END)
+    if len(head) < _STREAMINFO_END or head[:4] != b"fLaC":
+        raise MalformedFile(f"{file.name} is not a FLAC file")
+    packed = int.from_bytes(head[18:26], "big")
+    found = (packed >> 41 & 0x7) + 1
+    if found != channels:
+        raise MalformedFile(f"{file.name} holds {found} signals, the header describes {channels}")
+    return packed & 0xFFFFFFFFF
+
+
+def flac_signals(file: File, samples: int, bits: int) -> AnyInts:
+    """Raw samples, shape ``(samples, signals)``.
+
+    Parameters
+    ----------
+    file
+        A file that :func:`flac_samples` accepts.
+    samples
+        Samples to read of each signal; libsndfile is asked for them in chunks, as it fails on large blocks.
+    bits
+        Bits per sample at most: 8, 16 or 24.
+
+    Raises
+    ------
+    MalformedFile
+        The file is damaged, truncated or of a higher resolution.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(openable(file)) as stream:
+            dtype, unused = _UNUSED_BITS.get(stream.subtype, ("", 0))
+            if not dtype or int(stream.subtype.removeprefix("PCM_").lstrip("S")) > bits:
+                raise MalformedFile(
+                    f"{file.name} holds {stream.subtype} samples, the header says {bits} bits"
+                )
+            block = np.empty((samples, stream.channels), dtype=dtype)
+            done = 0
+            while done < samples:
+                read = len(stream.read(out=block[done : done + _CHUNK]))
+                if read == 0:
+                    break
+                done += read
+    except soundfile.LibsndfileError as error:
+        raise MalformedFile(f"{file.name} cannot be decoded: {error.error_string}") from error
+    if done < samples:
+        raise MalformedFile(
+            f"{file.name} is truncated: {done} of {samples} samples can be decoded", code="truncated_file"
+        )
+    return block >> unused if unused else block
+
+
+def offset_flac_signals(lines: Sequence[SignalLine], file: File, frames: int) -> list[AnyInts]:
+    """Raw samples of the signals that share ``file``, shape ``(frames * samples per frame,)``.
+
+    Raises
+    ------
+    MalformedFile
+        The signal file does not hold what the header says.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3.1 about how wfdb uses it
+        import wfdb
+
+    name = f"s{file.suffix}"
+    with tempfile.TemporaryDirectory(prefix="ibt-wfdb-") as folder:
+        _put(file, Path(folder, name))
+        header = [f"r {len(lines)} 1 {frames}"]
+        for number, line in enumerate(lines):
+            header.append(f"{name} {line.format}x{line.per_frame}+{line.offset} 1(0)/mV 0 0 0 0 0 c{number}")
+        Path(folder, "r.hea").write_text("\n".join(header) + "\n")
+        try:
+            record = wfdb.rdrecord(str(Path(folder, "r")), smooth_frames=False)
+        except (ValueError, IndexError, KeyError, TypeError, RuntimeError, OverflowError, EOFError) as error:
+            reason = str(error).replace(folder, "").splitlines()
+            raise MalformedFile(
+                f"the signal files do not match the header ({reason[0] if reason else type(error).__name__})"
+            ) from error
+    signals: list[AnyInts] = []
+    for raw, line in zip(record.e_p_signal, lines, strict=True):
+        if len(raw) != frames * line.per_frame:
+            raise MalformedFile("a signal file is truncated", code="truncated_file")
+        filled, invalid = np.asarray(raw, dtype=np.float64), INVALID[line.format]
+        if invalid is not None:
+            filled = np.nan_to_num(filled, nan=invalid)
+        signals.append(filled.astype(np.int64))
+    return signals
+
+
+def _put(source: File, target: Path) -> None:
+    """Make ``source`` appear at ``target``: a link; a copy of what is in memory or where links are barred."""
+    if not isinstance(source, Path):
+        target.write_bytes(source.read_bytes())
+        return
+    try:
+        target.symlink_to(source.absolute())
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target)

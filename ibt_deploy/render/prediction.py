@@ -1,19 +1,22 @@
-"""Predictions as reports for people: what is positive comes first."""
+"""Predictions as reports for people, positive findings first, and as CSV."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from ibt_deploy.predictions import (
+    DECIMALS,
     NOTICE,
     ArrhythmiaPrediction,
     Finding,
     Model,
     Prediction,
     SepsisPrediction,
+    WindowShare,
 )
 from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.printable import one_line
@@ -194,3 +197,54 @@ def explanation_lines(explanations: Sequence[Explanation]) -> list[Line]:
 def _strongest(names: Sequence[str], effects: Floats, most: int = 3) -> list[str]:
     order = np.argsort(-effects, kind="stable")[:most]
     return [f"{names[i]} ({effects[i]:+.2f})" for i in order if effects[i] > 0]
+
+
+_MODEL = ("bundle", "version", "sha256", "variant", "operating_point", "device")
+HEADERS = {
+    "arrhythmia": (
+        *("record", "code", "abbreviation", "name", "probability", "threshold", "positive", "evaluable"),
+        *("status", "windows_reached", "windows", "highest", "highest_at"),
+        *_MODEL,
+    ),
+    "sepsis": ("record", "hour", "risk", "threshold", "alarm", "inserted", "missing", *_MODEL),
+}
+
+
+class CsvWriter:
+    """Writes predictions of one task to a stream, the header first."""
+
+    def __init__(self, stream: TextIO, task: str) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+        self._writer.writerow(HEADERS[task])
+
+    def write(self, prediction: Prediction) -> None:
+        """Write every class, or every hour, of one prediction."""
+        m = prediction.model
+        model = (m.name, m.version, m.sha256, m.variant, m.operating_point, m.device)
+        for row in _rows(prediction):
+            self._writer.writerow((prediction.record, *row, *model))
+
+
+def _window_cells(share: WindowShare) -> tuple[object, ...]:
+    return share.reached, share.of, round(share.highest, DECIMALS), round(share.highest_at, 3)
+
+
+def _rows(prediction: Prediction) -> list[tuple[object, ...]]:
+    if isinstance(prediction, ArrhythmiaPrediction):
+        return [
+            (
+                *(f.code, f.abbreviation, f.name, round(f.probability, DECIMALS)),
+                *(round(f.threshold, DECIMALS), int(f.positive), int(f.evaluable)),
+                f.status,
+                *(_window_cells(f.windows) if f.windows else ("", "", "", "")),
+            )
+            for f in prediction.findings
+        ]
+    threshold = round(prediction.threshold, DECIMALS)
+    return [
+        (int(hour), round(float(risk), DECIMALS), threshold, int(alarm), int(inserted), " ".join(missing))
+        for hour, risk, alarm, inserted, missing in zip(
+            *(prediction.hours, prediction.risk, prediction.alarms, prediction.inserted, prediction.missing),
+            strict=True,
+        )
+    ]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from ibt_deploy.errors import MalformedFile, TooLong
-from ibt_deploy.readers.ages import whole_years
+from ibt_deploy.leads import LEAD_NUMBERS
+from ibt_deploy.readers.patient import whole_years
 
 MAX_BYTES = 64 << 20
 HEADER = 16
@@ -22,13 +23,6 @@ MAGIC = b"SCPECG"
 _POINTER = struct.Struct("<HII")
 _SECTION = struct.Struct("<HHI")
 _LEAD = struct.Struct("<IIB")
-
-LEAD_NAMES: dict[int, str] = {
-    1: "I", 2: "II", 3: "V1", 4: "V2", 5: "V3", 6: "V4", 7: "V5", 8: "V6", 9: "V7",
-    10: "V2R", 11: "V3R", 12: "V4R", 13: "V5R", 14: "V6R", 15: "V7R", 16: "X", 17: "Y", 18: "Z",
-    61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR", 66: "V8", 67: "V9", 68: "V8R", 69: "V9R",
-}  # fmt: skip
-"""Leads by their number (5.6.3, table 4), which DICOM and ISO 11073 use too."""
 
 _SEXES = {1: "Male", 2: "Female"}
 _YEARS = {1: 1.0, 2: 1 / 12, 3: 7 / 365.25, 4: 1 / 365.25, 5: 1 / 8766}
@@ -45,7 +39,7 @@ class ScpLead:
     @property
     def name(self) -> str:
         """The lead's name."""
-        return LEAD_NAMES.get(self.number, f"SCP lead {self.number}")
+        return LEAD_NUMBERS.get(self.number, f"SCP lead {self.number}")
 
     @property
     def samples(self) -> int:

@@ -1,4 +1,4 @@
-"""Age at the time of a recording, from dates as DICOM and HL7 write them."""
+"""Age and sex of a patient as files write them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ def whole_years(born: date, then: date) -> int:
 
 
 def age_between(born: str, then: str) -> float | None:
-    """Whole years between two texts that begin ``YYYYMMDD``; None where they make no age."""
+    """Whole years between two texts that begin ``YYYYMMDD``; None where they do not make an age."""
     first, last = day_of(born), day_of(then)
     if first is None or last is None or not first <= last or whole_years(first, last) > _OLDEST:
         return None
     return float(whole_years(first, last))
+
+
+def sex_of(text: str) -> str | None:
+    """``Male`` or ``Female``, from the word or its first letter; None for anything else."""
+    return {"m": "Male", "male": "Male", "f": "Female", "female": "Female"}.get(text.strip().lower())

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
-from ibt_deploy.readers.scp_record import (
+from ibt_deploy.readers.scp.record import (
     MAX_BYTES,
     ScpRecord,
     looks_like_record,
     patient_of,
     record_of,
 )
-from ibt_deploy.readers.scp_rhythm import rhythm_of
+from ibt_deploy.readers.scp.rhythm import rhythm_of
 from ibt_deploy.records import Notice, Recording
 
 NAME = "SCP-ECG"

@@ -21,14 +21,15 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import File
-from ibt_deploy.readers.muse_fields import (
+from ibt_deploy.readers.patient import sex_of
+from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.readers.xml import (
     decoded,
     number_in,
-    sex_of,
+    parsed,
+    root_name,
     text_of,
 )
-from ibt_deploy.readers.units import millivolts_per
-from ibt_deploy.readers.xml_tree import parsed, root_name
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Int16s
 
@@ -68,7 +69,7 @@ def read(file: File) -> list[Recording]:
     UnsupportedFormat
         Leads that do not begin together.
     InputError
-        See :func:`ibt_deploy.readers.xml_tree.parsed`.
+        See :func:`ibt_deploy.readers.xml.parsed`.
     """
     root = parsed(file)
     strips = [wave for wave in root.iter("Waveform") if text_of(wave, "WaveformType").lower() == "rhythm"]

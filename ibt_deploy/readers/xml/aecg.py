@@ -15,9 +15,9 @@ import numpy as np
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
-from ibt_deploy.readers.ages import age_between
-from ibt_deploy.readers.units import millivolts_per, rate_of_interval
-from ibt_deploy.readers.xml_tree import children, parsed, root_name
+from ibt_deploy.readers.patient import age_between, sex_of
+from ibt_deploy.readers.units import inverted_leads, millivolts_per, rate_of_interval
+from ibt_deploy.readers.xml import children, parsed, root_name
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Floats
 
@@ -32,7 +32,6 @@ REPORTED_AGE = "21612-7"
 TIMES = frozenset({"TIME_ABSOLUTE", "TIME_RELATIVE"})
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6}
 YEARS = {"a": 1.0, "mo": 1 / 12, "wk": 7 / 365.25, "d": 1 / 365.25}
-SEXES = {"M": "Male", "F": "Female"}
 MAX_LEADS = 64
 _NUMBER = r"[+-]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d{1,3}+)?+"
 _NUMBERS = re.compile(rf"\s*+(?:{_NUMBER}(?:\s++|$))*+", re.ASCII)
@@ -50,7 +49,7 @@ def read(file: File) -> list[Recording]:
     Raises
     ------
     InputError
-        See :func:`ibt_deploy.readers.xml_tree.parsed`. MalformedFile: no rhythm, or digits that are no
+        See :func:`ibt_deploy.readers.xml.parsed`. MalformedFile: no rhythm, or digits that are no
         numbers. BadSampling, BadUnits: no increment of time, no scale or a unit that is no voltage.
         MissingLeads: no sequence of a lead.
     """
@@ -128,12 +127,10 @@ def _signal(
     if lengths == {0}:
         raise MalformedFile("the leads hold no samples", code="empty_file")
     notes = (f"left out what is no lead: {', '.join(others)[:200]}",) if others else ()
-    sentence = f"a negative scale turns these leads over: {', '.join(inverted)[:200]}"
-    warnings = (Notice("negative_gain", sentence),) if inverted else ()
     signal = np.array(rows)
     if not np.isfinite(signal).all():
         raise MalformedFile("holds values that are not finite", code="not_numbers")
-    return signal, rates.pop(), tuple(names), notes, warnings
+    return signal, rates.pop(), tuple(names), notes, inverted_leads(inverted, "scale")
 
 
 def _millivolts(sequence: Element, name: str) -> tuple[Floats, float]:
@@ -191,7 +188,7 @@ def _patient(root: Element) -> tuple[float | None, str | None]:
     sex = age = None
     if person is not None:
         gender = person.find("administrativeGenderCode")
-        sex = SEXES.get("" if gender is None else gender.get("code", "").strip().upper())
+        sex = sex_of("" if gender is None else gender.get("code", ""))
         born, when = person.find("birthTime"), root.find("effectiveTime")
         if born is not None and when is not None:
             stated = [part.get("value", "") for part in (when, *when) if part.get("value")]
