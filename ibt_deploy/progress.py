@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ class Tracker:
         self._total, self._described = total, described
         self._stream = stream or sys.stderr
         self._is_live = self._stream.isatty()
-        self._shown = time.monotonic()
+        self._shown = monotonic()
         self._bar: Progress | None = None
         self._done = 0
 
     def show(self, done: int) -> None:
         """Bring the bar up to date, or write a line, if it is time."""
         self._done = done
-        now = time.monotonic()
+        now = monotonic()
         if now - self._shown < (LIVE_SECONDS if self._is_live else QUIET_SECONDS):
             return
         self._shown = now
@@ -136,13 +136,13 @@ class Answered:
         self.before = before
         self._total, self._noun = total, noun
         self._done, self._refused = before, 0
-        self._start = time.monotonic()
+        self._start = monotonic()
         self._tracker = Tracker(total, self._line, stream)
 
     @property
     def seconds(self) -> float:
         """Since the start."""
-        return time.monotonic() - self._start
+        return monotonic() - self._start
 
     def add(self, inputs: int, refused: int) -> None:
         """Count answered inputs, and the refused ones among their answers."""

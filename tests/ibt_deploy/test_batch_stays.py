@@ -184,7 +184,7 @@ def test_an_error_does_not_join_the_line_that_says_how_much_was_read(
     monkeypatch.setenv("COLUMNS", "100")
     terminal = Terminal()
     now = iter(range(1000))
-    monkeypatch.setattr("ibt_deploy.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("ibt_deploy.progress.monotonic", lambda: next(now))
     monkeypatch.setattr("ibt_deploy.batch.items.BytesRead", lambda _: BytesRead(1 << 30, terminal))
     (tmp_path / "a.csv").write_text("patient_id,ICULOS\n")
     with pytest.raises(InputError):

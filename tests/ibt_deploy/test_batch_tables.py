@@ -190,6 +190,18 @@ def test_a_short_line_costs_its_patient_where_that_is_known(opened: Open) -> Non
     assert any("1 row of the export could not be read" in note for note in stay_named(found, "b").notes)
 
 
+@pytest.mark.parametrize("odd", ["\r\n", "\n"])
+def test_a_short_line_costs_its_patient_in_a_file_with_lines_that_end_differently(
+    tmp_path: Path, opened: Open, odd: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"{HEADER}{odd}{row('a', 1)}\n{row('b', 1)}\na,2,80\nnobody\n".encode())
+    tables = opened(paths=[path])
+    found = answers(tables)
+    assert [(a.code, "patient a" in a.message) for a in refusals(found)] == [("ragged_rows", True)]
+    assert (len(found), tables.report.rejected_rows, tables.report.unassigned_rows) == (2, 2, 1)
+
+
 @pytest.mark.parametrize("end", ["", 'd",1,80,97,37,120,80,0'])
 def test_a_quotation_mark_swallows_no_neighbours(opened: Open, end: str) -> None:
     lines = [HEADER, row("a", 1), f'"{row("a", 2)}', row("b", 1), row("c", 1), *filter(None, [end])]
@@ -205,6 +217,38 @@ def test_cells_that_only_the_reader_understands_are_read(opened: Open) -> None:
     )
     rates = stay_named(found, "a").values[:, INDEX["HR"]]
     np.testing.assert_array_equal(rates, [np.nan, np.nan, 81, 82])
+
+
+@pytest.mark.parametrize("count", [1, 12])
+@pytest.mark.parametrize("patient", ["a", "12_3"])
+def test_an_underscore_makes_no_number_here_either(
+    tmp_path: Path, opened: Open, patient: str, count: int
+) -> None:
+    """The engine itself reads 1_0 as 10; the single-file reader refuses it, and a name may have one."""
+    for number in range(count):
+        lines = [HEADER, row(patient, 2 * number + 1, "7_2" if not number else 72), row("b_1", number + 1)]
+        (tmp_path / f"{number:02d}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    paths = sorted(tmp_path.glob("*.csv"))
+    found = answers(opened(paths=paths))
+    (refused,) = refusals(found)
+    assert refused.code == "not_a_number"
+    assert refused.message.endswith("row 1, column HR: '7_2' is not a number")
+    assert len(stay_named(found, "b_1").values) == count
+    single_file = {getattr(a, "code", None) or a.patient_id for a in single.read_each(paths[0])}  # type: ignore[union-attr]
+    assert single_file == {"not_a_number", "b_1"}
+
+
+def test_an_underscore_makes_no_number_in_parquet(tmp_path: Path, opened: Open) -> None:
+    columns = {
+        name: [value] * 2 for name, value in zip(HEADER.split(",")[2:], (80, 97, 37, 120, 80, 0), strict=True)
+    }
+    table = pa.table({"patient_id": ["a", "b"], "ICULOS": [1, 1], **columns, "HR": ["7_2", "72"]})
+    pa.parquet.write_table(table, tmp_path / "t.parquet")
+    refused, stay = answers(opened(paths=[tmp_path / "t.parquet"]))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "not_a_number"
+    assert isinstance(stay, Stay)
+    assert stay.values[:, INDEX["HR"]].tolist() == [72]
 
 
 def test_rows_without_a_patient_are_reported(opened: Open) -> None:

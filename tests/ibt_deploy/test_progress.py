@@ -19,7 +19,7 @@ def test_rate_and_time_left_count_only_what_this_run_has_done(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     now = [0.0]
-    monkeypatch.setattr("ibt_deploy.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ibt_deploy.progress.monotonic", lambda: now[0])
     answered = Answered(110, "stays", before=10, stream=stream)
     now[0] = 40.0
     answered.add(20, 1)

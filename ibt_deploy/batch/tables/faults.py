@@ -65,6 +65,8 @@ class SkippedLines:
         The first of each patient, and all whose patient is uncertain.
     rows
         Good rows written.
+    patients
+        File and patient of good rows, where a column names the patient.
     touched
         File and row of every line seen here, one after the other.
     bad
@@ -79,6 +81,7 @@ class SkippedLines:
     path: Path
     faults: list[RowFault] = field(default_factory=list)
     rows: int = 0
+    patients: set[tuple[int, str]] = field(default_factory=set)
     touched: array[int] = field(default_factory=lambda: array("q"))
     bad: Counter[int] = field(default_factory=Counter)
     limits: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -130,6 +133,8 @@ class SkippedLines:
             written.append(cell)
         self._writer.writerow([file, row, *written])
         self.rows += 1
+        if self._patient is not None and patient is not None:
+            self.patients.add((file, patient))
         self.limits.update((file, name) for names in limits.values() for name in names)
 
     def undecodable(self, file: int, row: int, line: str, stay: str | None) -> None:
@@ -165,6 +170,7 @@ class SkippedLines:
         self.faults = [fault for fault in self.faults if fault.file != file]
         places = np.array(self.touched, dtype=np.int64).reshape(-1, 2)
         self.touched = array("q", places[places[:, 0] != file].ravel().tolist())
+        self.patients = {found for found in self.patients if found[0] != file}
         self.bad.pop(file, None)
         self.limits = Counter({key: count for key, count in self.limits.items() if key[0] != file})
 

@@ -120,13 +120,19 @@ class _Ingest:
         self._sql.register("files_given", named)
         self._sql.execute("CREATE TEMP TABLE files AS SELECT * FROM files_given")
         numbered = [(i, table, layout) for i, (table, layout) in enumerate(self._files)]
+        underscored = {entry[0] for entry in numbered if self._is_underscored(*entry)}
         by_hand = {i for i, table, _ in numbered if not table.is_parquet and not table.is_regular}
         joined = self._folder / "joined"
         joined.mkdir(exist_ok=True)
         scans = scans_of(
-            [entry for entry in numbered if self._is_joinable(entry) or entry[0] not in by_hand], joined
+            [
+                entry
+                for entry in numbered
+                if entry[0] not in underscored and (self._is_joinable(entry) or entry[0] not in by_hand)
+            ],
+            joined,
         )
-        by_hand -= {i for scan in scans for i, _ in scan.files}
+        by_hand = (by_hand | underscored) - {i for scan in scans for i, _ in scan.files}
         scans, failed = self._first_pass(scans)
         by_hand |= failed
         if scans:
@@ -146,6 +152,19 @@ class _Ingest:
     def _is_joinable(entry: tuple[int, TableFile, Layout]) -> bool:
         table = entry[1]
         return table.compression == "none" and not table.is_parquet and table.size < SMALL_FILE
+
+    def _is_underscored(self, number: int, table: TableFile, layout: Layout) -> bool:
+        """Whether the engine would take a cell such as ``1_000`` for a number."""
+        import duckdb
+
+        if not table.is_grouped:
+            return False
+        try:
+            return Scan(layout, table.names, ((number, table),)).has_underscores(self._sql)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error:  # read line by line, the file is refused with its reason
+            return True
 
     def _first_pass(self, scans: list[Scan]) -> tuple[list[Scan], set[int]]:
         """Sort everything into the store; files that the engine cannot read are left out and returned."""
@@ -331,6 +350,9 @@ class _Ingest:
             }
             self._sql.unregister("guessed")
         known |= {f.patient for f in faults if f.is_certain and f.patient is not None}
+        known |= {
+            name for skipped in self._skipped.values() for _, name in skipped.patients if name in guessed
+        }
         certain: list[RowFault] = []
         rest: list[RowFault] = []
         for fault in faults:

@@ -153,7 +153,8 @@ def _number(number: NumberColumn, cell: str, kind: str, layout: Layout) -> tuple
     value = f"{cell}::DOUBLE"
     if kind == "VARCHAR":
         blank = f"(trim({cell}) IN ({_list((*MISSING_SPELLINGS, *layout.missing_words))}))"
-        value = f"TRY_CAST(CASE WHEN NOT {blank} THEN trim({cell}) END AS DOUBLE)"
+        usable = f"NOT {blank} AND NOT contains({cell}, '_')"
+        value = f"TRY_CAST(CASE WHEN {usable} THEN trim({cell}) END AS DOUBLE)"
         faults.append(
             f"CASE WHEN {cell} IS NOT NULL AND NOT {blank} AND {value} IS NULL THEN "
             f"{_complaint('not_a_number', number.source, cell, 'is not a number')} END"
@@ -304,10 +305,34 @@ class Scan:
         return f"SELECT {row} FROM {source} s JOIN files f ON f.path = s.filename"
 
     def _text(self) -> str:
-        first = self.files[0][1]
         layout = self.layout
         numbers = set(layout.number_sources)
         kinds = {name: "DOUBLE" if name in numbers else "VARCHAR" for name in self.names}
+        key = "f.i = s.i" if self.joined is not None else "f.path = s.filename"
+        place = {
+            "patient": "f.stay",
+            "part": "-1" if layout.patient else "f.i",
+            "file": "f.i",
+            "line": "s.line",
+        }
+        cells = {name: f"s.c{i}" for i, name in enumerate(self.names)}
+        row = stored_row(layout, cells, kinds, place)
+        numbered = f"SELECT *, row_number() OVER () AS line FROM {self._read(kinds)}"
+        return f"SELECT {row} FROM ({numbered}) s JOIN files f ON {key}"
+
+    def has_underscores(self, connection: Any) -> bool:
+        """Whether a cell of a column of numbers has an underscore, as in ``1_000``, which is not a number."""
+        numbers = set(self.layout.number_sources)
+        cells = [f"contains(c{i}, '_')" for i, name in enumerate(self.names) if name in numbers]
+        if not cells:
+            return False
+        source = self._read(dict.fromkeys(self.names, "VARCHAR"))
+        query = f"SELECT 1 FROM {source} WHERE {' OR '.join(cells)} LIMIT 1"
+        return bool(connection.execute(query).fetchall())
+
+    def _read(self, kinds: Dict[str, str]) -> str:
+        """The lines of the texts, with cells of these types; lines that do not fit are rejected."""
+        first, layout = self.files[0][1], self.layout
         columns = [(f"c{i}", kinds[name]) for i, name in enumerate(self.names)]
         if self.joined is not None:
             columns.insert(0, ("i", "INTEGER"))
@@ -329,18 +354,7 @@ class Scan:
             "filename": "true",
         }
         listed = ", ".join(text(_escaped(path)) for path in paths)
-        source = f"read_csv([{listed}], {', '.join(f'{k} = {v}' for k, v in options.items())})"
-        key = "f.i = s.i" if self.joined is not None else "f.path = s.filename"
-        place = {
-            "patient": "f.stay",
-            "part": "-1" if layout.patient else "f.i",
-            "file": "f.i",
-            "line": "s.line",
-        }
-        cells = {name: f"s.c{i}" for i, name in enumerate(self.names)}
-        row = stored_row(layout, cells, kinds, place)
-        numbered = f"SELECT *, row_number() OVER () AS line FROM {source}"
-        return f"SELECT {row} FROM ({numbered}) s JOIN files f ON {key}"
+        return f"read_csv([{listed}], {', '.join(f'{k} = {v}' for k, v in options.items())})"
 
 
 def reread_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str:

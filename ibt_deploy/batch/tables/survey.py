@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ SUFFIXES = frozenset({".psv", ".csv", ".tsv", ".txt", ".parquet"})
 MAGIC: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 HEAD_BYTES = 4096
 CHUNK = 1 << 22
+GROUPED = re.compile(rb"_[0-9]")
 LONGEST_HEADER = 1 << 20
 LONGEST_LINE = 1 << 26
 
@@ -63,6 +65,8 @@ class TableFile:
         Whether the text has a quotation mark anywhere.
     is_regular
         Whether all lines end alike, so that the engine and we mean the same by a line.
+    is_grouped
+        Whether the text has an underscore between digits anywhere: the engine reads ``1_000`` as a number.
     """
 
     path: Path
@@ -76,6 +80,7 @@ class TableFile:
     size: int
     is_quoted: bool = False
     is_regular: bool = True
+    is_grouped: bool = False
 
     @property
     def is_parquet(self) -> bool:
@@ -239,6 +244,7 @@ def _text(
         path.stat().st_size,
         counts.is_quoted,
         counts.is_regular and len(body) == len(begun),
+        counts.is_grouped,
     )
 
 
@@ -282,7 +288,7 @@ class _Counts:
         self._lines = 0
         self._endings: set[str] = set()
         self._begun = b""
-        self.is_quoted = False
+        self.is_quoted = self.is_grouped = False
 
     def add(self, chunk: bytes) -> None:
         """Count the lines of a chunk, which never ends within a CR LF."""
@@ -290,6 +296,7 @@ class _Counts:
         endings = {"LF": feeds - both, "CRLF": both, "CR": returns - both}
         self._endings |= {name for name, n in endings.items() if n}
         self.is_quoted = self.is_quoted or b'"' in chunk
+        self.is_grouped = self.is_grouped or _is_grouped(chunk)
         if returns:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         whole, feed, self._begun = (self._begun + chunk).rpartition(b"\n")
@@ -309,6 +316,14 @@ class _Counts:
     def is_regular(self) -> bool:
         """Whether there is one kind of line end."""
         return len(self._endings) < 2
+
+
+def _is_grouped(chunk: bytes) -> bool:
+    """Whether an underscore stands between digits, or may do so because it stands at an end of ``chunk``."""
+    return chunk.endswith(b"_") or any(
+        not found.start() or chunk[found.start() - 1 : found.start()].isdigit()
+        for found in GROUPED.finditer(chunk)
+    )
 
 
 def cells_of(line: str, delimiter: str) -> list[str]:
