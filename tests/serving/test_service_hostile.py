@@ -22,7 +22,7 @@ import pytest
 ECG, STAY, NEXT = "/v1/arrhythmia", "/v1/sepsis", "/v1/sepsis/next"
 JSON = {"content-type": "application/json"}
 HEADER = b"x 1 500 %s\nx.dat 16 1000(0)/mV 16 0 0 0 0 I\n"
-SLOWEST = 1.0
+SLOWEST = 3.0
 
 
 @pytest.fixture(autouse=True)
