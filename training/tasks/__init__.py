@@ -14,11 +14,11 @@ from training.data.cache import open_cache
 from training.data.split import PARTS, default_split
 from training.models import Encoder
 from training.recipe import Recipe
-from training.tasks.base import Cohort, Source, Task
+from training.tasks.base import Cohort, Source, TrainingTask
 from training.tasks.ecg import EcgTask
 from training.tasks.stay import StayTask
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (EcgTask(), StayTask())}
+TASKS: Mapping[str, TrainingTask] = {task.name: task for task in (EcgTask(), StayTask())}
 
 
 def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -> Source:

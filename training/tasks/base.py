@@ -345,7 +345,7 @@ class Decider:
         return sigmoid(np.asarray(z))
 
 
-class Task(ABC):
+class TrainingTask(ABC):
     """A kind of data, the networks trained on it, and how their logits become decisions.
 
     A task has no state: everything that depends on data comes in as an argument.

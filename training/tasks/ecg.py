@@ -43,7 +43,7 @@ from training.tasks.base import (
     ExampleBatch,
     Scores,
     Source,
-    Task,
+    TrainingTask,
     Truth,
     divided,
     strings,
@@ -303,24 +303,24 @@ class EcgCohort(Cohort):
             yield Recording(signal / MICROVOLTS, float(SAMPLING_RATE), LEADS, name, name, "cache")
 
 
-class EcgTask(Task):
+class EcgTask(TrainingTask):
     """Diagnostic statements from 12-lead ECGs."""
 
     name = "arrhythmia"
     official = "challenge_metric"
 
     def cohort(self, cache: Cache, split: Path | None) -> EcgCohort:
-        """See :meth:`Task.cohort`."""
+        """See :meth:`TrainingTask.cohort`."""
         return EcgCohort(cache, split)
 
     def source(self, recipe: Recipe, cache: Cache, split: Path) -> EcgSource:
-        """See :meth:`Task.source`."""
+        """See :meth:`TrainingTask.source`."""
         return EcgSource(
             cache, split, recipe.data, recipe.augment, recipe.fit.batch_size, recipe.student.patch
         )
 
     def teacher(self, recipe: Recipe, n_inputs: int) -> HannunResNet:
-        """See :meth:`Task.teacher`."""
+        """See :meth:`TrainingTask.teacher`."""
         r = recipe.resnet
         return HannunResNet(
             n_leads=n_inputs,
@@ -333,7 +333,7 @@ class EcgTask(Task):
         )
 
     def student(self, recipe: Recipe, n_inputs: int, samples: int) -> EcgTransformer:
-        """See :meth:`Task.student`."""
+        """See :meth:`TrainingTask.student`."""
         s = recipe.student
         kind = EcgDeiT if recipe.method == "deit" else EcgTransformer
         return kind(
@@ -350,12 +350,12 @@ class EcgTask(Task):
         )
 
     def statistics_size(self, recipe: Recipe) -> int:
-        """See :meth:`Task.statistics_size`."""
+        """See :meth:`TrainingTask.statistics_size`."""
         del recipe
         return STATISTICS_ECGS
 
     def decider(self, logits: Float32s, train: Truth, validation: Truth) -> Decider:
-        """See :meth:`Task.decider`; every measure has thresholds of its own."""
+        """See :meth:`TrainingTask.decider`; every measure has thresholds of its own."""
         evaluable = evaluable_classes(train, validation)
         labels, known = validation.labels, validation.known
         calibration = fitted_calibration(logits, labels, known).calibration
@@ -371,7 +371,7 @@ class EcgTask(Task):
         return Decider(calibration, thresholds, evaluable, tuned.score)
 
     def statistics(self, decider: Decider, logits: Float32s, truth: Truth) -> dict[str, bootstrap.Statistic]:
-        """See :meth:`Task.statistics`."""
+        """See :meth:`TrainingTask.statistics`."""
         labels, known, patients = truth.labels, truth.known, truth.patients
         found: dict[str, bootstrap.Statistic] = {}
         for row in (FIXED, TUNED):
@@ -388,7 +388,7 @@ class EcgTask(Task):
         return found
 
     def class_counts(self, decider: Decider, logits: Float32s, truth: Truth) -> Ints:
-        """See :meth:`Task.class_counts`."""
+        """See :meth:`TrainingTask.class_counts`."""
         given = decider.outputs(logits, (TUNED, "f_measure"))
         entered = arrhythmia.f_measure(truth.labels, given, truth.known).n_classes
         return np.array([_ranked(decider, truth).sum(), entered])

@@ -40,7 +40,7 @@ from training.tasks.base import (
     ExampleBatch,
     Scores,
     Source,
-    Task,
+    TrainingTask,
     Truth,
     divided,
     strings,
@@ -333,22 +333,22 @@ class StayCohort(Cohort):
             yield Stay(values, self.ids[item], self.ids[item], "cache")
 
 
-class StayTask(Task):
+class StayTask(TrainingTask):
     """Early warning of sepsis from hourly rows of ICU stays."""
 
     name = "sepsis"
     official = "utility"
 
     def cohort(self, cache: Cache, split: Path | None) -> StayCohort:
-        """See :meth:`Task.cohort`."""
+        """See :meth:`TrainingTask.cohort`."""
         return StayCohort(cache, split)
 
     def source(self, recipe: Recipe, cache: Cache, split: Path) -> StaySource:
-        """See :meth:`Task.source`."""
+        """See :meth:`TrainingTask.source`."""
         return StaySource(cache, split, recipe.data, recipe.fit.batch_size)
 
     def teacher(self, recipe: Recipe, n_inputs: int) -> ResidualLSTM:
-        """See :meth:`Task.teacher`."""
+        """See :meth:`TrainingTask.teacher`."""
         lstm = recipe.lstm
         return ResidualLSTM(
             n_features=n_inputs,
@@ -359,7 +359,7 @@ class StayTask(Task):
         )
 
     def student(self, recipe: Recipe, n_inputs: int, samples: int) -> StayTransformer:
-        """See :meth:`Task.student`."""
+        """See :meth:`TrainingTask.student`."""
         del samples
         s = recipe.student
         kind: type[StayTransformer] = StayTransformer
@@ -377,11 +377,11 @@ class StayTask(Task):
         )
 
     def statistics_size(self, recipe: Recipe) -> int:
-        """See :meth:`Task.statistics_size`."""
+        """See :meth:`TrainingTask.statistics_size`."""
         return recipe.bbm.standardise_rows
 
     def decider(self, logits: Float32s, train: Truth, validation: Truth) -> Decider:
-        """See :meth:`Task.decider`; the threshold of the highest utility serves both measures."""
+        """See :meth:`TrainingTask.decider`; the threshold of the highest utility serves both measures."""
         del train
         calibration = fitted_calibration(logits, validation.labels).calibration
         risk = calibration.probability(logits)
@@ -393,7 +393,7 @@ class StayTask(Task):
         return Decider(calibration, thresholds, np.ones(1, dtype=bool), tuned.reached)
 
     def statistics(self, decider: Decider, logits: Float32s, truth: Truth) -> dict[str, bootstrap.Statistic]:
-        """See :meth:`Task.statistics`."""
+        """See :meth:`TrainingTask.statistics`."""
         labels, patients, risk = truth.labels, truth.patients, decider.probabilities(logits)
         found: dict[str, bootstrap.Statistic] = {}
         for row in (FIXED, TUNED):
@@ -406,6 +406,6 @@ class StayTask(Task):
         return found
 
     def class_counts(self, decider: Decider, logits: Float32s, truth: Truth) -> Ints:
-        """See :meth:`Task.class_counts`; there is one output."""
+        """See :meth:`TrainingTask.class_counts`; there is one output."""
         del decider, logits, truth
         return np.ones(2, dtype=np.int64)
