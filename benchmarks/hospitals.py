@@ -13,14 +13,14 @@ import click
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
-from training.recipe_files import find_recipe
-from training.stay_source import StaySource, concatenated_spans
-from training.trees import summaries
 
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import utility_sweep
 from ibt_deploy.variables import N_TIME_VARYING as N
+from training.ensemble import summaries
+from training.recipe import find_recipe
 from training.run import open_source
+from training.tasks.stay import StaySource, concatenated_spans
 
 Ints = npt.NDArray[np.int64]
 
