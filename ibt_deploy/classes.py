@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ibt_deploy.tables import read_table
+from ibt_deploy.files import read_table
 from ibt_deploy.types import Bools
 
 

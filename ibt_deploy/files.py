@@ -15,6 +15,7 @@ Everything that must survive a crash is written with :func:`atomic_write`, :func
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
 import io
@@ -23,6 +24,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -234,3 +236,9 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """Rows of ``ibt_deploy/data/<name>`` as dictionaries keyed by the header line."""
+    text = resources.files("ibt_deploy").joinpath("data", name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))

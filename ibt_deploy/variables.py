@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ibt_deploy.tables import read_table
+from ibt_deploy.files import read_table
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def other_units(stated: Conversion) -> dict[str, Conversion]:
 
 
 def doubt_about(facts: ColumnFacts, stays: int) -> Doubt | None:
-    """The doubt about one column of an export of so many stays, if there is one."""
+    """The doubt about one column of an export of ``stays`` stays, if there is one."""
     if facts.is_confirmed or not facts.values:
         return None
     is_large = facts.values >= FEWEST_FOR_MEDIAN and stays >= FEWEST_STAYS

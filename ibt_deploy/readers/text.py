@@ -223,7 +223,7 @@ WIDEST = 256
 """Columns at most; a wider table holds leads in rows."""
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 FEWEST_COLUMNS = 8
-"""A table without names is taken for an ECG from so many columns on, if no layout says so."""
+"""Least number of columns of a table without names to be taken for an ECG, if no layout says so."""
 FEWEST_LEADS = 2
 TIME_NAMES = frozenset({"time", "t", "timestamp", "elapsed", "elapsed time", "elapsed_time", "zeit"})
 SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6}

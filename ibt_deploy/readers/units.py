@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ibt_deploy.records import Notice
 
 MAX_RATE = 1e7
-"""No recording has a sampling rate of so many Hz or more."""
+"""Hz; sampling rates must be lower."""
 
 MILLIVOLTS: dict[str, float] = {
     "mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "v": 1e3, "nv": 1e-6,

@@ -59,7 +59,7 @@ class OpenGraph:
         Raises
         ------
         DeviceError
-            When ONNX Runtime fails, for want of memory above all.
+            When ONNX Runtime fails, most often because memory runs out.
         BundleError
             When an output is not finite.
         """

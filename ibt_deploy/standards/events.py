@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ibt_deploy.errors import BadRows, BadUnits, MalformedFile
+from ibt_deploy.files import read_table
 from ibt_deploy.mapping.units import conversion
 from ibt_deploy.readers.stays import FEWEST_MEASURED_COLUMNS
-from ibt_deploy.tables import read_table
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, NAMES
 
 LOINC, OMOP, MIMIC = "LOINC", "OMOP", "MIMIC-IV"

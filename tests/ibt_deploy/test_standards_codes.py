@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ibt_deploy.files import read_table
 from ibt_deploy.mapping.units import conversion
 from ibt_deploy.standards.events import LOINC, Meaning, codes, loinc_of, meaning
-from ibt_deploy.tables import read_table
 from ibt_deploy.variables import N_TIME_VARYING, NAMES
 
 pytest.importorskip("pint")
