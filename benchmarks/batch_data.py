@@ -27,7 +27,7 @@ UNITS: dict[str, tuple[str, str]] = {
 def linked_copies(headers: list[Path], folder: Path, count: int) -> None:
     """``count`` records in ``folder``, a thousand in each sub-folder, under names of their own.
 
-    Headers are written anew with the new names; the signal files are links to the originals.
+    New headers hold the new names; the signal files are links to the originals.
     """
     for number in range(count):
         header = headers[number % len(headers)]

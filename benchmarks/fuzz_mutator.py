@@ -9,7 +9,7 @@ from tests.helpers.mutations import EXTREMES, KINDS, layers, mutated
 from tests.helpers.seeds import SEPARATOR
 
 Mutate = Callable[[bytes, int], bytes]
-"""The fuzzer's own mutation, of so many bytes at most."""
+"""The fuzzer's own mutation, and the most bytes that it may make."""
 
 WINDOW = 512
 WRAPPED = 0.97
