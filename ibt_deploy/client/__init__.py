@@ -41,7 +41,7 @@ def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
     Raises
     ------
     KeyError, TypeError, ValueError, IndexError
-        It is no such thing.
+        ``entry`` is not the form of an answer.
     """
     if entry.get("refused"):
         message = told_of(source, [str(entry["source"])], str(entry["message"]))
@@ -170,7 +170,7 @@ class Client:
     Raises
     ------
     ServerError
-        ``url`` is no address of a server.
+        ``url`` is not the address of a server.
     """
 
     def __init__(

@@ -202,7 +202,7 @@ def upload_of(path: Path) -> Upload:
 class _Folder(Mapping[str, bytes]):
     """The files beside ``path`` as a mapping, and those of them that were opened.
 
-    A link out of the folder is no file of it, unless ``path`` is itself a link and they share a target: a
+    A link out of the folder is not a file of it, unless ``path`` is itself a link and they share a target: a
     header from elsewhere shall not make us send away whatever a link names.
     """
 

@@ -24,7 +24,7 @@ SEXES = ("female", "male")
 
 
 def age_bands(ages: npt.ArrayLike) -> Strings:
-    """The age band of each age in years; ``unknown`` for NaN and for what is no age."""
+    """The age band of each age in years; ``unknown`` for NaN and for what is not an age."""
     years = np.asarray(ages, dtype=np.float64)
     bands = np.full(len(years), UNKNOWN, dtype="U16")
     lower = 0
@@ -35,7 +35,7 @@ def age_bands(ages: npt.ArrayLike) -> Strings:
 
 
 def named_sexes(values: Iterable[Any]) -> Strings:
-    """``female``, ``male`` or ``unknown`` for words in any case; what is no such word is unknown."""
+    """``female``, ``male`` or ``unknown`` for words in any case; any other word is unknown."""
     words = (str(value).lower() for value in values)
     return np.array([word if word in SEXES else UNKNOWN for word in words], dtype="U7")
 

@@ -22,7 +22,7 @@ Outside = Literal["refuse", "drop"]
 
 @dataclass(frozen=True)
 class TableOptions:
-    """``[table]``: how the files are written, and the columns that are no variables.
+    """``[table]``: how the files are written, and the columns that are not variables.
 
     Attributes
     ----------

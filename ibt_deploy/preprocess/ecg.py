@@ -62,7 +62,7 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
     """The 12 leads of ``recording``, which may have any leads in any order.
 
     At least two limb leads that say different things and one chest lead are needed: without the former the
-    limb leads are not known, without any chest lead it is no 12-lead ECG. A lead that is there but flat is
+    limb leads are not known, without any chest lead it is not a 12-lead ECG. A lead that is there but flat is
     kept; one without any valid sample counts as missing.
 
     Raises

@@ -525,7 +525,7 @@ NAME = "array (MATLAB, NumPy)"
 TASK = "arrhythmia"
 
 MOST_STATED = 1000
-"""Items of a list in a file that are looked at; more are no layout."""
+"""Items of a list in a file that are looked at; more are not a layout."""
 UNNAMED = "array"
 
 

@@ -275,7 +275,7 @@ class ParquetTable:
             import pyarrow.parquet as pq
         except ModuleNotFoundError as error:
             raise missing_extra(error, "reading Parquet") from error
-        self._errors = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are no UTF-8
+        self._errors = (pa.ArrowException, OSError, ValueError)  # ValueError: names not in UTF-8
         try:
             self._file = pq.ParquetFile(openable(file))
             self._rows = int(self._file.metadata.num_rows)

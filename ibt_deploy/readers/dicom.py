@@ -135,9 +135,9 @@ def group_of(item: Any, *, little_endian: bool) -> Group:
     Raises
     ------
     InputError
-        MalformedFile: no samples, or fewer than claimed. BadSampling, BadUnits, MissingLeads: no rate, no
-        sensitivity or a unit that is no voltage for a lead, no name. UnsupportedFormat: samples of speech
-        codecs. TooLong: more than :data:`MAX_VALUES`.
+        MalformedFile: no samples, or fewer than claimed. BadSampling, BadUnits, MissingLeads: no rate; no
+        sensitivity, unit of voltage or name of a lead. UnsupportedFormat: samples of speech codecs. TooLong:
+        more than :data:`MAX_VALUES`.
     """
     rate = _number(item, "SamplingFrequency")
     if rate is None or not rate > 0:

@@ -198,7 +198,7 @@ _known_header = lru_cache(HEADERS_KEPT)(_header)
 
 
 def column_notes(names: tuple[str, ...]) -> list[str]:
-    """Notes about columns that are missing or unknown; refuses a file that is no stay."""
+    """Notes about columns that are missing or unknown; refuses a file that is not a stay."""
     given = frozenset(names)
     missing = [name for name in NAMES if name not in given]
     measured = [name for name in NAMES[:N_TIME_VARYING] if name in given]
@@ -268,7 +268,7 @@ def _patients(
 ) -> tuple[Ints, list[tuple[str | None, Ints]]]:
     """Rows that name no patient, and each patient with the indices of his or her rows, in file order.
 
-    Blanks around a name do not count, and a word for a missing value is no name.
+    Blanks around a name do not count, and a word for a missing value is not a name.
     """
     if PATIENT not in table.names:
         return np.empty(0, dtype=np.int64), [(None, np.arange(len(table)))]

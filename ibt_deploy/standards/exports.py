@@ -33,7 +33,7 @@ LOADERS = {"MEDS": meds.load, "OMOP CDM": omop.load, "FHIR R4": fhir_observation
 PARQUET_MAGIC = b"PAR1"
 HEAD_BYTES = 4096
 LOOKED_AT = 50
-"""Files of a folder at which we look before we know that it is no export of a standard."""
+"""Files of a folder at which we look before we know that it is not an export of a standard."""
 
 HOURS = "hours.parquet"
 CUT_NOTE = f"Hours after {MAX_HOURS} (two weeks) were left out."

@@ -79,7 +79,7 @@ FINEST = 0.01
 COARSEST = 5.0
 """Microvolts; a signal that needs a larger step is refused. It is the usual one of electrocardiographs."""
 LARGEST_GRID = 500.0
-"""Microvolts; a signal of very few levels is no digitised ECG, and gets a fine step of its own."""
+"""Microvolts; a signal of very few levels is not a digitised ECG, and gets a fine step of its own."""
 _ON_GRID = 1e-6
 
 

@@ -73,7 +73,7 @@ class Huffman:
         Raises
         ------
         MalformedFile
-            Bits that are no code, or a switch to a table that is not there.
+            Bits that are not a code, or a switch to a table that is not there.
         """
         words, bits = _words_at_every_bit(data), 8 * len(data)
         if not self._tables[0].switches.any():

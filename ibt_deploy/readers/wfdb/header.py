@@ -153,7 +153,7 @@ def parse_segments(text: str) -> SegmentedHeader | None:
     Raises
     ------
     MalformedFile, BadSampling
-        No such header, or a segment is no name with a number of samples.
+        No such header, or a segment is not a name with a number of samples.
     """
     lines = _lines(text)
     content = [line for line in lines if not line.startswith("#")]

@@ -60,8 +60,8 @@ def sniff(file: File, head: bytes) -> bool:
 def read(file: File) -> list[Recording]:
     """Read the recording in ``file``.
 
-    The cart may end it with a calibration pulse, the same in all leads. That is no ECG: it is left out, and
-    a note says so.
+    The cart may end it with a calibration pulse, the same in all leads. That is not an ECG: it is left out,
+    and a note says so.
 
     Raises
     ------
