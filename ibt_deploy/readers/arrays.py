@@ -452,7 +452,7 @@ def recording_of(
         raise BadUnits(f"states no unit; {_advice(file, missing)}", code="missing_unit")
     rate = _positive(stated["sampling_rate"])
     if rate is None or rate >= MAX_RATE:
-        raise BadSampling(f"{stated['sampling_rate']!r:.40} Hz is no sampling rate", code="missing_rate")
+        raise BadSampling(f"{stated['sampling_rate']!r:.40} Hz is not a sampling rate", code="missing_rate")
     millivolts = millivolts_per(stated["unit"])
     if millivolts is None:
         raise BadUnits(f"the unit {stated['unit'][:40]!r} is not mV, uV or V", code="unknown_unit")

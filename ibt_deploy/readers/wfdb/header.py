@@ -231,7 +231,7 @@ def _rate_and_frames(fields: list[str]) -> tuple[float, int | None]:
     match = _RATE.match(fields[0])
     rate = float(match["rate"]) if match else 0.0
     if not rate > 0:
-        raise BadSampling(f"{fields[0][:80]!r} is no sampling rate in Hz", code="missing_rate")
+        raise BadSampling(f"{fields[0][:80]!r} is not a sampling rate in Hz", code="missing_rate")
     if rate >= MAX_RATE:
         raise BadSampling(f"{fields[0][:80]!r} Hz is not the rate of an ECG", code="rate_out_of_range")
     if len(fields) < 2:
