@@ -197,10 +197,11 @@ def run(
     epilog="""\b
 Examples:
   ibt train ensemble runs/*/best.pt --trees --cache cache/sepsis --out opinion.npz
+  ibt train ensemble --trees --cache cache/sepsis --out trees.npz
   ibt train run sepsis-bbm --cache cache/sepsis --teacher runs/teacher/best.pt --out runs/pupil \\
       --opinion opinion.npz --set data.soft_weight=0.7"""
 )
-@click.argument("members", nargs=-1, required=True, type=FILE, metavar="BEST_PT...")
+@click.argument("members", nargs=-1, type=FILE, metavar="[BEST_PT]...")
 @click.option("--cache", type=FOLDER, required=True, help="Cache that the members were trained on.")
 @click.option("--out", type=FILE, required=True, help="File of the opinion, .npz.")
 @click.option("--trees", is_flag=True, help="Ask gradient-boosted trees too, grown here; stays only.")

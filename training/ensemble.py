@@ -29,6 +29,7 @@ from training.checkpoint import TrainedNetwork, load_network
 from training.data.split import Part
 from training.device import chosen_dtype
 from training.fit import part_logits
+from training.recipe import find_recipe
 from training.tasks import open_source
 from training.tasks.base import Scores, Source
 from training.tasks.stay import StaySource, concatenated_spans
@@ -200,17 +201,21 @@ def ensemble(
 ) -> Opinion:
     """The opinion of the networks in the ``best.pt`` files ``members``, and of boosted trees if ``trees``.
 
-    ``say`` receives the name of each member before its network runs.
+    Without members, the trees alone answer. ``say`` receives the name of each member before its network runs.
 
     Raises
     ------
     DataError
         When a member is missing, or was trained on other data, another split or other preprocessing.
     RecipeError
-        Trees cannot be grown: for ECGs, or where features are left out.
+        There is neither a member nor a tree, or trees cannot be grown: for ECGs, or where features are left
+        out.
     """
+    if not members and not trees:
+        raise RecipeError("an opinion needs trained networks, trees or both")
     trained = [load_network(path) for path in members]
-    source = open_source(trained[0].recipe, cache, split)
+    recipe = trained[0].recipe if trained else find_recipe("sepsis-teacher")
+    source = open_source(recipe, cache, split)
     answers: dict[str, dict[Part, Float32s]] = {}
     for path, member in zip(members, trained, strict=True):
         _refuse_stranger(path, member, source)

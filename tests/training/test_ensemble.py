@@ -51,6 +51,9 @@ def test_a_student_of_an_ensemble(
         with_trees = ensemble(members, cache, CPU, trees=True)
         assert list(with_trees.scores) == [*map(str, members), "trees", "ensemble"]
         assert (with_trees.probabilities != opinion.probabilities).any()
+        assert list(ensemble([], cache, CPU, trees=True).scores) == ["trees", "ensemble"]
+        with pytest.raises(RecipeError, match="networks, trees or both"):
+            ensemble([], cache, CPU)
     else:
         with pytest.raises(RecipeError, match="none for ECGs"):
             ensemble(members, cache, CPU, trees=True)
