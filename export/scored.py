@@ -6,7 +6,7 @@ Features are not made here. Scoring makes them, so that every published figure i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from ibt_deploy.metrics.bootstrap import Interval, Statistic, difference, interv
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
+from ibt_deploy.predictor import prepared as prepared_item
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
@@ -295,21 +296,23 @@ class PreparedPart(Generic[SomePart, Prepared]):
 
 def prepared_ecgs(scorer: EcgScorer, part: EcgPart) -> PreparedPart[EcgPart, PreparedEcg]:
     """The windows of every recording that is not refused."""
-    prepared, accepted, refused = _prepared(scorer.prepare, part.items())
+    prepared, accepted, refused = _prepared(scorer, part)
     return PreparedPart(part.select(accepted), prepared, refused)
 
 
 def prepared_stays(scorer: StayScorer, part: StayPart) -> PreparedPart[StayPart, CheckedStay]:
     """Every stay that is not refused, cleaned."""
-    prepared, accepted, refused = _prepared(scorer.prepare, part.items())
+    prepared, accepted, refused = _prepared(scorer, part)
     return PreparedPart(part.select(accepted), prepared, refused)
 
 
-def _prepared(prepare: Callable[[Any], Any], items: Iterator[Any]) -> tuple[list[Any], Bools, dict[str, int]]:
+def _prepared(
+    scorer: EcgScorer | StayScorer, part: EcgPart | StayPart
+) -> tuple[list[Any], Bools, dict[str, int]]:
     prepared, accepted, refused = [], [], Counter[str]()
-    for item in items:
+    for item in part.items():
         try:
-            prepared.append(prepare(item))
+            prepared.append(prepared_item(item, scorer.bundle))
             accepted.append(True)
         except InputError as error:
             refused[error.code] += 1

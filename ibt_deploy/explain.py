@@ -100,7 +100,7 @@ def explained_ecg(
     by_lead: list[Floats] = []
     for window, (first, last) in zip(
         prepared.windows,
-        window_spans(prepared.standard.signal.shape[1], prepared.windows.shape[2]),
+        window_spans(prepared.samples, prepared.windows.shape[2]),
         strict=True,
     ):
         edges = np.append(np.arange(0, last - first, stretch), last - first)

@@ -16,8 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ibt_deploy.errors import IbtError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import IbtError, missing_extra
 from ibt_deploy.printable import one_line
 from ibt_deploy.wings import on_path
 

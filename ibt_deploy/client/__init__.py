@@ -22,7 +22,6 @@ from ibt_deploy.bundle import BundleClass
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.client.transport import Response, Transport, Upload, multipart, upload_of
 from ibt_deploy.errors import InputError, ServerError, UnsupportedFormat
-from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import ArrhythmiaPrediction, Model, Prediction, Refusal, SepsisPrediction
 from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.printable import one_line
@@ -298,7 +297,7 @@ class Client:
         try:
             upload = upload_of(path)
         except InputError as error:
-            return [refusal(source, error.at(source))]
+            return [Refusal.of(source, error.at(source))]
         used = transport or self._transport
         answer = self._posted(upload, upload.task, used)
         if isinstance(answer, _Problem) and answer.code == "wrong_task":

@@ -28,8 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import DataError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.preprocess.stay import LOGARITHMIC, StayPreprocessing
 from ibt_deploy.types import AnyInts, Floats
 from ibt_deploy.variables import N_TIME_VARYING, NAMES

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.errors import BadUnits, InputError, MalformedFile
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BadUnits, InputError, MalformedFile, missing_extra
 from ibt_deploy.mapping.doubts import OTHER_UNITS, central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,

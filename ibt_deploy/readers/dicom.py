@@ -15,8 +15,15 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import (
+    BadSampling,
+    BadUnits,
+    MalformedFile,
+    MissingLeads,
+    TooLong,
+    UnsupportedFormat,
+    missing_extra,
+)
 from ibt_deploy.files import File
 from ibt_deploy.leads import LEAD_NUMBERS, canonical_lead
 from ibt_deploy.printable import first_line

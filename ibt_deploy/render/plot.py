@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import missing_extra
 from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding, Prediction, SepsisPrediction
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined

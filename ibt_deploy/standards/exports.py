@@ -18,8 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, missing_extra
 from ibt_deploy.files import File
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stays import hourly, inserted_note

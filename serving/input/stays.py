@@ -15,7 +15,6 @@ import numpy as np
 
 from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers.columns import Numbers
 from ibt_deploy.readers.stays import (
@@ -227,6 +226,6 @@ def _answers(name: str, stays: Iterator[Stay | InputError]) -> Iterator[Stay | R
     """A stay or a refusal for each patient; one refusal for a table that is refused as a whole."""
     try:
         for answer in stays:
-            yield refusal(name, answer) if isinstance(answer, InputError) else answer
+            yield Refusal.of(name, answer) if isinstance(answer, InputError) else answer
     except InputError as error:
-        yield refusal(name, error.at(name))
+        yield Refusal.of(name, error.at(name))

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ibt_deploy.errors import DataError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.files import atomic_open
 from ibt_deploy.predictions import NOTICE
 

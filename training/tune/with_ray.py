@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import missing_extra
 from training.tune.trials import (
     OUTCOME,
     Halving,

@@ -15,8 +15,7 @@ from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, NumberColumn
 from ibt_deploy.batch.tables.survey import TableFile
-from ibt_deploy.errors import BatchError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BatchError, missing_extra
 from ibt_deploy.mapping.schema import Time
 from ibt_deploy.printable import one_line
 from ibt_deploy.readers.columns import LONGEST_SHOWN, MISSING_WORDS
