@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ibt_deploy.cli.options import FILE, echo_refusal
+from ibt_deploy.cli.group import FILE, echo_refusal
 from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.progress import shown

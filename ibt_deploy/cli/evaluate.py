@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ibt_deploy.cli.options import model_options
+from ibt_deploy.cli.group import model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import DataError
 from ibt_deploy.predictor import Predictor, load

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from ibt_deploy.bundle import load_bundle, packaged_bundles
-from ibt_deploy.cli.options import FILE, echo_refusal
+from ibt_deploy.cli.group import FILE, echo_refusal
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import AnyFile
 from ibt_deploy.predictions import Refusal

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 import click
 
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.cli.options import FILE, echo_refusal, model_options
+from ibt_deploy.cli.group import FILE, echo_refusal, model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat
 from ibt_deploy.files import File, MemoryFolder, atomic_write

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ibt_deploy.cli.options import device_option, echo_refusal
+from ibt_deploy.cli.group import device_option, echo_refusal
 from ibt_deploy.device import Device
 from ibt_deploy.errors import DataError
 from ibt_deploy.predictor import load

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ibt_deploy.bundle import packaged_bundles
-from ibt_deploy.cli.options import device_option
+from ibt_deploy.cli.group import device_option
 from ibt_deploy.device import Device
 from ibt_deploy.errors import BundleError
 

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.render.markdown import count
-from training.study.cells import FIGURES, at
 from training.study.charts import (
     AlarmCurve,
     BarPanel,
     CurvePanel,
     ReliabilityPanel,
     alarm_curves,
+    attention_maps,
     attention_numbers,
     bar_chart,
+    cka_maps,
     learning_curves,
     reliability_diagrams,
+    write,
 )
-from training.study.maps import attention_maps, cka_maps
 from training.study.shipped import EVERYBODY
 from training.study.similarity import CEILING, Similarities
-from training.study.style import write
-from training.study.tables import METHODS, STUDENTS, TITLES
+from training.study.tables import FIGURES, METHODS, STUDENTS, TITLES, at
 from training.tasks.base import FREE, TUNED
 
 SHOWN_SEED = 0

@@ -1,42 +1,37 @@
-"""A search: what it draws, what is left to run, which recipe was best, and what it leaves for readers.
+"""Search for settings: random draws, and successive halving that stops unpromising trials early.
 
-The same seed gives the same draws with every engine. Trial ``i`` of every method shares the draws of what
-all methods share: the same quantile of the learning rate, the same weight decay, dropout and augmentation.
-Methods then differ in method alone, not in luck (science 5.1).
+Trials run in this process, in several, or under Ray Tune. Both engines stay: ours needs no dependency, gives
+the same table again with one trial at a time and resumes exactly; Ray places trials on the GPUs and machines
+of a cluster. They share draws, folders and records.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import math
+import multiprocessing
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ibt_deploy.errors import DataError, RecipeError
+from ibt_deploy.device import usable_cpus
+from ibt_deploy.errors import DataError, RecipeError, missing_extra
 from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
 from training.data.cache import open_cache
 from training.recipe import METHODS, Recipe, recipe_from_dict, toml_lines
-from training.tune.trials import (
-    FACTOR,
-    OUTCOME,
-    Halving,
-    Outcome,
-    Status,
-    Trial,
-    TrialContext,
-    outcome,
-    run_locally,
-    rungs,
-)
-from training.tune.with_ray import run_with_ray
 
 TEACHER_SECTION = {"arrhythmia": "resnet", "sepsis": "lstm"}
 DIGITS = 4
@@ -237,7 +232,7 @@ class Search:
     Attributes
     ----------
     method
-        One of :data:`training.tune.search.METHODS`.
+        One of :data:`training.tune.METHODS`.
     base
         Recipe of the method; trials replace what the space names.
     n_trials, max_epochs, grace, seed
@@ -356,3 +351,343 @@ def _concluded(
     report = report_lines(search.identity(), found, trial, engine, jobs)
     atomic_write(task.out / REPORT, "\n".join(report) + "\n")
     return trial, best
+
+
+FACTOR = 3
+
+
+def rungs(grace: int, max_epochs: int, factor: int = FACTOR) -> tuple[int, ...]:
+    """Epochs after which trials are compared, ascending, all before the last epoch."""
+    found, epoch = [], grace
+    while epoch < max_epochs:
+        found.append(epoch)
+        epoch *= factor
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Decisions of one search, each written to ``path`` before it takes effect.
+
+    A trial that was killed and comes to a rung again gets the decision it got there before. Processes may
+    share the file: whoever decides holds a lock.
+    """
+
+    path: Path
+    rungs: tuple[int, ...]
+    factor: int = FACTOR
+
+    def keeps(self, trial: int, epochs: int, score: float) -> bool:
+        """Whether ``trial`` continues after ``epochs`` epochs with ``score`` as its best so far."""
+        if epochs not in self.rungs:
+            return True
+        with self._locked() as found:
+            here = [entry for entry in found if entry["epochs"] == epochs]
+            for entry in here:
+                if entry["trial"] == trial:
+                    return bool(entry["keep"])
+            cut = np.percentile([e["score"] for e in here], 100 * (1 - 1 / self.factor)) if here else -np.inf
+            keep = bool(score >= cut)
+            self._append({"trial": trial, "epochs": epochs, "score": score, "keep": keep})
+        return keep
+
+    @contextmanager
+    def _locked(self) -> Iterator[list[dict[str, Any]]]:
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self._read()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        found = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # a line that a kill cut short never took effect
+                continue
+        return found
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        whole = "".join(json.dumps(e) + "\n" for e in [*self._read(), entry])
+        atomic_write(self.path, whole)
+
+
+TRIALS, OUTCOME, LOG, METRICS = "trials", "trial.json", "log.txt", "metrics.jsonl"
+
+Status = Literal["finished", "stopped", "failed", "unfinished"]
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """What every trial of a search has in common, as processes pass it on.
+
+    Attributes
+    ----------
+    out
+        Folder of the search, absolute.
+    cache, split, teacher, device
+        As for ``ibt train run``.
+    """
+
+    out: Path
+    cache: Path
+    split: Path | None
+    teacher: Path | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A draw and the recipe it makes."""
+
+    number: int
+    values: dict[str, Any]
+    recipe: dict[str, Any]
+
+    def folder(self, out: Path) -> Path:
+        """Its run: ``best.pt``, ``last.pt``, ``metrics.jsonl``."""
+        return out / TRIALS / f"{self.number:03d}"
+
+    def read_recipe(self) -> Recipe:
+        """The recipe."""
+        return recipe_from_dict(self.recipe)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of a trial.
+
+    Attributes
+    ----------
+    status
+        ``finished`` all its epochs or its patience; ``stopped`` by halving; ``failed`` because its loss
+        became infinite; ``unfinished`` while it may continue.
+    score
+        Best validation score so far, None before the first epoch.
+    best_epoch, epochs, seconds
+        Epoch (from 1) of that score, epochs trained, seconds they took.
+    """
+
+    status: Status
+    score: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+
+
+def records(trial: Trial, out: Path) -> list[dict[str, Any]]:
+    """A record for every epoch trained so far."""
+    path = trial.folder(out) / METRICS
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
+def best_score(history: list[dict[str, Any]]) -> float:
+    """Best validation score of some epochs."""
+    return max(float(record["validation"]["selection"]) for record in history)
+
+
+def outcome(trial: Trial, out: Path) -> Outcome:
+    """What has become of a trial, from its folder."""
+    history, path = records(trial, out), trial.folder(out) / OUTCOME
+    status: Status = json.loads(path.read_text("utf-8"))["status"] if path.is_file() else "unfinished"
+    seconds = round(sum(float(record["seconds"]) for record in history), 1)
+    if not history:
+        return Outcome(status, None, None, 0, seconds)
+    best = [record for record in history if record["improved"]][-1]
+    return Outcome(status, best_score(history), best["epoch"] + 1, len(history), seconds)
+
+
+def settle(trial: Trial, out: Path, status: Status) -> None:
+    """Write down that a trial has ended; it is never run again."""
+    folder = trial.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / OUTCOME, json.dumps({"status": status, "values": trial.values}, indent=1))
+
+
+def train_trial(
+    trial: Trial, task: TrialContext, keep_going: Callable[[list[dict[str, Any]]], bool]
+) -> Status:
+    """Train or resume a trial until it ends or ``keep_going`` says no; progress goes to a log."""
+    from training.fit import DivergedError
+    from training.run import train
+
+    stopped = False
+
+    def watched(history: list[dict[str, Any]]) -> bool:
+        nonlocal stopped
+        stopped = not keep_going(history)
+        return not stopped
+
+    folder = trial.folder(task.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG).open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stderr(log):
+        try:
+            train(
+                trial.read_recipe(),
+                task.cache,
+                folder,
+                split=task.split,
+                teacher=task.teacher,
+                device=task.device,
+                keep_going=watched,
+            )
+        except DivergedError:
+            status: Status = "failed"
+        else:
+            status = "stopped" if stopped else "finished"
+    settle(trial, task.out, status)
+    return status
+
+
+def run_locally(
+    trials: Sequence[Trial],
+    task: TrialContext,
+    halving: Halving,
+    jobs: int,
+    ended: Callable[[Trial, Status], None],
+) -> None:
+    """Run ``trials`` in order, ``jobs`` at a time.
+
+    Raises
+    ------
+    DataError
+        A process was killed from outside. What was trained is kept; the same call resumes.
+    """
+    if jobs == 1:
+        for trial in trials:
+            ended(trial, halved(trial, task, halving))
+        return
+    # spawned, because a forked process cannot use CUDA; a process for each trial, to give its memory back
+    context = multiprocessing.get_context("spawn")
+    threads = max(usable_cpus() // jobs, 1)
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        waiting, running = iter(trials), dict[Future[Status], Trial]()
+        for trial in _first(waiting, jobs):
+            running[pool.submit(_in_process, trial, task, halving, threads)] = trial
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                trial = running.pop(future)
+                try:
+                    ended(trial, future.result())
+                except BrokenProcessPool as error:
+                    raise DataError(
+                        f"trial {trial.number}: its process was killed; run the same command to resume"
+                    ) from error
+                for following in _first(waiting, 1):
+                    running[pool.submit(_in_process, following, task, halving, threads)] = following
+
+
+def _first(trials: Iterator[Trial], n: int) -> list[Trial]:
+    return [trial for _, trial in zip(range(n), trials, strict=False)]
+
+
+def halved(trial: Trial, task: TrialContext, halving: Halving) -> Status:
+    """Train a trial as far as halving lets it."""
+
+    def keep_going(history: list[dict[str, object]]) -> bool:
+        return halving.keeps(trial.number, len(history), best_score(history))
+
+    return train_trial(trial, task, keep_going)
+
+
+def _in_process(trial: Trial, task: TrialContext, halving: Halving, threads: int) -> Status:
+    import torch
+
+    torch.set_num_threads(threads)
+    return halved(trial, task, halving)
+
+
+NAME = "ray"
+
+
+def run_with_ray(
+    trials: Sequence[Trial],
+    task: TrialContext,
+    halving: Halving,
+    max_epochs: int,
+    jobs: int,
+    ended: Callable[[Trial, Status], None],
+) -> None:
+    """Run ``trials`` in order, ``jobs`` at a time, on this machine or on the Ray cluster one is connected to.
+
+    Raises
+    ------
+    MissingExtra
+        When Ray is not installed.
+    """
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        from ray import tune
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "--engine ray") from error
+
+    class Settling(tune.Callback):  # type: ignore[misc, unused-ignore]
+        """Writes down what the scheduler has stopped, which the trial itself cannot know."""
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            del iteration, trials, info
+            done = by_number[int(trial.config["trial"])]
+            if not (done.folder(task.out) / OUTCOME).is_file():
+                settle(done, task.out, "stopped")
+                ended(done, "stopped")
+            elif done.number in fresh:
+                ended(done, outcome(done, task.out).status)
+
+    by_number = {trial.number: trial for trial in trials}
+    fresh = {t.number for t in trials if not (t.folder(task.out) / OUTCOME).is_file()}
+    if not ray.is_initialized():
+        ray.init(address="local", num_cpus=jobs, include_dashboard=False, log_to_driver=False)
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable(by_number, task), {"cpu": 1, "gpu": _gpu_share(task, jobs)}),
+        param_space={"trial": tune.grid_search(list(by_number))},
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            max_concurrent_trials=jobs,
+            scheduler=tune.schedulers.ASHAScheduler(
+                grace_period=halving.rungs[0] if halving.rungs else max_epochs,
+                max_t=max_epochs,
+                reduction_factor=halving.factor,
+            ),
+        ),
+        run_config=tune.RunConfig(name=NAME, storage_path=str(task.out), verbose=0, callbacks=[Settling()]),
+    )
+    results = tuner.fit()
+    for failure in results.errors:
+        raise failure
+
+
+def _gpu_share(task: TrialContext, jobs: int) -> float:
+    if task.device == "cpu":
+        return 0.0
+    import torch
+
+    return torch.cuda.device_count() / jobs if torch.cuda.is_available() else 0.0
+
+
+def _trainable(by_number: dict[int, Trial], task: TrialContext) -> Callable[[dict[str, Any]], None]:
+    """What Ray runs for a trial: report recorded epochs, then, unless the trial has ended, train on."""
+
+    def trainable(config: dict[str, Any]) -> None:
+        from ray import tune
+
+        trial, reported = by_number[int(config["trial"])], 0
+
+        def report(history: list[dict[str, Any]]) -> bool:
+            nonlocal reported
+            for epochs in range(reported + 1, len(history) + 1):
+                tune.report({"score": best_score(history[:epochs])})  # does not return where Ray stops it
+            reported = len(history)
+            return True
+
+        if (trial.folder(task.out) / OUTCOME).is_file():
+            report(records(trial, task.out))
+            return
+        train_trial(trial, task, report)
+        report(records(trial, task.out))
+
+    return trainable
