@@ -17,9 +17,8 @@ from ibt_deploy.batch.archives import is_archive
 from ibt_deploy.batch.engine.local import LocalEngine
 from ibt_deploy.batch.html_report import report_page
 from ibt_deploy.batch.items import Items, PlannedFiles
-from ibt_deploy.batch.job import LAYOUT, LINES, Format, Job
 from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened
-from ibt_deploy.batch.plan import difference, stored_plan, written_plan
+from ibt_deploy.batch.plan import LAYOUT, LINES, Format, Job, difference, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
 from ibt_deploy.batch.tally import Tally, summary_of
 from ibt_deploy.bundle import Bundle, load_bundle

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from ibt_deploy.batch.items import At, Item, Items, Skipped
-from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.output import Output
+from ibt_deploy.batch.plan import Job
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.device import Device, OpenGraph

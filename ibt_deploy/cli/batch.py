@@ -14,7 +14,7 @@ from ibt_deploy.printable import one_line
 from ibt_deploy.types import Task
 
 if TYPE_CHECKING:
-    from ibt_deploy.batch.job import Format
+    from ibt_deploy.batch.plan import Format
 
 
 @click.command(

@@ -39,6 +39,8 @@ OWN: dict[str, str] = {
     "monitor": "Compare two exports: inputs, missing values, risks, alarms, findings.",
     "convert": "Write ECG recordings as WFDB, DICOM or Parquet.",
 }
+MODULES = {"verify": "models", "recalibrate": "evaluate", "monitor": "evaluate"}
+"""Where a command is that has no module of its own."""
 KNOWN: dict[str, str] = {
     "train": "Prepare data and train models (needs ibt[train]).",
     "export": "Turn a trained model into a bundle (needs ibt[train]).",
@@ -81,7 +83,7 @@ class CommandGroup(click.Group):
     ) -> click.Command | None:
         """The command, imported now; None where there is none of that name."""
         if cmd_name in OWN:
-            command = getattr(import_module(f"ibt_deploy.cli.{cmd_name}"), cmd_name)
+            command = getattr(import_module(f"ibt_deploy.cli.{MODULES.get(cmd_name, cmd_name)}"), cmd_name)
             return command if isinstance(command, click.Command) else None
         entry = _entry_points().get(cmd_name)
         return None if entry is None else _loaded(entry)

@@ -21,7 +21,7 @@ from ibt_deploy.calibration import FittedCalibration
 from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.errors import ExportError
-from ibt_deploy.evaluation.labels import age_bands
+from ibt_deploy.evaluation import age_bands
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.sepsis import alarm_statistics, policy_alarms, utility
 

@@ -1,4 +1,4 @@
-"""Pictures of the study: scores by method (Figure 1), learning curves, attention, features, reliability, alarms.
+"""Pictures of the study: scores by method (Figure 1), learning curves, attention, features, reliability.
 
 One style, and files that are the same byte for byte whenever the numbers are. Every function takes plain data
 and gives a matplotlib figure; :func:`write` makes files of it. A method that was not measured is left out,

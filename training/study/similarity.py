@@ -1,4 +1,4 @@
-"""How alike two networks are inside: in their features, and in what they attend to (figures 2 and 3 of the study).
+"""How alike two networks are inside: in their features, and in what they attend to (Figures 2 and 3).
 
 Neither is a measure of quality. Read each beside its ceiling, a second teacher of another seed. Agreement of
 outputs is in :mod:`training.study.measures`.

@@ -1,4 +1,4 @@
-"""The study's tables, their cells and captions: means over seeds, intervals over patients, paired differences, claims.
+"""The study's tables, cells and captions: means over seeds, intervals over patients, differences, claims.
 
 The interval of a mean over seeds is that of the mean itself: every draw of patients is scored with every
 seed's network and the scores are averaged. It says how far the patients tested decide the number. The range

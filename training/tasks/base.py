@@ -20,7 +20,7 @@ from torch import Tensor
 from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.labels import UNKNOWN
+from ibt_deploy.evaluation import UNKNOWN
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics.bootstrap import Statistic
 from ibt_deploy.records import Recording, Stay

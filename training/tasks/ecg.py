@@ -16,7 +16,7 @@ from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.classes import N_CLASSES
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.labels import age_bands, named_sexes
+from ibt_deploy.evaluation import age_bands, named_sexes
 from ibt_deploy.files import file_sha256
 from ibt_deploy.leads import LEADS
 from ibt_deploy.metrics import arrhythmia, bootstrap

@@ -13,7 +13,7 @@ import torch
 from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.errors import RecipeError
-from ibt_deploy.evaluation.labels import UNKNOWN, age_bands
+from ibt_deploy.evaluation import UNKNOWN, age_bands
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc

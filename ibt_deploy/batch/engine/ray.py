@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import Any
 
 from ibt_deploy.batch.items import Items
-from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.output import Output
+from ibt_deploy.batch.plan import Job
 from ibt_deploy.batch.scoring import PartScorer, pools_of
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.errors import BatchError, IbtError, missing_extra

@@ -12,8 +12,7 @@ import numpy as np
 from ibt_deploy.calibration import calibration_line
 from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.labels import Label, LabelTable
-from ibt_deploy.evaluation.result import Evaluation, Group, Measure, index_of_each, why_none
+from ibt_deploy.evaluation import Evaluation, Group, Label, LabelTable, Measure, index_of_each, why_none
 from ibt_deploy.metrics import arrhythmia as metrics
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import quotient
