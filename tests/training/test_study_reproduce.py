@@ -269,3 +269,15 @@ def test_results_are_kept_while_what_they_come_from_stays(tmp_path: Path) -> Non
 
 def failing() -> dict[str, Any]:
     raise DataError("no")
+
+
+def test_an_estimate_times_every_kind_of_run_and_trains_nothing(tmp_path: Path) -> None:
+    result = study(
+        "arrhythmia", tiny_ecgs(tmp_path / "ecgs"), tmp_path / "out", "--estimate", "--only", "methods"
+    )
+    assert result.exit_code == 0
+    *rows, total = result.output.strip().splitlines()
+    arms = [row.split()[1] for row in rows if row.startswith("methods ")]
+    assert arms == ["teacher", "transformer", "bbm", "deit-soft", "deit-hard"]
+    assert "6 runs to train" in " ".join(rows[-2:]) + total
+    assert not (tmp_path / "out").exists()
