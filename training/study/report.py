@@ -90,7 +90,7 @@ def _reading(studies: Sequence[Mapping[str, Any]]) -> list[str]:
     """How to read every number below, and where it comes from."""
     lines = [
         f"The paper is {CITATION}. Its own numbers stand below in columns headed *paper*; they are from "
-        "other data (the whole Challenge 2021; private external sets), without seeds or intervals, and are "
+        "other data (the whole Challenge 2021; other external sets), without seeds or intervals, and are "
         "not comparable digit by digit.",
         "",
         "How to read the numbers: `0.360 (0.315-0.404)` is the mean over seeds with its 95 % interval over "
