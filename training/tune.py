@@ -232,7 +232,7 @@ class Search:
     Attributes
     ----------
     method
-        One of :data:`training.tune.METHODS`.
+        One of :data:`METHODS`.
     base
         Recipe of the method; trials replace what the space names.
     n_trials, max_epochs, grace, seed

@@ -12,6 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ibt_deploy.classes import CLASSES, INDEX_OF_CODE
 from ibt_deploy.errors import DataError
 from ibt_deploy.evaluation import LabelTable, source_of
+from ibt_deploy.evaluation import ecg as recordings
+from ibt_deploy.evaluation import stay as of_stays
 from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.sepsis import utility
 from ibt_deploy.predictor import Predictor
