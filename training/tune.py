@@ -32,8 +32,8 @@ from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
 from training.data.cache import open_cache
 from training.recipe import METHODS, Recipe, recipe_from_dict, toml_lines
+from training.tasks import TASKS
 
-TEACHER_SECTION = {"arrhythmia": "resnet", "sepsis": "lstm"}
 DIGITS = 4
 """Significant digits of a drawn number, so that a recipe holds what a person can copy."""
 
@@ -76,13 +76,13 @@ def shared_dimensions(task: str, method: str) -> tuple[Dimension, ...]:
     """What every method of a task draws, in this order."""
     teaches = method == "teacher"
     rates = (1e-4, 3e-3) if teaches else (5e-5, 2e-3)
-    dropout = f"{TEACHER_SECTION[task] if teaches else 'student'}.dropout"
+    dropout = f"{TASKS[task].teacher_section if teaches else 'student'}.dropout"
     dimensions = (
         log_uniform("fit.lr", *rates),
         log_uniform("fit.weight_decay", 1e-6, 1e-1),
         choice(dropout, 0.0, 0.1, 0.2, 0.3),
     )
-    if task == "sepsis":
+    if not TASKS[task].augments:
         return dimensions
     return (*dimensions, choice("augment.n_ops", 1, 2, 3), uniform("augment.magnitude", 0, 10))
 

@@ -27,7 +27,7 @@ from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.progress import Answered
 from ibt_deploy.readers import task_of
-from ibt_deploy.types import Task
+from ibt_deploy.types import NOUNS, Task
 
 if TYPE_CHECKING:
     from ibt_deploy.standards.exports import Export
@@ -113,7 +113,7 @@ def run_batch(options: Options) -> Result:
                 del done[part]
             progress = Answered(
                 items.total,
-                "recordings" if job.task == "arrhythmia" else "stays",
+                NOUNS[job.task],
                 before=sum(tally.inputs for tally in done.values()),
             )
             waiting = [part for part in range(len(items)) if part not in done]

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.preprocess.stay import LOGARITHMIC, StayPreprocessing
-from ibt_deploy.types import AnyInts, Floats
+from ibt_deploy.types import NOUNS, AnyInts, Floats
 from ibt_deploy.variables import N_TIME_VARYING, NAMES
 
 Kind = Literal["input", "missing", "risk", "alarm", "finding", "warning", "length", "refused"]
@@ -279,7 +279,7 @@ def compared_with_training(bundle: Bundle, now: Export, limit: float = LARGE) ->
         )
     try:
         test = bundle.contract["metrics"]["test"]
-        size = int(test["stays" if now.task == "sepsis" else "recordings"])
+        size = int(test[NOUNS[now.task]])
         found = (
             _against_stays(bundle, test, size, now, limit)
             if now.task == "sepsis"

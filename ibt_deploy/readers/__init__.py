@@ -24,7 +24,7 @@ from ibt_deploy.files import AnyFile, File, as_file
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.types import Task
+from ibt_deploy.types import TASKS, Task
 from ibt_deploy.variables import NAMES
 
 
@@ -242,7 +242,7 @@ def _loaded(entry: EntryPoint) -> Any:
     missing = [name for name in OFFERED if not hasattr(reader, name)]
     if missing:
         return _Fault(f"has no {', '.join(missing)}")
-    if reader.TASK not in ("arrhythmia", "sepsis"):
+    if reader.TASK not in TASKS:
         return _Fault(f"is for the task {str(reader.TASK)[:40]!r}, which there is not")
     return reader
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.render.markdown import count
+from ibt_deploy.types import NOUNS
 from training.study.charts import (
     AlarmCurve,
     BarPanel,
@@ -37,7 +38,7 @@ def draw_figures(results: Mapping[str, Any], similarities: Similarities, folder:
     """Draw what was measured into ``folder``, under the names of :data:`FIGURES`."""
     paths = {name: folder / file for name, file in FIGURES.items()}
     sizes = results["data"]["sets"]["test"]
-    unit = "stays" if results["task"] == "sepsis" else "recordings"
+    unit = NOUNS[results["task"]]
     note = f"Test part: {count(sizes[unit])} {unit} of {count(sizes['patients'])} patients."
     _scores(results, note, paths["scores"])
     _curves(results, note, paths["curves"])

@@ -356,10 +356,16 @@ class TrainingTask(ABC):
         As recipes, caches and commands call it.
     official
         The Challenge's score, as the tables call it.
+    teacher_section
+        Section of a recipe that describes the teacher.
+    augments
+        Whether training distorts the inputs as the recipe's section ``augment`` says.
     """
 
     name: ClassVar[str]
     official: ClassVar[str]
+    teacher_section: ClassVar[str]
+    augments: ClassVar[bool]
 
     @abstractmethod
     def cohort(self, cache: Cache, split: Path | None) -> Cohort:

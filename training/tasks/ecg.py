@@ -308,6 +308,8 @@ class EcgTask(TrainingTask):
 
     name = "arrhythmia"
     official = "challenge_metric"
+    teacher_section = "resnet"
+    augments = True
 
     def cohort(self, cache: Cache, split: Path | None) -> EcgCohort:
         """See :meth:`TrainingTask.cohort`."""

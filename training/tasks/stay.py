@@ -338,6 +338,8 @@ class StayTask(TrainingTask):
 
     name = "sepsis"
     official = "utility"
+    teacher_section = "lstm"
+    augments = False
 
     def cohort(self, cache: Cache, split: Path | None) -> StayCohort:
         """See :meth:`TrainingTask.cohort`."""
