@@ -21,7 +21,6 @@ from ibt_deploy.device import DEVICES
 from ibt_deploy.errors import IbtError, missing_extra
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
-from ibt_deploy.wings import on_path
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -138,6 +137,8 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def _loaded(entry: EntryPoint) -> click.Command:
+    from ibt_deploy.wings import on_path
+
     on_path()
     try:
         command = entry.load()
