@@ -49,6 +49,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "xml.aecg": (".xml",),
     "xml.muse": (".xml",),
     "xml.philips": (".xml",),
+    "xml.cardiosoft": (".xml",),
     "edf": (".edf", ".bdf", ".rec"),
     "arrays": (".mat", ".npy", ".npz"),
     "text": (".csv", ".tsv", ".txt", ".asc"),
@@ -248,7 +249,7 @@ EXPECTED: dict[str, str] = {
     ".scp": "called SCP, but does not begin as EN 1064 has it: a format of the device's own, damaged or "
     "encrypted; export standard SCP-ECG from the device's software",
     ".dcm": "called DICOM, but does not begin as one: damaged or encrypted",
-    ".xml": "no HL7 aECG, GE MUSE or Philips Sierra XML; export one of these",
+    ".xml": "XML that is not HL7 aECG, GE MUSE, GE CardioSoft or Philips Sierra; export one of these",
     ".edf": "called EDF, but does not begin as one: damaged or encrypted",
     ".dat": "a signal file whose WFDB header (.hea) is not beside it or is damaged, or something else",
     ".mat": "a MATLAB file without a WFDB header (.hea) or a layout beside it, or something else",

@@ -217,6 +217,10 @@ def _aecg() -> list[Files]:
     return [{"a.xml": text.encode()}]
 
 
+def _cardiosoft() -> list[Files]:
+    return [{"c.xml": ecg_files.cardiosoft({"I": np.arange(60), "II": -np.arange(60)})}]
+
+
 def _muse() -> list[Files]:
     raw = dict(zip(ecg_files.EIGHT, _raw(), strict=False))
     return [{"m.xml": ecg_files.muse(raw)}]
@@ -372,6 +376,7 @@ MAKERS: dict[str, Callable[[], list[Files]]] = {
     "scp": _scp,
     "xml.aecg": _aecg,
     "xml.muse": _muse,
+    "xml.cardiosoft": _cardiosoft,
     "xml.philips": _philips,
     "edf": _edf,
     "arrays": _arrays,
