@@ -31,13 +31,12 @@ from ibt_deploy.bundle import Calibration
 from ibt_deploy.device import OpenGraph
 from ibt_deploy.errors import DataError, ExportError, IbtError
 from ibt_deploy.golden import GOLDEN, GoldenCase, golden_arrays
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.filters import resample
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers import Scorer
 from ibt_deploy.types import Bools, Floats, Int16s
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING
+from ibt_deploy.vocabulary import INDEX, LEADS, MAX_HOURS, N_TIME_VARYING
 
 Logits = npt.NDArray[np.floating[Any]]
 

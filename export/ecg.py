@@ -36,7 +36,6 @@ from export.scored import (
 )
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.device import OpenGraph, open_session
 from ibt_deploy.errors import ExportError
@@ -52,6 +51,7 @@ from ibt_deploy.thresholds import (
     f_thresholds,
 )
 from ibt_deploy.types import Bools, Float32s, Floats, Ints
+from ibt_deploy.vocabulary import CLASSES
 from training.data.split import FEWEST_POSITIVES, PARTS, Part
 from training.models import Encoder
 from training.models.resnet import HannunResNet

@@ -18,10 +18,8 @@ import torch
 
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration, calibration_entry, calibration_line, reliability
-from ibt_deploy.classes import CLASSES, N_CLASSES
 from ibt_deploy.decisions import combined, decisions
 from ibt_deploy.errors import DataError, InputError
-from ibt_deploy.leads import LEADS
 from ibt_deploy.metrics.bootstrap import Interval, Statistic, difference, intervals, ratio
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
@@ -32,6 +30,7 @@ from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, StayScorer
 from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
+from ibt_deploy.vocabulary import CLASSES, LEADS, N_CLASSES
 from training.data.cache import Cache, open_cache
 from training.data.split import PARTS, Part
 from training.models import Encoder

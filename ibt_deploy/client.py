@@ -29,7 +29,6 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ibt_deploy.bundle import BundleClass
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.predictions import ArrhythmiaPrediction, Model, Prediction, Refusal, SepsisPrediction
@@ -38,7 +37,7 @@ from ibt_deploy.printable import one_line
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Notice
 from ibt_deploy.types import Floats, Task
-from ibt_deploy.variables import INDEX, N_VARIABLES, NAMES
+from ibt_deploy.vocabulary import CLASSES, INDEX, N_VARIABLES, NAMES
 
 BUSY = (429, 503)
 LONGEST_WAIT = 60.0
@@ -505,7 +504,7 @@ class Client:
         Parameters
         ----------
         rows
-            New hourly rows: shape ``(new, 40)`` in the order of :data:`ibt_deploy.variables.VARIABLES`, NaN
+            New hourly rows: shape ``(new, 40)`` in the order of :data:`ibt_deploy.vocabulary.VARIABLES`, NaN
             where nothing was measured; or a mapping of names to numbers for each.
         state
             Of the step before; None at the start of a stay. Only the server can read it.

@@ -18,7 +18,7 @@ from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.printable import one_line
 from ibt_deploy.records import Notice
 from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 NOTICE = "Research software, not a medical device."
 DECIMALS = 6

@@ -40,7 +40,7 @@ from ibt_deploy.preprocess.stay import FeatureState, StayPreprocessing, featuris
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.records import Notice, Stay
 from ibt_deploy.types import Bools, Float32s, Floats
-from ibt_deploy.variables import N_VARIABLES
+from ibt_deploy.vocabulary import N_VARIABLES
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,8 +103,8 @@ def evaluate(
 def _recordings(
     predictor: Predictor, files: Iterator[Path], table: Any, source: str, draws: int
 ) -> tuple[Evaluation, list[str], Rows]:
-    from ibt_deploy.classes import CLASSES
     from ibt_deploy.evaluation.ecg import evaluated, scored_recordings
+    from ibt_deploy.vocabulary import CLASSES
 
     scored = scored_recordings(predictor, files, table)
     header = [

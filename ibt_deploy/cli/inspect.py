@@ -24,7 +24,7 @@ from ibt_deploy.readers import items_of
 from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers.ecg import window_changes
 from ibt_deploy.types import Float32s, Floats
-from ibt_deploy.variables import N_TIME_VARYING, VARIABLES
+from ibt_deploy.vocabulary import N_TIME_VARYING, VARIABLES
 
 
 def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Iterator[dict[str, Any]]:

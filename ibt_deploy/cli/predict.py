@@ -147,7 +147,7 @@ Research software, not a medical device."""
     "--explain",
     is_flag=True,
     help="Also say which seconds and leads moved the findings, or which hours and variables the risk; "
-    "with --json as 'explanations'.",
+    "with --json as 'explanations', with --plot shaded behind the curves.",
 )
 @click.option(
     "--sr",
@@ -230,8 +230,9 @@ def predict(
             echo_refusal(answer)
             refused = True
             continue
-        write(answer, explained(item))
-        pictures.draw(item, answer)
+        explanations = explained(item)
+        write(answer, explanations)
+        pictures.draw(item, answer, explanations)
         if sr is not None:
             _write_structured_report(answer, sr)
     pictures.announce()
@@ -439,10 +440,10 @@ class _Pictures:
         if not force and (there := self._pictures.there()):
             raise click.UsageError(f"--plot: {str(there)!r} is there already; --force replaces it")
 
-    def draw(self, item: Item | None, prediction: Prediction) -> None:
-        """Draw one answer."""
+    def draw(self, item: Item | None, prediction: Prediction, explanations: list[Explanation]) -> None:
+        """Draw one answer and, where there are explanations, what moved it."""
         if self._pictures is not None and isinstance(item, Recording | Stay):
-            self._pictures.draw(item, prediction)
+            self._pictures.draw(item, prediction, explanations)
             if len(self._pictures.written) > 1:  # the first one has its number now
                 self.announce()
 

@@ -31,7 +31,7 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.preprocess.stay import LOGARITHMIC, StayPreprocessing
 from ibt_deploy.types import NOUNS, AnyInts, Floats
-from ibt_deploy.variables import N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
 Kind = Literal["input", "missing", "risk", "alarm", "finding", "warning", "length", "refused"]
 FEWEST = 100

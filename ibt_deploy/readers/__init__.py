@@ -21,11 +21,10 @@ from typing import Any, Protocol, cast
 
 from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, UnsupportedFormat
 from ibt_deploy.files import AnyFile, File, as_file
-from ibt_deploy.leads import canonical_lead
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import TASKS, Task
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES, canonical_lead
 
 
 class Reader(Protocol):
@@ -51,6 +50,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "xml.aecg": (".xml",),
     "xml.muse": (".xml",),
     "xml.philips": (".xml",),
+    "xml.cardiosoft": (".xml",),
     "edf": (".edf", ".bdf", ".rec"),
     "arrays": (".mat", ".npy", ".npz"),
     "text": (".csv", ".tsv", ".txt", ".asc"),
@@ -286,7 +286,7 @@ EXPECTED: dict[str, str] = {
     ".scp": "called SCP, but does not begin as EN 1064 has it: a format of the device's own, damaged or "
     "encrypted; export standard SCP-ECG from the device's software",
     ".dcm": "called DICOM, but does not begin as one: damaged or encrypted",
-    ".xml": "no HL7 aECG, GE MUSE or Philips Sierra XML; export one of these",
+    ".xml": "XML that is not HL7 aECG, GE MUSE, GE CardioSoft or Philips Sierra; export one of these",
     ".edf": "called EDF, but does not begin as one: damaged or encrypted",
     ".dat": "a signal file whose WFDB header (.hea) is not beside it or is damaged, or something else",
     ".mat": "a MATLAB file without a WFDB header (.hea) or a layout beside it, or something else",

@@ -17,7 +17,7 @@ from ibt_deploy.errors import BadRows, MalformedFile, TooLong, missing_extra
 from ibt_deploy.files import File, openable
 from ibt_deploy.printable import first_line
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 LONGEST_SHOWN = 40

@@ -20,7 +20,7 @@ from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Array, Float32s
-from ibt_deploy.variables import MAX_HOURS
+from ibt_deploy.vocabulary import MAX_HOURS
 
 
 @dataclass(frozen=True, eq=False)

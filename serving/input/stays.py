@@ -29,7 +29,7 @@ from ibt_deploy.readers.stays import (
     stays_of_table,
 )
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from serving.http.problems import Problem
 from serving.input.json_text import as_object, record_name
 from serving.settings import Settings

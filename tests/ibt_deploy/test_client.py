@@ -34,7 +34,7 @@ from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.render.prediction import CsvWriter, prediction_report
 from ibt_deploy.render.report import plain_text
-from ibt_deploy.variables import INDEX, N_VARIABLES
+from ibt_deploy.vocabulary import INDEX, N_VARIABLES
 
 
 @pytest.fixture

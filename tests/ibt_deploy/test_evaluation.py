@@ -9,7 +9,6 @@ import pytest
 from helpers.bundles import recording, stay, write_header, write_psv
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ibt_deploy.classes import CLASSES, INDEX_OF_CODE
 from ibt_deploy.errors import DataError
 from ibt_deploy.evaluation import LabelTable, source_of
 from ibt_deploy.evaluation import ecg as recordings
@@ -17,7 +16,7 @@ from ibt_deploy.evaluation import stay as of_stays
 from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.sepsis import utility
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import CLASSES, INDEX, INDEX_OF_CODE
 
 AF, NSR, LAD = "164889003", "426783006", "39732003"
 

@@ -12,12 +12,11 @@ from helpers.bundles import recording, stay, write_header, write_psv
 
 from ibt_deploy.cli import main
 from ibt_deploy.explain import explained_ecg, explained_stay
-from ibt_deploy.leads import LEADS
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.scorers.stay import StayScorer
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import LEADS, NAMES
 
 
 @pytest.mark.parametrize(

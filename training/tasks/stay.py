@@ -22,7 +22,7 @@ from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Stay
 from ibt_deploy.thresholds import utility_threshold
 from ibt_deploy.types import Float32s, Ints, Strings
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX
 from training.data.cache import Cache
 from training.data.split import Part, read_split
 from training.models.deit import StayDeiT, StayTwoHeads
