@@ -26,6 +26,7 @@ from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Task
 
 if TYPE_CHECKING:
+    from ibt_deploy.client import Client
     from ibt_deploy.explain import Explanation
     from ibt_deploy.render.plot import NumberedPictures
 
@@ -210,7 +211,6 @@ def predict(
     named = list(named_files(files))
     left_out: list[Path] = []
     explained: _Explainer = _unexplained
-    paths: list[str] = []
     if server is None:
         predictor_for = _predictors(bundle, device, precision, operating_point)
         if explain:
@@ -218,13 +218,9 @@ def predict(
         waiting = shown(named, "scoring", beside_output=out_dir is None)
         answers = _answers(waiting, predictor_for, left_out, single_task=as_csv and out_dir is None)
     else:
-        for unnamed in named:
-            if isinstance(unnamed, Refusal):
-                echo_refusal(unnamed)
-        paths = [str(found.file) for found in named if isinstance(found, Named)]
-        waiting_paths = shown(paths, "scoring", beside_output=out_dir is None)
-        answers = _answers_of_server(server, waiting_paths, single_task=as_csv and out_dir is None)
-    refused = server is not None and len(paths) < len(named)
+        waiting = shown(named, "scoring", beside_output=out_dir is None)
+        answers = _answers_of_server(server, waiting, left_out, single_task=as_csv and out_dir is None)
+    refused = False
     for item, answer in answers:
         if isinstance(answer, Refusal):
             echo_refusal(answer)
@@ -285,13 +281,20 @@ def _answers(
         yield from predictor_for(task).predict_pairs(group)
 
 
-def _answers_of_server(server: str, paths: Iterable[str], *, single_task: bool) -> Iterator[Answer]:
+def _answers_of_server(
+    server: str, files: Iterable[Named | Refusal], left_out: list[Path], *, single_task: bool
+) -> Iterator[Answer]:
     """As :func:`_answers`, from a service; there is nothing here that was scored."""
     from ibt_deploy.client import Client
 
+    kept = (
+        named
+        for named in files
+        if isinstance(named, Refusal) or named.folder is None or _with_task(named, left_out) is not None
+    )
     first: str | None = None
     with Client(server) as client:
-        for answer in client.predict_many(paths):
+        for answer in _in_order(client, kept):
             if isinstance(answer, Refusal):
                 yield answer, answer
                 continue
@@ -299,6 +302,15 @@ def _answers_of_server(server: str, paths: Iterable[str], *, single_task: bool) 
             if single_task and answer.task != first:
                 raise click.UsageError(_ONE_TASK)
             yield None, answer
+
+
+def _in_order(client: Client, files: Iterable[Named | Refusal]) -> Iterator[Prediction | Refusal]:
+    """The service's answers to files, with the refusals of what cannot be sent in their places."""
+    for refused, group in groupby(files, key=lambda named: isinstance(named, Refusal)):
+        if refused:
+            yield from (named for named in group if isinstance(named, Refusal))
+        else:
+            yield from client.predict_many(str(named.file) for named in group if isinstance(named, Named))
 
 
 def _require_none_of(ctx: click.Context, *names: str) -> None:
