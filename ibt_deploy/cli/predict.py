@@ -290,7 +290,7 @@ def _answers_of_server(
     kept = (
         named
         for named in files
-        if isinstance(named, Refusal) or named.folder is None or _with_task(named, left_out) is not None
+        if isinstance(named, Refusal) or named.folder is None or _recognised(named, left_out) is not None
     )
     first: str | None = None
     with Client(server) as client:
