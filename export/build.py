@@ -26,9 +26,9 @@ from export.ecg import EcgBuild
 from export.entries import (
     data_entry,
     data_sets,
-    ecg_datasets,
     identity_contract,
     licence_lines,
+    named_datasets,
     seal,
 )
 from export.graph import OPSET, graph_of
@@ -288,7 +288,7 @@ class _Making:
         seal(self.folder, contract)
         contract["metrics"] = metrics | self._figures(build, teacher, externals)
         contract["training"] = self._training(teacher)
-        sets = data_sets(self.data) + [s for e in externals for s in ecg_datasets([e.name])]
+        sets = data_sets(self.data) + [s for e in externals for s in named_datasets([e.name])]
         contract["licences"] = licence_lines(sets, self.data.task)
         self.say("writing golden inputs and card")
         build.write_golden(self.folder / GOLDEN, golden)

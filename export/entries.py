@@ -78,7 +78,7 @@ _NINGBO = DataSet(
     "doi:10.1038/s41598-020-59821-7",
 )
 
-ECG_SOURCES: dict[str, tuple[DataSet, ...]] = {
+SOURCES: dict[str, tuple[DataSet, ...]] = {
     "ptb-xl": (_PTB_XL,),
     "ptb-xl-rescaled": (_PTB_XL,),
     "chapman_ningbo": (_CHAPMAN, _NINGBO),
@@ -111,6 +111,14 @@ ECG_SOURCES: dict[str, tuple[DataSet, ...]] = {
             "Algorithms. IEEE Access 8:186181-186190, 2020. doi:10.1109/ACCESS.2020.3029211",
         ),
     ),
+    "eicu": (
+        DataSet(
+            "eICU Collaborative Research Database Demo 2.0.1 (figures alone)",
+            "ODbL 1.0",
+            "Johnson A, Pollard T, Badawi O, Raffa J. eICU Collaborative Research Database Demo (version "
+            "2.0.1). PhysioNet, 2021. doi:10.13026/4mxk-na84",
+        ),
+    ),
 }
 """Data sets by the name that preparation gives a source."""
 
@@ -131,12 +139,12 @@ EXAMPLES = {
 }
 
 
-def ecg_datasets(sources: Iterable[str]) -> list[DataSet]:
-    """The data sets behind some sources, each once; a source that is not known here is named as such."""
+def named_datasets(sources: Iterable[str]) -> list[DataSet]:
+    """The data sets behind sources or external sets, each once; an unknown one is named as such."""
     found: dict[str, DataSet] = {}
     for source in sources:
         unknown = DataSet(f"{source} (not a public set known here)", "not stated", "not stated")
-        for entry in ECG_SOURCES.get(source, (unknown,)):
+        for entry in SOURCES.get(source, (unknown,)):
             found[entry.name] = entry
     return list(found.values())
 
@@ -350,7 +358,7 @@ def data_sets(data: Data) -> list[DataSet]:
     sources = {
         s for part in data.parts.values() if isinstance(part, EcgPart) for s in part.groups["source"].tolist()
     }
-    return ecg_datasets(sorted(sources))
+    return named_datasets(sorted(sources))
 
 
 def licence_lines(sets: list[DataSet], task: str) -> list[str]:

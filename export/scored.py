@@ -142,7 +142,12 @@ class StayPart:
     @property
     def septic(self) -> Bools:
         """Whether each stay has a positive row, shape ``(n,)``."""
-        return np.array([self.labels[a:b].any() for a, b in pairwise(self.offsets)], bool)
+        return np.array([(self.labels[a:b] > 0).any() for a, b in pairwise(self.offsets)], bool)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are known; a data set prepared without labels has -1 everywhere."""
+        return bool((self.labels >= 0).all())
 
     def items(self) -> Iterator[Stay]:
         """The stays as scoring reads them."""
@@ -166,8 +171,8 @@ class StayPart:
             "stays": len(self),
             "septic": int(septic.sum()),
             "hours": len(self.labels),
-            "positive_hours": int(self.labels.sum()),
-            "septic_from_first_hour": int(self.labels[self.offsets[:-1]].sum()),
+            "positive_hours": int((self.labels > 0).sum()),
+            "septic_from_first_hour": int((self.labels[self.offsets[:-1]] > 0).sum()),
             "groups": {
                 name: {
                     value: {
@@ -247,10 +252,18 @@ class External:
 
 
 def open_external(name: str, folder: Path, data: Data) -> External:
-    """An external test set; DataError when it is of the other task or shares a record with ``data``."""
+    """An external test set, without labels only for stays, whose alarms are then counted.
+
+    Raises
+    ------
+    DataError
+        It is of the other task, shares a record with ``data``, or holds ECGs without labels.
+    """
     cache = open_cache(folder)
     if cache.task != data.task:
         raise DataError(f"{folder}: holds {cache.task} data, the student is for {data.task}")
+    if cache.task == "arrhythmia" and not cache.labelled:
+        raise DataError(f"{folder}: was prepared without labels; figures on ECGs need them")
     cohort = TASKS[cache.task].cohort(cache, None)
     used = {i for part in data.parts.values() for i in part.ids}
     shared = sorted(used.intersection(cohort.ids))

@@ -115,6 +115,13 @@ def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int
     """
     part, risk = answers.part, answers.probabilities
     labels = part.labels
+    if not part.labelled:
+        return {
+            "stays": len(part),
+            "hours": len(labels),
+            "refused": answers.refused,
+            "burden": _burden(answers, decisions, draws),
+        }
     thresholds = {FIXED: 0.5} | {name: float(p.thresholds[0]) for name, p in decisions.points.items()}
     alarms = {
         name: answers.positive if name == decisions.default else risk >= threshold
@@ -126,6 +133,7 @@ def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int
         "hours": len(labels),
         "positive_hours": int(labels.sum()),
         "refused": answers.refused,
+        "burden": _burden(answers, decisions, draws),
         "thresholds": {
             name: {"threshold": number(thresholds[name])}
             | figures(_threshold_statistics(part, given), len(part), draws)
@@ -141,6 +149,21 @@ def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int
             for name, values in part.groups.items()
         },
     }
+
+
+def _burden(answers: Answers[StayPart], decisions: Decisions, draws: int) -> dict[str, Any]:
+    """What needs no labels: the mean risk, and the share of hours at or above each operating point."""
+    part, risk = answers.part, answers.probabilities
+    stay = stay_of_row(part.offsets, len(risk))
+    above = {
+        name: answers.positive if name == decisions.default else risk >= float(point.thresholds[0])
+        for name, point in decisions.points.items()
+    }
+    once = np.ones(len(risk))
+    statistics = {"mean_risk": bootstrap.ratio(risk, once, stay)} | {
+        name: bootstrap.ratio(alarm * 1.0, once, stay) for name, alarm in above.items()
+    }
+    return figures(statistics, len(part), draws)
 
 
 def _threshold_statistics(part: StayPart, alarms: Bools) -> dict[str, bootstrap.Statistic]:
@@ -284,7 +307,9 @@ class StayBuild:
         return stay_evaluation(answers, self.decisions, self._draws)
 
     def headline(self, evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Title and figure of what is named first."""
+        """Title and figure of what is named first; nothing of a set without labels."""
+        if "thresholds" not in evaluation:
+            return {}
         found = {**evaluation["thresholds"][self.decisions.default], **evaluation["threshold_free"]}
         return {title: found[key] for key, title in HEADLINE.items()}
 

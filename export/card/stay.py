@@ -16,6 +16,9 @@ def stay_sections(contract: dict[str, Any]) -> tuple[list[str], list[str]]:
     test = contract["metrics"]["test"]
     figures = ["## Figures on the test part", "", _about(test), *_all_figures(contract, test, "###")]
     for name, found in contract["metrics"]["external"].items():
+        if "thresholds" not in found:
+            figures += [f"## {name} (external, without labels)", "", *_unlabelled(test, found)]
+            continue
         figures += [
             f"## Figures on {name} (external)",
             "",
@@ -69,6 +72,22 @@ def _about(found: dict[str, Any]) -> str:
         f"{count(found['stays'])} stays, {count(found['septic'])} septic; {count(found['hours'])} hours, "
         f"{count(found['positive_hours'])} of them positive. Refused by scoring: {counted(found['refused'])}."
     )
+
+
+def _unlabelled(test: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Risk and alarms of a set without labels beside those of the test part."""
+    names = [name for name in found["burden"] if name != "mean_risk"]
+    rows = [["mean risk", ranged(test["burden"]["mean_risk"], 4), ranged(found["burden"]["mean_risk"], 4)]]
+    rows += [
+        [f"hours in alarm at `{name}`", ranged(test["burden"][name]), ranged(found["burden"][name])]
+        for name in names
+    ]
+    return [
+        f"{count(found['stays'])} stays, {count(found['hours'])} hours. Refused by scoring: "
+        f"{counted(found['refused'])}. Without labels nothing says which alarms are right; where their share "
+        "is far from that of the test part, recalibrate before use. This set chose nothing.",
+        *table(["", "test part>", "here>"], rows),
+    ]
 
 
 def _all_figures(contract: dict[str, Any], found: dict[str, Any], level: str) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -14,7 +16,7 @@ from helpers.tiny import ecg_cache, stay_cache
 
 from export.build import Run, build_bundle
 from export.graph import graph_of
-from export.scored import Data, External, open_data, open_external
+from export.scored import Data, External, StayPart, open_data, open_external
 from training.models import Encoder
 
 
@@ -74,6 +76,18 @@ def foreign_ecgs(tmp_path_factory: pytest.TempPathFactory, ecg_data: Data) -> Ex
 
 
 @pytest.fixture(scope="session")
+def foreign_stays(tmp_path_factory: pytest.TempPathFactory, stay_data: Data) -> External:
+    """Twenty stays of another place, without labels."""
+    folder = stay_cache(tmp_path_factory.mktemp("caches") / "foreign-stays", 20, seed=1)
+    index = folder / "index.csv"
+    index.write_text(index.read_text().replace("p0", "x0"))
+    reseal(folder)
+    found = open_external("elsewhere", folder, stay_data)
+    assert isinstance(found.part, StayPart)
+    return replace(found, part=replace(found.part, labels=np.full_like(found.part.labels, -1)))
+
+
+@pytest.fixture(scope="session")
 def ecg_student(ecgs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.of(untrained("arrhythmia", "bbm", ecgs, tmp_path_factory.mktemp("runs") / "student"))
 
@@ -108,8 +122,12 @@ def ecg_bundle(
 
 @pytest.fixture(scope="session")
 def stay_bundle(
-    stay_student: Run, stay_teacher: Run, stay_data: Data, tmp_path_factory: pytest.TempPathFactory
+    stay_student: Run,
+    stay_teacher: Run,
+    stay_data: Data,
+    foreign_stays: External,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "sepsis"
-    build_bundle(stay_student, stay_data, out, SETTINGS, teacher=stay_teacher)
+    build_bundle(stay_student, stay_data, out, SETTINGS, teacher=stay_teacher, externals=[foreign_stays])
     return out

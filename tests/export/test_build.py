@@ -140,7 +140,7 @@ def test_poisoned_test_labels_change_nothing_but_the_metrics(
     student, data, teacher, clean = (
         request.getfixturevalue(f"{task}_{what}") for what in ("student", "data", "teacher", "bundle")
     )
-    externals = [request.getfixturevalue("foreign_ecgs")] if task == "ecg" else []
+    externals = [request.getfixturevalue(f"foreign_{task}s")]
     out = tmp_path / "poisoned"
     build_bundle(student, poisoned(data), out, SETTINGS, teacher=teacher, externals=externals)
     before, after = contract_of(clean), contract_of(out)
@@ -207,6 +207,24 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match="is not a bundle"):
         build_bundle(stay_student, stay_data, tmp_path, SETTINGS)
+
+
+def test_of_stays_without_labels_risk_and_alarms_are_counted(
+    stay_bundle: Path, foreign_stays: External
+) -> None:
+    metrics = contract_of(stay_bundle)["metrics"]
+    found = metrics["external"]["elsewhere"]
+    assert {"thresholds", "threshold_free", "calibration"}.isdisjoint(found)
+    assert isinstance(foreign_stays.part, StayPart)
+    predictor = load(stay_bundle, device="cpu", variant="fp32")
+    answers = predictor.predict(list(foreign_stays.part.items()))
+    risk, alarms = (np.concatenate([getattr(a, name) for a in answers]) for name in ("risk", "alarms"))
+    assert found["burden"]["mean_risk"]["value"] == pytest.approx(risk.mean(), abs=1e-5)
+    assert found["burden"]["utility"]["value"] == pytest.approx(alarms.mean(), abs=1e-5)
+    assert {entry["set"] for entry in metrics["headline"]} == {"test"}
+    text = (stay_bundle / "card.md").read_text()
+    assert "## elsewhere (external, without labels)" in text
+    assert "| hours in alarm at `utility` | " in text
 
 
 def test_the_external_set_keeps_its_patients(foreign_ecgs: External) -> None:
