@@ -134,6 +134,7 @@ class EcgScorer:
             window_starts=starts,
             familiarity=familiarity,
             heart_rate=standard.heart_rate,
+            axis=standard.axis,
         )
 
     def _contradicted(self, standard: StandardEcg, positive: Bools) -> list[Notice]:

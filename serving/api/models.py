@@ -203,6 +203,9 @@ class Findings(Answer):
 
     findings: list[Finding]
     heart_rate: dict[str, Any] | None = Field(default=None, description="Computed from the signal.")
+    axis: dict[str, Any] | None = Field(
+        default=None, description="Frontal QRS axis in degrees, computed from the signal; null with a reason."
+    )
     familiarity: float | None = Field(
         default=None, description="Share of the training recordings at least as far from their middle."
     )
