@@ -3,8 +3,8 @@
 With ``--fit`` the relations between leads are fitted on the training part of the split
 ``training/splits/arrhythmia.csv`` and written to ``ibt_deploy/data/lead_relations.json``; the percentiles
 behind the thresholds of :mod:`ibt_deploy.preprocess.quality` are printed. Then false alarms, sensitivity on
-made-up faults, and time are measured on the held-out parts and, apart, on LUDB, which tunes nothing. With ``--axis`` the computed axis is
-compared with the labels of axis deviation alone.
+made-up faults, and time are measured on the held-out parts and, apart, on LUDB, which tunes nothing.
+With ``--axis`` the computed axis is compared with the labels of axis deviation, and nothing else is done.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ PLACED: dict[str, Callable[[Signal], Signal]] = {
 
 
 class Known(NamedTuple):
-    """A recording, its part of the split, whether its voltage is that of the patient, and its scored classes."""
+    """A recording, its part of the split, whether its voltage is that of the patient, and its classes."""
 
     part: str
     true_voltage: bool

@@ -157,7 +157,9 @@ MIN_SECONDS = 5.0
 FILLED_SAMPLES = 20
 """A window that lacks no more than these (0.1 s) is filled with zeros where a model needs it full."""
 GAP_SECONDS = 0.2
-AXIS_DOUBTED = frozenset({"electrodes_exchanged", "leads_inverted", "lead_amplitude"})
+AXIS_DOUBTED = frozenset(
+    {"electrodes_exchanged", "leads_inverted", "lead_amplitude", "limb_leads_contradict", "negative_gain"}
+)
 """Warnings that leave no lead to compute an axis from."""
 
 

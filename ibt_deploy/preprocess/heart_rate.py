@@ -51,7 +51,7 @@ BASELINE_SECONDS = (0.10, 0.07)
 """Before an R peak: the level that its complex is measured from."""
 
 SMALLEST_VECTOR_MV = 0.15
-"""Below it, the complexes point out of the frontal plane or neither way in it, and the axis is indeterminate."""
+"""Below it, the complexes point out of the frontal plane, and the axis is indeterminate."""
 
 WIDEST_SPREAD = 15.0
 """Degrees between the beats (median); 1.8 % of 564 recordings of the public sets exceed it."""
@@ -167,7 +167,7 @@ def frontal_axis(signal: Floats, rate: int, peaks: Floats) -> FrontalAxis:
     """The frontal axis of the median beat, from the net deflection of leads I and aVF.
 
     The net deflection of a beat is its largest value plus its smallest one, from the level before it. aVF
-    counts 2/sqrt(3) times, because an augmented lead is that much shorter than lead I in Einthoven's triangle.
+    counts 2/sqrt(3) times, because an augmented lead is that much shorter than lead I.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ PLACES = np.arange(0.5, 9.7, 0.8)
 def frontal(angles: np.ndarray, size: float = 1.0) -> np.ndarray:
     """12 leads at 200 Hz, a beat at each of PLACES whose heart vector points to an angle in degrees.
 
-    Limb leads are projections on Einthoven's triangle (I at 0, II at 60 degrees), the others follow from them.
+    Limb leads are projections on Einthoven's triangle (I at 0, II at 60 degrees); the others follow.
     """
     away = np.arange(2000)[:, None] / 200 - PLACES
     r, s = np.exp(-(away**2) / (2 * 0.01**2)), -0.3 * np.exp(-((away - 0.03) ** 2) / (2 * 0.01**2))
