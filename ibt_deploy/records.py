@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,10 @@ class Recording:
         SNOMED CT codes of the diagnoses that the file states, or None where it states none.
     age, sex
         As stated by the file, otherwise None.
+    recorded
+        When the recording began, as stated: date and time (local unless it has a zone), or the date alone.
+    device
+        Maker and model of what recorded it, as stated.
     notes
         What the reader noticed, one sentence each.
     warnings
@@ -65,6 +70,8 @@ class Recording:
     dx: tuple[str, ...] | None = None
     age: float | None = None
     sex: str | None = None
+    recorded: datetime | date | None = None
+    device: str | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
 

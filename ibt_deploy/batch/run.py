@@ -26,6 +26,7 @@ from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.files import atomic_write, file_sha256
+from ibt_deploy.mapping.schema import load_mapping
 from ibt_deploy.progress import Answered
 from ibt_deploy.readers import task_of
 from ibt_deploy.types import Task
@@ -149,12 +150,14 @@ class _Inputs:
 
     @cached_property
     def standard(self) -> Export | None:
-        """The export of a hospital standard that the sources are, where no mapping describes them."""
-        from ibt_deploy.standards.exports import found_export
+        """The events that the sources hold: in a hospital standard, or in long tables with a mapping."""
+        from ibt_deploy.standards.exports import Export, found_export
 
-        if self._options.mapping is not None:
-            return None
-        return found_export([Path(path) for path in self.files])
+        files = [Path(path) for path in self.files]
+        if self._options.mapping is None:
+            return found_export(files)
+        mapping = load_mapping(Path(self._options.mapping))
+        return Export("long table", tuple(files), mapping=mapping) if mapping.long is not None else None
 
     @cached_property
     def bundle(self) -> Bundle:

@@ -44,7 +44,7 @@ def convert(
 
     Parquet keeps every value. WFDB and DICOM hold 16-bit integers: nothing is lost of a signal that was
     digitised in equal steps; others are rounded to the finest step that fits, and this is said. A recording
-    that a format cannot hold is refused.
+    that a format cannot hold is refused. Age, sex, device, date and time of the recording are kept.
     """
     if (kind is None) != (out_dir is None):
         raise click.UsageError("--to and --out-dir belong together")
@@ -98,6 +98,17 @@ def _convert(item: Recording | Stay, target: Path, *, overwrite: bool, written: 
     click.echo(f"ibt: written: {', '.join(map(str, files))}", err=True)
     if target.suffix.lower() != ".parquet" and (step := _coarsest_step(item)):
         click.echo(f"ibt: {item.record_id}: rounded to steps of up to {step:g} uV", err=True)
+    if _is_undated_dicom(item, target):
+        click.echo(
+            f"ibt: {item.record_id}: the source states no date; AcquisitionDateTime, which DICOM requires, "
+            "is empty",
+            err=True,
+        )
+
+
+def _is_undated_dicom(recording: Recording, target: Path) -> bool:
+    """Whether a DICOM file lacks the AcquisitionDateTime that the standard asks for."""
+    return target.suffix.lower() == ".dcm" and recording.recorded is None
 
 
 def _coarsest_step(recording: Recording) -> float | None:

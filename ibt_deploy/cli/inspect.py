@@ -72,6 +72,8 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
         "samples": recording.signal.shape[1],
         "age": plausible_age(recording.age),
         "sex": recording.sex,
+        "recorded": None if recording.recorded is None else recording.recorded.isoformat(),
+        "device": recording.device,
         "dx": None if recording.dx is None else list(recording.dx),
         "notes": list(recording.notes),
         "leads": [_lead(n, row) for n, row in zip(recording.leads, recording.signal, strict=True)],
@@ -215,6 +217,8 @@ def _recording_lines(found: dict[str, Any]) -> list[Any]:
         for text in (
             f"{found['age']:g} years" if found["age"] is not None else "",
             found["sex"] or "",
+            f"recorded {found['recorded'].replace('T', ' ')}" if found["recorded"] else "",
+            f"by {found['device']}" if found["device"] else "",
             f"diagnoses {', '.join(found['dx'])}" if found["dx"] else "",
         )
         if text

@@ -22,7 +22,7 @@ from ibt_deploy.files import File
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.arrays import Layout, layout_beside, recording_of, standard_leads_in
 from ibt_deploy.readers.columns import MISSING_WORDS, DelimitedTable, cell_number, without_infinity
-from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.readers.stated import millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
 

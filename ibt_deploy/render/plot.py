@@ -324,6 +324,8 @@ def _write_head(
         details.append(f"{age:g} years")
     if recording.sex:
         details.append(recording.sex)
+    if recording.recorded is not None:
+        details.append(f"{recording.recorded:%Y-%m-%d}")
     rate = standard.heart_rate
     details.append(f"{rate.bpm:.0f} bpm computed" if rate and rate.bpm is not None else "rate not computed")
     part = {1: "", 2: " (half gain)", 4: " (quarter gain)"}[round(GAINS[0] / gain)]

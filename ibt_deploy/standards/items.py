@@ -26,7 +26,7 @@ LISTED = 50
 
 @dataclass(frozen=True)
 class ExportItems:
-    """Stays in parts; the part after them holds the refusals of stays without any value.
+    """Stays in parts; the part after them holds the refusals of stays that cannot be scored.
 
     Attributes
     ----------
@@ -43,12 +43,12 @@ class ExportItems:
     columns: Report
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1 + bool(self.stays.report.empty_stays)
+        return len(self.bounds) - 1 + bool(self.stays.report.refused)
 
     @property
     def total(self) -> int:
         """Stays."""
-        return len(self.stays) + len(self.stays.report.empty_stays)
+        return len(self.stays) + len(self.stays.report.refused)
 
     @property
     def fingerprint(self) -> str:
@@ -62,7 +62,7 @@ class ExportItems:
         found = asdict(events) | {
             "variables_found": len(events.found),
             "unmapped": [asdict(entry) for entry in events.unmapped[:LISTED]],
-            "empty_stays": len(events.empty_stays),
+            "refused": len(events.refused),
         }
         return asdict(self.columns) | {"notes": list(events.notes), "events": found}
 
@@ -70,7 +70,7 @@ class ExportItems:
         """Stays in a part."""
         if part < len(self.bounds) - 1:
             return self.bounds[part + 1] - self.bounds[part]
-        return len(self.stays.report.empty_stays)
+        return len(self.stays.report.refused)
 
     def read(self, part: int, skipped: Skipped, at: At) -> Iterator[Item]:
         """Every stay of a part."""
@@ -87,7 +87,7 @@ class ExportItems:
     def _answers(self, part: int) -> Iterator[Any]:
         if part < len(self.bounds) - 1:
             return self.stays.read_stays(self.bounds[part], self.bounds[part + 1])
-        return self.stays.empty()
+        return self.stays.refused()
 
 
 def export_items(export: Export, sources: Sequence[str], out: Path, state: Path) -> ExportItems:
@@ -107,7 +107,7 @@ def export_items(export: Export, sources: Sequence[str], out: Path, state: Path)
     columns = Report(
         files=len(export.files),
         rows=stays.stays[-1],
-        patients=len(stays) + len(events.empty_stays),
+        patients=len(stays) + len(events.refused),
         rejected_rows=0,
         unassigned_rows=0,
         refused_files=(
@@ -117,7 +117,7 @@ def export_items(export: Export, sources: Sequence[str], out: Path, state: Path)
                 for file in export.others
             ),
         ),
-        columns=column_facts(stays.hours, None, len(stays)),
+        columns=column_facts(stays.hours, export.mapping, len(stays)),
     )
     print(columns.text(), file=sys.stderr)
     columns.require_plausible()

@@ -39,6 +39,8 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
         "read_as": recording.format,
         "age": recording.age,
         "sex": recording.sex,
+        "recorded": None if recording.recorded is None else recording.recorded.isoformat(),
+        "device": recording.device,
         "dx": None if recording.dx is None else list(recording.dx),
     }
     columns = [pa.array(row, from_pandas=True) for row in recording.signal]

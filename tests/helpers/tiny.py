@@ -154,7 +154,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _seal(folder: Path, task: str, preprocessing: str, n: int) -> None:
+def _seal(folder: Path, task: str, preprocessing: str, n: int, **counts: int) -> None:
     sealed(
         folder,
         task=task,
@@ -162,7 +162,7 @@ def _seal(folder: Path, task: str, preprocessing: str, n: int) -> None:
         preprocessing={"name": preprocessing, "version": "1.0.0"},
         records=n,
         refused=[],
-        counts={},
+        counts=counts,
     )
 
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ibt_deploy.types import Floats, Ints
+from training.data.augment import SAMPLING_RATE
 from training.models import Encoder
 from training.models.deit import StayDeiT
 from training.models.transformer import Block, EcgTransformer, causal_mask
 from training.tasks.base import Source
 
-ECG_TOKEN_SECONDS = 0.1
-LOCAL_TOKENS, LOCAL_HOURS = 5, 6
+LOCAL_SECONDS, LOCAL_HOURS = 0.5, 6
 WELL_REACHED = 0.1
 """Rows that fewer than this share of the stays reach stay out of the Toeplitz share: too few to average."""
 
@@ -43,7 +43,7 @@ class AttentionSummary:
     items
         The records, in the order of the next three.
     distance
-        ``mean_i sum_j A_ij |i - j|`` in tokens (0.1 s, or hours), mean over heads; ``(records, blocks)``.
+        ``mean_i sum_j A_ij |i - j|`` in tokens (patches, or hours), mean over heads; ``(records, blocks)``.
     local_mass
         Share of attention within ``window`` tokens, likewise.
     entropy
@@ -56,7 +56,9 @@ class AttentionSummary:
         Of ``averaged``, ``(blocks,)``: :func:`toeplitz_share`. For stays over the causal part of the rows
         that at least a tenth of the stays reach.
     window
-        5 tokens (0.5 s), or 6 hours.
+        Half a second in whole tokens (5 of the paper's patches, 2 of 200 ms), or 6 hours.
+    token_seconds
+        Length of a patch, 0 for stays.
     causal
         Whether tokens see the past alone.
     """
@@ -73,12 +75,13 @@ class AttentionSummary:
     uniform_entropy: Floats
     toeplitz_share: Floats
     window: int
+    token_seconds: float
     causal: bool
 
     @property
     def unit(self) -> str:
         """What one token stands for."""
-        return "h" if self.causal else f"{ECG_TOKEN_SECONDS:g} s"
+        return "h" if self.causal else f"{self.token_seconds:g} s"
 
     def numbers(self) -> list[dict[str, float]]:
         """For each block the means over records, and ratios to uniform attention on the same records."""
@@ -120,7 +123,8 @@ def attention_summary(
     """
     network.eval()
     causal = not isinstance(network, EcgTransformer)
-    window = LOCAL_HOURS if causal else LOCAL_TOKENS
+    token_seconds = network.patch / SAMPLING_RATE if isinstance(network, EcgTransformer) else 0.0
+    window = LOCAL_HOURS if causal else max(int(LOCAL_SECONDS / token_seconds), 1)
     sums: Tensor | None = None
     reached = np.zeros(0, dtype=np.int64)
     order, measured, uniform = [], [], []
@@ -160,6 +164,7 @@ def attention_summary(
         uniform_entropy=even[:, 2],
         toeplitz_share=np.array([toeplitz_share(a[:well, :well], causal=causal) for a in averaged]),
         window=window,
+        token_seconds=token_seconds,
         causal=causal,
     )
 

@@ -109,9 +109,8 @@ def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Ma
     one = next(iter(shown.values()), None)
     if one is not None:
         averaged = {name: arrays["averaged"] for name, arrays in shown.items()}
-        token = "1 h" if found["causal"] else "0.1 s"
         maps = attention_maps(
-            averaged, note, token=token, reached=one["reached"] if found["causal"] else None
+            averaged, note, token=found["token"], reached=one["reached"] if found["causal"] else None
         )
         write(maps, paths["attention"])
     numbers = {
@@ -122,7 +121,7 @@ def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Ma
         for name, values in found["arms"].items()
         if name in STUDENTS
     }
-    unit = "h" if found["causal"] else "tokens of 0.1 s"
+    unit = "h" if found["causal"] else f"tokens of {found['token']}"
     titles = {
         "distance": f"mean distance\n({unit})",
         "local_mass": f"share of attention\nwithin {found['window']} {'h' if found['causal'] else 'tokens'}",

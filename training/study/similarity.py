@@ -28,8 +28,11 @@ STUDENT_ARMS = ("transformer", "deit-soft", "deit-hard", "bbm")
 MOST_RECORDS = 1000
 """Records whose attention is measured; drawn without regard to anything."""
 ATTENTION_BATCH = 16
-VERSION = 1
+VERSION = 2
 NUMBERS = ("distance", "local_mass", "entropy")
+UNIFORM = "uniform_local_mass"
+LOCAL_FACTOR = 2.0
+"""Attention counts as local where this multiple of the uniform share falls within the window."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +118,8 @@ class Similarities:
         -------
         ``averaged`` ``(blocks, tokens, tokens)``, ``reached`` ``(tokens,)``, ``items`` ``(records,)``; for
         each record and block ``distance``, ``local_mass``, ``entropy``; their values under uniform attention
-        ``uniform_...`` ``(records,)``; ``toeplitz_share`` ``(blocks,)``; ``window`` in tokens.
+        ``uniform_...`` ``(records,)``; ``toeplitz_share`` ``(blocks,)``; ``window`` in tokens;
+        ``token_seconds``.
         """
         run = self.study.runs.get(f"{arm}/seed-{seed}")
         if run is None or run.name not in self.study.trained:
@@ -130,6 +134,7 @@ class Similarities:
             return arrays | {
                 "averaged": found.averaged.astype(np.float32),
                 "window": np.array(found.window),
+                "token_seconds": np.array(found.token_seconds),
                 "causal": np.array(found.causal),
             }
 
@@ -187,6 +192,7 @@ def attention_table(
 ) -> dict[str, Any]:
     """Numbers of every block, with intervals over patients, and differences between students."""
     drawn: dict[str, dict[str, dict[int, list[Floats]]]] = {}
+    even: dict[int, Floats] = {}
     toeplitz: dict[str, dict[int, Floats]] = {}
     described: dict[str, Any] = {}
     for arm in STUDENT_ARMS:
@@ -196,7 +202,8 @@ def attention_table(
                 continue
             described = _described(found, cohort)
             toeplitz.setdefault(arm, {})[seed] = found["toeplitz_share"]
-            for name, blocks in _drawn(found, cohort, draws).items():
+            *numbers, (_, even[seed]) = _drawn(found, cohort, draws).items()
+            for name, blocks in numbers:
                 drawn.setdefault(arm, {}).setdefault(name, {})[seed] = blocks
     if deit in drawn:
         drawn["deit"], toeplitz["deit"] = drawn[deit], toeplitz[deit]
@@ -207,7 +214,11 @@ def attention_table(
     }
     pairs = [(a, b) for a, b in (("bbm", "transformer"), ("bbm", "deit")) if a in drawn and b in drawn]
     gaps = {f"{a} - {b}": {name: _gaps(drawn[a][name], drawn[b][name]) for name in NUMBERS} for a, b in pairs}
-    return described | {"arms": table, "differences": gaps} if table else {}
+    locality = {
+        arm: difference(_early(names["local_mass"]), {seed: LOCAL_FACTOR * even[seed] for seed in even})
+        for arm, names in drawn.items()
+    }
+    return described | {"arms": table, "differences": gaps, "locality": locality} if table else {}
 
 
 def _described(found: Arrays, cohort: Cohort) -> dict[str, Any]:
@@ -215,14 +226,15 @@ def _described(found: Arrays, cohort: Cohort) -> dict[str, Any]:
         "records": len(found["items"]),
         "patients": cohort.truth(found["items"]).n_patients,
         "window": int(found["window"]),
+        "token": "1 h" if found["causal"] else f"{float(found['token_seconds']):g} s",
         "causal": bool(found["causal"]),
         "reached": [int(n) for n in found["reached"]],
         "uniform": {name: number(float(found[f"uniform_{name}"].mean())) for name in NUMBERS},
     }
 
 
-def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, list[Floats]]:
-    """By number, for each block, its mean over records on every draw of patients."""
+def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, Any]:
+    """By number, for each block, its mean over records on every draw of patients; :data:`UNIFORM` last."""
     truth = cohort.truth(found["items"])
     patients, once = truth.patients[truth.offsets[:-1]], np.ones(len(found["items"]))
     blocks = range(found["distance"].shape[1])
@@ -231,8 +243,10 @@ def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, list[Floats]]
         for name in NUMBERS
         for block in blocks
     }
+    statistics[UNIFORM] = bootstrap.ratio(found[UNIFORM], once, patients)
     values = bootstrap.drawn_values(statistics, truth.n_patients, draws=draws)
-    return {name: [values[f"{name}|{block}"] for block in blocks] for name in NUMBERS}
+    numbers = {name: [values[f"{name}|{block}"] for block in blocks] for name in NUMBERS}
+    return numbers | {UNIFORM: values[UNIFORM]}
 
 
 def _by_block(by_seed: Mapping[int, list[Floats]], made: Any) -> list[Any]:
@@ -243,12 +257,13 @@ def _by_block(by_seed: Mapping[int, list[Floats]], made: Any) -> list[Any]:
 def _gaps(first: Mapping[int, list[Floats]], second: Mapping[int, list[Floats]]) -> dict[str, Any]:
     """Difference in every block, and in the mean of the first half of them."""
     n_blocks = len(next(iter(first.values())))
-    early = [
-        {seed: np.mean(blocks[: (n_blocks + 1) // 2], axis=0) for seed, blocks in one.items()}
-        for one in (first, second)
-    ]
     each = [difference(_block(first, block), _block(second, block)) for block in range(n_blocks)]
-    return {"blocks": each, "early": difference(early[0], early[1])}
+    return {"blocks": each, "early": difference(_early(first), _early(second))}
+
+
+def _early(by_seed: Mapping[int, list[Floats]]) -> dict[int, Floats]:
+    """Mean of the first half of the blocks."""
+    return {seed: np.mean(blocks[: (len(blocks) + 1) // 2], axis=0) for seed, blocks in by_seed.items()}
 
 
 def _block(by_seed: Mapping[int, list[Floats]], block: int) -> dict[int, Floats]:

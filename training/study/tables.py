@@ -333,8 +333,14 @@ def _features(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _attention(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     gap = table.get("differences", {}).get("bbm - transformer", {})
-    text = "BBM < Transformer in attention distance of the early blocks"
+    text = "BBM < Transformer in attention distance of the early blocks (by itself no proof of locality)"
     yield _claim(text, gap.get("distance", {}).get("early"), sign=-1, expected="likely in ECG")
+    near = gap.get("local_mass", {}).get("early")
+    within = f"within {table.get('window', 0)} {'h' if table.get('causal') else 'tokens'}"
+    yield _claim(f"BBM > Transformer in early attention {within}", near, expected="likely in ECG")
+    local = table.get("locality", {}).get("bbm")
+    text = f"BBM is local: twice the uniform share of its early attention falls {within}"
+    yield _claim(text, local, expected="the paper's argument")
     shares = {name: entry["toeplitz_share"] for name, entry in table.get("arms", {}).items()}
     a, b = (_early(shares.get(name)) for name in ("bbm", "transformer"))
     yield {

@@ -277,7 +277,7 @@ class StayCohort(Cohort):
         """See :meth:`Cohort.truth`."""
         labels = self.labels[concatenated_spans(self.offsets, items)]
         offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[items]))).astype(np.int64)
-        return Truth(labels, np.ones(labels.shape, dtype=bool), offsets, stay_of_row(offsets, len(labels)))
+        return Truth(labels, labels >= 0, offsets, stay_of_row(offsets, len(labels)))
 
     def describe(self, items: Ints) -> dict[str, int]:
         """See :meth:`Cohort.describe`."""

@@ -11,8 +11,8 @@ from ibt_deploy.files import File
 from ibt_deploy.readers.scp.record import (
     MAX_BYTES,
     ScpRecord,
+    header_of,
     looks_like_record,
-    patient_of,
     record_of,
 )
 from ibt_deploy.readers.scp.rhythm import rhythm_of
@@ -44,7 +44,7 @@ def read(file: File) -> list[Recording]:
         record = record_of(stream.read(MAX_BYTES + 1))
     warnings = _checksum_warnings(record)
     rhythm = rhythm_of(record)
-    age, sex = patient_of(record.bodies.get(1, b""))
+    header = header_of(record.bodies.get(1, b""))
     return [
         Recording(
             signal=rhythm.signal,
@@ -53,8 +53,10 @@ def read(file: File) -> list[Recording]:
             record_id=file.stem,
             source=str(file),
             format=NAME,
-            age=age,
-            sex=sex,
+            age=header.age,
+            sex=header.sex,
+            recorded=header.recorded,
+            device=header.device,
             notes=rhythm.notes,
             warnings=tuple(warnings),
         )

@@ -7,7 +7,9 @@ specification; the tags explain themselves, and the reader was checked against a
 
 from __future__ import annotations
 
+import re
 import zlib
+from datetime import date, datetime
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -21,8 +23,7 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import File
-from ibt_deploy.readers.patient import sex_of
-from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.readers.stated import clock_of, device_of, millivolts_per, moment, sex_of
 from ibt_deploy.readers.xml import (
     decoded,
     number_in,
@@ -37,6 +38,8 @@ NAME = "GE MUSE XML"
 TASK = "arrhythmia"
 
 MAX_LEADS = 64
+_DAY = re.compile(r"(\d{1,2})-(\d{1,2})-(\d{4})", re.ASCII)
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 _YEARS = {"years": 1.0, "year": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
 
 
@@ -78,6 +81,8 @@ def read(file: File) -> list[Recording]:
     age = number_in(text_of(root, "PatientDemographics/PatientAge"))
     years = _YEARS.get(text_of(root, "PatientDemographics/AgeUnits").lower())
     sex = sex_of(text_of(root, "PatientDemographics/Gender"))
+    recorded = _recorded(root)
+    device = device_of(text_of(root, "TestDemographics/AcquisitionDevice"))
     found = []
     for number, strip in enumerate(strips, start=1):
         leads = _leads(strip)
@@ -97,11 +102,23 @@ def read(file: File) -> list[Recording]:
                 format=NAME,
                 age=None if age is None or years is None else age * years,
                 sex=sex,
+                recorded=recorded,
+                device=device,
                 notes=(f"the cart marked these leads as off: {', '.join(off)}",) if off else (),
                 warnings=tuple(warnings),
             )
         )
     return found
+
+
+def _recorded(root: Element) -> datetime | date | None:
+    """Date (month first) and time of acquisition."""
+    on = _DAY.fullmatch(text_of(root, "TestDemographics/AcquisitionDate"))
+    at = _CLOCK.fullmatch(text_of(root, "TestDemographics/AcquisitionTime"))
+    if on is None:
+        return None
+    month, day, year = map(int, on.groups())
+    return moment(year, month, day, None if at is None else clock_of(*map(int, at.groups(default="0"))))
 
 
 def _rate(strip: Element) -> float:
