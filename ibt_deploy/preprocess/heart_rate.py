@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.filters import band_passed
 from ibt_deploy.types import Floats, Ints
+from ibt_deploy.vocabulary import LEADS
 
 QRS_BAND = (5.0, 18.0)
 """Hz: where a QRS complex is stronger than P, T and baseline."""
