@@ -524,7 +524,7 @@ def test_a_bento_is_built_lists_its_models_and_serves(root: Path, tmp_path: Path
     bentoml = str(Path(sys.executable).with_name("bentoml"))
     home = {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
     for command in (
-        [sys.executable, "-m", "serving.store"],
+        [sys.executable, "-m", "serving.models"],
         [bentoml, "build", "-f", "deploy/bentofile.yaml", "-o", "tag", "."],
     ):
         ran = subprocess.run(command, cwd=root, env=os.environ | home, capture_output=True, text=True)
