@@ -1,7 +1,8 @@
 """Read recordings and stays; the content decides about the format, not the name alone.
 
 A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(file, head)`` (whether
-the file is of this format, from its name and its first bytes) and ``read(file)``. It is imported when needed.
+the file is of this format, from its name and its first bytes) and ``read(file)``. It may have
+``outline(file)``: header fields for a person to see where the file is refused. It is imported when needed.
 Other packages add readers through entry points of the group ``ibt.readers`` (docs/formats.md shows one),
 which are looked up once, when none of our readers knows a file.
 """
@@ -10,15 +11,15 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
+from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, UnsupportedFormat
 from ibt_deploy.files import AnyFile, File, as_file
 from ibt_deploy.leads import canonical_lead
 from ibt_deploy.records import Recording, Stay
@@ -98,6 +99,27 @@ def task_of(file: AnyFile) -> Task:
     found = resolved(file)
     with _refusing(found):
         return reader_of(found).TASK
+
+
+def outline_of(file: AnyFile) -> dict[str, Any]:
+    """Size, format and header fields of a file that may be refused, as far as they can be found.
+
+    Returns
+    -------
+    A dictionary with ``bytes`` and ``format``, both None where unknown, and ``header``, perhaps empty.
+    """
+    found: dict[str, Any] = {"bytes": None, "format": None, "header": {}}
+    with suppress(InputError, OSError, MissingExtra):
+        known = resolved(file)
+        status = known.stat()
+        if stat.S_ISREG(status.st_mode):
+            found["bytes"] = status.st_size
+        reader = reader_of(known)
+        found["format"] = reader.NAME
+        outline: Callable[[File], dict[str, Any]] | None = getattr(reader, "outline", None)
+        if outline is not None:
+            found["header"] = outline(known)
+    return found
 
 
 def resolved(file: AnyFile) -> File:
