@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 import click
 
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.cli.options import FILE, echo_refusal, model_options
+from ibt_deploy.cli.group import FILE, echo_refusal, model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat
 from ibt_deploy.files import File, MemoryFolder, atomic_write
-from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor, load
 from ibt_deploy.printable import one_line
 from ibt_deploy.progress import shown
-from ibt_deploy.readers import task_of
+from ibt_deploy.readers import Recognised, recognised
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Task
 
@@ -270,19 +269,16 @@ def _answers(
     The folder of each file that lies in a folder and that no reader knows is added to ``left_out``.
     """
     first: Task | None = None
-    with_task = (_with_task(named, left_out) for named in files)
-    for task, group in groupby(
-        (found for found in with_task if found is not None), key=lambda found: found[1]
-    ):
-        if isinstance(task, Refusal):
-            yield task, task
+    found = (_recognised(named, left_out) for named in files)
+    known = (file for file in found if file is not None)
+    for task, group in groupby(known, key=lambda file: None if isinstance(file, Refusal) else file.task):
+        if task is None:
+            yield from ((file, file) for file in group if isinstance(file, Refusal))
             continue
         first = first or task
         if single_task and task != first:
             raise click.UsageError(_ONE_TASK)
-        yield from predictor_for(task).predict_pairs(
-            found.file for found, _ in group if isinstance(found, Named)
-        )
+        yield from predictor_for(task).predict_pairs(group)
 
 
 def _answers_of_server(
@@ -294,7 +290,7 @@ def _answers_of_server(
     kept = (
         named
         for named in files
-        if isinstance(named, Refusal) or named.folder is None or _with_task(named, left_out) is not None
+        if isinstance(named, Refusal) or named.folder is None or _recognised(named, left_out) is not None
     )
     first: str | None = None
     with Client(server) as client:
@@ -325,17 +321,17 @@ def _require_none_of(ctx: click.Context, *names: str) -> None:
             raise click.UsageError(f"{option} has no meaning with --server: the files are scored there")
 
 
-def _with_task(named: Named | Refusal, left_out: list[Path]) -> tuple[Named | Refusal, Task | Refusal] | None:
+def _recognised(named: Named | Refusal, left_out: list[Path]) -> Recognised | Refusal | None:
     if isinstance(named, Refusal):
-        return named, named
+        return named
     try:
-        return named, task_of(named.file)
+        return recognised(named.file)
     except InputError as error:
         unknown = isinstance(error, UnsupportedFormat) and error.code == UnsupportedFormat.default_code
         if unknown and named.folder is not None:
             left_out.append(named.folder)
             return None
-        return named, refusal(str(named.file), error)
+        return Refusal.of(str(named.file), error)
 
 
 _Explainer: TypeAlias = "Callable[[Item | None], list[Explanation]]"

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadRows, MalformedFile, TooLong
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BadRows, MalformedFile, TooLong, missing_extra
 from ibt_deploy.files import File, openable
 from ibt_deploy.printable import first_line
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 LONGEST_SHOWN = 40

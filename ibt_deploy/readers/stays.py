@@ -21,7 +21,7 @@ from ibt_deploy.files import File
 from ibt_deploy.readers.columns import MISSING_WORDS, DelimitedTable, Numbers, shortened
 from ibt_deploy.records import Notice, Stay, are_consecutive
 from ibt_deploy.types import Bools, Floats, Ints
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
 TASK = "sepsis"
 NAME = "ICU stay (PSV, CSV, Parquet)"

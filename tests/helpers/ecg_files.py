@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ibt_deploy.leads import LEADS
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import Raw, raw_ecg
 
 EDF_WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.files import MemoryFile, MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers import ecg_files
 from tests.helpers import scp_records as scp
 from tests.helpers.wfdb_records import raw_ecg, write_record

@@ -12,7 +12,7 @@ from helpers.ecg_files import cardiosoft, edf, muse
 
 from ibt_deploy import bundle as bundles
 from ibt_deploy.cli import main
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX
 
 
 def run(*args: str | Path) -> Result:

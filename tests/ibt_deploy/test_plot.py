@@ -12,13 +12,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ibt_deploy.explain import Explanation
-from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.records import Recording
 from ibt_deploy.render.plot import DARKEST, DPI, LOWERED, RAISED, NumberedPictures, ecg_figure, figure_of
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX, LEADS
 
 MM = 25.4
 

@@ -14,7 +14,7 @@ from ibt_deploy.errors import InputError, MissingExtra
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.readers.stays import read_each, sniff
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import INDEX, NAMES
+from ibt_deploy.vocabulary import INDEX, NAMES
 
 
 def table(hours: int = 5, **columns: object) -> dict[str, list[object]]:
