@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.types import Bools, Floats, Ints
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_VARIABLES
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Stay:
     Attributes
     ----------
     values
-        Shape ``(hours, 40)``, columns in the order of :data:`ibt_deploy.variables.VARIABLES` and in
+        Shape ``(hours, 40)``, columns in the order of :data:`ibt_deploy.vocabulary.VARIABLES` and in
         their units; NaN where nothing was measured.
     patient_id
         Name of the patient or stay.

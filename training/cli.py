@@ -370,8 +370,7 @@ def tune(
     from ibt_deploy.errors import DataError
     from training.data.cache import open_cache
     from training.recipe import find_recipe
-    from training.tune.search import Search, run_search
-    from training.tune.trials import TrialContext
+    from training.tune import Search, TrialContext, run_search
 
     of_data = open_cache(cache).task
     name = recipe or f"{of_data}-{'teacher' if method == 'teacher' else 'bbm'}"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from ibt_deploy.cli.options import FILE, echo_refusal
+from ibt_deploy.cli.group import FILE, echo_refusal
 from ibt_deploy.errors import InputError, UnsupportedFormat
-from ibt_deploy.inputs import items_of, refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.progress import shown
+from ibt_deploy.readers import items_of
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.writers import WRITERS, write
 
@@ -71,7 +71,7 @@ def convert(
                     _convert(item, target, overwrite=force, written=written)
                     continue
                 except InputError as error:
-                    answer = refusal(item.source, error.at(item.source))
+                    answer = Refusal.of(item.source, error.at(item.source))
             if isinstance(answer, Refusal):
                 echo_refusal(answer)
                 refused = True

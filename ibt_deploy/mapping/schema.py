@@ -14,7 +14,7 @@ from zoneinfo import available_timezones
 from ibt_deploy.errors import BadUnits, MalformedFile
 from ibt_deploy.mapping.synonyms import means_urea
 from ibt_deploy.mapping.units import Conversion, conversion
-from ibt_deploy.variables import N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
 TimeKind = Literal["iculos", "hours", "timestamp"]
 Outside = Literal["refuse", "drop"]

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.errors import BadUnits, InputError, MalformedFile
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BadUnits, InputError, MalformedFile, missing_extra
 from ibt_deploy.mapping.doubts import OTHER_UNITS, central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,
@@ -47,7 +46,7 @@ from ibt_deploy.printable import first_line
 from ibt_deploy.readers.columns import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import INDEX, NAMES, VARIABLES
+from ibt_deploy.vocabulary import INDEX, NAMES, VARIABLES
 
 MOST_ROWS = 50_000
 MOST_BYTES = 1 << 24

@@ -35,7 +35,7 @@ from ibt_deploy.mapping.synonyms import CODES, CUFF, SPECIMENS, UNITS, VALUES, p
 from ibt_deploy.mapping.units import CANONICAL, conversion
 from ibt_deploy.standards.events import LOINC, NO_UNIT, codes
 from ibt_deploy.standards.long_table import CodeCount, code_counts
-from ibt_deploy.variables import INDEX, N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, NAMES
 
 FEWEST_VARIABLES = 3
 MOST_DISTINCT = 20_000

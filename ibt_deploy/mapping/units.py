@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ibt_deploy.errors import BadUnits
-from ibt_deploy.extras import missing_extra
-from ibt_deploy.variables import INDEX, VARIABLES
+from ibt_deploy.errors import BadUnits, missing_extra
+from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 CANONICAL = {v.name: v.unit for v in VARIABLES}
 PINT_NAMES = {

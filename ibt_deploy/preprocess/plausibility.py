@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ibt_deploy.errors import BadUnits, TooShort
-from ibt_deploy.leads import DERIVED, LEADS, canonical_lead
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Bools, Floats
+from ibt_deploy.vocabulary import DERIVED, LEADS, canonical_lead
 
 LIMIT_MV = 20.0
 """Samples beyond it are invalid."""

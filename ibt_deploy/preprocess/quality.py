@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.errors import TooShort
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.heart_rate import (
     FEWEST_BEATS,
     HeartRate,
@@ -29,6 +28,7 @@ from ibt_deploy.preprocess.heart_rate import (
 )
 from ibt_deploy.records import Notice
 from ibt_deploy.types import Floats, Ints
+from ibt_deploy.vocabulary import LEADS
 
 RATE = 200
 INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)

@@ -23,7 +23,7 @@ from ibt_deploy.preprocess.plausibility import ADULT
 from ibt_deploy.preprocess.stay import HOUR, CleanCounts, clean
 from ibt_deploy.records import Notice, Stay, are_consecutive
 from ibt_deploy.types import AnyFloats, Float32s, Floats
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
 
 
 class UnitRule(NamedTuple):

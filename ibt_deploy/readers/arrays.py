@@ -38,11 +38,11 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import File
-from ibt_deploy.leads import LEADS, canonical_lead
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import MAX_RATE, millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Array, Floats
+from ibt_deploy.vocabulary import LEADS, canonical_lead
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"

@@ -16,10 +16,16 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import (
+    BadSampling,
+    BadUnits,
+    MalformedFile,
+    MissingLeads,
+    TooLong,
+    UnsupportedFormat,
+    missing_extra,
+)
 from ibt_deploy.files import File
-from ibt_deploy.leads import LEAD_NUMBERS, canonical_lead
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import (
     age_between,
@@ -31,6 +37,7 @@ from ibt_deploy.readers.stated import (
 )
 from ibt_deploy.records import Recording
 from ibt_deploy.types import AnyInts, Floats
+from ibt_deploy.vocabulary import LEAD_NUMBERS, canonical_lead
 
 MAX_VALUES = 20_000_000
 """Samples times channels read at most (12 leads at 500 Hz: 55 minutes), so that memory stays bounded."""

@@ -18,7 +18,6 @@ import numpy as np
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.stated import (
     MAX_RATE,
     clock_of,
@@ -30,6 +29,7 @@ from ibt_deploy.readers.stated import (
 )
 from ibt_deploy.records import Recording
 from ibt_deploy.types import AnyInts
+from ibt_deploy.vocabulary import canonical_lead
 
 MAX_SIGNALS = 1024
 MAX_VALUES = 50_000_000

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, missing_extra
 from ibt_deploy.files import File, openable
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import device_of, moment_of_iso

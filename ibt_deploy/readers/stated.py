@@ -44,6 +44,9 @@ def inverted_leads(leads: Sequence[str], gain: str = "gain") -> tuple[Notice, ..
     return (Notice("negative_gain", f"a negative {gain} inverts these leads: {', '.join(leads)[:200]}"),)
 
 
+YEARS = {"years": 1.0, "year": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
+"""Years of one unit of age, as GE writes them."""
+
 _MOMENT = re.compile(
     r"(?P<day>\d{8})(?:\d{2}|(?P<time>\d{4}(?:\d{2})?)(?:[.,](?P<part>\d{1,9}))?)?(?P<zone>[+-]\d{4})?",
     re.ASCII,

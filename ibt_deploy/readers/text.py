@@ -19,12 +19,12 @@ import numpy as np
 
 from ibt_deploy.errors import BadRows, BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.arrays import Layout, layout_beside, recording_of, standard_leads_in
 from ibt_deploy.readers.columns import MISSING_WORDS, DelimitedTable, cell_number, without_infinity
 from ibt_deploy.readers.stated import millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
+from ibt_deploy.vocabulary import canonical_lead
 
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))$")
 """A number that only a decimal comma explains: 1,234 may be a thousand, 0,234 and 1,2 may not."""

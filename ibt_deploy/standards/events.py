@@ -21,7 +21,7 @@ from ibt_deploy.errors import BadRows, BadUnits, MalformedFile
 from ibt_deploy.files import read_table
 from ibt_deploy.mapping.units import conversion
 from ibt_deploy.readers.stays import FEWEST_MEASURED_COLUMNS
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, NAMES
 
 LOINC, OMOP, MIMIC = "LOINC", "OMOP", "MIMIC-IV"
 

@@ -18,8 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, missing_extra
 from ibt_deploy.files import File
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.printable import first_line
@@ -27,7 +26,7 @@ from ibt_deploy.readers.stays import hourly, inserted_note
 from ibt_deploy.records import Stay
 from ibt_deploy.standards import fhir_observations, long_table, meds, omop
 from ibt_deploy.standards.events import EventReport, hourly_table
-from ibt_deploy.variables import MAX_HOURS, NAMES
+from ibt_deploy.vocabulary import MAX_HOURS, NAMES
 
 Standard = Literal["MEDS", "OMOP CDM", "FHIR R4", "long table"]
 LOADERS = {"MEDS": meds.load, "OMOP CDM": omop.load, "FHIR R4": fhir_observations.load}

@@ -13,7 +13,6 @@ from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
 from ibt_deploy.batch.plan import part_size
 from ibt_deploy.batch.tables.facts import Report, column_facts
 from ibt_deploy.errors import InputError
-from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
 from ibt_deploy.standards.exports import EventStays, Export, opened
@@ -76,7 +75,7 @@ class ExportItems:
         """Every stay of a part."""
         at(0)
         for place, answer in enumerate(self._answers(part)):
-            item = refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
+            item = Refusal.of(str(answer.where), answer) if isinstance(answer, InputError) else answer
             if place in skipped:
                 source = item.source if isinstance(item, Refusal) else f"{item.source}, {item.patient_id}"
                 yield Refusal(source, WORKER_DIED, one_line(f"{source}: {skipped[place]}"))

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy import __version__
-from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.extras import missing_extra
-from ibt_deploy.leads import LEAD_NUMBERS, LEADS, canonical_lead
+from ibt_deploy.errors import UnsupportedFormat, missing_extra
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEAD_NUMBERS, LEADS, canonical_lead
 from ibt_deploy.writers import INVALID, Quantised, quantised
 
 NAME = "DICOM"

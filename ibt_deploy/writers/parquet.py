@@ -6,8 +6,7 @@ import json
 from io import BytesIO
 from pathlib import Path
 
-from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import UnsupportedFormat, missing_extra
 from ibt_deploy.readers.recording_parquet import KEY, VERSION
 from ibt_deploy.records import Recording
 

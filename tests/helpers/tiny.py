@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.classes import CLASSES, N_CLASSES, NORMAL_CLASS
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import CLASSES, INDEX, N_CLASSES, NORMAL_CLASS
 from training.data.cache import sealed
 from training.data.split import PARTS, write_split
 from training.recipe import Recipe, recipe_from_dict

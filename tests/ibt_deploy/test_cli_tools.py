@@ -11,7 +11,7 @@ from helpers.bundles import recording, reseal, stay, write_header, write_psv
 
 from ibt_deploy import bundle as bundles
 from ibt_deploy.cli import main
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX
 
 
 def run(*args: str | Path) -> Result:

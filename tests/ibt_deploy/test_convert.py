@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ibt_deploy.cli import main
 from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
+from ibt_deploy.vocabulary import LEADS
 from ibt_deploy.writers import COARSEST, FINEST, INVALID, LARGEST_GRID, WRITERS, quantised, write
 
 SUFFIXES = tuple(WRITERS)

@@ -13,7 +13,7 @@ from ibt_deploy.errors import BadRows, BadUnits, InputError
 from ibt_deploy.mapping.units import conversion
 from ibt_deploy.preprocess.stay_checks import UNIT_RULES, checked_stay
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 HOURS = 12
 

@@ -16,7 +16,7 @@ from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPredicti
 from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.preprocess.stay_checks import require_one_patient, unit_notices
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 TOLERANCE = 1e-5
 

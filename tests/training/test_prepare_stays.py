@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ibt_deploy.errors import DataError
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from training.data import prepare_stays as module
 from training.data.prepare_stays import prepare_stays
 from training.recipe import Recipe

@@ -17,9 +17,9 @@ from helpers.tiny import ecg_cache, stay_cache
 
 from ibt_deploy.errors import DataError
 from training.study import study as studies
-from training.study.cells import FIGURES
 from training.study.cli import reproduce
 from training.study.plan import PURPOSES
+from training.study.tables import FIGURES
 
 ECGS, STAYS = 120, 320
 FIRST_LINES = 10

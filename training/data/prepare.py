@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.errors import DataError
 from ibt_deploy.types import Task
+from ibt_deploy.vocabulary import CLASSES
 from training.data.cache import Cache, CacheSummary, open_cache
 from training.data.prepare_ecg import index_of
 from training.data.split import (

@@ -19,12 +19,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.preprocess import ecg
 from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb.header import Header, parse_header
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import CLASSES, label_vector
 from training.data.cache import SUMMARY, UNLABELLED, CacheSummary, Refused, replaced_folder, sealed
 
 INCART = "st_petersburg_incart"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.readers.columns import DelimitedTable
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_VARIABLES, NAMES
 from training.data.cache import SUMMARY, UNLABELLED, CacheSummary, Refused, replaced_folder, sealed
 
 LABEL = "SepsisLabel"

@@ -6,32 +6,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ibt_deploy.render.markdown import count, decimal, table
-from training.study.cells import (
+from training.study.plan import CITATION
+from training.study.shipped import shipped_section
+from training.study.tables import (
+    FAILED,
     FIGURES,
+    HELD,
+    METHODS,
+    NAMES,
     NOT_RUN,
+    NOT_SEEN,
+    SEEN,
+    TITLES,
+    UNRESOLVED,
     at,
     cell,
     data_line,
     gap,
     image,
+    method_pairs,
     purpose_of,
     set_name,
     signed_bounds,
     signed_decimal,
     source,
-)
-from training.study.plan import CITATION
-from training.study.shipped import shipped_section
-from training.study.tables import (
-    FAILED,
-    HELD,
-    METHODS,
-    NAMES,
-    NOT_SEEN,
-    SEEN,
-    TITLES,
-    UNRESOLVED,
-    method_pairs,
 )
 from training.tasks.base import FIXED, FREE, TUNED
 

@@ -13,7 +13,7 @@ import torch
 from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.errors import RecipeError
-from ibt_deploy.evaluation.labels import UNKNOWN, age_bands
+from ibt_deploy.evaluation import UNKNOWN, age_bands
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc
@@ -22,7 +22,7 @@ from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Stay
 from ibt_deploy.thresholds import utility_threshold
 from ibt_deploy.types import Float32s, Ints, Strings
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX
 from training.data.cache import Cache
 from training.data.split import Part, read_split
 from training.models.deit import StayDeiT, StayTwoHeads
@@ -338,6 +338,8 @@ class StayTask(TrainingTask):
 
     name = "sepsis"
     official = "utility"
+    teacher_section = "lstm"
+    augments = False
 
     def cohort(self, cache: Cache, split: Path | None) -> StayCohort:
         """See :meth:`TrainingTask.cohort`."""

@@ -17,7 +17,7 @@ from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.mapping.units import CANONICAL, Conversion
 from ibt_deploy.preprocess.stay import ROUNDED_ROOM_AIR
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import VARIABLES, Variable
+from ibt_deploy.vocabulary import VARIABLES, Variable
 
 SAMPLE = 100_000
 ROWS_AT_ONCE = 65_536

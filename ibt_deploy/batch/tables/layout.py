@@ -9,7 +9,7 @@ from ibt_deploy.mapping.schema import LongTable, Mapping, Time
 from ibt_deploy.mapping.units import Conversion
 from ibt_deploy.readers.columns import MISSING_WORDS, shortened
 from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, PATIENT, column_notes
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from ibt_deploy.errors import MalformedFile, TooLong
-from ibt_deploy.leads import LEAD_NUMBERS
 from ibt_deploy.readers.stated import clock_of, device_of, moment, whole_years
+from ibt_deploy.vocabulary import LEAD_NUMBERS
 
 MAX_BYTES = 64 << 20
 HEADER = 16

@@ -12,7 +12,6 @@ import numpy as np
 
 from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.stated import inverted_leads, millivolts_per
 from ibt_deploy.readers.wfdb.header import (
     Header,
@@ -36,6 +35,7 @@ from ibt_deploy.readers.wfdb.storage import (
 )
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import AnyInts, Floats
+from ibt_deploy.vocabulary import canonical_lead
 
 MAX_VALUES = 50_000_000
 """Samples times signals read at most (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""

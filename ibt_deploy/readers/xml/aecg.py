@@ -15,7 +15,6 @@ import numpy as np
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.stated import (
     age_between,
     device_of,
@@ -28,6 +27,7 @@ from ibt_deploy.readers.stated import (
 from ibt_deploy.readers.xml import children, parsed, root_name
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Floats
+from ibt_deploy.vocabulary import canonical_lead
 
 NAME = "HL7 aECG"
 TASK = "arrhythmia"

@@ -23,7 +23,7 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import File
-from ibt_deploy.readers.stated import clock_of, device_of, millivolts_per, moment, sex_of
+from ibt_deploy.readers.stated import YEARS, clock_of, device_of, millivolts_per, moment, sex_of
 from ibt_deploy.readers.xml import (
     decoded,
     number_in,
@@ -40,7 +40,6 @@ TASK = "arrhythmia"
 MAX_LEADS = 64
 _DAY = re.compile(r"(\d{1,2})-(\d{1,2})-(\d{4})", re.ASCII)
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
-_YEARS = {"years": 1.0, "year": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
 
 
 class _Lead(NamedTuple):
@@ -79,7 +78,7 @@ def read(file: File) -> list[Recording]:
     if not strips:
         raise MissingLeads("holds no rhythm strip, only median beats or nothing", code="no_ecg_lead")
     age = number_in(text_of(root, "PatientDemographics/PatientAge"))
-    years = _YEARS.get(text_of(root, "PatientDemographics/AgeUnits").lower())
+    years = YEARS.get(text_of(root, "PatientDemographics/AgeUnits").lower())
     sex = sex_of(text_of(root, "PatientDemographics/Gender"))
     recorded = _recorded(root)
     device = device_of(text_of(root, "TestDemographics/AcquisitionDevice"))

@@ -27,7 +27,6 @@ import numpy as np
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
-from ibt_deploy.leads import LEADS, canonical_lead
 from ibt_deploy.readers.stated import age_between, device_of, moment_of_iso, sex_of
 from ibt_deploy.readers.xml import (
     decoded,
@@ -38,6 +37,7 @@ from ibt_deploy.readers.xml import (
 )
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats, Ints
+from ibt_deploy.vocabulary import LEADS, canonical_lead
 
 NAME = "Philips Sierra XML"
 TASK = "arrhythmia"
