@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ibt_deploy.errors import DataError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import Floats
