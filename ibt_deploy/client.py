@@ -29,11 +29,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ibt_deploy.bundle import BundleClass
-from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat
+from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat, one_line
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.predictions import ArrhythmiaPrediction, Model, Prediction, Refusal, SepsisPrediction
 from ibt_deploy.preprocess.heart_rate import HeartRate
-from ibt_deploy.printable import one_line
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Notice
 from ibt_deploy.types import Floats, Task

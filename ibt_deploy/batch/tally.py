@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.batch.plan import Job
+from ibt_deploy.errors import one_line
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal
-from ibt_deploy.printable import one_line
 from ibt_deploy.types import Floats
 
 PROBABILITY_EDGES: tuple[float, ...] = tuple(i / 20 for i in range(21))

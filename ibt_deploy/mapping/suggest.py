@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.errors import BadUnits, InputError, MalformedFile, missing_extra
+from ibt_deploy.errors import BadUnits, InputError, MalformedFile, first_line, missing_extra
 from ibt_deploy.mapping.doubts import OTHER_UNITS, central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,
@@ -42,7 +42,6 @@ from ibt_deploy.mapping.synonyms import (
     unit_in_brackets,
 )
 from ibt_deploy.mapping.units import CANONICAL, conversion
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.columns import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 from ibt_deploy.types import Floats

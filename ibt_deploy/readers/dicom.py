@@ -23,10 +23,10 @@ from ibt_deploy.errors import (
     MissingLeads,
     TooLong,
     UnsupportedFormat,
+    first_line,
     missing_extra,
 )
 from ibt_deploy.files import File
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import (
     age_between,
     device_of,

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, missing_extra
+from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, first_line, missing_extra
 from ibt_deploy.files import File, openable
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import device_of, moment_of_iso
 from ibt_deploy.records import Recording
 

@@ -12,9 +12,8 @@ from typing import Any
 from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
 from ibt_deploy.batch.plan import part_size
 from ibt_deploy.batch.tables.facts import Report, column_facts
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.printable import one_line
 from ibt_deploy.standards.exports import EventStays, Export, opened
 
 UNMAPPED = "not_mapped.csv"

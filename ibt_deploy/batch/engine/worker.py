@@ -17,8 +17,7 @@ from typing import Any, BinaryIO
 
 from ibt_deploy.batch.engine.local import Crashed, Done, Failed, Reading, Report, Request, Setting
 from ibt_deploy.batch.scoring import PartScorer, ReadingCrashed
-from ibt_deploy.errors import IbtError
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import IbtError, one_line
 
 
 def serve(requests: BinaryIO, reports: BinaryIO) -> None:
