@@ -1,4 +1,4 @@
-"""The teachers: a residual network for ECGs (Hannun et al. 2019), a residual LSTM for stays (Wang et al. 2018)."""
+"""The teachers: a residual network for ECGs (Hannun et al. 2019), an LSTM for stays (Wang et al. 2018)."""
 
 from __future__ import annotations
 
