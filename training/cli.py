@@ -193,7 +193,7 @@ def run(
     if (opinion is not None) != (plan.data.soft_weight > 0):
         raise click.UsageError("--opinion and a data.soft_weight above 0 belong together")
     from training.device import is_first_process
-    from training.fit import train as trained
+    from training.run import train as trained
 
     best = trained(plan, cache, out, split=split, teacher=teacher, opinion=opinion, device=device)
     if is_first_process():

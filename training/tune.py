@@ -509,7 +509,8 @@ def train_trial(
     trial: Trial, task: TrialContext, keep_going: Callable[[list[dict[str, Any]]], bool]
 ) -> Status:
     """Train or resume a trial until it ends or ``keep_going`` says no; progress goes to a log."""
-    from training.fit import DivergedError, train
+    from training.fit import DivergedError
+    from training.run import train
 
     stopped = False
 

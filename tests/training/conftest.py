@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.tiny import ecg_cache, stay_cache, tiny_recipe
 
-from training.fit import train
+from training.run import train
 
 
 @pytest.fixture(scope="session", autouse=True)

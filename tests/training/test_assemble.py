@@ -12,9 +12,10 @@ from helpers.tiny import ids_of, tiny_recipe
 from ibt_deploy.errors import DataError
 from training.data.split import PARTS, write_split
 from training.distil import BBM, BlockMatching, DeiT, Supervised
-from training.fit import _plain_inputs, build_objective, load_teacher, part_logits
+from training.fit import part_logits
 from training.models.students import EcgTransformer, StayTransformer
 from training.models.teachers import HannunResNet, ResidualLSTM
+from training.run import _plain_inputs, build_objective, load_teacher
 from training.tasks import open_source
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from helpers.tiny import tiny_recipe
 
 from training.checkpoint import read_checkpoint
 from training.device import Place, is_first_process, process_group
-from training.fit import train
 from training.recipe import toml_lines
+from training.run import train
 
 
 def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from helpers.tiny import tiny_recipe
 from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint
 from training.ensemble import blend_labels, ensemble
-from training.fit import part_logits, train
+from training.fit import part_logits
+from training.run import train
 from training.tasks import open_source
 
 CPU = torch.device("cpu")

@@ -22,8 +22,9 @@ from helpers.tiny import tiny_recipe
 from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint, save_atomically
 from training.device import Place
-from training.fit import DivergedError, Fit, Reporter, build_objective, load_teacher, one_ahead, train
+from training.fit import DivergedError, Fit, Reporter, one_ahead
 from training.recipe import Recipe, toml_lines
+from training.run import build_objective, load_teacher, train
 from training.tasks import open_source
 from training.tasks.stay import StaySource
 

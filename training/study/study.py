@@ -176,7 +176,7 @@ def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str, th
     """Train one run here, its progress going to its ``log.txt``; seconds of all its epochs."""
     import torch
 
-    from training.fit import train
+    from training.run import train
 
     torch.set_num_threads(threads)
     folder = run_folder(out, run.name)
@@ -227,7 +227,7 @@ def expectations(
     share of the data are one kind. ``only`` are the purposes wanted, all if empty.
     """
     from training.device import chosen_device
-    from training.fit import seconds_per_step
+    from training.run import seconds_per_step
     from training.tasks import open_source
 
     chosen = chosen_device(device, 0)

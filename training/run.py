@@ -1,0 +1,178 @@
+"""From a recipe and a prepared cache to a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ibt_deploy.errors import DataError
+from ibt_deploy.files import file_sha256
+from training.checkpoint import load_network
+from training.device import chosen_device, process_group
+from training.distil import (
+    BBM,
+    BlockMatching,
+    DeiT,
+    FrozenTeacher,
+    Objective,
+    Supervised,
+    boundaries,
+    channel_statistics,
+)
+from training.fit import Fit, part_logits
+from training.models import Encoder
+from training.models.students import EcgDeiT, StayDeiT, StayTwoHeads
+from training.models.teachers import calibrate_batch_norm
+from training.recipe import Recipe
+from training.tasks import TASKS, build_network, build_teacher, open_source
+from training.tasks.base import Source
+
+
+def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
+    """The trained teacher at ``path``; DataError if its task, data, split or preprocessing are others."""
+    trained = load_network(path)
+    if trained.recipe.task != recipe.task or trained.recipe.method != "teacher":
+        raise DataError(
+            f"{path}: holds the method {trained.recipe.method} of the task {trained.recipe.task}, "
+            f"not a teacher for {recipe.task}"
+        )
+    if trained.cache_sha256 != source.cache.sha256 or trained.split_sha256 != source.split_sha256:
+        raise DataError(f"{path}: the teacher was trained on other data or another split")
+    if not source.prepares_as(trained.preprocessing):
+        raise DataError(f"{path}: the teacher was trained with other preprocessing")
+    return trained.network
+
+
+def untrained_teacher(recipe: Recipe, source: Source) -> Encoder:
+    """A teacher with random weights (control); its batch norms get their statistics from training data."""
+    teacher = build_teacher(recipe, source.n_inputs)
+    if any(isinstance(module, _BatchNorm) for module in teacher.modules()):
+        n = TASKS[recipe.task].statistics_size(recipe)
+        calibrate_batch_norm(teacher, [x for x, _ in _plain_inputs(source, n)])
+    return teacher.eval()
+
+
+def build_objective(
+    recipe: Recipe, source: Source, teacher: Encoder | None, device: torch.device
+) -> Objective:
+    """The recipe's objective on ``device``, seeded by the recipe."""
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe, source.n_inputs, source.samples).to(device)
+    if recipe.method in ("teacher", "transformer"):
+        return Supervised(network).to(device)
+    if recipe.method == "bbm" and recipe.bbm.teacher == "untrained":
+        teacher = untrained_teacher(recipe, source)
+    if teacher is None:
+        raise DataError(f"method {recipe.method!r} needs a trained teacher: give its checkpoint")
+    teacher = teacher.to(device)
+    if recipe.method == "deit":
+        assert isinstance(network, EcgDeiT | StayDeiT | StayTwoHeads)
+        thresholds = _decision_thresholds(teacher, source, device) if recipe.deit.variant == "hard" else None
+        frozen = FrozenTeacher(teacher, (teacher.n_units,), [])
+        return DeiT(network, frozen, recipe.deit, torch.zeros(1) if thresholds is None else thresholds).to(
+            device
+        )
+    pairs = boundaries(recipe, teacher.n_units, network.n_units)
+    stops = tuple(t for t, _ in pairs)
+    n_rows = TASKS[recipe.task].statistics_size(recipe)
+    sample = [
+        (x.to(device), None if rows is None else rows.to(device)) for x, rows in _plain_inputs(source, n_rows)
+    ]
+    statistics = channel_statistics(teacher, stops, sample, recipe.bbm.deviation_floor)
+    if not recipe.bbm.standardise:
+        statistics = [(torch.zeros_like(m), torch.ones_like(d)) for m, d in statistics]
+    frozen = FrozenTeacher(teacher, stops, statistics)
+    matching = BlockMatching(
+        network, frozen, pairs, _feature_shapes(network, teacher, pairs, sample[0][0][:2]), recipe.bbm
+    )
+    return BBM(matching, recipe.bbm).to(device)
+
+
+def _plain_inputs(source: Source, wanted: int) -> list[tuple[Tensor, Tensor | None]]:
+    """Un-augmented training batches holding about ``wanted`` ECGs or rows, drawn without regard to labels."""
+    items = np.random.default_rng(0).permutation(source.items("train"))[:wanted]
+    taken, count = [], 0
+    for start in range(0, len(items), source.batch_size):
+        for _, batch in source.plain(items[start : start + source.batch_size]):
+            taken.append((batch.inputs, batch.rows))
+            count += len(batch.inputs) if batch.rows is None else int(batch.rows.sum())
+        if count >= wanted:
+            break
+    return taken
+
+
+@torch.no_grad()
+def _feature_shapes(
+    student: Encoder, teacher: Encoder, pairs: tuple[tuple[int, int], ...], x: Tensor
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """``(time, depth)`` of student and teacher after each pair of units; equal times need no resize."""
+    student.eval()
+    of_teacher = teacher.boundary_features(x, tuple(t for t, _ in pairs))
+    of_student = [student.matched_tokens(z) for z in student.boundary_features(x, tuple(s for _, s in pairs))]
+    student.train()
+    return [
+        ((f.shape[1], f.shape[2]), (g.shape[1], g.shape[2]))
+        for f, g in zip(of_student, of_teacher, strict=True)
+    ]
+
+
+def _decision_thresholds(teacher: Encoder, source: Source, device: torch.device) -> Tensor:
+    logits = part_logits(teacher, source, source.items("validation"), device)
+    return torch.from_numpy(source.decision_thresholds("validation", logits)).float()
+
+
+def train(
+    recipe: Recipe,
+    cache_folder: Path,
+    out: Path,
+    *,
+    split: Path | None = None,
+    teacher: Path | None = None,
+    opinion: Path | None = None,
+    device: str = "auto",
+    keep_going: Callable[[list[dict[str, Any]]], bool] | None = None,
+) -> dict[str, Any]:
+    """Train as ``recipe`` says, or resume the run in ``out``; record of the best epoch.
+
+    ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM; ``opinion`` the file of an
+    ensemble, needed where ``data.soft_weight`` is above 0.
+    """
+    with process_group(device) as place:
+        chosen = chosen_device(device, place.local_rank)
+        source = open_source(recipe, cache_folder, split)
+        opinion_sha256 = None
+        if recipe.data.soft_weight > 0:
+            if opinion is None:
+                raise DataError("data.soft_weight: give an ensemble's opinion, made by `ibt train ensemble`")
+            from training.ensemble import blend_labels
+
+            opinion_sha256 = blend_labels(source, opinion, recipe.data.soft_weight)
+        network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
+        objective = build_objective(recipe, source, network, chosen)
+        teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
+        fit = Fit(
+            recipe,
+            source,
+            objective,
+            out,
+            chosen,
+            place=place,
+            learnt_from={"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256},
+        )
+        return fit.run(keep_going)
+
+
+def seconds_per_step(recipe: Recipe, source: Source, device: torch.device, steps: int = 5) -> float:
+    """Time of one training step of ``recipe`` here, with an untrained teacher where it needs one."""
+    if recipe.method == "deit":  # hard labels cost what soft ones do, and need no thresholds of a teacher
+        recipe = replace(recipe, deit=replace(recipe.deit, variant="soft"))
+    teacher = untrained_teacher(recipe, source) if recipe.needs_teacher else None
+    objective = build_objective(recipe, source, teacher, device)
+    return Fit(recipe, source, objective, Path(), device).seconds_per_step(steps)
