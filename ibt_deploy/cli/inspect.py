@@ -36,7 +36,7 @@ def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Itera
     file
         Its path, or the file in memory.
     constants
-        Of the ECG model whose filter and windows are to be told; None leaves these out.
+        Of the ECG model whose filter and windows are reported; None leaves these out.
 
     Yields
     ------

@@ -325,7 +325,7 @@ def table_lines(
     if sample.decimal == ",":
         yield 'decimal = ","'
     if sample.encoding != "utf-8":
-        yield f"encoding = {quoted(sample.encoding)}  # the file is no UTF-8"
+        yield f"encoding = {quoted(sample.encoding)}  # the file is not UTF-8"
 
 
 def column_lines(sample: Sample, found: Sequence[Match], used: set[str]) -> Iterator[str]:
@@ -372,7 +372,7 @@ def likely_unit(
         try:
             known = conversion(variable, stated, match.substance)
         except BadUnits:
-            return "?", f"{shown}; {stated_by} says {comment(stated)}, which is no unit of {variable}"
+            return "?", f"{shown}; {stated_by} says {comment(stated)}, which is not a unit of {variable}"
         usual = wide(variable)
         if median is None or usual is None or is_within(known.value(median), usual):
             return stated, f"{stated_by} says so; {shown}"

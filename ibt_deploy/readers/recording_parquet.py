@@ -61,7 +61,7 @@ def read(file: File) -> list[Recording]:
             raise MalformedFile("holds no samples", code="empty_file")
         described = _description(table.schema_arrow.metadata or {})
         if not all(pa.types.is_floating(column) for column in table.schema_arrow.types):
-            raise MalformedFile("a lead is no column of floating-point numbers", code="not_numbers")
+            raise MalformedFile("a lead is not a column of floating-point numbers", code="not_numbers")
         if len(set(names)) < len(names):
             raise MissingLeads("a lead is there twice", code="doubled_lead")
         signal = np.empty((len(names), table.metadata.num_rows))

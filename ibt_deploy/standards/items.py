@@ -111,7 +111,7 @@ def export_items(export: Export, sources: Sequence[str], out: Path, state: Path)
         refused_files=(
             *((path, "not_read", reason) for path, reason in events.unread),
             *(
-                (str(file), "not_read", f"is no part of the {export.standard} export")
+                (str(file), "not_read", f"is not part of the {export.standard} export")
                 for file in export.others
             ),
         ),
