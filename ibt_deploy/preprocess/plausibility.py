@@ -90,7 +90,7 @@ def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Not
     too_high = stated > PLAUSIBLE_MV[1] and (share > MAX_INVALID or typical > LIMIT_MV)
     if too_high or 0 < stated < PLAUSIBLE_MV[0]:
         raise BadUnits(
-            f"typical peak-to-peak amplitude {stated:.3g} mV is not that of an ECG; check gain and unit (uV for mV?)",
+            f"typical peak-to-peak amplitude {stated:.3g} mV is no ECG; check gain and unit (uV for mV?)",
             code="implausible_amplitude",
         )
     if share > MAX_INVALID:

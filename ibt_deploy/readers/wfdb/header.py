@@ -307,7 +307,7 @@ def _recorded(fields: list[str], stated: Stated) -> datetime | date | None:
 
 
 def _base_moment(fields: list[str]) -> datetime | date | None:
-    """Base time and date after the number of frames; None without a date, for a time alone is not a moment."""
+    """Base time and date after the number of frames; None without a date: a time alone is not enough."""
     if len(fields) < 4:
         return None
     clock, on = _CLOCK.fullmatch(fields[2]), _DAY.fullmatch(fields[3])
