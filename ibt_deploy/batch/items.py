@@ -65,13 +65,22 @@ class Items(Protocol):
 
 @dataclass
 class PlannedFiles:
-    """Recordings in files and archives, as a plan lists them."""
+    """Recordings in files and archives, as a plan lists them.
+
+    Attributes
+    ----------
+    plan
+        The plan.
+    ignored
+        Number of files that a DICOMDIR references and that hold no ECG waveform, by their kind.
+    """
 
     plan: Plan
+    ignored: dict[str, int] = field(default_factory=dict)
     _archive: Archive | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan, "_archive": None}
+        return self.__dict__ | {"_archive": None}
 
     def __len__(self) -> int:
         return len(self.plan)

@@ -43,8 +43,8 @@ def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Itera
     A dictionary with ``source``, ``refused`` (None, or code and message) and, where the file could be read,
     ``task``, ``record``, ``format``, ``notes`` (of the reader), ``changes``, ``warnings`` and numbers about
     the content: ``leads`` of a recording, ``variables`` of a stay. A recording that is not refused also has
-    its ``heart_rate`` and the ``quality`` of its leads. What could not be read has ``bytes``, ``format`` and
-    ``header``: as many header fields as could be found.
+    its ``heart_rate``, its ``axis`` and the ``quality`` of its leads. What could not be read has ``bytes``,
+    ``format`` and ``header``: as many header fields as could be found.
     """
     outline: dict[str, Any] | None = None
     for item in items_of(file):
@@ -96,6 +96,7 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
         changes += window_changes(window_spans(samples, constants.length), samples, constants)
     rate = standard.heart_rate
     found["heart_rate"] = None if rate is None else rate.to_dict()
+    found["axis"] = None if standard.axis is None else standard.axis.to_dict()
     found["quality"] = [lead.to_dict() for lead in standard.leads]
     return found | _outcome(changes, standard.warnings, None)
 

@@ -293,7 +293,7 @@ _AGE = re.compile(r"(\d{3})([YMWD])", re.ASCII)
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _ABSENT = re.compile(r"'(?:File\w+)?Dataset' object has no attribute '(\w+)'")
 _PREAMBLE = 128
-_DAMAGE = (
+DAMAGE = (
     AttributeError, AssertionError, EOFError, IndexError, KeyError, LookupError, NotImplementedError,
     OSError, OverflowError, RecursionError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
@@ -379,7 +379,7 @@ def _damage() -> Iterator[None]:
 
     try:
         yield
-    except (*_DAMAGE, BytesLengthException, InvalidDicomError) as error:
+    except (*DAMAGE, BytesLengthException, InvalidDicomError) as error:
         reason = first_line(error)[:200]
         if absent := _ABSENT.search(reason):
             raise MalformedFile(
