@@ -105,7 +105,11 @@ def fit(found: list[Known]) -> None:
         given[:, lead] = 0.0
         rows.append(np.linalg.lstsq(given, heights[:, lead], rcond=None)[0])
     weights = np.array(rows)
-    sound = [b for k, b in zip(known, beats, strict=True) if b.complete and k.recording.record_id not in FAULTY_CHEST]
+    sound = [
+        b
+        for k, b in zip(known, beats, strict=True)
+        if b.complete and k.recording.record_id not in FAULTY_CHEST
+    ]
     everything = np.log([b.height[independent] for b in sound])
     excess, true_excess = (x - x @ weights[:, :-1].T - weights[:, -1] for x in (everything, heights))
     usual = [

@@ -209,7 +209,8 @@ def _moving_maximum(values: Floats, half: int) -> Floats:
         highest = np.maximum(highest[:-size], highest[size:])
         size *= 2
     rest = width - size
-    return np.maximum(highest[: len(highest) - rest], highest[rest:])
+    widest: Floats = np.maximum(highest[: len(highest) - rest], highest[rest:])
+    return widest
 
 
 def _moving_mean(values: Floats, width: int) -> Floats:

@@ -26,9 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ibt_deploy.errors import BadRows, BadUnits, InputError, TooLong, TooShort
-from ibt_deploy.preprocess.plausibility import ADULT
 from ibt_deploy.preprocess.stay import HOUR, CleanCounts, clean
-from ibt_deploy.records import Notice, Stay, are_consecutive
+from ibt_deploy.records import ADULT, Notice, Stay, are_consecutive
 from ibt_deploy.types import AnyFloats, Bools, Float32s, Floats
 from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
 
@@ -265,9 +264,13 @@ def unit_likelihoods(values: AnyFloats, relations: LabRelations) -> Iterator[Uni
     means = logs.sum(axis=0)[known] / counts[known]
     precision = np.linalg.inv(relations.covariance[np.ix_(known, known)])
     sharpness = np.diag(precision)
-    unexpected = dict(zip(known.tolist(), (precision @ (means - relations.mean[known]) / sharpness).tolist(), strict=True))
+    unexpected = dict(
+        zip(known.tolist(), (precision @ (means - relations.mean[known]) / sharpness).tolist(), strict=True)
+    )
     weight = dict(zip(known.tolist(), sharpness.tolist(), strict=True))
-    span = (np.where(positive, logs, -np.inf).max(axis=0) - np.where(positive, logs, np.inf).min(axis=0)).tolist()
+    span = (
+        np.where(positive, logs, -np.inf).max(axis=0) - np.where(positive, logs, np.inf).min(axis=0)
+    ).tolist()
     place = {name: index for index, name in enumerate(relations.variables)}
     for other in relations.units:
         i = place[other.variable]
@@ -285,17 +288,22 @@ def unit_likelihoods(values: AnyFloats, relations: LabRelations) -> Iterator[Uni
         is_shifted = _beyond_the_gap(course, other.shift)
         corrected = course - other.shift * is_shifted
         steps, corrected_steps = np.diff(course - expected), np.diff(corrected - expected)
-        walk = np.log1p((steps / other.step) ** 2 / STEP_TAIL) - np.log1p((corrected_steps / other.step) ** 2 / STEP_TAIL)
+        walk = np.log1p((steps / other.step) ** 2 / STEP_TAIL) - np.log1p(
+            (corrected_steps / other.step) ** 2 / STEP_TAIL
+        )
         moved = other.shift * is_shifted.mean()
         level = weight[i] * moved * (unexpected[i] - moved / 2)
-        yield UnitLikelihood(other, whole, float(level + (STEP_TAIL + 1) / 2 * walk.sum()), int(is_shifted.sum()))
+        yield UnitLikelihood(
+            other, whole, float(level + (STEP_TAIL + 1) / 2 * walk.sum()), int(is_shifted.sum())
+        )
 
 
 def _beyond_the_gap(course: Floats, shift: float) -> Bools:
     """Which values lie on the side of the widest gap to which ``shift`` moves them."""
     rising = np.sort(course)
     widest = int(np.argmax(np.diff(rising)))
-    return course > rising[widest] if shift > 0 else course <= rising[widest]
+    is_beyond: Bools = course > rising[widest] if shift > 0 else course <= rising[widest]
+    return is_beyond
 
 
 def _carried(logs: Floats, positive: Bools) -> Floats:
