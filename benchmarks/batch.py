@@ -169,7 +169,7 @@ def _stay_rate(paths: list[Path], seconds: float) -> float:
     from ibt_deploy.predictor import load
     from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
     from ibt_deploy.scorers.stay import StayScorer
-    from ibt_deploy.variables import NAMES
+    from ibt_deploy.vocabulary import NAMES
 
     predictor = load("sepsis", device="cpu", threads=1)
     constants, scorer = predictor.bundle.preprocessing, predictor._scorer

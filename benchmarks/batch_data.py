@@ -51,7 +51,7 @@ def renamed_csv(parquet: Path, folder: Path, times: int = 1) -> tuple[Path, Path
     """
     import duckdb
 
-    from ibt_deploy.variables import NAMES
+    from ibt_deploy.vocabulary import NAMES
 
     connection = duckdb.connect()
     connection.execute("SET memory_limit = '1GB'")

@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import utility_sweep
-from ibt_deploy.variables import N_TIME_VARYING as N
+from ibt_deploy.vocabulary import N_TIME_VARYING as N
 from training.ensemble import summaries
 from training.recipe import find_recipe
 from training.tasks import open_source

@@ -23,9 +23,8 @@ from benchmarks.load_client import REFUSED, Outcome, closed_load, open_load, req
 from benchmarks.load_server import COMMANDS, Server, started
 from benchmarks.machine import markdown
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.client.transport import multipart, upload_of
-from ibt_deploy.device import usable_cpus
-from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.client import multipart, upload_of
+from ibt_deploy.device import OpenGraph, usable_cpus
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 INPUTS = {"arrhythmia": EXAMPLES / "recording.hea", "sepsis": EXAMPLES / "stay.psv"}

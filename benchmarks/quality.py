@@ -21,12 +21,12 @@ import click
 import numpy as np
 
 from ibt_deploy.errors import InputError
-from ibt_deploy.leads import DERIVED, LEADS
 from ibt_deploy.preprocess import quality
 from ibt_deploy.preprocess.ecg import examined, standardise
 from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb.header import parse_header
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import DERIVED, LEADS
 from training.data.prepare_ecg import corrected_gain
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,10 +15,10 @@ import numpy as np
 
 from export.scored import BATCH_SIZE, EcgPart, open_data, prepared_ecgs, window_probabilities
 from ibt_deploy.bundle import OperatingPoint, load_bundle
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decided
+from ibt_deploy.device import OpenGraph
 from ibt_deploy.scorers.ecg import EcgScorer
-from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.vocabulary import CLASSES
 
 RECORDINGS = 200
 

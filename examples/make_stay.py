@@ -14,7 +14,7 @@ import math
 import random
 from pathlib import Path
 
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 HOURS = 40
 TURNING_POINT = 28.0

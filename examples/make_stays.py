@@ -15,7 +15,7 @@ from pathlib import Path
 
 from make_stay import LABS, VITALS
 
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 SEPTIC_SHARE = 0.3
 HOURS = (24, 48)

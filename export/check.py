@@ -28,17 +28,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Calibration
+from ibt_deploy.device import OpenGraph
 from ibt_deploy.errors import DataError, ExportError, IbtError
 from ibt_deploy.golden import GOLDEN, GoldenCase, golden_arrays
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.filters import resample
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers.ecg import EcgScorer
-from ibt_deploy.scorers.session import OpenGraph
-from ibt_deploy.scorers.stay import StayScorer
+from ibt_deploy.scorers import Scorer
 from ibt_deploy.types import Bools, Floats, Int16s
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING
+from ibt_deploy.vocabulary import INDEX, LEADS, MAX_HOURS, N_TIME_VARYING
 
 Logits = npt.NDArray[np.floating[Any]]
 
@@ -426,22 +424,11 @@ def stay_inputs(examples: Path) -> dict[str, Stay]:
     return {name: Stay(rows, name, GOLDEN, "golden") for name, rows in found.items()}
 
 
-def ecg_cases(scorer: EcgScorer, inputs: dict[str, Recording]) -> dict[str, GoldenCase]:
+def golden_cases(scorer: Scorer, inputs: Mapping[str, Recording | Stay]) -> dict[str, GoldenCase]:
     """The inputs with the features and logits that scoring gives here."""
-    cases = {}
-    for name, given in inputs.items():
-        windows = scorer.prepare(given).windows
-        cases[name] = GoldenCase(name, given, windows, scorer.logits(windows, batch_size=8))
-    return cases
-
-
-def stay_cases(scorer: StayScorer, inputs: dict[str, Stay]) -> dict[str, GoldenCase]:
-    """The inputs with the features and logits that scoring gives here."""
-    cases = {}
-    for name, given in inputs.items():
-        (features,) = scorer.features([scorer.prepare(given)])
-        cases[name] = GoldenCase(name, given, features, scorer.logits([features], batch_size=1)[0])
-    return cases
+    return {
+        name: GoldenCase(name, given, *scorer.features_and_logits(given)) for name, given in inputs.items()
+    }
 
 
 def write_cases(path: Path, cases: dict[str, GoldenCase]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.check import GateReport, ParityReport, ecg_cases, gate_report, parity_report, write_cases
+from export.check import GateReport, ParityReport, gate_report, golden_cases, parity_report, write_cases
 from export.entries import class_entries
 from export.graph import quantised
 from export.scored import (
@@ -36,9 +36,8 @@ from export.scored import (
 )
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decisions as decisions_of
-from ibt_deploy.device import open_session
+from ibt_deploy.device import OpenGraph, open_session
 from ibt_deploy.errors import ExportError
 from ibt_deploy.familiarity import UNFAMILIAR, Familiarity
 from ibt_deploy.metrics import arrhythmia, bootstrap
@@ -46,13 +45,13 @@ from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.ranking import auroc, per_class
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer
-from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.thresholds import (
     challenge_thresholds,
     clinical_thresholds,
     f_thresholds,
 )
 from ibt_deploy.types import Bools, Float32s, Floats, Ints
+from ibt_deploy.vocabulary import CLASSES
 from training.data.split import FEWEST_POSITIVES, PARTS, Part
 from training.models import Encoder
 from training.models.resnet import HannunResNet
@@ -565,4 +564,4 @@ class EcgBuild:
 
     def write_golden(self, path: Path, inputs: dict[str, Any]) -> None:
         """Write the golden inputs with what scoring makes of them."""
-        write_cases(path, ecg_cases(self._scorer, inputs))
+        write_cases(path, golden_cases(self._scorer, inputs))

@@ -18,11 +18,10 @@ import onnx
 
 from export.scored import Data, EcgPart
 from ibt_deploy.bundle import CONTRACT
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.files import atomic_write, file_sha256
-from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.preprocess.ecg import MASKED_VERSION
+from ibt_deploy.vocabulary import CLASSES, LEADS
 from training.checkpoint import TrainedNetwork
 from training.data.split import Part
 from training.models.transformer import EcgTransformer

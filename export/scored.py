@@ -6,7 +6,7 @@ Features are not made here. Scoring makes them, so that every published figure i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,19 +18,19 @@ import torch
 
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration, calibration_entry, calibration_line, reliability
-from ibt_deploy.classes import CLASSES, N_CLASSES
 from ibt_deploy.decisions import combined, decisions
 from ibt_deploy.errors import DataError, InputError
-from ibt_deploy.leads import LEADS
 from ibt_deploy.metrics.bootstrap import Interval, Statistic, difference, intervals, ratio
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
+from ibt_deploy.predictor import prepared as prepared_item
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, StayScorer
 from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
+from ibt_deploy.vocabulary import CLASSES, LEADS, N_CLASSES
 from training.data.cache import Cache, open_cache
 from training.data.split import PARTS, Part
 from training.models import Encoder
@@ -295,21 +295,23 @@ class PreparedPart(Generic[SomePart, Prepared]):
 
 def prepared_ecgs(scorer: EcgScorer, part: EcgPart) -> PreparedPart[EcgPart, PreparedEcg]:
     """The windows of every recording that is not refused."""
-    prepared, accepted, refused = _prepared(scorer.prepare, part.items())
+    prepared, accepted, refused = _prepared(scorer, part)
     return PreparedPart(part.select(accepted), prepared, refused)
 
 
 def prepared_stays(scorer: StayScorer, part: StayPart) -> PreparedPart[StayPart, CheckedStay]:
     """Every stay that is not refused, cleaned."""
-    prepared, accepted, refused = _prepared(scorer.prepare, part.items())
+    prepared, accepted, refused = _prepared(scorer, part)
     return PreparedPart(part.select(accepted), prepared, refused)
 
 
-def _prepared(prepare: Callable[[Any], Any], items: Iterator[Any]) -> tuple[list[Any], Bools, dict[str, int]]:
+def _prepared(
+    scorer: EcgScorer | StayScorer, part: EcgPart | StayPart
+) -> tuple[list[Any], Bools, dict[str, int]]:
     prepared, accepted, refused = [], [], Counter[str]()
-    for item in items:
+    for item in part.items():
         try:
-            prepared.append(prepare(item))
+            prepared.append(prepared_item(item, scorer.bundle))
             accepted.append(True)
         except InputError as error:
             refused[error.code] += 1

@@ -16,8 +16,8 @@ from export.check import (
     batch_change,
     earlier_change,
     gate_report,
+    golden_cases,
     parity_report,
-    stay_cases,
     streaming_difference,
     write_cases,
 )
@@ -41,12 +41,11 @@ from export.scored import (
 )
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.device import open_session
+from ibt_deploy.device import OpenGraph, open_session
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row, utility
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.scorers.stay import StayScorer
 from ibt_deploy.thresholds import (
     alarm_rate_threshold,
@@ -300,4 +299,4 @@ class StayBuild:
 
     def write_golden(self, path: Path, inputs: dict[str, Any]) -> None:
         """Write the golden inputs with what scoring makes of them."""
-        write_cases(path, stay_cases(self._scorer, inputs))
+        write_cases(path, golden_cases(self._scorer, inputs))

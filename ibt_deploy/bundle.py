@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.errors import BundleError
 from ibt_deploy.familiarity import FAMILIARITY, Familiarity
 from ibt_deploy.files import file_sha256
 from ibt_deploy.types import TASKS, AnyFloats, Floats, Task
+from ibt_deploy.vocabulary import CLASSES
 
 if TYPE_CHECKING:
     from ibt_deploy.preprocess.ecg import EcgPreprocessing

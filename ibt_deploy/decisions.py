@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ibt_deploy.classes import CLASSES, N_CLASSES
 from ibt_deploy.types import Array, Bools, Floats
+from ibt_deploy.vocabulary import CLASSES, N_CLASSES
 
 EXCLUSIONS: tuple[tuple[str, str, str], ...] = (
     ("NSR", "AF AFL SB STach PR", "one rhythm drives the ventricles at a time"),

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.bundle import Calibration
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, window_spans
 from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
 from ibt_deploy.scorers.stay import CheckedStay, StayScorer
 from ibt_deploy.types import Float32s, Floats, Ints
-from ibt_deploy.variables import N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import LEADS, N_TIME_VARYING, NAMES
 
 STRETCH_SECONDS = 0.5
 DECIMALS = 4
@@ -100,7 +99,7 @@ def explained_ecg(
     by_lead: list[Floats] = []
     for window, (first, last) in zip(
         prepared.windows,
-        window_spans(prepared.standard.signal.shape[1], prepared.windows.shape[2]),
+        window_spans(prepared.samples, prepared.windows.shape[2]),
         strict=True,
     ):
         edges = np.append(np.arange(0, last - first, stretch), last - first)

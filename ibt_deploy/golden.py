@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.device import Device
+from ibt_deploy.device import Device, OpenGraph
 from ibt_deploy.errors import BundleError
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.scorers import scorer_of
 from ibt_deploy.types import Array, Float32s
 
 GOLDEN = "golden.npz"
@@ -131,18 +131,9 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
 def _features_and_logits(
     bundle: Bundle, graph: OpenGraph, given: Recording | Stay
 ) -> tuple[Float32s, Float32s]:
-    if isinstance(given, Recording) and bundle.task == "arrhythmia":
-        from ibt_deploy.scorers.ecg import EcgScorer
-
-        ecg = EcgScorer(bundle, graph)
-        windows = ecg.prepare(given).windows
-        return windows, ecg.logits(windows, batch_size=8)
-    if isinstance(given, Stay) and bundle.task == "sepsis":
-        from ibt_deploy.scorers.stay import StayScorer
-
-        stays = StayScorer(bundle, graph)
-        (rows,) = stays.features([stays.prepare(given)])
-        return rows, stays.logits([rows], batch_size=1)[0]
+    scorer = scorer_of(bundle.task)
+    if isinstance(given, scorer.item):
+        return scorer(bundle, graph, None).features_and_logits(given)
     raise BundleError(f"{bundle.path / GOLDEN}: holds inputs of another task")
 
 

@@ -13,10 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ibt_deploy.bundle import BundleClass
+from ibt_deploy.errors import InputError
 from ibt_deploy.preprocess.heart_rate import HeartRate
+from ibt_deploy.printable import one_line
 from ibt_deploy.records import Notice
 from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 NOTICE = "Research software, not a medical device."
 DECIMALS = 6
@@ -344,6 +346,11 @@ class Refusal:
     source: str
     code: str
     message: str
+
+    @classmethod
+    def of(cls, source: str, error: InputError) -> Refusal:
+        """The refusal of an input that raised ``error``; its message is one line."""
+        return cls(source, error.code, one_line(error))
 
     def to_dict(self) -> dict[str, Any]:
         """The refusal as JSON knows it."""

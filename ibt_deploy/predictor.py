@@ -1,48 +1,81 @@
-"""A bundle made ready on a device.
+"""A bundle made ready on a device: the one way from files to answers.
 
 >>> from ibt_deploy import load
 >>> predictor = load("arrhythmia")  # doctest: +SKIP
 >>> predictor.predict("record.hea").findings  # doctest: +SKIP
 
-``predict`` answers or raises; ``predict_many`` answers or refuses every input, in order, and loses none.
+``predict`` answers or raises; ``predict_many`` answers or refuses every input, in order, and loses none. The
+terminal, batch runs and the service take the same steps: :func:`ibt_deploy.readers.items_of` reads,
+:func:`pools` prepares and :meth:`Predictor.answers` scores. They differ only in their
+:class:`ibt_deploy.scorers.Batching`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 from ibt_deploy.bundle import Bundle, load_bundle
-from ibt_deploy.device import Device
+from ibt_deploy.device import Device, OpenGraph
 from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.files import AnyFile, File
-from ibt_deploy.inputs import items_of, refusal, wrong_task
 from ibt_deploy.predictions import Prediction, Refusal
-from ibt_deploy.readers import read
+from ibt_deploy.readers import Recognised, items_of, read
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.scorers import Batching, Prepared, scorer_of
 from ibt_deploy.types import Floats
 
 if TYPE_CHECKING:
     from ibt_deploy.explain import Explanation
 
-Input: TypeAlias = AnyFile | Recording | Stay
+Input: TypeAlias = AnyFile | Recognised | Recording | Stay
 Item: TypeAlias = Recording | Stay | Refusal
 BATCH_SIZE = 32
-_BATCHES_AT_ONCE = {"arrhythmia": 1, "sepsis": 8}
-"""Stays are gathered to put those of like length together; recordings are answered as soon as may be."""
+Pool: TypeAlias = "list[Prepared | Refusal]"
 
 
-class _Prepared(Protocol):
-    @property
-    def size(self) -> int: ...
+def pools(items: Iterable[Item], bundle: Bundle, batching: Batching) -> Iterator[Pool]:
+    """The items ready to be scored or refused, in order, in pools that are worth a call of the scorer."""
+    pool: Pool = []
+    work = 0
+    for item in items:
+        entry: Prepared | Refusal
+        if isinstance(item, Refusal):
+            entry = item
+        else:
+            try:
+                entry = prepared(item, bundle)
+                work += entry.size
+            except InputError as error:
+                entry = Refusal.of(item.source, error)
+        pool.append(entry)
+        if work >= batching.work or len(pool) >= batching.inputs:
+            yield _ready(pool, bundle)
+            pool, work = [], 0
+    if pool:
+        yield _ready(pool, bundle)
 
 
-class _Scorer(Protocol):
-    def prepare(self, item: Any, /) -> Any: ...
+def prepared(item: Recording | Stay, bundle: Bundle) -> Prepared:
+    """The item as its scorer takes it; raises InputError where it is refused."""
+    scorer = scorer_of(bundle.task)
+    if not isinstance(item, scorer.item):
+        found = "an ECG" if isinstance(item, Recording) else "an ICU stay"
+        message = f"this is {found}, and the model {bundle.name} is for {bundle.task}"
+        raise UnsupportedFormat(message, where=item.source, code="wrong_task")
+    try:
+        entry: Prepared = scorer.prepare(item, bundle)
+    except InputError as error:
+        raise error.at(item.source) from None
+    return entry
 
-    def score(self, prepared: Sequence[Any], batch_size: int, /) -> Sequence[Prediction]: ...
+
+def _ready(pool: Pool, bundle: Bundle) -> Pool:
+    bare = [entry for entry in pool if not isinstance(entry, Refusal)]
+    ready = iter(scorer_of(bundle.task).ready(bare, bundle))
+    return [entry if isinstance(entry, Refusal) else next(ready) for entry in pool]
 
 
 class Predictor:
@@ -65,7 +98,7 @@ class Predictor:
         self.device = graph.device
         self.variant = graph.variant
         self.model = graph.model(bundle, bundle.operating_point(operating_point).name)
-        self._scorer = _scorer(bundle, graph, operating_point)
+        self._scorer = scorer_of(bundle.task)(bundle, graph, operating_point)
 
     @property
     def thresholds(self) -> Floats:
@@ -96,7 +129,7 @@ class Predictor:
         InputError
             When an input is refused; :meth:`predict_many` goes on after a refusal.
         """
-        if isinstance(inputs, str | File | Recording | Stay):
+        if isinstance(inputs, str | File | Recognised | Recording | Stay):
             items = _read(inputs)
             if len(items) != 1:
                 what = "recordings" if items and isinstance(items[0], Recording) else "stays"
@@ -105,9 +138,9 @@ class Predictor:
                     where=str(inputs),
                     code="several",
                 )
-            return self._scorer.score([self._prepare(items[0])], BATCH_SIZE)[0]
-        prepared = [self._prepare(item) for given in inputs for item in _read(given)]
-        return list(self._scorer.score(prepared, BATCH_SIZE))
+            return self._scorer.score([prepared(items[0], self.bundle)], BATCH_SIZE)[0]
+        found = [prepared(item, self.bundle) for given in inputs for item in _read(given)]
+        return list(self._scorer.score(found, BATCH_SIZE))
 
     def predict_many(
         self, inputs: Iterable[Input | Refusal], batch_size: int = BATCH_SIZE
@@ -118,7 +151,7 @@ class Predictor:
         ----------
         inputs
             Paths, Files, Recordings or Stays, taken as the answers are consumed. A Refusal keeps its place,
-            so that the items of :func:`ibt_deploy.inputs.items_of` can be passed on as they come.
+            so that the items of :func:`ibt_deploy.readers.items_of` can be passed on as they come.
         batch_size
             Windows of an ECG, or stays, that go through the graph together.
 
@@ -126,24 +159,40 @@ class Predictor:
         ------
         A prediction or a refusal for every recording or stay; one refusal for a file that cannot be read.
         """
-        return (answer for _, answer in self.predict_pairs(inputs, batch_size))
+        batching = self._scorer.soon(batch_size)
+        for pool in pools(_items(inputs), self.bundle, batching):
+            yield from self.answers(pool, batching)
 
     def predict_pairs(
         self, inputs: Iterable[Input | Refusal], batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Item, Prediction | Refusal]]:
         """As :meth:`predict_many`, with each answer beside the recording or stay that it is for."""
-        enough = batch_size * _BATCHES_AT_ONCE[self.bundle.task]
-        pool: list[tuple[Item, _Prepared | Refusal]] = []
-        work = 0
-        for given in inputs:
-            for item in (given,) if isinstance(given, Item) else items_of(given):
-                prepared = self._prepared_or_refused(item)
-                pool.append((item, prepared))
-                work += 0 if isinstance(prepared, Refusal) else prepared.size
-                if work >= enough or len(pool) >= enough:
-                    yield from self._answers(pool, batch_size)
-                    pool, work = [], 0
-        yield from self._answers(pool, batch_size)
+        waiting: deque[Item] = deque()
+
+        def noted() -> Iterator[Item]:
+            for item in _items(inputs):
+                waiting.append(item)
+                yield item
+
+        for answer in self.predict_many(noted(), batch_size):
+            yield waiting.popleft(), answer
+
+    def answers(self, pool: Pool, batching: Batching | None = None) -> list[Prediction | Refusal]:
+        """The answers for a pool of :func:`pools`, in order; batched in bulk where nothing else is given."""
+        batching = batching or self._scorer.bulk
+        answers: list[Prediction | Refusal | None] = [e if isinstance(e, Refusal) else None for e in pool]
+        smaller = 0
+        for largest, batch_size in batching.together:
+            chosen = [
+                (place, entry)
+                for place, entry in enumerate(pool)
+                if not isinstance(entry, Refusal) and smaller < entry.size <= largest
+            ]
+            scored = self._scorer.score([entry for _, entry in chosen], batch_size) if chosen else ()
+            for (place, _), answer in zip(chosen, scored, strict=True):
+                answers[place] = answer
+            smaller = largest
+        return [answer for answer in answers if answer is not None]
 
     def explain(self, item: Recording | Stay, findings: Sequence[str] | None = None) -> list[Explanation]:
         """Which seconds and leads moved findings, or which hours and variables moved the highest risk.
@@ -167,46 +216,23 @@ class Predictor:
         from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
         from ibt_deploy.scorers.stay import CheckedStay, StayScorer
 
-        prepared, scorer = self._prepare(item), self._scorer
+        entry = prepared(item, self.bundle)
+        scorer: object = self._scorer
         if isinstance(scorer, StayScorer):
-            assert isinstance(prepared, CheckedStay)
-            return [explained_stay(scorer, prepared, self.bundle.calibration, BATCH_SIZE)]
+            assert isinstance(entry, CheckedStay)
+            return [explained_stay(scorer, entry, self.bundle.calibration, BATCH_SIZE)]
         assert isinstance(scorer, EcgScorer)
-        assert isinstance(prepared, PreparedEcg)
+        assert isinstance(entry, PreparedEcg)
         names = [c.abbreviation for c in self.bundle.classes]
         chosen = findings
         if chosen is None:
-            answer = scorer.score([prepared], BATCH_SIZE)[0].findings
+            answer = scorer.score([entry], BATCH_SIZE)[0].findings
             nearest = max((f for f in answer if f.evaluable), key=lambda f: f.probability / f.threshold)
             chosen = [f.abbreviation for f in answer if f.positive] or [nearest.abbreviation]
         if unknown := [name for name in chosen if name not in names]:
             raise ValueError(f"no finding {unknown[0]!r}; there is {', '.join(names)}")
         outputs = {name: names.index(name) for name in chosen}
-        return explained_ecg(scorer, prepared, self.bundle.calibration, outputs, BATCH_SIZE)
-
-    def _prepared_or_refused(self, item: Item) -> _Prepared | Refusal:
-        if isinstance(item, Refusal):
-            return item
-        try:
-            return self._prepare(item)
-        except InputError as error:
-            return refusal(item.source, error)
-
-    def _answers(
-        self, pool: list[tuple[Item, _Prepared | Refusal]], batch_size: int
-    ) -> Iterator[tuple[Item, Prediction | Refusal]]:
-        scored = iter(self._scorer.score([p for _, p in pool if not isinstance(p, Refusal)], batch_size))
-        for item, entry in pool:
-            yield item, entry if isinstance(entry, Refusal) else next(scored)
-
-    def _prepare(self, item: Recording | Stay) -> _Prepared:
-        if not isinstance(item, Recording if self.bundle.task == "arrhythmia" else Stay):
-            raise wrong_task(item, self.bundle)
-        try:
-            prepared: _Prepared = self._scorer.prepare(item)
-        except InputError as error:
-            raise error.at(_place(item)) from None
-        return prepared
+        return explained_ecg(scorer, entry, self.bundle.calibration, outputs, BATCH_SIZE)
 
 
 def load(
@@ -242,21 +268,10 @@ def load(
     return Predictor(bundle, graph, operating_point)
 
 
-def _scorer(bundle: Bundle, graph: OpenGraph, operating_point: str | None) -> _Scorer:
-    if bundle.task == "arrhythmia":
-        from ibt_deploy.scorers.ecg import EcgScorer
-
-        return EcgScorer(bundle, graph, operating_point)
-    from ibt_deploy.scorers.stay import StayScorer
-
-    return StayScorer(bundle, graph, operating_point)
-
-
 def _read(given: Input) -> Sequence[Recording | Stay]:
     return [given] if isinstance(given, Recording | Stay) else read(given)
 
 
-def _place(item: Recording | Stay) -> str:
-    if isinstance(item, Recording) or item.patient_id in item.source:
-        return item.source
-    return f"{item.source}, patient {item.patient_id}"
+def _items(inputs: Iterable[Input | Refusal]) -> Iterator[Item]:
+    for given in inputs:
+        yield from (given,) if isinstance(given, Item) else items_of(given)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.types import Bools, Floats, Ints
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_VARIABLES
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Recording:
         SNOMED CT codes of the diagnoses that the file states, or None where it states none.
     age, sex
         As stated by the file, otherwise None.
+    recorded
+        When the recording began, as stated: date and time (local unless it has a zone), or the date alone.
+    device
+        Maker and model of what recorded it, as stated.
     notes
         What the reader noticed, one sentence each.
     warnings
@@ -65,6 +70,8 @@ class Recording:
     dx: tuple[str, ...] | None = None
     age: float | None = None
     sex: str | None = None
+    recorded: datetime | date | None = None
+    device: str | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
 
@@ -96,7 +103,7 @@ class Stay:
     Attributes
     ----------
     values
-        Shape ``(hours, 40)``, columns in the order of :data:`ibt_deploy.variables.VARIABLES` and in
+        Shape ``(hours, 40)``, columns in the order of :data:`ibt_deploy.vocabulary.VARIABLES` and in
         their units; NaN where nothing was measured.
     patient_id
         Name of the patient or stay.

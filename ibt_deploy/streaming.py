@@ -34,14 +34,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ibt_deploy.bundle import Bundle, load_bundle
-from ibt_deploy.device import Device
+from ibt_deploy.device import Device, OpenGraph
 from ibt_deploy.errors import BundleError, MalformedFile, TooShort
 from ibt_deploy.preprocess.stay import FeatureState, StayPreprocessing, featurise_next
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.records import Notice, Stay
-from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.types import Bools, Float32s, Floats
-from ibt_deploy.variables import N_VARIABLES
+from ibt_deploy.vocabulary import N_VARIABLES
 
 
 @dataclass(frozen=True, eq=False)

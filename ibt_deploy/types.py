@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 Task: TypeAlias = Literal["arrhythmia", "sepsis"]
 TASKS: tuple[Task, ...] = ("arrhythmia", "sepsis")
+NOUNS: dict[str, str] = {"arrhythmia": "recordings", "sepsis": "stays"}
+"""What each task scores, in the plural."""
 
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float64]

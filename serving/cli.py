@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from ibt_deploy.cli.options import model_options
+from ibt_deploy.cli.group import model_options
 from ibt_deploy.device import Device
-from ibt_deploy.errors import MissingExtra
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import MissingExtra, missing_extra
 from serving.settings import PREFIX, SettingsError, default_threads, default_workers
 
 NEEDED = {"bentoml", "granian", "starlette", "prometheus_client", "python_multipart", "pydantic"}

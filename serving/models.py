@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ibt_deploy.bundle import Bundle, load_bundle
+from ibt_deploy.device import OpenGraph
 from ibt_deploy.errors import BundleError
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.scorers.session import OpenGraph
 from ibt_deploy.streaming import RiskStream
 from ibt_deploy.types import TASKS, Task
 from serving.http.problems import Problem

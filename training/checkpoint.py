@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from ibt_deploy.errors import DataError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.files import atomic_open, atomic_write
 from training.models import Encoder
 from training.recipe import Recipe, recipe_from_dict

@@ -68,6 +68,11 @@ Examples:
 )
 @click.option("--exclude", multiple=True, metavar="SOURCE", help="Source of recordings to leave out; repeat.")
 @click.option("--only", multiple=True, metavar="SOURCE", help="Take this source of recordings alone; repeat.")
+@click.option(
+    "--unlabelled",
+    is_flag=True,
+    help="Take no labels: for an external set of 'ibt reproduce', where outputs and features are compared.",
+)
 @click.option("--split", type=FILE, help="File of id,part to use; its ids must be exactly the data's.")
 @click.option("--new-split", is_flag=True, help="Draw a split even where the packaged one fits.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of a new split (implies --new-split).")
@@ -77,6 +82,7 @@ def prepare(
     labels: Path | None,
     exclude: tuple[str, ...],
     only: tuple[str, ...],
+    unlabelled: bool,
     split: Path | None,
     new_split: bool,
     seed: int | None,
@@ -88,6 +94,8 @@ def prepare(
     """
     if split is not None and (new_split or seed is not None):
         raise click.UsageError("--split names a split; --new-split and --seed draw another")
+    if unlabelled and (labels or split or new_split or seed is not None):
+        raise click.UsageError("--unlabelled takes neither labels nor a split")
     from training.data.prepare import prepare as prepared
 
     with _progress_bar(out.name) as progress:
@@ -97,6 +105,7 @@ def prepare(
             labels=labels,
             exclude=exclude,
             only=only,
+            unlabelled=unlabelled,
             split=split,
             seed=0 if new_split and seed is None else seed,
             progress=progress,
@@ -361,8 +370,7 @@ def tune(
     from ibt_deploy.errors import DataError
     from training.data.cache import open_cache
     from training.recipe import find_recipe
-    from training.tune.search import Search, run_search
-    from training.tune.trials import TrialContext
+    from training.tune import Search, TrialContext, run_search
 
     of_data = open_cache(cache).task
     name = recipe or f"{of_data}-{'teacher' if method == 'teacher' else 'bbm'}"

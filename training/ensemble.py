@@ -24,7 +24,7 @@ from ibt_deploy.bundle import sigmoid
 from ibt_deploy.errors import DataError, RecipeError
 from ibt_deploy.files import atomic_open, file_sha256
 from ibt_deploy.types import Float32s, Ints
-from ibt_deploy.variables import INDEX, N_TIME_VARYING, VARIABLES
+from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, VARIABLES
 from training.checkpoint import TrainedNetwork, load_network
 from training.data.split import Part
 from training.device import chosen_dtype

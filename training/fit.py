@@ -332,6 +332,23 @@ class Fit:
             self.average.update()
         return {k: v.detach() for k, v in terms.items()}
 
+    def seconds_per_step(self, steps: int) -> float:
+        """Median time of ``steps`` training steps after two more for warming up; the weights change.
+
+        Nothing is written: this is for planning, with an object that is then thrown away.
+        """
+        plan = self.source.plan(self.recipe.seed, 0)
+        chosen = np.random.default_rng(0).permutation(len(plan))[: steps + 2]
+        self.objective.train()
+        times = []
+        for i in chosen:
+            started = time.perf_counter()
+            batch = self.source.training_batch(self.recipe.seed, 0, plan[i])
+            terms = self._step(batch.to(self.device), 0.5, 0.5)
+            float(terms["loss"])
+            times.append(time.perf_counter() - started)
+        return float(np.median(times[2:] or times))
+
     def _validate(self) -> dict[str, float]:
         items = self.source.items("validation")
         logits = part_logits(self._trained(), self.source, items, self.device, self.dtype)

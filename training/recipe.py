@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ibt_deploy.errors import RecipeError
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 METHODS: dict[str, dict[str, Any]] = {
     "teacher": {"method": "teacher"},

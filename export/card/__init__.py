@@ -22,6 +22,7 @@ from ibt_deploy.errors import BundleError
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.render.markdown import bullets, count, decimal, table
+from ibt_deploy.types import NOUNS
 
 WIDTH, HEIGHT = 300, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 26, 36
@@ -296,7 +297,7 @@ def _softened(student: dict[str, Any]) -> str:
 
 
 def _in_short(contract: dict[str, Any]) -> list[str]:
-    unit = "recordings" if contract["task"] == "arrhythmia" else "stays"
+    unit = NOUNS[contract["task"]]
     rows = [
         [
             entry["set"],

@@ -10,6 +10,7 @@ from typing import Any
 from ibt_deploy.batch.tally import PROBABILITY_EDGES, RISK_EDGES, Tally, short_name
 from ibt_deploy.bundle import BundleClass
 from ibt_deploy.predictions import NOTICE
+from ibt_deploy.types import NOUNS
 
 _WIDTH, _HEIGHT = 240, 64
 _WIDE, _HIGH = 640, 180
@@ -45,7 +46,7 @@ def report_page(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleC
 
 
 def _figures(summary: dict[str, Any], tally: Tally) -> str:
-    noun = "stays" if summary["task"] == "sepsis" else "recordings"
+    noun = NOUNS[summary["task"]]
     figures = [
         (f"{summary['inputs']:,}", "inputs"),
         (f"{summary['records']:,}", f"{noun} scored"),

@@ -22,10 +22,10 @@ from ibt_deploy.batch.plan import (
 )
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.files import File
-from ibt_deploy.inputs import items_of, refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
 from ibt_deploy.progress import BytesRead
+from ibt_deploy.readers import items_of
 from ibt_deploy.records import Recording, Stay
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class PlannedFiles:
                 count += 1
                 yield item
         except InputError as error:
-            yield refusal(source_of(entry), error)
+            yield Refusal.of(source_of(entry), error)
             return
         except OSError as error:
             _check_place(entry)

@@ -17,18 +17,18 @@ from ibt_deploy.batch.archives import is_archive
 from ibt_deploy.batch.engine.local import LocalEngine
 from ibt_deploy.batch.html_report import report_page
 from ibt_deploy.batch.items import Items, PlannedFiles
-from ibt_deploy.batch.job import LAYOUT, LINES, Format, Job
 from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened
-from ibt_deploy.batch.plan import difference, stored_plan, written_plan
+from ibt_deploy.batch.plan import LAYOUT, LINES, Format, Job, difference, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
 from ibt_deploy.batch.tally import Tally, summary_of
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.files import atomic_write, file_sha256
+from ibt_deploy.mapping.schema import load_mapping
 from ibt_deploy.progress import Answered
 from ibt_deploy.readers import task_of
-from ibt_deploy.types import Task
+from ibt_deploy.types import NOUNS, Task
 
 if TYPE_CHECKING:
     from ibt_deploy.standards.exports import Export
@@ -114,7 +114,7 @@ def run_batch(options: Options) -> Result:
                 del done[part]
             progress = Answered(
                 items.total,
-                "recordings" if job.task == "arrhythmia" else "stays",
+                NOUNS[job.task],
                 before=sum(tally.inputs for tally in done.values()),
             )
             waiting = [part for part in range(len(items)) if part not in done]
@@ -149,12 +149,14 @@ class _Inputs:
 
     @cached_property
     def standard(self) -> Export | None:
-        """The export of a hospital standard that the sources are, where no mapping describes them."""
-        from ibt_deploy.standards.exports import found_export
+        """The events that the sources hold: in a hospital standard, or in long tables with a mapping."""
+        from ibt_deploy.standards.exports import Export, found_export
 
-        if self._options.mapping is not None:
-            return None
-        return found_export([Path(path) for path in self.files])
+        files = [Path(path) for path in self.files]
+        if self._options.mapping is None:
+            return found_export(files)
+        mapping = load_mapping(Path(self._options.mapping))
+        return Export("long table", tuple(files), mapping=mapping) if mapping.long is not None else None
 
     @cached_property
     def bundle(self) -> Bundle:

@@ -10,122 +10,26 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
-import numpy as np
-
-from ibt_deploy.batch.items import At, Items, Skipped
-from ibt_deploy.batch.job import Job
+from ibt_deploy.batch.items import At, Item, Items, Skipped
 from ibt_deploy.batch.output import Output
+from ibt_deploy.batch.plan import Job
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import IbtError, InputError
-from ibt_deploy.inputs import refusal, wrong_task
+from ibt_deploy.device import Device, OpenGraph
+from ibt_deploy.errors import IbtError
 from ibt_deploy.predictions import Prediction, Refusal
-from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, examined, windows
-from ibt_deploy.preprocess.stay import StayPreprocessing
-from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
-from ibt_deploy.scorers.session import OpenGraph
-from ibt_deploy.scorers.stay import CheckedStay, PreparedStay, StayScorer, features_of
-from ibt_deploy.types import Float32s
-from ibt_deploy.variables import MAX_HOURS
+from ibt_deploy.predictor import Pool, Predictor, pools
+from ibt_deploy.scorers import scorer_of
 
-Prepared: TypeAlias = PreparedEcg | PreparedStay | Refusal
-Pool: TypeAlias = list[Prepared]
-POOL_WINDOWS = 128
-POOL_STAYS, POOL_HOURS = 512, 32_768
-"""What goes to the scorer at once: the more, the less a batch of stays is padding."""
 T = TypeVar("T")
-BATCH = 32
-STAYS_AT_ONCE = ((64, 32), (128, 16), (MAX_HOURS, 4))
-"""Longest stay, and how many of such go through the graph together: attention takes their hours squared."""
 _AHEAD = 2
 
 
-def pools(items: Iterable[Recording | Stay | Refusal], bundle: Bundle) -> Iterator[Pool]:
-    """The inputs ready to be scored, in order, in pools that are worth a call of the scorer.
-
-    Parameters
-    ----------
-    items
-        Of one part.
-    bundle
-        The model.
-    """
-    constants = bundle.preprocessing
-    if isinstance(constants, EcgPreprocessing):
-        return _recordings(items, bundle, constants)
-    return _stays(items, bundle, constants)
-
-
-def _recordings(
-    items: Iterable[Recording | Stay | Refusal], bundle: Bundle, constants: EcgPreprocessing
-) -> Iterator[Pool]:
-    pool: Pool = []
-    work = 0
-    for item in items:
-        prepared: Prepared
-        if isinstance(item, Recording):
-            try:
-                standard = examined(item)
-                prepared = _without_signals(item, standard, windows(standard, constants))
-                work += prepared.size
-            except InputError as error:
-                prepared = refusal(item.source, error.at(item.source))
-        else:
-            prepared = item if isinstance(item, Refusal) else refusal(item.source, wrong_task(item, bundle))
-        pool.append(prepared)
-        if work >= POOL_WINDOWS or len(pool) >= 2 * POOL_WINDOWS:
-            yield pool
-            pool, work = [], 0
-    if pool:
-        yield pool
-
-
-def _stays(
-    items: Iterable[Recording | Stay | Refusal], bundle: Bundle, constants: StayPreprocessing
-) -> Iterator[Pool]:
-    gathered: list[CheckedStay | Refusal] = []
-    hours = 0
-    for item in items:
-        if isinstance(item, Stay):
-            try:
-                checked = CheckedStay(item, *checked_stay(item))
-                gathered.append(checked)
-                hours += len(checked.values)
-            except InputError as error:
-                gathered.append(refusal(item.source, error))
-        else:
-            gathered.append(
-                item if isinstance(item, Refusal) else refusal(item.source, wrong_task(item, bundle))
-            )
-        if hours >= POOL_HOURS or len(gathered) >= POOL_STAYS:
-            yield _featurised(gathered, constants)
-            gathered, hours = [], 0
-    if gathered:
-        yield _featurised(gathered, constants)
-
-
-def _featurised(gathered: Sequence[CheckedStay | Refusal], constants: StayPreprocessing) -> Pool:
-    features = iter(features_of([entry for entry in gathered if isinstance(entry, CheckedStay)], constants))
-    return [
-        entry
-        if isinstance(entry, Refusal)
-        else PreparedStay(entry.stay, entry.values, entry.warnings, next(features))
-        for entry in gathered
-    ]
-
-
-def _without_signals(recording: Recording, standard: StandardEcg, ready: Float32s) -> PreparedEcg:
-    """A prepared recording whose signals have kept their shape alone; they weigh seven times its windows."""
-    return PreparedEcg(
-        replace(recording, signal=np.broadcast_to(0.0, recording.signal.shape)),
-        replace(standard, signal=np.broadcast_to(0.0, standard.signal.shape)),
-        ready,
-    )
+def pools_of(items: Iterable[Item], bundle: Bundle) -> Iterator[Pool]:
+    """The inputs of one part ready to be scored, in order."""
+    return pools(items, bundle, scorer_of(bundle.task).bulk)
 
 
 class ReadingCrashed(Exception):
@@ -149,18 +53,13 @@ class PartScorer:
         self.job = job
         self.output = output
         self.bundle = job.load_bundle()
-        graph = OpenGraph.of(
-            self.bundle,
-            device="cuda" if job.device == "cuda" else "cpu",
-            variant=job.variant,
-            threads=threads,
-        )
-        scorer = EcgScorer if job.task == "arrhythmia" else StayScorer
-        self._scorer: EcgScorer | StayScorer = scorer(self.bundle, graph, job.operating_point)
+        device: Device = "cuda" if job.device == "cuda" else "cpu"
+        graph = OpenGraph.of(self.bundle, device=device, variant=job.variant, threads=threads)
+        self._predictor = Predictor(self.bundle, graph, job.operating_point)
 
     def part(self, items: Items, number: int, skipped: Skipped, at: At) -> Tally:
         """Read, score and write a part; returns its counts."""
-        with Prefetched(_guarded(pools(items.read(number, skipped, at), self.bundle))) as ahead:
+        with Prefetched(_guarded(pools_of(items.read(number, skipped, at), self.bundle))) as ahead:
             return self.written(number, items.size_of(number), ahead)
 
     def written(self, number: int, inputs: int, prepared: Iterable[Pool]) -> Tally:
@@ -168,30 +67,11 @@ class PartScorer:
         tally = Tally(inputs=inputs)
         answers: list[Prediction | Refusal] = []
         for pool in prepared:
-            found = self._answers(pool)
+            found = self._predictor.answers(pool)
             tally.count(found)
             answers += found
         self.output.write(number, self.job, self.bundle, answers, tally)
         return tally
-
-    def _answers(self, pool: Pool) -> list[Prediction | Refusal]:
-        if isinstance(self._scorer, EcgScorer):
-            ready = [entry for entry in pool if isinstance(entry, PreparedEcg)]
-            scored: Iterator[Prediction] = iter(self._scorer.score(ready, BATCH))
-            return [entry if isinstance(entry, Refusal) else next(scored) for entry in pool]
-        answers: list[Prediction | Refusal | None] = [e if isinstance(e, Refusal) else None for e in pool]
-        shortest = 0
-        for longest, batch in STAYS_AT_ONCE:
-            chosen = [
-                (place, entry)
-                for place, entry in enumerate(pool)
-                if isinstance(entry, PreparedStay) and shortest < len(entry.features) <= longest
-            ]
-            found = self._scorer.score([entry for _, entry in chosen], batch)
-            for (place, _), answer in zip(chosen, found, strict=True):
-                answers[place] = answer
-            shortest = longest
-        return [answer for answer in answers if answer is not None]
 
 
 def _guarded(prepared: Iterator[Pool]) -> Iterator[Pool]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.batch.job import Job
+from ibt_deploy.batch.plan import Job
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.printable import one_line
 from ibt_deploy.types import Floats

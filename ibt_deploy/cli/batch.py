@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from ibt_deploy.cli.group import Failure, Interrupted
-from ibt_deploy.cli.options import model_options
+from ibt_deploy.cli.group import Failure, Interrupted, model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError
 from ibt_deploy.printable import one_line
 from ibt_deploy.types import Task
 
 if TYPE_CHECKING:
-    from ibt_deploy.batch.job import Format
+    from ibt_deploy.batch.plan import Format
 
 
 @click.command(

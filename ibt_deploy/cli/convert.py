@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from ibt_deploy.cli.options import FILE, echo_refusal
+from ibt_deploy.cli.group import FILE, echo_refusal
 from ibt_deploy.errors import InputError, UnsupportedFormat
-from ibt_deploy.inputs import items_of, refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.progress import shown
+from ibt_deploy.readers import items_of
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.writers import WRITERS, write
 
@@ -44,7 +44,7 @@ def convert(
 
     Parquet keeps every value. WFDB and DICOM hold 16-bit integers: nothing is lost of a signal that was
     digitised in equal steps; others are rounded to the finest step that fits, and this is said. A recording
-    that a format cannot hold is refused.
+    that a format cannot hold is refused. Age, sex, device, date and time of the recording are kept.
     """
     if (kind is None) != (out_dir is None):
         raise click.UsageError("--to and --out-dir belong together")
@@ -71,7 +71,7 @@ def convert(
                     _convert(item, target, overwrite=force, written=written)
                     continue
                 except InputError as error:
-                    answer = refusal(item.source, error.at(item.source))
+                    answer = Refusal.of(item.source, error.at(item.source))
             if isinstance(answer, Refusal):
                 echo_refusal(answer)
                 refused = True
@@ -98,6 +98,17 @@ def _convert(item: Recording | Stay, target: Path, *, overwrite: bool, written: 
     click.echo(f"ibt: written: {', '.join(map(str, files))}", err=True)
     if target.suffix.lower() != ".parquet" and (step := _coarsest_step(item)):
         click.echo(f"ibt: {item.record_id}: rounded to steps of up to {step:g} uV", err=True)
+    if _is_undated_dicom(item, target):
+        click.echo(
+            f"ibt: {item.record_id}: the source states no date; AcquisitionDateTime, which DICOM requires, "
+            "is empty",
+            err=True,
+        )
+
+
+def _is_undated_dicom(recording: Recording, target: Path) -> bool:
+    """Whether a DICOM file lacks the AcquisitionDateTime that the standard asks for."""
+    return target.suffix.lower() == ".dcm" and recording.recorded is None
 
 
 def _coarsest_step(recording: Recording) -> float | None:

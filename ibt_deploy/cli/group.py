@@ -10,19 +10,21 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ibt_deploy.errors import IbtError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.device import DEVICES
+from ibt_deploy.errors import IbtError, missing_extra
+from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
-from ibt_deploy.wings import on_path
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
 
 ENTRY_POINTS = "ibt.commands"
 OWN: dict[str, str] = {
@@ -36,6 +38,8 @@ OWN: dict[str, str] = {
     "monitor": "Compare two exports: inputs, missing values, risks, alarms, findings.",
     "convert": "Write ECG recordings as WFDB, DICOM or Parquet.",
 }
+MODULES = {"verify": "models", "recalibrate": "evaluate", "monitor": "evaluate"}
+"""Where a command is that has no module of its own."""
 KNOWN: dict[str, str] = {
     "train": "Prepare data and train models (needs ibt[train]).",
     "export": "Turn a trained model into a bundle (needs ibt[train]).",
@@ -78,7 +82,7 @@ class CommandGroup(click.Group):
     ) -> click.Command | None:
         """The command, imported now; None where there is none of that name."""
         if cmd_name in OWN:
-            command = getattr(import_module(f"ibt_deploy.cli.{cmd_name}"), cmd_name)
+            command = getattr(import_module(f"ibt_deploy.cli.{MODULES.get(cmd_name, cmd_name)}"), cmd_name)
             return command if isinstance(command, click.Command) else None
         entry = _entry_points().get(cmd_name)
         return None if entry is None else _loaded(entry)
@@ -133,6 +137,8 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def _loaded(entry: EntryPoint) -> click.Command:
+    from ibt_deploy.wings import on_path
+
     on_path()
     try:
         command = entry.load()
@@ -160,3 +166,45 @@ def _ready(name: str) -> None:
         setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path, readable=False)
+"""A name as given: a file that cannot be read is refused alone, and the others are scored."""
+
+
+def device_option(command: F) -> F:
+    """``--device``."""
+    return click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default="auto",
+        show_default=True,
+        help="auto uses CUDA where it works; cuda fails where it does not.",
+    )(command)
+
+
+def model_options(command: F) -> F:
+    """``--device``, ``--bundle``, ``--precision`` and ``--operating-point``."""
+    for option in (
+        click.option(
+            "--operating-point", metavar="NAME", help="Set of thresholds; 'ibt models' lists the names."
+        ),
+        click.option(
+            "--precision", metavar="fp32|int8", help="Variant of the graph; default: the bundle's own."
+        ),
+        click.option(
+            "--bundle",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            metavar="DIR",
+            help="A bundle's directory in place of the one in the package.",
+        ),
+    ):
+        command = option(command)
+    return device_option(command)
+
+
+def echo_refusal(refusal: Refusal) -> None:
+    """One line on standard error: where, what, why, and the machine-readable code."""
+    click.echo(f"ibt: refused: {refusal.message} [{refusal.code}]", err=True)

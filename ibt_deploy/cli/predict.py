@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, TextIO, TypeAlias
 import click
 
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.cli.options import FILE, echo_refusal, model_options
+from ibt_deploy.cli.group import FILE, echo_refusal, model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat
 from ibt_deploy.files import File, MemoryFolder, atomic_write
-from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor, load
 from ibt_deploy.printable import one_line
 from ibt_deploy.progress import shown
-from ibt_deploy.readers import task_of
+from ibt_deploy.readers import Recognised, recognised
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Task
 
 if TYPE_CHECKING:
+    from ibt_deploy.client import Client
     from ibt_deploy.explain import Explanation
     from ibt_deploy.render.plot import NumberedPictures
 
@@ -148,7 +148,7 @@ Research software, not a medical device."""
     "--explain",
     is_flag=True,
     help="Also say which seconds and leads moved the findings, or which hours and variables the risk; "
-    "with --json as 'explanations'.",
+    "with --json as 'explanations', with --plot shaded behind the curves.",
 )
 @click.option(
     "--sr",
@@ -211,7 +211,6 @@ def predict(
     named = list(named_files(files))
     left_out: list[Path] = []
     explained: _Explainer = _unexplained
-    paths: list[str] = []
     if server is None:
         predictor_for = _predictors(bundle, device, precision, operating_point)
         if explain:
@@ -219,20 +218,17 @@ def predict(
         waiting = shown(named, "scoring", beside_output=out_dir is None)
         answers = _answers(waiting, predictor_for, left_out, single_task=as_csv and out_dir is None)
     else:
-        for unnamed in named:
-            if isinstance(unnamed, Refusal):
-                echo_refusal(unnamed)
-        paths = [str(found.file) for found in named if isinstance(found, Named)]
-        waiting_paths = shown(paths, "scoring", beside_output=out_dir is None)
-        answers = _answers_of_server(server, waiting_paths, single_task=as_csv and out_dir is None)
-    refused = server is not None and len(paths) < len(named)
+        waiting = shown(named, "scoring", beside_output=out_dir is None)
+        answers = _answers_of_server(server, waiting, left_out, single_task=as_csv and out_dir is None)
+    refused = False
     for item, answer in answers:
         if isinstance(answer, Refusal):
             echo_refusal(answer)
             refused = True
             continue
-        write(answer, explained(item))
-        pictures.draw(item, answer)
+        explanations = explained(item)
+        write(answer, explanations)
+        pictures.draw(item, answer, explanations)
         if sr is not None:
             _write_structured_report(answer, sr)
     pictures.announce()
@@ -273,28 +269,32 @@ def _answers(
     The folder of each file that lies in a folder and that no reader knows is added to ``left_out``.
     """
     first: Task | None = None
-    with_task = (_with_task(named, left_out) for named in files)
-    for task, group in groupby(
-        (found for found in with_task if found is not None), key=lambda found: found[1]
-    ):
-        if isinstance(task, Refusal):
-            yield task, task
+    found = (_recognised(named, left_out) for named in files)
+    known = (file for file in found if file is not None)
+    for task, group in groupby(known, key=lambda file: None if isinstance(file, Refusal) else file.task):
+        if task is None:
+            yield from ((file, file) for file in group if isinstance(file, Refusal))
             continue
         first = first or task
         if single_task and task != first:
             raise click.UsageError(_ONE_TASK)
-        yield from predictor_for(task).predict_pairs(
-            found.file for found, _ in group if isinstance(found, Named)
-        )
+        yield from predictor_for(task).predict_pairs(group)
 
 
-def _answers_of_server(server: str, paths: Iterable[str], *, single_task: bool) -> Iterator[Answer]:
+def _answers_of_server(
+    server: str, files: Iterable[Named | Refusal], left_out: list[Path], *, single_task: bool
+) -> Iterator[Answer]:
     """As :func:`_answers`, from a service; there is nothing here that was scored."""
     from ibt_deploy.client import Client
 
+    kept = (
+        named
+        for named in files
+        if isinstance(named, Refusal) or named.folder is None or _recognised(named, left_out) is not None
+    )
     first: str | None = None
     with Client(server) as client:
-        for answer in client.predict_many(paths):
+        for answer in _in_order(client, kept):
             if isinstance(answer, Refusal):
                 yield answer, answer
                 continue
@@ -302,6 +302,15 @@ def _answers_of_server(server: str, paths: Iterable[str], *, single_task: bool) 
             if single_task and answer.task != first:
                 raise click.UsageError(_ONE_TASK)
             yield None, answer
+
+
+def _in_order(client: Client, files: Iterable[Named | Refusal]) -> Iterator[Prediction | Refusal]:
+    """The service's answers to files, with the refusals of what cannot be sent in their places."""
+    for refused, group in groupby(files, key=lambda named: isinstance(named, Refusal)):
+        if refused:
+            yield from (named for named in group if isinstance(named, Refusal))
+        else:
+            yield from client.predict_many(str(named.file) for named in group if isinstance(named, Named))
 
 
 def _require_none_of(ctx: click.Context, *names: str) -> None:
@@ -312,17 +321,17 @@ def _require_none_of(ctx: click.Context, *names: str) -> None:
             raise click.UsageError(f"{option} has no meaning with --server: the files are scored there")
 
 
-def _with_task(named: Named | Refusal, left_out: list[Path]) -> tuple[Named | Refusal, Task | Refusal] | None:
+def _recognised(named: Named | Refusal, left_out: list[Path]) -> Recognised | Refusal | None:
     if isinstance(named, Refusal):
-        return named, named
+        return named
     try:
-        return named, task_of(named.file)
+        return recognised(named.file)
     except InputError as error:
         unknown = isinstance(error, UnsupportedFormat) and error.code == UnsupportedFormat.default_code
         if unknown and named.folder is not None:
             left_out.append(named.folder)
             return None
-        return named, refusal(str(named.file), error)
+        return Refusal.of(str(named.file), error)
 
 
 _Explainer: TypeAlias = "Callable[[Item | None], list[Explanation]]"
@@ -443,10 +452,10 @@ class _Pictures:
         if not force and (there := self._pictures.there()):
             raise click.UsageError(f"--plot: {str(there)!r} is there already; --force replaces it")
 
-    def draw(self, item: Item | None, prediction: Prediction) -> None:
-        """Draw one answer."""
+    def draw(self, item: Item | None, prediction: Prediction, explanations: list[Explanation]) -> None:
+        """Draw one answer and, where there are explanations, what moved it."""
         if self._pictures is not None and isinstance(item, Recording | Stay):
-            self._pictures.draw(item, prediction)
+            self._pictures.draw(item, prediction, explanations)
             if len(self._pictures.written) > 1:  # the first one has its number now
                 self.announce()
 

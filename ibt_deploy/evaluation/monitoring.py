@@ -28,11 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import DataError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.preprocess.stay import LOGARITHMIC, StayPreprocessing
-from ibt_deploy.types import AnyInts, Floats
-from ibt_deploy.variables import N_TIME_VARYING, NAMES
+from ibt_deploy.types import NOUNS, AnyInts, Floats
+from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
 Kind = Literal["input", "missing", "risk", "alarm", "finding", "warning", "length", "refused"]
 FEWEST = 100
@@ -280,7 +279,7 @@ def compared_with_training(bundle: Bundle, now: Export, limit: float = LARGE) ->
         )
     try:
         test = bundle.contract["metrics"]["test"]
-        size = int(test["stays" if now.task == "sepsis" else "recordings"])
+        size = int(test[NOUNS[now.task]])
         found = (
             _against_stays(bundle, test, size, now, limit)
             if now.task == "sepsis"

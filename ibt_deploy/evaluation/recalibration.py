@@ -33,8 +33,8 @@ from ibt_deploy.bundle import CONTRACT, Bundle, Calibration
 from ibt_deploy.calibration import calibration_line, fitted_line, reliability
 from ibt_deploy.decisions import combined, decisions
 from ibt_deploy.errors import BundleError, DataError
-from ibt_deploy.evaluation.arrhythmia import ScoredRecordings
-from ibt_deploy.evaluation.sepsis import ScoredStays
+from ibt_deploy.evaluation.ecg import ScoredRecordings
+from ibt_deploy.evaluation.stay import ScoredStays
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics import arrhythmia as ecg_metrics
 from ibt_deploy.metrics import sepsis as stay_metrics

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ibt_deploy.mapping.units import CANONICAL, Conversion, conversion
-from ibt_deploy.variables import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 Rule = Literal["median", "part", "impossible", "tail"]
 Range = tuple[float, float]

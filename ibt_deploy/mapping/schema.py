@@ -14,7 +14,7 @@ from zoneinfo import available_timezones
 from ibt_deploy.errors import BadUnits, MalformedFile
 from ibt_deploy.mapping.synonyms import means_urea
 from ibt_deploy.mapping.units import Conversion, conversion
-from ibt_deploy.variables import N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
 TimeKind = Literal["iculos", "hours", "timestamp"]
 Outside = Literal["refuse", "drop"]
@@ -146,6 +146,52 @@ class UnitType:
 
 
 @dataclass(frozen=True)
+class LongCode:
+    """``[[codes]]``: what the rows of a long table with one code, in one unit, measure.
+
+    Attributes
+    ----------
+    variable
+        A vital sign, a laboratory value, or Age.
+    conversion
+        From the unit of these rows to the variable's.
+    priority
+        Where several codes of a variable have values in one hour, those with the lowest number count.
+    confirmed
+        As for a column.
+    """
+
+    variable: str
+    conversion: Conversion
+    priority: int = 1
+    confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class LongTable:
+    """``[long]``: a table with one measurement in each row.
+
+    Attributes
+    ----------
+    code, value, unit
+        Columns with the code or name of what was measured, the number, and the unit if there is such a
+        column.
+    codes
+        By code and unit as the rows state them; the unit is empty where none is stated.
+    """
+
+    code: str
+    value: str
+    unit: str | None = None
+    codes: dict[tuple[str, str], LongCode] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return tuple(name for name in (self.code, self.value, self.unit) if name is not None)
+
+
+@dataclass(frozen=True)
 class Mapping:
     """A whole ``mapping.toml``.
 
@@ -155,7 +201,7 @@ class Mapping:
         Their sections.
     columns
         By variable, for those that are numbers.
-    gender, unit_type
+    gender, unit_type, long
         Their sections, where there are any.
     sha256
         Hash of the text, by which a resumed run knows its mapping.
@@ -167,6 +213,18 @@ class Mapping:
     gender: Codes | None = None
     unit_type: UnitType | None = None
     sha256: str = ""
+    long: LongTable | None = None
+
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """Variables whose unit a person has confirmed."""
+        codes = self.long.codes.values() if self.long else ()
+        return frozenset(
+            (
+                *(name for name, column in self.columns.items() if column.confirmed),
+                *(code.variable for code in codes if code.confirmed),
+            )
+        )
 
     @property
     def conversions(self) -> tuple[Conversion, ...]:
@@ -179,6 +237,7 @@ class Mapping:
     def names(self) -> frozenset[str]:
         """Every column of the files that is read."""
         found = {self.time.column, *(column.column for column in self.columns.values())}
+        found |= set(self.long.columns if self.long else ())
         found |= {
             name
             for name in (
@@ -203,6 +262,10 @@ LONGEST_CODE = 80
 FEWEST_MEASURED_COLUMNS = 5
 ISO = "iso"
 NUMBERS = tuple(name for name in NAMES if name not in ("Gender", "ICULOS"))
+MOST_PRIORITY = 99
+OF_A_STAY = ("Age", "HospAdmTime", "Unit1", "Unit2")
+"""Variables that a long table may have a column for; the others stand in its rows."""
+
 TIME_UNITS = {"h": 1.0, "min": 1 / 60, "s": 1 / 3600, "d": 24.0}
 
 
@@ -237,19 +300,20 @@ def parse_mapping(text: bytes, where: str = "mapping.toml") -> Mapping:
         raise _bad(where, f"is not TOML: {error}") from None
     whole = _Section(root, where)
     table = _table(whole.section("table"))
-    time = _time(whole.section("time"))
+    is_long = "long" in root
+    time = _time(whole.section("time"), is_long)
     columns: dict[str, Column] = {}
     gender = None
     section = whole.section("columns")
     for name in section.left:
         if name == "Gender":
             gender = _gender(section.section(name))
-        elif name in NUMBERS:
+        elif name in (OF_A_STAY if is_long else NUMBERS):
             columns[name] = _column(name, section.section(name))
         else:
-            hint = "; the hour is said in [time]" if name == "ICULOS" else ""
-            raise _bad(f"{where}: columns.{name}", f"is none of the 40 variables{hint}")
+            raise _bad(f"{where}: columns.{name}", _no_column(name))
     unit_type = _unit_type(whole.section("unit_type")) if "unit_type" in root else None
+    long = _long(whole.section("long"), whole.sections("codes")) if is_long else None
     whole.end()
     mapping = Mapping(
         table,
@@ -258,6 +322,7 @@ def parse_mapping(text: bytes, where: str = "mapping.toml") -> Mapping:
         gender,
         unit_type,
         hashlib.sha256(text).hexdigest(),
+        long,
     )
     _check(mapping, where)
     return mapping
@@ -286,6 +351,13 @@ class _Section:
             raise _bad(self.at(key), "must be a table of keys")
         return _Section(value, self._file, f"{self._name}{'.' if self._name else ''}{key}")
 
+    def sections(self, key: str) -> list[_Section]:
+        """The tables of an array, ``[[key]]``."""
+        found = self._left.pop(key, [])
+        if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+            raise _bad(self.at(key), f"must be tables, each headed [[{key}]]")
+        return [_Section(table, self._file, f"{key}[{place}]") for place, table in enumerate(found, 1)]
+
     def take(self, key: str, kind: type[Any], default: Any = None) -> Any:
         if key not in self._left:
             return default
@@ -306,6 +378,12 @@ class _Section:
     def word(self, key: str) -> str | None:
         word: str | None = self.take(key, str)
         return word
+
+    def cell(self, key: str) -> str:
+        """A text that may be empty."""
+        if self._left.get(key) == "":
+            del self._left[key]
+        return (self.word(key) or "").strip()
 
     def needed(self, key: str) -> str:
         word = self.word(key)
@@ -334,7 +412,7 @@ class _Section:
             raise _bad(self.at(next(iter(self._left))), "is unknown here")
 
 
-_KINDS = {str: "a text", float: "a number", bool: "true or false", list: "a list"}
+_KINDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false", list: "a list"}
 
 
 def _table(section: _Section) -> TableOptions:
@@ -358,12 +436,20 @@ def _table(section: _Section) -> TableOptions:
     return table
 
 
-def _time(section: _Section) -> Time:
+def _no_column(name: str) -> str:
+    if name == "ICULOS":
+        return "is none of the 40 variables; the hour is said in [time]"
+    if name in NUMBERS:
+        return "stands in the rows of a long table; say its codes in [[codes]]"
+    return "is none of the 40 variables"
+
+
+def _time(section: _Section, is_long: bool) -> Time:
     kind = section.choice("kind", ("iculos", "hours", "timestamp"), "iculos")
     column = section.needed("column")
-    outside = ("refuse", "drop")
-    before = section.choice("before_admission", outside, "refuse")
-    after = section.choice("after_two_weeks", outside, "refuse")
+    outside = ("drop",) if is_long else ("refuse", "drop")
+    before = section.choice("before_admission", outside, outside[0])
+    after = section.choice("after_two_weeks", outside, outside[0])
     options: dict[str, Any] = {"before_admission": before, "after_two_weeks": after}
     if kind == "hours":
         options["hours"] = TIME_UNITS[section.choice("unit", TIME_UNITS, "h")]
@@ -390,7 +476,16 @@ def _time(section: _Section) -> Time:
 
 def _column(name: str, section: _Section) -> Column:
     column = section.needed("column")
-    unit, substance = section.word("unit"), section.word("substance")
+    found = _conversion(name, column, section, section.word("unit"))
+    missing = section.words("missing")
+    confirmed = section.take("confirmed", bool, False)
+    section.end()
+    return Column(column, found, missing, confirmed)
+
+
+def _conversion(name: str, called: str, section: _Section, unit: str | None) -> Conversion:
+    """The conversion of a column, or of the rows of a code, that the hospital calls ``called``."""
+    substance = section.word("substance")
     factor, offset = section.take("factor", float), section.take("offset", float, 0.0)
     if (unit is None) == (factor is None):
         raise _bad(section.at("unit"), "give a unit, or a factor (and offset) into the variable's own")
@@ -401,20 +496,44 @@ def _column(name: str, section: _Section) -> Column:
             found = conversion(name, unit, substance)
         except BadUnits as error:
             raise error.at(section.at("unit")) from None
-        if name == "BUN" and substance is None and means_urea(column) and _differs_for_urea(unit):
+        if name == "BUN" and substance is None and means_urea(called) and _differs_for_urea(unit):
             raise _bad(
                 section.at("substance"),
-                f"is missing: the name {column!r} means urea, whose mass is 2.14 times that of its nitrogen; "
+                f"is missing: the name {called!r} means urea, whose mass is 2.14 times that of its nitrogen; "
                 'write substance = "urea", or "nitrogen" if the laboratory reports BUN under this name',
             )
     elif factor == 0 or substance:
         raise _bad(section.at("factor"), "must not be 0, and needs no substance")
     else:
         found = Conversion(name, f"the column's own unit (x {factor:g} {offset:+g})", factor, offset)
-    missing = section.words("missing")
-    confirmed = section.take("confirmed", bool, False)
+    return found
+
+
+def _long(section: _Section, entries: list[_Section]) -> LongTable:
+    long = LongTable(section.needed("code"), section.needed("value"), section.word("unit"))
     section.end()
-    return Column(column, found, missing, confirmed)
+    for entry in entries:
+        code, variable = entry.needed("code"), entry.needed("variable")
+        if variable not in (*NAMES[:N_TIME_VARYING], "Age"):
+            raise _bad(entry.at("variable"), f"must be a vital sign, a lab or Age, is {variable!r}")
+        stated = entry.cell("unit")
+        if stated and long.unit is None:
+            raise _bad(
+                entry.at("unit"), "selects rows by the column of units, which [long] does not name; write is"
+            )
+        unit = entry.word("is")
+        if unit is None and "factor" not in entry.left:
+            unit = stated
+        found = _conversion(variable, code, entry, unit or None)
+        priority = entry.take("priority", int, 1)
+        if not 1 <= priority <= MOST_PRIORITY:
+            raise _bad(entry.at("priority"), f"must be 1 to {MOST_PRIORITY}")
+        confirmed = entry.take("confirmed", bool, False)
+        if (code, stated) in long.codes:
+            raise _bad(entry.at("code"), f"{code!r} with the unit {stated!r} is there already")
+        long.codes[code, stated] = LongCode(variable, found, priority, confirmed)
+        entry.end()
+    return long
 
 
 def _differs_for_urea(unit: str) -> bool:
@@ -455,13 +574,20 @@ def _check_codes(section: _Section, lists: dict[str, tuple[str, ...]]) -> None:
 
 
 def _check(mapping: Mapping, where: str) -> None:
-    measured = sum(name in NAMES[:N_TIME_VARYING] for name in mapping.columns)
+    mapped = {code.variable for code in mapping.long.codes.values()} if mapping.long else set(mapping.columns)
+    measured = sum(name in NAMES[:N_TIME_VARYING] for name in mapped)
     if measured < FEWEST_MEASURED_COLUMNS:
         raise _bad(
-            f"{where}: columns",
+            f"{where}: {'codes' if mapping.long else 'columns'}",
             f"has {measured} of the {N_TIME_VARYING} vital signs and labs, "
             f"at least {FEWEST_MEASURED_COLUMNS} are needed",
         )
+    if mapping.long:
+        if mapping.table.patient is None:
+            raise _bad(f"{where}: table.patient", "is missing")
+        for key in ("label", "hospital"):
+            if getattr(mapping.table, key) is not None:
+                raise _bad(f"{where}: table.{key}", "is not read from a long table")
     if mapping.unit_type and not {"Unit1", "Unit2"}.isdisjoint(mapping.columns):
         raise _bad(f"{where}: unit_type", "and columns.Unit1 or Unit2 say the same twice")
     if mapping.time.hospital_admission and "HospAdmTime" in mapping.columns:

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.errors import BadUnits, InputError, MalformedFile
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BadUnits, InputError, MalformedFile, missing_extra
 from ibt_deploy.mapping.doubts import OTHER_UNITS, central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,
@@ -47,7 +46,7 @@ from ibt_deploy.printable import first_line
 from ibt_deploy.readers.columns import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import INDEX, NAMES, VARIABLES
+from ibt_deploy.vocabulary import INDEX, NAMES, VARIABLES
 
 MOST_ROWS = 50_000
 MOST_BYTES = 1 << 24
@@ -223,7 +222,7 @@ LOOKED_AT = 500
 
 
 @dataclass(frozen=True)
-class _Match:
+class Match:
     """A column that may be a variable, the unit that its name states, and what else it is if not the same."""
 
     column: str
@@ -231,11 +230,12 @@ class _Match:
     unit: str | None
     is_certain: bool
     relative: str = ""
+    is_urea: bool = False
 
     @property
     def substance(self) -> str | None:
-        """``urea`` where the name means it."""
-        return "urea" if self.variable == "BUN" and means_urea(self.column) else None
+        """``urea`` where the name or the code means it."""
+        return "urea" if self.variable == "BUN" and (self.is_urea or means_urea(self.column)) else None
 
 
 def suggested_mapping(path: Path) -> str:
@@ -246,73 +246,78 @@ def suggested_mapping(path: Path) -> str:
     InputError
         The file cannot be read.
     """
-    return "\n".join(_lines(sampled(path))) + "\n"
+    from ibt_deploy.mapping.suggest_long import long_lines
+
+    sample = sampled(path)
+    return "\n".join(long_lines(sample) or _lines(sample)) + "\n"
 
 
 def _lines(sample: Sample) -> Iterator[str]:
     by_plain = {plain_name(name): name for name in reversed(list(sample.columns))}
-    matches = _matches(sample)
+    matches = matches_of(sample)
     used: set[str] = set()
     yield f"# First mapping for {sample.path.name}, from its column names and its first {sample.rows} rows."
     yield '# Correct it: every "?" must be decided, every unit compared with what the laboratory states.'
     yield "# Research software, not a medical device."
     yield ""
-    yield from _table(sample, by_plain, used)
+    yield from table_lines(sample, by_plain, used)
     yield ""
-    yield from _time(sample, by_plain, used)
+    yield from time_lines(sample, by_plain, used)
     for variable in NAMES:
         if variable == "Gender":
-            yield from _gender(sample, by_plain, used)
+            yield from gender_lines(sample, by_plain, used)
         found = [m for m in matches.get(variable, []) if m.column not in used]
         if found:
             yield ""
-            yield from _column(sample, found, used)
-    yield from _unit_type(sample, by_plain, used)
+            yield from column_lines(sample, found, used)
+    yield from unit_type_lines(sample, by_plain, used)
     absent = [name for name in NAMES[: INDEX["Age"]] if name not in matches]
     yield ""
     if absent:
         yield f"# No column was found for {', '.join(absent)}."
     rest = [name for name in sample.columns if name not in used]
     if rest:
-        yield f"# Columns that are not used: {', '.join(map(_comment, rest))}."
+        yield f"# Columns that are not used: {', '.join(map(comment, rest))}."
 
 
-def _matches(sample: Sample) -> dict[str, list[_Match]]:
+def matches_of(sample: Sample) -> dict[str, list[Match]]:
     """Columns that may be a variable, the most certain first."""
-    found: dict[str, list[_Match]] = {}
+    found: dict[str, list[Match]] = {}
     for column in sample.columns:
-        plain, unit = plain_name(column), unit_in_brackets(column)
-        match = None
-        for name, stated in name_and_unit(plain):
-            if name in BY_NAME:
-                match = _Match(column, BY_NAME[name], unit or stated, True)
-                break
-            if name in RELATIVES:
-                variable, what = RELATIVES[name]
-                match = _Match(column, variable, unit or stated, False, what)
-                break
-        if match is None:
-            parts = plain.split("_")
-            words = {BY_NAME[part] for part in parts if len(part) > 1 and part in BY_NAME}
-            if len(words) == 1:
-                match = _Match(column, words.pop(), unit, False)
-        if match is not None:
+        if (match := match_of(column)) is not None:
             found.setdefault(match.variable, []).append(match)
     return {name: sorted(these, key=lambda m: not m.is_certain) for name, these in found.items()}
 
 
-def _table(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+def match_of(name: str) -> Match | None:
+    """The variable that a name of a column or of a measurement may mean."""
+    plain, unit = plain_name(name), unit_in_brackets(name)
+    for bare, stated in name_and_unit(plain):
+        if bare in BY_NAME:
+            return Match(name, BY_NAME[bare], unit or stated, True)
+        if bare in RELATIVES:
+            variable, what = RELATIVES[bare]
+            return Match(name, variable, unit or stated, False, what)
+    words = {BY_NAME[part] for part in plain.split("_") if len(part) > 1 and part in BY_NAME}
+    return Match(name, words.pop(), unit, False) if len(words) == 1 else None
+
+
+def table_lines(
+    sample: Sample, by_plain: dict[str, str], used: set[str], is_long: bool = False
+) -> Iterator[str]:
+    """The section ``[table]``; columns that it names are added to ``used``."""
     yield "[table]"
     patients = [by_plain[name] for name in PATIENT if name in by_plain]
     if patients:
-        others = ", ".join(map(_comment, patients[1:]))
+        others = ", ".join(map(comment, patients[1:]))
         doubt = f"  # one name for each ICU stay; or {others}?" if others else ""
         yield f"patient = {quoted(patients[0])}{doubt}"
         used.add(patients[0])
     else:
-        yield 'patient = "?"  # the column that names the stay; delete this line if every file is one stay'
-    for key, names in (("hospital", HOSPITALS), ("label", LABELS)):
-        column = next((by_plain[name] for name in names if name in by_plain), None)
+        alone = "" if is_long else "; delete this line if every file is one stay"
+        yield f'patient = "?"  # the column that names the stay{alone}'
+    for key, names in () if is_long else (("hospital", HOSPITALS), ("label", LABELS)):
+        column = first_of(names, by_plain)
         if column is not None:
             yield f"{key} = {quoted(column)}"
             used.add(column)
@@ -324,7 +329,8 @@ def _table(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator
         yield f"encoding = {quoted(sample.encoding)}  # the file is no UTF-8"
 
 
-def _column(sample: Sample, found: Sequence[_Match], used: set[str]) -> Iterator[str]:
+def column_lines(sample: Sample, found: Sequence[Match], used: set[str]) -> Iterator[str]:
+    """The section of one variable, for which the columns of ``found`` were found."""
     best, variable = found[0], found[0].variable
     rivals = [m.column for m in found[1:] if m.is_certain == best.is_certain]
     yield f"[columns.{variable}]"
@@ -337,28 +343,41 @@ def _column(sample: Sample, found: Sequence[_Match], used: set[str]) -> Iterator
     else:
         yield f'column = "?"  # perhaps {quoted(best.column)}{f": {best.relative}" if best.relative else ""}'
     used.add(best.column)
-    unit, why = _unit(best, values)
+    median = float(np.median(values)) if len(values) else None
+    unit, why = likely_unit(best, len(values), median)
     yield f"unit = {quoted(unit)}  # {why}"
     if best.substance:
         yield 'substance = "urea"  # the name says so; "nitrogen" if the laboratory reports BUN by this name'
     yield from _missing(sample, best, values, unit)
 
 
-def _unit(match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[str, str]:
-    """The unit that name and values agree upon, or ``?``; and the reason."""
+def likely_unit(
+    match: Match, count: int, median: float | None, stated_by: str = "the name"
+) -> tuple[str, str]:
+    """The unit that name and values agree upon, or ``?``; and the reason.
+
+    Parameters
+    ----------
+    match
+        What is measured, with the unit that is stated.
+    count, median
+        Of the values as they are; the median is None without any.
+    stated_by
+        What states the unit.
+    """
     variable, own = match.variable, CANONICAL[match.variable]
-    median = float(np.median(values)) if len(values) >= FEWEST_VALUES else None
-    shown = f"too few values ({len(values)})" if median is None else f"median {median:.4g}"
+    median = median if count >= FEWEST_VALUES else None
+    shown = f"too few values ({count})" if median is None else f"median {median:.4g}"
     stated = match.unit
     if stated is not None:
         try:
             known = conversion(variable, stated, match.substance)
         except BadUnits:
-            return "?", f"{shown}; the name says {_comment(stated)}, which is no unit of {variable}"
+            return "?", f"{shown}; {stated_by} says {comment(stated)}, which is no unit of {variable}"
         usual = wide(variable)
         if median is None or usual is None or is_within(known.value(median), usual):
-            return stated, f"the name says so; {shown}"
-        return "?", f"the name says {_comment(stated)}, but {shown} is unusual for it"
+            return stated, f"{stated_by} says so; {shown}"
+        return "?", f"{stated_by} says {comment(stated)}, but {shown} is unusual for it"
     usual = central(variable)
     if variable in ("pH", "Gender", "Unit1", "Unit2"):
         return own, shown
@@ -376,7 +395,7 @@ def _unit(match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -
 
 
 def _missing(
-    sample: Sample, match: _Match, values: np.ndarray[tuple[int], np.dtype[np.float64]], unit: str
+    sample: Sample, match: Match, values: np.ndarray[tuple[int], np.dtype[np.float64]], unit: str
 ) -> Iterator[str]:
     """Codes that may stand for missing values, for a person to uncomment."""
     words = sample.words(match.column)
@@ -395,7 +414,8 @@ def _missing(
         yield f"# missing = [{listed}]  # found among the numbers: uncomment those that mean 'not measured'"
 
 
-def _gender(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+def gender_lines(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+    """The section of Gender, where there is a column of codes for it."""
     column = next((by_plain[name] for name in SEX if name in by_plain), None)
     if column is None:
         return
@@ -413,7 +433,8 @@ def _gender(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterato
         yield f"# Not placed: {', '.join(map(quoted, rest))}; those that mean neither: unknown = [...]"
 
 
-def _unit_type(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+def unit_type_lines(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+    """The section of the kind of ward, or those of Unit1 and Unit2."""
     free = (by_plain[name] for name in UNIT_TYPES if name in by_plain and by_plain[name] not in used)
     column = next(free, None)
     if column is None or {"Unit1", "Unit2"} & set(sample.columns):
@@ -442,18 +463,23 @@ def _unit_flags(sample: Sample, used: set[str]) -> Iterator[str]:
             yield from ("", f"[columns.{name}]", f'column = "{name}"', f"unit = {quoted(CANONICAL[name])}")
 
 
-def _time(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
+def time_lines(
+    sample: Sample, by_plain: dict[str, str], used: set[str], is_long: bool = False
+) -> Iterator[str]:
     """The section ``[time]``; columns that it names are added to ``used``."""
     yield "[time]"
-    hours = _first(HOURS, by_plain)
-    offsets = _first(OFFSETS, by_plain)
-    times = _first(TIMES, by_plain)
+    hours = first_of(HOURS, by_plain)
+    offsets = first_of(OFFSETS, by_plain)
+    times = first_of(TIMES, by_plain)
     if hours is not None:
         used.add(hours)
         yield from _hours(sample, hours)
     elif times is not None:
         used.add(times)
         yield from _timestamps(sample, times, by_plain, used)
+        if not is_long:
+            yield 'before_admission = "refuse"  # or "drop": rows before admission are left out and counted'
+            yield 'after_two_weeks = "refuse"  # or "drop": the models know at most 336 hours'
     elif offsets is not None:
         used.add(offsets)
         yield 'kind = "hours"'
@@ -486,18 +512,16 @@ def _timestamps(sample: Sample, column: str, by_plain: dict[str, str], used: set
     else:
         yield from _format(cells)
         yield 'zone = "?"  # "fixed" if clocks never change (also of shifted dates), or e.g. "Europe/Berlin"'
-    admission = _first(ADMISSIONS, by_plain)
+    admission = first_of(ADMISSIONS, by_plain)
     if admission is not None:
         used.add(admission)
         yield f"admission = {quoted(admission)}"
     else:
         yield 'admission = "?"  # a column with the time of ICU admission, or "first" for the first row'
-    hospital = _first(HOSPITAL_ADMISSIONS, by_plain)
+    hospital = first_of(HOSPITAL_ADMISSIONS, by_plain)
     if hospital is not None:
         used.add(hospital)
         yield f"hospital_admission = {quoted(hospital)}"
-    yield 'before_admission = "refuse"  # or "drop": rows before ICU admission are left out and counted'
-    yield 'after_two_weeks = "refuse"  # or "drop": the models know at most 336 hours'
 
 
 def _format(cells: list[str]) -> Iterator[str]:
@@ -522,7 +546,8 @@ def _fits(cell: str, pattern: str) -> bool:
     return True
 
 
-def _first(names: list[str], by_plain: dict[str, str]) -> str | None:
+def first_of(names: Sequence[str], by_plain: dict[str, str]) -> str | None:
+    """The first column of the table that has one of these plain names."""
     return next((by_plain[name] for name in names if name in by_plain), None)
 
 
@@ -530,6 +555,6 @@ def _texts(values: Sequence[str]) -> str:
     return f"[{', '.join(map(quoted, values))}]" if values else '["?"]  # nothing that could be recognised'
 
 
-def _comment(value: str) -> str:
+def comment(value: str) -> str:
     """A text that fits into a comment."""
     return "".join(c if c.isprintable() else "?" for c in value)

@@ -191,7 +191,16 @@ TIMES = [
     "observation_time",
     "recorded_time",
     "measured_at",
+    "abnahmezeit",
+    "abnahmezeitpunkt",
+    "entnahmezeit",
+    "result_time",
+    "collection_time",
+    "storetime",
+    "effectivedatetime",
+    "date_prelevement",
     "datum",
+    "fecha",
 ]
 ADMISSIONS = [
     "intime",
@@ -229,6 +238,73 @@ HOSPITAL_ADMISSIONS = [
     "ingreso_hospital",
     "fecha_ingreso_hospital",
 ]
+CODES = [
+    "loinc",
+    "loinc_code",
+    "parameter",
+    "code",
+    "label",
+    "labname",
+    "analyt",
+    "analyte",
+    "bezeichnung",
+    "messgroesse",
+    "test",
+    "item",
+    "name",
+    "parametre",
+    "libelle",
+    "analyse",
+    "parametro",
+    "determinacion",
+    "prueba",
+]
+VALUES = [
+    "valuenum",
+    "value_num",
+    "numeric_value",
+    "value_as_number",
+    "value",
+    "result_value",
+    "result",
+    "labresult",
+    "messwert",
+    "wert",
+    "zahlenwert",
+    "ergebnis",
+    "valeur",
+    "resultat",
+    "valor",
+    "resultado",
+]
+UNITS = [
+    "valueuom",
+    "uom",
+    "unit",
+    "units",
+    "unit_of_measure",
+    "value_unit",
+    "einheit",
+    "einh",
+    "unite",
+    "unites",
+    "unidad",
+    "unidades",
+]
+"""Columns of a table with one measurement in each row."""
+
+SPECIMENS = frozenset(
+    {
+        *("harn", "u24", "liquor", "csf", "cerebrospinal", "lcr", "pleura", "pleural", "pleuraerguss"),
+        *("ascites", "aszites", "ascite", "punktat", "drain", "drainage", "dialysat", "dialysate"),
+        *("stuhl", "stool", "feces", "orina", "sputum", "synovial", "galle", "bile", "liquide"),
+    }
+)
+"""Words by which the name of a measurement says that it is not one of blood; besides those with ``urin``."""
+
+CUFF = ("ni", "nibp", "nbp", "noninvasive", "non", "manschette", "cuff", "brassard", "manguito")
+"""Words of a blood pressure that goes behind that of an arterial line."""
+
 SEX = ["gender", "sex", "geschlecht", "geschl", "sexe", "sexo", "genre"]
 UNIT_TYPES = [
     "first_careunit",

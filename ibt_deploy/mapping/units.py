@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ibt_deploy.errors import BadUnits
-from ibt_deploy.extras import missing_extra
-from ibt_deploy.variables import INDEX, VARIABLES
+from ibt_deploy.errors import BadUnits, missing_extra
+from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 CANONICAL = {v.name: v.unit for v in VARIABLES}
 PINT_NAMES = {
@@ -75,6 +74,20 @@ SPELLINGS = {
     "days": "day",
     "tage": "day",
 }
+UCUM = {
+    "cel": "degC",
+    "[degf]": "degF",
+    "[iu]/l": "IU/L",
+    "a": "years",
+    "mo": "months",
+    "d": "days",
+    "1": "fraction",
+    "{ratio}": "fraction",
+    "{fraction}": "fraction",
+}
+"""UCUM codes that the house spells otherwise, in small letters."""
+
+PH_UNITS = frozenset({"[ph]", "ph", "units", "ph units", "1", "{ph}", "{ph units}", "unit"})
 PREFIXES = {
     "": 1.0,
     "1": 1.0,
@@ -170,7 +183,7 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
     variable
         One of the 40.
     unit
-        E.g. ``"degF"``, ``"umol/L"``, ``"G/l"``, ``"10*9/L"``.
+        E.g. ``"degF"``, ``"umol/L"``, ``"G/l"``, ``"10*9/L"``; UCUM codes as well.
     substance
         Of BUN alone: ``"urea"`` where a mass is that of whole urea, ``"nitrogen"`` (or None) where it is
         that of its nitrogen.
@@ -186,7 +199,9 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
         raise BadUnits(f"{variable!r} is none of the 40 variables", code="unknown_unit")
     if substance not in (None, "urea", "nitrogen") or (substance and variable != "BUN"):
         raise BadUnits(f"substance {substance!r} is not known for {variable}", code="unknown_unit")
-    text = unit.strip()
+    text = _of_ucum(unit.strip())
+    if variable == "pH" and unit.strip().casefold() in PH_UNITS:
+        return Conversion(variable, unit)
     if text == CANONICAL[variable] and substance != "urea":
         return Conversion(variable, unit)
     if variable in WITHOUT_UNIT:
@@ -195,6 +210,14 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
         return Conversion(variable, unit, _rounded(_count(variable, text)))
     factor, offset = _by_pint(variable, text, substance)
     return Conversion(variable, unit, _rounded(factor), offset)
+
+
+def _of_ucum(unit: str) -> str:
+    """A UCUM code as the house spells it; annotations in braces mean nothing."""
+    if unit.casefold() in UCUM:
+        return UCUM[unit.casefold()]
+    bare = re.sub(r"\{[^}]*\}", "", unit)
+    return UCUM.get(bare.casefold(), bare)
 
 
 def _rounded(factor: float) -> float:

@@ -17,10 +17,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from ibt_deploy.classes import CLASSES, N_CLASSES, NORMAL_CLASS
 from ibt_deploy.files import read_table
 from ibt_deploy.metrics.ranking import Macro, auprc, auroc, macro, per_class, quotient
 from ibt_deploy.types import Array, Bools, Floats, Ints
+from ibt_deploy.vocabulary import CLASSES, N_CLASSES, NORMAL_CLASS
 
 
 @lru_cache(maxsize=1)

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 
 from ibt_deploy.errors import BadSampling, BundleError, MissingLeads, TooShort
-from ibt_deploy.leads import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canonical_lead
 from ibt_deploy.preprocess.filters import band_passed, resample
 from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.preprocess.quality import (
@@ -36,6 +35,7 @@ from ibt_deploy.preprocess.quality import (
 )
 from ibt_deploy.records import Notice, Recording, age_notices
 from ibt_deploy.types import Float32s, Floats
+from ibt_deploy.vocabulary import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canonical_lead
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +245,7 @@ class StandardEcg:
     Attributes
     ----------
     signal
-        Millivolts, shape ``(12, samples)`` at 200 Hz, leads in the order of :data:`ibt_deploy.leads.LEADS`.
+        Millivolts, shape ``(12, samples)`` at 200 Hz, leads in the order of ``LEADS``.
     changes
         What was done to the recording, one phrase each.
     warnings

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.errors import BadUnits, TooShort
-from ibt_deploy.leads import DERIVED, LEADS, canonical_lead
 from ibt_deploy.preprocess.heart_rate import (
     FEWEST_BEATS,
     HeartRate,
@@ -30,6 +29,7 @@ from ibt_deploy.preprocess.heart_rate import (
 )
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Bools, Floats, Ints
+from ibt_deploy.vocabulary import DERIVED, LEADS, canonical_lead
 
 LIMIT_MV = 20.0
 """Samples beyond it are invalid."""
@@ -443,7 +443,8 @@ def _noise(signal: Floats) -> Floats:
     """Deviation of white noise with the same median second difference, shape ``(12,)``."""
     step = max(1, signal.shape[1] // 700)
     second = signal[:, 2::step] - 2 * signal[:, 1:-1:step] + signal[:, :-2:step]
-    return 1.4826 * _medians(np.abs(second)) / np.sqrt(6)
+    deviation: Floats = 1.4826 * _medians(np.abs(second)) / np.sqrt(6)
+    return deviation
 
 
 def _medians(rows: Floats) -> Floats:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, BundleError
 from ibt_deploy.types import AnyFloats, AnyInts, Float32s, Floats, Ints
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES, VARIABLES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES, VARIABLES
 
 LOWEST = np.array([v.plausible_min for v in VARIABLES], dtype=np.float32)
 HIGHEST = np.array([v.plausible_max for v in VARIABLES], dtype=np.float32)
@@ -68,7 +68,7 @@ def clean(values: AnyFloats) -> tuple[Float32s, CleanCounts]:
     Parameters
     ----------
     values
-        Shape ``(rows, 40)``, columns as :data:`ibt_deploy.variables.VARIABLES`; NaN where missing.
+        Shape ``(rows, 40)``, columns as :data:`ibt_deploy.vocabulary.VARIABLES`; NaN where missing.
 
     Returns
     -------

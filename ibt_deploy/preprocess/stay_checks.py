@@ -8,7 +8,7 @@ Units of laboratory values are judged by likelihood: would the values be more us
 stay and beside their own course, if all of them, or the low or the high ones, were in another unit?
 
 The bounds come from the 25,410 training stays of the Challenge 2019 (``training/splits/sepsis.csv``). No
-training stay meets a certain rule; of the 5,446 test stays, fewer than 1 in 500 meet any one of the doubtful
+training stay meets a certain rule; of the 5,446 test stays, fewer than 1 in 400 meet any one of the doubtful
 rules (``tests/integration/test_public_data.py`` repeats the count). Not every wrong unit can be seen in one
 stay (docs/quality.md): most BUN in mmol/L, most urea in place of BUN, and HospAdmTime in days lie among the
 values of real patients.
@@ -29,7 +29,7 @@ from ibt_deploy.errors import BadRows, BadUnits, InputError, TooLong, TooShort
 from ibt_deploy.preprocess.stay import HOUR, CleanCounts, clean
 from ibt_deploy.records import ADULT, Notice, Stay, are_consecutive
 from ibt_deploy.types import AnyFloats, Bools, Float32s, Floats
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
 
 
 class UnitRule(NamedTuple):

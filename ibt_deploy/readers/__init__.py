@@ -1,7 +1,8 @@
 """Read recordings and stays; the content decides about the format, not the name alone.
 
 A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(file, head)`` (whether
-the file is of this format, from its name and its first bytes) and ``read(file)``. It is imported when needed.
+the file is of this format, from its name and its first bytes) and ``read(file)``. It may have
+``outline(file)``: header fields for a person to see where the file is refused. It is imported when needed.
 Other packages add readers through entry points of the group ``ibt.readers`` (docs/formats.md shows one),
 which are looked up once, when none of our readers knows a file.
 """
@@ -10,20 +11,21 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
+from ibt_deploy.errors import InputError, MalformedFile, MissingExtra, UnsupportedFormat
 from ibt_deploy.files import AnyFile, File, as_file
-from ibt_deploy.leads import canonical_lead
+from ibt_deploy.predictions import Refusal
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.types import Task
-from ibt_deploy.variables import NAMES
+from ibt_deploy.types import TASKS, Task
+from ibt_deploy.vocabulary import NAMES, canonical_lead
 
 
 class Reader(Protocol):
@@ -49,6 +51,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "xml.aecg": (".xml",),
     "xml.muse": (".xml",),
     "xml.philips": (".xml",),
+    "xml.cardiosoft": (".xml",),
     "edf": (".edf", ".bdf", ".rec"),
     "arrays": (".mat", ".npy", ".npz"),
     "text": (".csv", ".tsv", ".txt", ".asc"),
@@ -58,13 +61,41 @@ READERS: dict[str, tuple[str, ...]] = {
 HEAD_BYTES = 4096
 
 
-def read(file: AnyFile) -> list[Recording] | list[Stay]:
+@dataclass(frozen=True)
+class Recognised:
+    """A file and the reader that knows its content, so that nobody has to look at the content again."""
+
+    file: File
+    reader: Reader
+
+    @property
+    def task(self) -> Task:
+        """The task that scores the file."""
+        return self.reader.TASK
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+
+def recognised(file: AnyFile) -> Recognised:
+    """The file with its reader; raises InputError where no reader knows it."""
+    found = resolved(file)
+    with _refusing(found):
+        return Recognised(found, reader_of(found))
+
+
+def task_of(file: AnyFile) -> Task:
+    """The task that scores a file; raises InputError where no reader knows it."""
+    return recognised(file).task
+
+
+def read(file: AnyFile | Recognised) -> list[Recording] | list[Stay]:
     """Read the recordings or stays in a file.
 
     Parameters
     ----------
     file
-        A path, or a file in memory.
+        A path, a file in memory, or what :func:`recognised` gave.
 
     Raises
     ------
@@ -73,12 +104,12 @@ def read(file: AnyFile) -> list[Recording] | list[Stay]:
     MissingExtra
         Its reader needs a package that is not installed.
     """
-    found = resolved(file)
-    with _refusing(found):
-        return reader_of(found).read(found)
+    found = file if isinstance(file, Recognised) else recognised(file)
+    with _refusing(found.file):
+        return found.reader.read(found.file)
 
 
-def read_each(file: AnyFile) -> Iterator[Recording | Stay | InputError]:
+def read_each(file: AnyFile | Recognised) -> Iterator[Recording | Stay | InputError]:
     """As :func:`read`, with an error in place of each stay of a table that is refused.
 
     Raises
@@ -86,17 +117,46 @@ def read_each(file: AnyFile) -> Iterator[Recording | Stay | InputError]:
     InputError
         The file as a whole is refused.
     """
-    found = resolved(file)
-    with _refusing(found):
-        reader = reader_of(found)
-        yield from getattr(reader, "read_each", reader.read)(found)
+    found = file if isinstance(file, Recognised) else recognised(file)
+    with _refusing(found.file):
+        yield from getattr(found.reader, "read_each", found.reader.read)(found.file)
 
 
-def task_of(file: AnyFile) -> Task:
-    """The task that scores a file; raises InputError where no reader knows it."""
-    found = resolved(file)
-    with _refusing(found):
-        return reader_of(found).TASK
+def items_of(file: AnyFile | Recognised) -> Iterator[Recording | Stay | Refusal]:
+    """Everything that a file holds: recordings, stays, and refusals in place of what cannot be read.
+
+    A table of many patients gives one item for each of them, so that one bad patient costs one refusal. A
+    file whose reader needs a package that is not installed is refused too (``missing_extra``).
+    """
+    try:
+        for answer in read_each(file):
+            yield Refusal.of(str(file), answer) if isinstance(answer, InputError) else answer
+    except InputError as error:
+        yield Refusal.of(str(file), error.at(str(file)))
+    except MissingExtra as error:
+        refused = UnsupportedFormat(str(error), where=str(file), code="missing_extra")
+        yield Refusal.of(str(file), refused)
+
+
+def outline_of(file: AnyFile) -> dict[str, Any]:
+    """Size, format and header fields of a file that may be refused, as far as they can be found.
+
+    Returns
+    -------
+    A dictionary with ``bytes`` and ``format``, both None where unknown, and ``header``, perhaps empty.
+    """
+    found: dict[str, Any] = {"bytes": None, "format": None, "header": {}}
+    with suppress(InputError, OSError, MissingExtra):
+        known = resolved(file)
+        status = known.stat()
+        if stat.S_ISREG(status.st_mode):
+            found["bytes"] = status.st_size
+        reader = reader_of(known)
+        found["format"] = reader.NAME
+        outline: Callable[[File], dict[str, Any]] | None = getattr(reader, "outline", None)
+        if outline is not None:
+            found["header"] = outline(known)
+    return found
 
 
 def resolved(file: AnyFile) -> File:
@@ -204,7 +264,7 @@ def _loaded(entry: EntryPoint) -> Any:
     missing = [name for name in OFFERED if not hasattr(reader, name)]
     if missing:
         return _Fault(f"has no {', '.join(missing)}")
-    if reader.TASK not in ("arrhythmia", "sepsis"):
+    if reader.TASK not in TASKS:
         return _Fault(f"is for the task {str(reader.TASK)[:40]!r}, which there is not")
     return reader
 
@@ -248,7 +308,7 @@ EXPECTED: dict[str, str] = {
     ".scp": "called SCP, but does not begin as EN 1064 has it: a format of the device's own, damaged or "
     "encrypted; export standard SCP-ECG from the device's software",
     ".dcm": "called DICOM, but does not begin as one: damaged or encrypted",
-    ".xml": "no HL7 aECG, GE MUSE or Philips Sierra XML; export one of these",
+    ".xml": "XML that is not HL7 aECG, GE MUSE, GE CardioSoft or Philips Sierra; export one of these",
     ".edf": "called EDF, but does not begin as one: damaged or encrypted",
     ".dat": "a signal file whose WFDB header (.hea) is not beside it or is damaged, or something else",
     ".mat": "a MATLAB file without a WFDB header (.hea) or a layout beside it, or something else",

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadRows, MalformedFile, TooLong
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BadRows, MalformedFile, TooLong, missing_extra
 from ibt_deploy.files import File, openable
 from ibt_deploy.printable import first_line
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 LONGEST_SHOWN = 40
@@ -82,12 +81,16 @@ class DelimitedTable:
     """
 
     def __init__(self, text: str, delimiter: str) -> None:
-        lines = [line for line in text.splitlines() if line and not line.isspace()]
+        every = text.splitlines()
+        lines = [line for line in every if line and not line.isspace()]
         if not lines:
             raise MalformedFile("the file is empty", code="empty_file")
         self._delimiter = delimiter
         self._plain = '"' not in text
         self._lines = lines[1:]
+        self._places: list[int] = []
+        if len(lines) < len(every):
+            self._places = [n for n, line in enumerate(every, start=1) if line and not line.isspace()][1:]
         if lines[0].count(delimiter) >= MOST_COLUMNS:
             raise MalformedFile(f"has more than {MOST_COLUMNS} columns", code="too_many_columns")
         self.names = tuple(name.strip() for name in self._cells(lines[0]))
@@ -99,7 +102,13 @@ class DelimitedTable:
         found = [self._width(line) for line in self._lines]
         if found and (min(found) < width or max(found) > width):
             row, other = next((row, n) for row, n in enumerate(found, start=1) if n != width)
-            raise MalformedFile(f"row {row} has {other} cells, the header has {width}", code="ragged_rows")
+            message = f"{self.row(row - 1)} has {other} cells, the header has {width}"
+            raise MalformedFile(message, code="ragged_rows")
+
+    def row(self, index: int) -> str:
+        """What to call a row in a message, with the line of the file where blank lines come before it."""
+        line = self._places[index] if self._places else index + 2
+        return f"row {index + 1}" + (f" (line {line} of the file)" if line != index + 2 else "")
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -9,21 +9,35 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from io import BytesIO
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import (
+    BadSampling,
+    BadUnits,
+    MalformedFile,
+    MissingLeads,
+    TooLong,
+    UnsupportedFormat,
+    missing_extra,
+)
 from ibt_deploy.files import File
-from ibt_deploy.leads import LEAD_NUMBERS, canonical_lead
 from ibt_deploy.printable import first_line
-from ibt_deploy.readers.patient import age_between, sex_of
-from ibt_deploy.readers.units import inverted_leads, millivolts_per
+from ibt_deploy.readers.stated import (
+    age_between,
+    device_of,
+    inverted_leads,
+    millivolts_per,
+    moment_of,
+    sex_of,
+)
 from ibt_deploy.records import Recording
 from ibt_deploy.types import AnyInts, Floats
+from ibt_deploy.vocabulary import LEAD_NUMBERS, canonical_lead
 
 MAX_VALUES = 20_000_000
 """Samples times channels read at most (12 leads at 500 Hz: 55 minutes), so that memory stays bounded."""
@@ -261,6 +275,8 @@ MAX_BYTES = 128 << 20
 MAX_INFLATED_BYTES = 32 << 20
 """Of a deflated file: 45 minutes of 12 leads at 500 Hz."""
 MAX_GROUPS = 64
+MAX_OFFSET = 1e9
+"""Milliseconds (11 days) that a group may begin after the acquisition; more is damage."""
 SHORTEST_RHYTHM = 2.0
 """Seconds; a group without a telling label that is not longer is taken for an averaged beat, unless it is all
 there is and states to be original."""
@@ -325,6 +341,10 @@ def read(file: File) -> list[Recording]:
         syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
         groups = [group_of(item, little_endian=syntax != BIG_ENDIAN) for item in items]
         age, sex = _patient(dataset)
+        recorded = _recorded(dataset)
+        device = device_of(
+            *(str(dataset.get(key, "") or "") for key in ("Manufacturer", "ManufacturerModelName"))
+        )
     notes: list[str] = []
     rhythms = _rhythms(groups, notes)
     recordings = []
@@ -343,6 +363,8 @@ def read(file: File) -> list[Recording]:
                 format=f"{NAME} ({kind})",
                 age=age,
                 sex=sex,
+                recorded=_begun(recorded, parts[0].start),
+                device=device,
                 notes=tuple(own_notes),
                 warnings=inverted_leads(inverted, "sensitivity"),
             )
@@ -437,6 +459,25 @@ def _simultaneous(parts: list[Group], group: Group) -> bool:
     return same and first.start is not None and not names & {channel.name for channel in group.channels}
 
 
+def _recorded(dataset: Any) -> datetime | date | None:
+    """When the acquisition began; not the time of the study or of this file, which may be others."""
+    zone = str(dataset.get("TimezoneOffsetFromUTC", "") or "").strip()
+    day, clock = (str(dataset.get(f"Acquisition{part}", "") or "").strip() for part in ("Date", "Time"))
+    for text in (str(dataset.get("AcquisitionDateTime", "") or "").strip(), day + clock, day):
+        if text:
+            zoned = text if text[-5:-4] in ("+", "-") or len(text) <= len("YYYYMMDD") else text + zone
+            if (found := moment_of(zoned)) is not None:
+                return found
+    return None
+
+
+def _begun(recorded: datetime | date | None, offset: float | None) -> datetime | date | None:
+    """When a group began: ``offset`` milliseconds after the acquisition."""
+    if not isinstance(recorded, datetime) or offset is None or not abs(offset) < MAX_OFFSET:
+        return recorded
+    return recorded + timedelta(milliseconds=offset)
+
+
 def _patient(dataset: Any) -> tuple[float | None, str | None]:
     """Age in years, as stated or from the date of birth, and sex."""
     sex = sex_of(str(dataset.get("PatientSex", "") or ""))
@@ -448,3 +489,31 @@ def _patient(dataset: Any) -> tuple[float | None, str | None]:
         if then := str(dataset.get(keyword, "") or ""):
             return age_between(born, then), sex
     return None, sex
+
+
+def outline(file: File) -> dict[str, Any]:
+    """What kind of object it is, of which device and moment, and the size of its waveforms."""
+    import pydicom
+
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES)
+    with catch_warnings(), _damage():
+        simplefilter("ignore")
+        dataset = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        uid = dataset.get("SOPClassUID")
+        recorded = _recorded(dataset)
+        found: dict[str, Any] = {
+            "object": None if uid is None else str(uid.name)[:80],
+            "modality": str(dataset.get("Modality", "") or "") or None,
+            "device": device_of(
+                str(dataset.get("Manufacturer", "")), str(dataset.get("ManufacturerModelName", ""))
+            ),
+            "recorded": None if recorded is None else recorded.isoformat(),
+        }
+        groups = list(dataset.get("WaveformSequence", None) or [])[:MAX_GROUPS]
+        found["waveforms"] = [
+            f"{group.get('NumberOfWaveformChannels')} channels, "
+            f"{group.get('NumberOfWaveformSamples')} samples, {group.get('SamplingFrequency')} Hz"
+            for group in groups
+        ]
+    return found

@@ -11,18 +11,25 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import date
-from typing import BinaryIO
+from datetime import date, datetime
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
-from ibt_deploy.readers.patient import whole_years
-from ibt_deploy.readers.units import MAX_RATE, inverted_leads, millivolts_per
+from ibt_deploy.readers.stated import (
+    MAX_RATE,
+    clock_of,
+    device_of,
+    inverted_leads,
+    millivolts_per,
+    moment,
+    whole_years,
+)
 from ibt_deploy.records import Recording
 from ibt_deploy.types import AnyInts
+from ibt_deploy.vocabulary import canonical_lead
 
 MAX_SIGNALS = 1024
 MAX_VALUES = 50_000_000
@@ -32,6 +39,8 @@ MAX_RECORD_BYTES = 1 << 26
 _FIXED, _PER_SIGNAL = 256, 256
 _FIELDS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_START = re.compile(r"(\d\d)[.:](\d\d)[.:](\d\d)", re.ASCII)
+_NO_DATE, _FIRST_YEAR = ("01", "01", "85"), 85
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 
 
@@ -86,6 +95,10 @@ class EdfHeader:
         In the order of the file.
     age, sex
         From the EDF+ patient field and the date of recording.
+    recorded
+        From the EDF+ recording field, which has the whole year, else from the start date of EDF.
+    device
+        From the EDF+ recording field.
     """
 
     dialect: str
@@ -98,6 +111,8 @@ class EdfHeader:
     signals: tuple[EdfSignal, ...]
     age: float | None
     sex: str | None
+    recorded: datetime | date | None
+    device: str | None
 
 
 def parse_header(stream: BinaryIO) -> EdfHeader:
@@ -135,7 +150,8 @@ def parse_header(stream: BinaryIO) -> EdfHeader:
         raise MalformedFile(f"the header claims records of {record_size} bytes", code="bad_header")
     reserved = _text(fixed[192:236])
     plus = reserved[:4] in ("EDF+", "BDF+")
-    age, sex = _patient(_text(fixed[8:88]), _text(fixed[88:168])) if plus else (None, None)
+    recording = _text(fixed[88:168]) if plus else ""
+    age, sex = _patient(_text(fixed[8:88]), recording) if plus else (None, None)
     return EdfHeader(
         dialect=("BDF" if binary else "EDF") + "+" * plus,
         discontinuous=plus and reserved[4:5] == "D",
@@ -147,6 +163,8 @@ def parse_header(stream: BinaryIO) -> EdfHeader:
         signals=signals,
         age=age,
         sex=sex,
+        recorded=_recorded(recording, _text(fixed[168:176]), _text(fixed[176:184])),
+        device=_device(recording),
     )
 
 
@@ -201,6 +219,28 @@ def _patient(patient: str, recording: str) -> tuple[float | None, str | None]:
     if born is None or taken is None or taken < born:
         return None, sex
     return float(whole_years(born, taken)), sex
+
+
+def _recorded(recording: str, day: str, clock: str) -> datetime | date | None:
+    """When the recording began; None for the date that stands for none, 01.01.85 in the header alone."""
+    on, at = _START.fullmatch(day), _START.fullmatch(clock)
+    started = None if at is None else clock_of(*map(int, at.groups()))
+    fields = recording.split()
+    if len(fields) > 1 and fields[0] == "Startdate":
+        stated = _date(fields[1])
+        return None if stated is None else moment(stated.year, stated.month, stated.day, started)
+    if on is None or on.groups() == _NO_DATE:
+        return None
+    day_of_month, month, year = map(int, on.groups())
+    return moment(year + (1900 if year >= _FIRST_YEAR else 2000), month, day_of_month, started)
+
+
+def _device(recording: str) -> str | None:
+    """The equipment, fifth in the EDF+ field ``Startdate date code technician equipment``."""
+    fields = recording.split()
+    if len(fields) < 5 or fields[0] != "Startdate":
+        return None
+    return device_of(fields[4].replace("_", " "))
 
 
 def _date(text: str) -> date | None:
@@ -300,6 +340,8 @@ def read(file: File) -> list[Recording]:
             format=header.dialect,
             age=header.age,
             sex=header.sex,
+            recorded=header.recorded,
+            device=header.device,
             notes=tuple(notes),
             warnings=inverted_leads(inverted),
         )
@@ -366,3 +408,20 @@ def _integers(block: bytes, count: int, header: EdfHeader, signal: EdfSignal) ->
     triples = np.zeros((part.size // 3, 4), np.uint8)
     triples[:, 1:] = part.reshape(-1, 3)
     return triples.view("<i4").reshape(-1) >> 8
+
+
+def outline(file: File) -> dict[str, Any]:
+    """What the header states, with its signals."""
+    with file.open("rb") as stream:
+        header = parse_header(stream)
+    return {
+        "dialect": header.dialect,
+        "records": header.records,
+        "record_seconds": header.duration,
+        "recorded": None if header.recorded is None else header.recorded.isoformat(),
+        "device": header.device,
+        "signals": [
+            f"{signal.label}: {signal.samples / header.duration:g} Hz, {signal.unit or 'no unit'}"
+            for signal in header.signals
+        ],
+    }

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, missing_extra
 from ibt_deploy.files import File, openable
 from ibt_deploy.printable import first_line
+from ibt_deploy.readers.stated import device_of, moment_of_iso
 from ibt_deploy.records import Recording
 
 NAME = "Parquet (recording)"
@@ -85,6 +85,8 @@ def read(file: File) -> list[Recording]:
             dx=tuple(map(str, dx)) if isinstance(dx, list) else None,
             age=float(age) if isinstance(age, int | float) else None,
             sex=sex if isinstance(sex, str) else None,
+            recorded=moment_of_iso(str(described.get("recorded") or "")),
+            device=device_of(str(described.get("device") or "")),
         )
     ]
 

@@ -64,7 +64,7 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
     with tempfile.TemporaryDirectory(prefix="ibt-") as folder:
         stays = opened(export, Path(folder), source=str(file), threads=THREADS)
         yield from stays.read_stays(0, len(stays))
-        yield from stays.empty()
+        yield from stays.refused()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ optional. Values are taken as they are: units are those of ``ehr_variables.csv``
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -20,7 +21,7 @@ from ibt_deploy.files import File
 from ibt_deploy.readers.columns import MISSING_WORDS, DelimitedTable, Numbers, shortened
 from ibt_deploy.records import Notice, Stay, are_consecutive
 from ibt_deploy.types import Bools, Floats, Ints
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
 TASK = "sepsis"
 NAME = "ICU stay (PSV, CSV, Parquet)"
@@ -37,6 +38,7 @@ RECOGNISED_FROM = 3
 MAX_TEXT_BYTES = 1 << 31
 LISTED = 8
 HEADERS_KEPT = 16
+_ROW = re.compile(r"row (\d+)")
 
 
 class Table(Protocol):
@@ -98,9 +100,19 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
     """
     try:
         table, file_format = _opened(file)
-        yield from stays_of_table(table, file_format, file)
+        for answer in stays_of_table(table, file_format, file):
+            yield _with_line(answer, table) if isinstance(answer, InputError) else answer
     except InputError as error:
         raise error.at(str(file)) from error.__cause__
+
+
+def _with_line(error: InputError, table: Table) -> InputError:
+    """The error of a row with the line of the file that an editor shows, where that needs to be said."""
+    match = _ROW.match(error.message)
+    if match is None or not isinstance(table, DelimitedTable):
+        return error
+    message = table.row(int(match[1]) - 1) + error.message[match.end() :]
+    return type(error)(message, where=error.where, code=error.code)
 
 
 def _opened(file: File) -> tuple[Table, str]:
@@ -353,3 +365,9 @@ def _checked_labels(labels: Floats, numbers: RowNumbers) -> npt.NDArray[np.int8]
         row = int(np.argmin(usable))
         raise BadRows(f"row {numbers[row]} has the {LABEL} {labels[row]:g}, not 0 or 1", code="bad_label")
     return np.where(np.isnan(labels), -1, labels).astype(np.int8)
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Rows and columns of the table."""
+    table, file_format = _opened(file)
+    return {"kind": file_format, "rows": len(table), "columns": [shortened(name) for name in table.names]}

@@ -19,12 +19,12 @@ import numpy as np
 
 from ibt_deploy.errors import BadRows, BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
 from ibt_deploy.readers.arrays import Layout, layout_beside, recording_of, standard_leads_in
 from ibt_deploy.readers.columns import MISSING_WORDS, DelimitedTable, cell_number, without_infinity
-from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.readers.stated import millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
+from ibt_deploy.vocabulary import canonical_lead
 
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))$")
 """A number that only a decimal comma explains: 1,234 may be a thousand, 0,234 and 1,2 may not."""
@@ -424,3 +424,22 @@ def _rate(seconds: Floats) -> float:
         raise BadSampling("the times are not evenly spaced", code="missing_rate")
     rate = steps / length
     return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The shape and names of the table, and what the lines before it state."""
+    with file.open("rb") as stream:
+        text = _decoded(stream.read(MAX_BYTES))
+    layout = layout_beside(file)
+    table = table_in(text, layout.stated)
+    if table is None:
+        return {"layout": layout.source or None}
+    return {
+        "delimiter": table.delimiter,
+        "rows": len(table.rows),
+        "columns": table.width,
+        "names": [] if table.names is None else [name[:40] for name in table.names[:WIDEST]],
+        "stated": {
+            key: str(value)[:80] for key, value in (statements(table.preamble) | dict(layout.stated)).items()
+        },
+    }

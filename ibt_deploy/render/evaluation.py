@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ibt_deploy.bundle import Bundle
+from ibt_deploy.evaluation import Evaluation, Group
 from ibt_deploy.evaluation.monitoring import LARGE, MODERATE, Change, Monitoring
 from ibt_deploy.evaluation.recalibration import COLUMNS, Recalibration
-from ibt_deploy.evaluation.result import Evaluation, Group
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.render.markdown import decimal
 from ibt_deploy.render.report import Line, Report, Row, Table, number

@@ -1,7 +1,8 @@
 """Pictures of predictions, the only code that needs matplotlib (the extra ``plot``).
 
 A 12-lead ECG is drawn on its usual paper, true to scale: 25 mm/s and 10, 5 or 2.5 mm/mV. A stay is drawn as
-its risk over the hours, with threshold and alarms, above the main vital signs.
+its risk over the hours, with threshold and alarms, above the main vital signs. Where there is an explanation,
+what moved the answer is shaded behind the curves.
 """
 
 from __future__ import annotations
@@ -9,37 +10,38 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ibt_deploy.extras import missing_extra
-from ibt_deploy.leads import LEADS
+from ibt_deploy.errors import missing_extra
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding, Prediction, SepsisPrediction
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
 from ibt_deploy.records import Recording, Stay, plausible_age
 from ibt_deploy.render.prediction import alarm_summary, caption, sorted_findings, warning_captions
 from ibt_deploy.types import Bools, Floats
-from ibt_deploy.variables import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, LEADS, VARIABLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from ibt_deploy.explain import Explanation
 
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
 BLACK = "#222222"
 _GREY = "#555555"
+RAISED = (ORANGE, GREEN, PURPLE)
+"""Shades of what raised a finding, one for each of the explained findings that are drawn."""
+LOWERED = "#8a94a0"
+DARKEST = 0.6
+"""Opacity where an effect is as large as the largest one on the same output."""
+_FAINTEST = 0.03
 _MANY_HOURS = 100
 
 PANELS: tuple[tuple[tuple[str, str, str], ...], ...] = (
@@ -54,18 +56,40 @@ ROOM_FOR_LEGEND = 0.4
 """Share of the axis kept free above the curves, so that the legend hides none of them."""
 
 
-def stay_figure(prediction: SepsisPrediction) -> Figure:
+def shades(explanation: Explanation) -> list[tuple[float, float, float]]:
+    """Stretches with the effect that each had, as a share of the largest one: start, end, -1 to 1.
+
+    Where windows overlap, the mean of their effects counts.
+    """
+    edges = np.unique(np.concatenate([explanation.starts, explanation.ends]))
+    largest = np.abs(explanation.over_time).max(initial=0.0)
+    found = []
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        covering = (explanation.starts <= start) & (explanation.ends >= end)
+        if covering.any() and largest:
+            found.append((start, end, float(explanation.over_time[covering].mean() / largest)))
+    return found
+
+
+def strongest_channels(explanation: Explanation, most: int = 4) -> str:
+    """The leads or variables that moved an output most, each with its effect."""
+    order = np.argsort(-np.abs(explanation.by_channel), kind="stable")[:most]
+    return ", ".join(f"{explanation.channels[i]} {explanation.by_channel[i]:+.2f}" for i in order)
+
+
+def stay_figure(prediction: SepsisPrediction, explanation: Explanation | None = None) -> Figure:
     """Risk, threshold and alarms over the hours, and below them on the same axis the main vital signs.
 
     Dots are measurements; a line joins measurements of consecutive hours only, so that what was carried
-    forward is not drawn as if it had been measured.
+    forward is not drawn as if it had been measured. The hours of alarms are shaded; with an explanation, the
+    hours whose measurements moved the highest risk are, and each variable's effect stands beside its curve.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 9.2), facecolor="white")
     grid = figure.add_gridspec(
         len(PANELS) + 1, 1, height_ratios=(3.4, *([1.0] * len(PANELS))), hspace=0.14,
-        left=0.085, right=0.975, top=0.905, bottom=0.105,
+        left=0.085, right=0.975 if explanation is None else 0.905, top=0.905, bottom=0.105,
     )  # fmt: skip
     top = figure.add_subplot(grid[0])
     _draw_risk(top, prediction)
@@ -73,7 +97,10 @@ def stay_figure(prediction: SepsisPrediction) -> Figure:
     for axes, series in zip(panels, PANELS, strict=True):
         _draw_vitals(axes, prediction, series)
     for axes in (top, *panels):
-        _shade_alarms(axes, prediction)
+        if explanation is None:
+            _shade_alarms(axes, prediction)
+        else:
+            _shade_hours(axes, explanation)
         axes.grid(color="#e3e3e3", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
@@ -91,8 +118,11 @@ def stay_figure(prediction: SepsisPrediction) -> Figure:
     )
     figure.text(0.085, 0.965, name, fontsize=13, fontweight="bold", parse_math=False)
     figure.text(0.085, 0.932, summary, fontsize=9, color=_GREY)
+    if explanation is not None:
+        _explain_stay(top, panels, prediction, explanation)
     foot = f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}"
-    foot = "\n".join([*warning_captions(prediction, 2), foot])
+    moved = [] if explanation is None else [_moved_by(prediction, explanation)]
+    foot = "\n".join([*moved, *warning_captions(prediction, 2), foot])
     figure.text(0.085, 0.008, foot, fontsize=7.5, color=_GREY, va="bottom", linespacing=1.4, parse_math=False)
     return figure
 
@@ -150,6 +180,49 @@ def _shade_alarms(axes: Axes, prediction: SepsisPrediction) -> None:
         axes.axvspan(hours[start] - 0.5, hours[end] + 0.5, color=VERMILION, alpha=0.10, linewidth=0, zorder=0)
 
 
+def _shade_hours(axes: Axes, explanation: Explanation) -> None:
+    """Every hour by its effect on the highest risk."""
+    largest = np.abs(explanation.over_time).max(initial=0.0) or 1.0
+    for hour, effect in zip(explanation.starts, explanation.over_time, strict=True):
+        share = float(abs(effect) / largest)
+        if share >= _FAINTEST:
+            colour = RAISED[0] if effect > 0 else LOWERED
+            axes.axvspan(hour - 0.5, hour + 0.5, color=colour, alpha=DARKEST * share, linewidth=0, zorder=0)
+
+
+def _explain_stay(
+    top: Axes, panels: list[Axes], prediction: SepsisPrediction, explanation: Explanation
+) -> None:
+    """Which hour is explained, what the shades mean, and what each variable did."""
+    from matplotlib.patches import Patch
+
+    peak = _peak(prediction)
+    top.axvline(peak, color=BLACK, linestyle=":", linewidth=1.2)
+    handles, labels = top.get_legend_handles_labels()
+    handles += [Patch(color=colour, alpha=DARKEST) for colour in (RAISED[0], LOWERED)]
+    labels += [f"hour that raised the risk of hour {peak} (dotted)", "hour that lowered it"]
+    top.legend(handles, labels, loc="upper left", fontsize=8.5, framealpha=0.9, ncols=5)
+    low, high = top.get_ylim()
+    top.set_ylim(low, 1.12 * high)
+    effects = dict(zip(explanation.channels, explanation.by_channel.tolist(), strict=True))
+    for axes, series in zip(panels, PANELS, strict=True):
+        text = "\n".join(f"{name} {effects[name]:+.2f}" for name, _, _ in series if name in effects)
+        axes.text(1.01, 0.5, text, fontsize=8, fontweight="bold", va="center", transform=axes.transAxes)
+    top.text(1.01, 0.02, "effect of each\nvariable", fontsize=8, color=_GREY, transform=top.transAxes)
+
+
+def _peak(prediction: SepsisPrediction) -> int:
+    """The hour of the highest risk, which is the one that is explained."""
+    return int(prediction.hours[int(np.argmax(prediction.risk))])
+
+
+def _moved_by(prediction: SepsisPrediction, explanation: Explanation) -> str:
+    return (
+        f"Effects are log odds of hour {_peak(prediction)} lost without a variable, or without what an hour "
+        f"measured. Largest: {strongest_channels(explanation, 5)}."
+    )
+
+
 def _dot(hours: int) -> float:
     """Size of a dot, in points: smaller where many hours share the axis."""
     return 3.2 if hours <= _MANY_HOURS else 1.8
@@ -173,11 +246,14 @@ _LEAST_GAP_MM, _STRIP_SECONDS = 1.0, 0.04
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 12.0, 6.0, 17.0, 5.0
 _ROW_MM, _HEAD_ROOM_MM, _PULSE_MM, _TABLE_MM = 32.0, 7.0, 10.0, 58.0
+_KEY_MM, _LANES_MM, _BAR_MM = 5.5, 28.0, 9.0
 _FINE, _COARSE, _INK, _LABEL = "#f6d5d5", "#e59a9a", "#101010", "#555577"
 _SHOWN_NEGATIVE = 4
 
 
-def ecg_figure(recording: Recording, prediction: ArrhythmiaPrediction) -> Figure:
+def ecg_figure(
+    recording: Recording, prediction: ArrhythmiaPrediction, explanations: Sequence[Explanation] = ()
+) -> Figure:
     """The first 10 s of a recording on ECG paper, with its findings below.
 
     Four columns of 2.5 s and three rows of leads, lead II throughout in a fourth row; a calibration pulse of
@@ -186,15 +262,21 @@ def ecg_figure(recording: Recording, prediction: ArrhythmiaPrediction) -> Figure
     shown as preprocessing leaves it before any filter: medians removed, at 200 Hz. A lead without any valid
     sample is marked, not drawn. Complexes that would run into the next row are drawn at half or a quarter of
     the usual gain, which the head states.
+
+    With explanations, the half seconds that moved a finding are shaded behind every lead, darker where the
+    effect is larger; a bar beside a lead's name is that lead's own effect. Several findings share a row, each
+    with its colour in a lane of its own; below the paper stands which is which.
     """
     from matplotlib.figure import Figure
 
     standard = examined(recording)
     width = _LEFT + _PULSE_MM + SECONDS * MM_PER_SECOND + _RIGHT
     paper = 4 * _ROW_MM + _HEAD_ROOM_MM
-    height = _TOP + paper + _TABLE_MM + _BOTTOM
+    explained = list(explanations[: len(RAISED)])
+    key = _KEY_MM * (len(explained) + 1) if explained else 0.0
+    height = _TOP + paper + key + _TABLE_MM + _BOTTOM
     figure = Figure(figsize=(width / MM_PER_INCH, height / MM_PER_INCH), facecolor="white")
-    left, bottom = _LEFT / width, (_BOTTOM + _TABLE_MM) / height
+    left, bottom = _LEFT / width, (_BOTTOM + _TABLE_MM + key) / height
     axes = figure.add_axes((left, bottom, (_PULSE_MM + SECONDS * MM_PER_SECOND) / width, paper / height))
     _draw_grid(axes, _PULSE_MM + SECONDS * MM_PER_SECOND, paper)
     strips = _strips(standard)
@@ -203,6 +285,9 @@ def ecg_figure(recording: Recording, prediction: ArrhythmiaPrediction) -> Figure
         _draw_pulse(axes, _baseline(row), gain)
     for strip in strips:
         _draw_strip(axes, strip, gain)
+        _shade_strip(axes, strip, explained)
+    if explained:
+        _write_key(figure, explained, len(explanations) - len(explained), left, width, height)
     _write_head(figure, recording, standard, left, height, gain)
     _write_findings(figure, prediction, left, width, height)
     return figure
@@ -311,6 +396,69 @@ def _draw_strip(axes: Axes, strip: _Strip, gain: float) -> None:
     )
 
 
+def _shade_strip(axes: Axes, strip: _Strip, explained: Sequence[Explanation]) -> None:
+    """What moved each finding in the seconds of this strip, and a bar for what the lead did."""
+    if not explained or strip.missing:
+        return
+    lane = _LANES_MM / len(explained)
+    first, last = strip.start, strip.start + (len(strip.part) - 1) / SAMPLING_RATE
+    x0 = _PULSE_MM + strip.column * COLUMN_SECONDS * MM_PER_SECOND
+    for i, (explanation, colour) in enumerate(zip(explained, RAISED, strict=False)):
+        bottom = _baseline(strip.row) + _LANES_MM / 2 - (i + 1) * lane
+        for start, end, share in shades(explanation):
+            begin, stop = max(start, first), min(end, last)
+            if stop > begin and abs(share) >= _FAINTEST:
+                axes.broken_barh(
+                    [(x0 + (begin - first) * MM_PER_SECOND, (stop - begin) * MM_PER_SECOND)],
+                    (bottom + 0.3, lane - 0.6),
+                    facecolor=colour if share > 0 else LOWERED,
+                    alpha=DARKEST * abs(share),
+                    linewidth=0,
+                    zorder=0.5,
+                )
+        effect = float(explanation.by_channel[LEADS.index(strip.lead)])
+        largest = float(np.abs(explanation.by_channel).max(initial=0.0))
+        if largest:
+            axes.barh(
+                _baseline(strip.row) + 13.2 - 1.7 * i,
+                _BAR_MM * abs(effect) / largest,
+                left=x0 + 11.0,
+                height=1.4,
+                color=colour if effect > 0 else LOWERED,
+                zorder=1.5,
+            )
+
+
+def _write_key(
+    figure: Figure, explained: Sequence[Explanation], others: int, left: float, width: float, height: float
+) -> None:
+    """Which shade is which finding, and how much the strongest parts did."""
+    tall = _KEY_MM * (len(explained) + 1)
+    span = width - _LEFT - _RIGHT
+    axes = figure.add_axes((left, (_BOTTOM + _TABLE_MM) / height, 1 - left - _RIGHT / width, tall / height))
+    axes.set(xlim=(0, span), ylim=(tall, 0))
+    axes.axis("off")
+    for i, (explanation, colour) in enumerate(zip(explained, RAISED, strict=False)):
+        y = _KEY_MM * (i + 0.75)
+        for step in range(5):
+            alpha = DARKEST * (step + 1) / 5
+            axes.barh(y, 3.0, left=3.0 * step, height=3.4, color=colour, alpha=alpha, linewidth=0)
+        peak = int(np.argmax(np.abs(explanation.over_time)))
+        seconds = f"{explanation.starts[peak]:g} to {explanation.ends[peak]:g} s"
+        beyond = " (not shown)" if explanation.starts[peak] >= SECONDS else ""
+        effect = f"{explanation.over_time[peak]:+.2f}"
+        text = f"moved most by {seconds}{beyond} {effect}; {strongest_channels(explanation)}"
+        axes.text(18.0, y, explanation.output, fontsize=8.5, fontweight="bold", color=_INK, va="center")
+        axes.text(46.0, y, text, fontsize=8, color="#333333", va="center")
+    y = _KEY_MM * (len(explained) + 0.75)
+    axes.barh(y, 15.0, height=3.4, color=LOWERED, alpha=DARKEST, linewidth=0)
+    text = (
+        "lowered a finding. Effects are log odds lost without a half second of all leads, or without a lead"
+    )
+    more = f"; {others} more findings are explained and not drawn" if others else ""
+    axes.text(18.0, y, f"{text}{more}.", fontsize=7.5, color="#444444", va="center")
+
+
 def _write_head(
     figure: Figure, recording: Recording, standard: StandardEcg, left: float, height: float, gain: float
 ) -> None:
@@ -323,6 +471,8 @@ def _write_head(
         details.append(f"{age:g} years")
     if recording.sex:
         details.append(recording.sex)
+    if recording.recorded is not None:
+        details.append(f"{recording.recorded:%Y-%m-%d}")
     rate = standard.heart_rate
     details.append(f"{rate.bpm:.0f} bpm computed" if rate and rate.bpm is not None else "rate not computed")
     part = {1: "", 2: " (half gain)", 4: " (quarter gain)"}[round(GAINS[0] / gain)]
@@ -400,7 +550,9 @@ def require_matplotlib() -> None:
         raise missing_extra(error, "a plot") from error
 
 
-def figure_of(item: Recording | Stay, prediction: Prediction) -> Figure:
+def figure_of(
+    item: Recording | Stay, prediction: Prediction, explanations: Sequence[Explanation] = ()
+) -> Figure:
     """The picture of one answer.
 
     Parameters
@@ -409,6 +561,8 @@ def figure_of(item: Recording | Stay, prediction: Prediction) -> Figure:
         What was scored.
     prediction
         Its answer.
+    explanations
+        Of the answer, to be drawn over it.
 
     Raises
     ------
@@ -419,13 +573,9 @@ def figure_of(item: Recording | Stay, prediction: Prediction) -> Figure:
     """
     require_matplotlib()
     if isinstance(item, Recording) and isinstance(prediction, ArrhythmiaPrediction):
-        from ibt_deploy.render.plot import ecg_figure
-
-        return ecg_figure(item, prediction)
+        return ecg_figure(item, prediction, explanations)
     if isinstance(item, Stay) and isinstance(prediction, SepsisPrediction):
-        from ibt_deploy.render.plot import stay_figure
-
-        return stay_figure(prediction)
+        return stay_figure(prediction, next(iter(explanations), None))
     raise TypeError(f"a {type(item).__name__} has no {type(prediction).__name__}")
 
 
@@ -458,12 +608,14 @@ class NumberedPictures:
                 return path
         return None
 
-    def draw(self, item: Recording | Stay, prediction: Prediction) -> Path:
+    def draw(
+        self, item: Recording | Stay, prediction: Prediction, explanations: Sequence[Explanation] = ()
+    ) -> Path:
         """Draw one answer; returns the file it went to."""
         if len(self.written) == 1:
             self.written = [self._path.replace(self._numbered(1))]
         path = self._numbered(len(self.written) + 1) if self.written else self._path
-        figure = figure_of(item, prediction)
+        figure = figure_of(item, prediction, explanations)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
             figure.savefig(path, dpi=DPI)

@@ -22,7 +22,7 @@ from ibt_deploy.preprocess.heart_rate import HeartRate
 from ibt_deploy.printable import one_line
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import N_TIME_VARYING
+from ibt_deploy.vocabulary import N_TIME_VARYING
 
 if TYPE_CHECKING:
     from ibt_deploy.explain import Explanation

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.decisions import combined, decided_over_windows
+from ibt_deploy.device import OpenGraph
 from ibt_deploy.familiarity import UNFAMILIAR
 from ibt_deploy.predictions import ArrhythmiaPrediction
 from ibt_deploy.preprocess.ecg import (
     FILLED_SAMPLES,
     EcgPreprocessing,
-    StandardEcg,
     examined,
     window_spans,
     windows,
 )
-from ibt_deploy.records import Notice, Recording
-from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.preprocess.heart_rate import HeartRate
+from ibt_deploy.records import Notice, Recording, Stay
+from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Bools, Float32s, Floats
 
 LONGEST_EVALUATED = 60
@@ -29,11 +31,33 @@ LONGEST_EVALUATED = 60
 
 @dataclass(frozen=True, eq=False)
 class PreparedEcg:
-    """A recording that is ready to be scored: its windows, shape ``(windows, 12, 2000)``, float32."""
+    """A recording that is ready to be scored; its signal, seven times as large as the windows, can go.
 
-    recording: Recording
-    standard: StandardEcg
+    Attributes
+    ----------
+    windows
+        What the model reads, shape ``(windows, 12, 2000)``.
+    samples
+        Length of the whole recording at the model's sampling rate.
+    record, source, format, sampling_rate, duration, leads
+        Of the recording.
+    changes, warnings
+        Of its reader and of preprocessing.
+    heart_rate
+        As computed from the signal.
+    """
+
     windows: Float32s
+    samples: int
+    record: str
+    source: str
+    format: str
+    sampling_rate: float
+    duration: float
+    leads: tuple[str, ...]
+    changes: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+    heart_rate: HeartRate | None
 
     @property
     def size(self) -> int:
@@ -44,21 +68,45 @@ class PreparedEcg:
 class EcgScorer:
     """Scores recordings with one bundle, graph and operating point."""
 
+    item: ClassVar[type[Recording | Stay]] = Recording
+    bulk: ClassVar[Batching] = Batching(work=128, inputs=256, together=((NO_LIMIT, 32),))
+
     def __init__(self, bundle: Bundle, graph: OpenGraph, operating_point: str | None = None) -> None:
-        if not isinstance(bundle.preprocessing, EcgPreprocessing):
-            raise TypeError("an ECG scorer needs an arrhythmia bundle")
-        self._bundle = bundle
+        self.bundle = bundle
         self._graph = graph
-        self._constants = bundle.preprocessing
+        self._constants = _constants(bundle)
         self._point = bundle.operating_point(operating_point)
         self._model = graph.model(bundle, self._point.name)
         self._evaluable = np.array([c.evaluable for c in bundle.classes])
         self._familiarity = bundle.familiarity()
 
-    def prepare(self, recording: Recording) -> PreparedEcg:
+    @staticmethod
+    def soon(batch_size: int) -> Batching:
+        """Recordings are answered as soon as their windows fill a batch."""
+        return Batching(batch_size, batch_size, ((NO_LIMIT, batch_size),))
+
+    @staticmethod
+    def prepare(recording: Recording, bundle: Bundle) -> PreparedEcg:
         """Preprocess one recording; raises InputError where it is refused."""
         standard = examined(recording)
-        return PreparedEcg(recording, standard, windows(standard, self._constants, crop="all"))
+        return PreparedEcg(
+            windows=windows(standard, _constants(bundle)),
+            samples=standard.signal.shape[1],
+            record=recording.record_id,
+            source=recording.source,
+            format=recording.format,
+            sampling_rate=recording.sampling_rate,
+            duration=recording.duration,
+            leads=recording.leads,
+            changes=(*recording.notes, *standard.changes),
+            warnings=standard.warnings,
+            heart_rate=standard.heart_rate,
+        )
+
+    @staticmethod
+    def ready(prepared: Sequence[PreparedEcg], bundle: Bundle) -> Sequence[PreparedEcg]:  # noqa: ARG004
+        """Nothing is left to do."""
+        return prepared
 
     def logits(self, signal: Float32s, batch_size: int) -> Float32s:
         """Logits ``(windows, 26)`` of windows ``(windows, 12, 2000)``.
@@ -80,6 +128,11 @@ class EcgScorer:
         ]
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
+    def features_and_logits(self, recording: Recording) -> tuple[Float32s, Float32s]:
+        """The windows of one recording, and their logits."""
+        signal = self.prepare(recording, self.bundle).windows
+        return signal, self.logits(signal, batch_size=8)
+
     def score(self, prepared: Sequence[PreparedEcg], batch_size: int) -> list[ArrhythmiaPrediction]:
         """Predictions, in order."""
         if not prepared:
@@ -93,39 +146,33 @@ class EcgScorer:
             logits, features = self._run(["logits", "features"], signal, batch_size)
             means = np.stack([f.mean(axis=0) for f in np.split(features.astype(np.float64), ends[:-1])])
             familiar = [1.0 - float(share) for share in self._familiarity.share_nearer(means)]
-        per_recording = np.split(self._bundle.calibration.probability(logits), ends[:-1])
+        per_recording = np.split(self.bundle.calibration.probability(logits), ends[:-1])
         return [self._prediction(*found) for found in zip(prepared, per_recording, familiar, strict=True)]
 
     def _prediction(
         self, prepared: PreparedEcg, per_window: Floats, familiarity: float | None
     ) -> ArrhythmiaPrediction:
-        recording, standard = prepared.recording, prepared.standard
         point = self._point
         given = decided_over_windows(per_window, point.thresholds, self._evaluable, exclusive=point.exclusive)
-        samples = standard.signal.shape[1]
-        spans = window_spans(samples, self._constants.length)
+        spans = window_spans(prepared.samples, self._constants.length)
         starts = np.array([start for start, _ in spans]) / self._constants.sampling_rate
         return ArrhythmiaPrediction(
-            record=recording.record_id,
-            source=recording.source,
-            format=recording.format,
-            sampling_rate=recording.sampling_rate,
-            duration=recording.duration,
-            leads=recording.leads,
-            changes=(
-                *recording.notes,
-                *standard.changes,
-                *window_changes(spans, samples, self._constants),
-            ),
+            record=prepared.record,
+            source=prepared.source,
+            format=prepared.format,
+            sampling_rate=prepared.sampling_rate,
+            duration=prepared.duration,
+            leads=prepared.leads,
+            changes=(*prepared.changes, *window_changes(spans, prepared.samples, self._constants)),
             warnings=(
-                *standard.warnings,
-                *self._short_recording(samples),
-                *self._long_recording(samples, spans),
+                *prepared.warnings,
+                *self._short_recording(prepared.samples),
+                *self._long_recording(prepared.samples, spans),
                 *_unfamiliar(familiarity),
-                *self._contradicted(standard, given.positive[0]),
+                *self._contradicted(prepared.heart_rate, given.positive[0]),
             ),
             model=self._model,
-            classes=self._bundle.classes,
+            classes=self.bundle.classes,
             probabilities=combined(per_window),
             thresholds=point.thresholds,
             positive=given.positive[0],
@@ -133,17 +180,17 @@ class EcgScorer:
             windows=per_window,
             window_starts=starts,
             familiarity=familiarity,
-            heart_rate=standard.heart_rate,
+            heart_rate=prepared.heart_rate,
         )
 
-    def _contradicted(self, standard: StandardEcg, positive: Bools) -> list[Notice]:
+    def _contradicted(self, rate: HeartRate | None, positive: Bools) -> list[Notice]:
         """A warning for every positive finding that the computed heart rate contradicts."""
-        if standard.heart_rate is None:
+        if rate is None:
             return []
         return [
             Notice("heart_rate_contradicts", f"{entry.name}: {reason}")
-            for entry, given in zip(self._bundle.classes, positive, strict=True)
-            if given and (reason := standard.heart_rate.contradiction(entry.abbreviation))
+            for entry, given in zip(self.bundle.classes, positive, strict=True)
+            if given and (reason := rate.contradiction(entry.abbreviation))
         ]
 
     def _short_recording(self, samples: int) -> tuple[Notice, ...]:
@@ -152,7 +199,7 @@ class EcgScorer:
             return ()
         seconds = samples / self._constants.sampling_rate
         sentence = f"{seconds:.1f} s of signal; the published figures are of 10 s"
-        curve = self._bundle.contract.get("short_recordings")
+        curve = self.bundle.contract.get("short_recordings")
         if curve:
             # the curve falls from ten seconds on; np.interp wants it to rise
             kept = np.interp(seconds, curve["seconds"][::-1], curve["recordings_unchanged"][::-1])
@@ -169,6 +216,12 @@ class EcgScorer:
             f"{len(spans)} windows a false alarm is more likely than in one: see in how many a finding stands"
         )
         return (Notice("long_recording", sentence),)
+
+
+def _constants(bundle: Bundle) -> EcgPreprocessing:
+    if not isinstance(bundle.preprocessing, EcgPreprocessing):
+        raise TypeError("an ECG scorer needs an arrhythmia bundle")
+    return bundle.preprocessing
 
 
 def _unfamiliar(familiarity: float | None) -> tuple[Notice, ...]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ibt_deploy.bundle import Bundle
+from ibt_deploy.device import OpenGraph
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.records import Notice, Stay
-from ibt_deploy.scorers.session import OpenGraph
+from ibt_deploy.records import Notice, Recording, Stay
+from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Array, Float32s
+from ibt_deploy.vocabulary import MAX_HOURS
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +33,8 @@ class CheckedStay:
 
     @property
     def size(self) -> int:
-        """Work that it makes, in stays."""
-        return 1
+        """Work that it makes, in hours."""
+        return len(self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +58,36 @@ def features_of(stays: Sequence[CheckedStay], constants: StayPreprocessing) -> l
 class StayScorer:
     """Scores stays with one bundle, graph and operating point."""
 
+    item: ClassVar[type[Recording | Stay]] = Stay
+    # attention takes the hours of a stay squared; the more stays wait, the less of a batch is padding
+    bulk: ClassVar[Batching] = Batching(
+        work=32_768, inputs=512, together=((64, 32), (128, 16), (MAX_HOURS, 4))
+    )
+
     def __init__(self, bundle: Bundle, graph: OpenGraph, operating_point: str | None = None) -> None:
-        if not isinstance(bundle.preprocessing, StayPreprocessing):
-            raise TypeError("a stay scorer needs a sepsis bundle")
-        self._bundle = bundle
+        self.bundle = bundle
         self._graph = graph
-        self._constants = bundle.preprocessing
+        self._constants = _constants(bundle)
         self._point = bundle.operating_point(operating_point)
         self._model = graph.model(bundle, self._point.name)
 
-    def prepare(self, stay: Stay) -> CheckedStay:
+    @staticmethod
+    def soon(batch_size: int) -> Batching:
+        """Some stays are gathered, to put those of like length together."""
+        return Batching(NO_LIMIT, 8 * batch_size, ((NO_LIMIT, batch_size),))
+
+    @staticmethod
+    def prepare(stay: Stay, bundle: Bundle) -> CheckedStay:  # noqa: ARG004
         """Check and clean one stay; raises InputError where it is refused."""
         return CheckedStay(stay, *checked_stay(stay))
+
+    @staticmethod
+    def ready(prepared: Sequence[CheckedStay], bundle: Bundle) -> list[PreparedStay]:
+        """The stays with their features."""
+        return [
+            PreparedStay(entry.stay, entry.values, entry.warnings, features)
+            for entry, features in zip(prepared, features_of(prepared, _constants(bundle)), strict=True)
+        ]
 
     def features(self, stays: Sequence[CheckedStay]) -> list[Float32s]:
         """Features ``(hours, F)`` of every stay."""
@@ -98,6 +119,11 @@ class StayScorer:
                 found[i] = logits[k, : len(features[i])]
         return found
 
+    def features_and_logits(self, stay: Stay) -> tuple[Float32s, Float32s]:
+        """The features of one stay, and its logits."""
+        (rows,) = self.features([self.prepare(stay, self.bundle)])
+        return rows, self.logits([rows], batch_size=1)[0]
+
     def score(self, prepared: Sequence[CheckedStay], batch_size: int) -> list[SepsisPrediction]:
         """Predictions, in order."""
         logits = self.logits(self.features(prepared), batch_size)
@@ -105,7 +131,7 @@ class StayScorer:
 
     def _prediction(self, prepared: CheckedStay, logits: Float32s) -> SepsisPrediction:
         stay = prepared.stay
-        risk = self._bundle.calibration.probability(logits)
+        risk = self.bundle.calibration.probability(logits)
         threshold = float(self._point.thresholds[0])
         inserted = np.zeros(len(risk), dtype=bool) if stay.inserted is None else stay.inserted
         return SepsisPrediction(
@@ -122,3 +148,9 @@ class StayScorer:
             values=prepared.values,
             inserted=inserted,
         )
+
+
+def _constants(bundle: Bundle) -> StayPreprocessing:
+    if not isinstance(bundle.preprocessing, StayPreprocessing):
+        raise TypeError("a stay scorer needs a sepsis bundle")
+    return bundle.preprocessing

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ibt_deploy import __version__
-from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import UnsupportedFormat, missing_extra
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding
 
 if TYPE_CHECKING:

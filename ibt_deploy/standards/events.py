@@ -11,7 +11,6 @@ Units of events are UCUM, or the spellings that :mod:`ibt_deploy.mapping.units` 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,24 +21,11 @@ from ibt_deploy.errors import BadRows, BadUnits, MalformedFile
 from ibt_deploy.files import read_table
 from ibt_deploy.mapping.units import conversion
 from ibt_deploy.readers.stays import FEWEST_MEASURED_COLUMNS
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, NAMES
 
 LOINC, OMOP, MIMIC = "LOINC", "OMOP", "MIMIC-IV"
 
 NO_UNIT = frozenset({"", "unk", "none", "null", "n/a", "no matching concept"})
-PH_UNITS = frozenset({"[ph]", "ph", "units", "ph units", "1", "{ph}", "{ph units}", "unit"})
-UCUM = {
-    "cel": "degC",
-    "[degf]": "degF",
-    "[iu]/l": "IU/L",
-    "a": "years",
-    "mo": "months",
-    "d": "days",
-    "1": "fraction",
-    "{ratio}": "fraction",
-    "{fraction}": "fraction",
-}
-"""UCUM codes that the house spells otherwise, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -139,23 +125,13 @@ def meaning(system: str, code: str, unit: str | None) -> Meaning | str:
         if not row.unit_implied:
             return "no_unit"
         text = row.ucum
-    if row.variable == "pH" and text.casefold() in PH_UNITS:
-        text = row.ucum
     if text == row.ucum:
         return Meaning(row.variable, row.factor, row.offset, row.priority)
     try:
-        found = conversion(row.variable, _spelt(text), row.substance or None)
+        found = conversion(row.variable, text, row.substance or None)
     except BadUnits:
         return "unknown_unit"
     return Meaning(row.variable, found.factor, found.offset, row.priority)
-
-
-def _spelt(unit: str) -> str:
-    """A UCUM code as the house's conversions spell it; annotations in braces mean nothing."""
-    if unit.casefold() in UCUM:
-        return UCUM[unit.casefold()]
-    bare = re.sub(r"\{[^}]*\}", "", unit)
-    return UCUM.get(bare.casefold(), bare)
 
 
 def loinc_of(variable: str) -> Code:
@@ -199,6 +175,8 @@ MOST_AT_MIDNIGHT = 0.5
 FEWEST_FOR_MIDNIGHT = 20
 """From this number of values on, more than this share at midnight means that the export knows dates only."""
 
+NO_VALUE = "no value of the 40 variables lies within the stay"
+
 VALUES_AT_ONCE = 20_000_000
 """Values whose medians are taken in one query, for bounded memory."""
 
@@ -209,6 +187,15 @@ AGE_OF_OLDEST = 100.0
 
 Meanings = Callable[[str, str | None], "Meaning | str"]
 """What a code with a unit means, or the reason why its values are not used."""
+
+
+@dataclass(frozen=True)
+class RefusedStay:
+    """A stay that cannot be scored, and the reason."""
+
+    name: str
+    code: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -225,12 +212,15 @@ class Source:
         What every stay must say.
     unread
         Files of the export that hold nothing for us, and why.
+    refused
+        Stays that are refused as a whole, and are not in the table of stays.
     """
 
     format: str
     meanings: Meanings
     notes: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
+    refused: tuple[RefusedStay, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -263,7 +253,9 @@ class EventReport:
     unmapped
         The same by code and unit, the most frequent first.
     stays
-        All of them, and in ``empty_stays`` the names of those without any value.
+        All of them.
+    refused
+        Those of them that are not scored: without any value, or refused by the loader.
     found
         For each variable that was found, the number of stays that have it.
     """
@@ -278,7 +270,7 @@ class EventReport:
     not_mapped: int
     unmapped: tuple[Unmapped, ...]
     stays: int
-    empty_stays: tuple[str, ...]
+    refused: tuple[RefusedStay, ...]
     found: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
@@ -356,6 +348,9 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
     _ordered_stays(connection)
     counts: dict[str, Any] = _write_values(connection)
     if not counts["stays"]:
+        if source.refused:
+            first = source.refused[0]
+            raise BadRows(f"every stay is refused, {first.name} because it {first.message}", code=first.code)
         raise MalformedFile("holds no stay in an intensive care unit", code="no_icu_stay")
     if not counts["used"]:
         raise MalformedFile(
@@ -374,12 +369,13 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
         )
     _write_hours(connection, out, counts["used"], counts["stays"])
     empty = connection.execute("SELECT stay FROM ordered ANTI JOIN measured USING (n) ORDER BY n").fetchall()
+    counts["stays"] += len(source.refused)
     return EventReport(
         format=source.format,
         not_mapped=not_mapped,
         unmapped=tuple(unmapped),
         found=found,
-        empty_stays=tuple(row[0] for row in empty),
+        refused=(*source.refused, *(RefusedStay(name, "nothing_mapped", NO_VALUE) for (name,) in empty)),
         notes=source.notes,
         unread=source.unread,
         **counts,

@@ -18,17 +18,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, missing_extra
 from ibt_deploy.files import File
+from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stays import hourly, inserted_note
 from ibt_deploy.records import Stay
-from ibt_deploy.standards import fhir_observations, meds, omop
+from ibt_deploy.standards import fhir_observations, long_table, meds, omop
 from ibt_deploy.standards.events import EventReport, hourly_table
-from ibt_deploy.variables import MAX_HOURS, NAMES
+from ibt_deploy.vocabulary import MAX_HOURS, NAMES
 
-Standard = Literal["MEDS", "OMOP CDM", "FHIR R4"]
+Standard = Literal["MEDS", "OMOP CDM", "FHIR R4", "long table"]
 LOADERS = {"MEDS": meds.load, "OMOP CDM": omop.load, "FHIR R4": fhir_observations.load}
 PARQUET_MAGIC = b"PAR1"
 HEAD_BYTES = 4096
@@ -52,11 +52,14 @@ class Export:
         Those that hold it.
     others
         Those beside them that do not.
+    mapping
+        Of a long table.
     """
 
     standard: Standard
     files: tuple[File, ...]
     others: tuple[File, ...] = ()
+    mapping: Mapping | None = None
 
 
 def standard_of(file: File, head: bytes | None = None) -> Standard | None:
@@ -118,12 +121,15 @@ class EventStays:
         What became of the events.
     stays
         First row of each stay that has values, and the number of rows behind them.
+    confirmed
+        Variables whose unit a person has confirmed.
     """
 
     hours: Path
     source: str
     report: EventReport
     stays: tuple[int, ...]
+    confirmed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         """Stays that have values."""
@@ -156,16 +162,13 @@ class EventStays:
                 format=self.report.format,
                 inserted=inserted,
                 notes=tuple(notes),
+                confirmed=self.confirmed,
             )
 
-    def empty(self) -> Iterator[InputError]:
-        """The refusals of stays without any value."""
-        for name in self.report.empty_stays:
-            yield MalformedFile(
-                "no value of the 40 variables lies within the stay",
-                where=f"{self.source}, patient {name}",
-                code="nothing_mapped",
-            )
+    def refused(self) -> Iterator[InputError]:
+        """The refusals of stays that cannot be scored, in the order of the report."""
+        for stay in self.report.refused:
+            yield MalformedFile(stay.message, where=f"{self.source}, patient {stay.name}", code=stay.code)
 
     def _rows(self, begin: int, end: int) -> Any:
         """Rows of the table; whole row groups are read and cut."""
@@ -223,7 +226,10 @@ def opened(
         import duckdb
 
         try:
-            loaded = LOADERS[export.standard](connection, export.files)
+            if export.mapping is not None:
+                loaded = long_table.load(connection, export.files, export.mapping, folder)
+            else:
+                loaded = LOADERS[export.standard](connection, export.files)
             report = hourly_table(connection, loaded, hours)
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.BinderException) as error:
             raise MalformedFile(
@@ -231,7 +237,8 @@ def opened(
             ) from error
         except InputError as error:
             raise error.at(source) from error.__cause__
-    return EventStays(hours, source, report, _starts(hours))
+    confirmed = export.mapping.confirmed if export.mapping is not None else frozenset()
+    return EventStays(hours, source, report, _starts(hours), confirmed)
 
 
 def _starts(hours: Path) -> tuple[int, ...]:

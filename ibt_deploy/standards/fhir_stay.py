@@ -22,7 +22,7 @@ from ibt_deploy.records import Stay
 from ibt_deploy.standards.events import AGE_OF_OLDEST, FEWEST_FOR_MIDNIGHT, MOST_AT_MIDNIGHT, OLDEST, Meaning
 from ibt_deploy.standards.exports import ASSUMED_NOTE
 from ibt_deploy.standards.fhir_observations import FORMAT, Found, meaning_of, resources_in, stays_of, take
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
 HOUR = timedelta(hours=1)
 

@@ -13,7 +13,6 @@ from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
 from ibt_deploy.batch.plan import part_size
 from ibt_deploy.batch.tables.facts import Report, column_facts
 from ibt_deploy.errors import InputError
-from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.printable import one_line
 from ibt_deploy.standards.exports import EventStays, Export, opened
@@ -26,7 +25,7 @@ LISTED = 50
 
 @dataclass(frozen=True)
 class ExportItems:
-    """Stays in parts; the part after them holds the refusals of stays without any value.
+    """Stays in parts; the part after them holds the refusals of stays that cannot be scored.
 
     Attributes
     ----------
@@ -43,12 +42,12 @@ class ExportItems:
     columns: Report
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1 + bool(self.stays.report.empty_stays)
+        return len(self.bounds) - 1 + bool(self.stays.report.refused)
 
     @property
     def total(self) -> int:
         """Stays."""
-        return len(self.stays) + len(self.stays.report.empty_stays)
+        return len(self.stays) + len(self.stays.report.refused)
 
     @property
     def fingerprint(self) -> str:
@@ -62,7 +61,7 @@ class ExportItems:
         found = asdict(events) | {
             "variables_found": len(events.found),
             "unmapped": [asdict(entry) for entry in events.unmapped[:LISTED]],
-            "empty_stays": len(events.empty_stays),
+            "refused": len(events.refused),
         }
         return asdict(self.columns) | {"notes": list(events.notes), "events": found}
 
@@ -70,13 +69,13 @@ class ExportItems:
         """Stays in a part."""
         if part < len(self.bounds) - 1:
             return self.bounds[part + 1] - self.bounds[part]
-        return len(self.stays.report.empty_stays)
+        return len(self.stays.report.refused)
 
     def read(self, part: int, skipped: Skipped, at: At) -> Iterator[Item]:
         """Every stay of a part."""
         at(0)
         for place, answer in enumerate(self._answers(part)):
-            item = refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
+            item = Refusal.of(str(answer.where), answer) if isinstance(answer, InputError) else answer
             if place in skipped:
                 source = item.source if isinstance(item, Refusal) else f"{item.source}, {item.patient_id}"
                 yield Refusal(source, WORKER_DIED, one_line(f"{source}: {skipped[place]}"))
@@ -87,7 +86,7 @@ class ExportItems:
     def _answers(self, part: int) -> Iterator[Any]:
         if part < len(self.bounds) - 1:
             return self.stays.read_stays(self.bounds[part], self.bounds[part + 1])
-        return self.stays.empty()
+        return self.stays.refused()
 
 
 def export_items(export: Export, sources: Sequence[str], out: Path, state: Path) -> ExportItems:
@@ -107,7 +106,7 @@ def export_items(export: Export, sources: Sequence[str], out: Path, state: Path)
     columns = Report(
         files=len(export.files),
         rows=stays.stays[-1],
-        patients=len(stays) + len(events.empty_stays),
+        patients=len(stays) + len(events.refused),
         rejected_rows=0,
         unassigned_rows=0,
         refused_files=(
@@ -117,7 +116,7 @@ def export_items(export: Export, sources: Sequence[str], out: Path, state: Path)
                 for file in export.others
             ),
         ),
-        columns=column_facts(stays.hours, None, len(stays)),
+        columns=column_facts(stays.hours, export.mapping, len(stays)),
     )
     print(columns.text(), file=sys.stderr)
     columns.require_plausible()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy import __version__
-from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.extras import missing_extra
-from ibt_deploy.leads import LEAD_NUMBERS, LEADS, canonical_lead
+from ibt_deploy.errors import UnsupportedFormat, missing_extra
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEAD_NUMBERS, LEADS, canonical_lead
 from ibt_deploy.writers import INVALID, Quantised, quantised
 
 NAME = "DICOM"
@@ -72,11 +71,13 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
         meta.MediaStorageSOPInstanceUID,
     )
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
-    now = datetime.now(UTC)
-    dataset.Modality, dataset.Manufacturer = "ECG", "ibt"
-    dataset.ContentDate, dataset.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    dataset.StudyDate = dataset.StudyTime = dataset.AcquisitionDateTime = ""
-    dataset.SoftwareVersions = __version__
+    dataset.Modality = "ECG"
+    _state_moment(dataset, recording.recorded)
+    dataset.Manufacturer, dataset.ManufacturerModelName = "", (recording.device or "")[:64]
+    converter = Dataset()
+    converter.PurposeOfReferenceCodeSequence = [_coded("109102", "DCM", "01", "Processing Equipment")]
+    converter.Manufacturer, converter.SoftwareVersions = "ibt", __version__
+    dataset.ContributingEquipmentSequence = [converter]
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.StudyID = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
     dataset.PatientName = dataset.PatientBirthDate = ""
@@ -100,6 +101,26 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
     out = BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return {path: out.getvalue()}
+
+
+def _state_moment(dataset: Any, recorded: date | None) -> None:
+    """Date and time of study, acquisition and content; only that of the content may not be unknown.
+
+    AcquisitionDateTime must have a value (type 1). None is made up where the source states none.
+    """
+    content: date = datetime.now(UTC) if recorded is None else recorded
+    day, clock = content.strftime("%Y%m%d"), "000000"
+    stated = "" if recorded is None else day
+    if isinstance(content, datetime):
+        part = f".{content.microsecond:06d}" if content.microsecond and recorded is not None else ""
+        clock = content.strftime("%H%M%S") + part
+    timed = isinstance(recorded, datetime)
+    zone = recorded.strftime("%z")[:5] if isinstance(recorded, datetime) else ""
+    dataset.StudyDate, dataset.StudyTime = stated, clock if timed else ""
+    dataset.AcquisitionDateTime = stated + clock + zone if timed else stated
+    dataset.ContentDate, dataset.ContentTime = day, clock
+    if zone:
+        dataset.TimezoneOffsetFromUTC = zone
 
 
 def _channel(lead: Quantised, name: str) -> Any:

@@ -6,8 +6,7 @@ import json
 from io import BytesIO
 from pathlib import Path
 
-from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import UnsupportedFormat, missing_extra
 from ibt_deploy.readers.recording_parquet import KEY, VERSION
 from ibt_deploy.records import Recording
 
@@ -39,6 +38,8 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
         "read_as": recording.format,
         "age": recording.age,
         "sex": recording.sex,
+        "recorded": None if recording.recorded is None else recording.recorded.isoformat(),
+        "device": recording.device,
         "dx": None if recording.dx is None else list(recording.dx),
     }
     columns = [pa.array(row, from_pandas=True) for row in recording.signal]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
         )
     leads = [quantised(row, name) for row, name in zip(recording.signal, recording.leads, strict=True)]
     signal_file = path.with_suffix(".dat")
-    lines = [f"{path.stem} {len(leads)} {recording.sampling_rate:.12g} {recording.signal.shape[1]}"]
+    first = f"{path.stem} {len(leads)} {recording.sampling_rate:.12g} {recording.signal.shape[1]}"
+    lines = [first + _base_moment(recording)]
     lines += [_line(signal_file.name, lead, name) for lead, name in zip(leads, recording.leads, strict=True)]
     lines += _comments(recording)
     samples = np.array([lead.raw for lead in leads], dtype="<i2").T
@@ -47,10 +49,23 @@ def _line(file: str, lead: Quantised, name: str) -> str:
     return f"{file} 16 {1000 / lead.step:.15g}({-lead.offset})/mV 16 0 {first} {checksum} 0 {name}"
 
 
+def _base_moment(recording: Recording) -> str:
+    """Base time and date, local; a header has no place for a date alone, nor for a zone."""
+    when = recording.recorded
+    if not isinstance(when, datetime):
+        return ""
+    part = f".{when.microsecond:06d}".rstrip("0") if when.microsecond else ""
+    return f" {when:%H:%M:%S}{part} {when.day:02d}/{when.month:02d}/{when.year:04d}"
+
+
 def _comments(recording: Recording) -> list[str]:
+    when = recording.recorded
+    incomplete = when is not None and not (isinstance(when, datetime) and when.tzinfo is None)
     stated = (
         ("Age", None if recording.age is None else f"{recording.age:g}"),
         ("Sex", recording.sex),
         ("Dx", ",".join(recording.dx) if recording.dx else None),
+        ("Recorded", when.isoformat() if when is not None and incomplete else None),
+        ("Device", recording.device),
     )
     return [f"# {key}: {value}" for key, value in stated if value]

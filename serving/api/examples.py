@@ -12,7 +12,7 @@ import numpy as np
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 FILES = ("recording.hea", "recording.dat")
 LEADS = ("I", "II", "V2")

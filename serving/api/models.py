@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
 from pydantic.json_schema import models_json_schema
 
-from ibt_deploy.variables import MAX_HOURS, VARIABLES
+from ibt_deploy.vocabulary import MAX_HOURS, VARIABLES
 
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Value = Number | None

@@ -15,7 +15,6 @@ import numpy as np
 
 from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.inputs import refusal
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers.columns import Numbers
 from ibt_deploy.readers.stays import (
@@ -30,7 +29,7 @@ from ibt_deploy.readers.stays import (
     stays_of_table,
 )
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from serving.http.problems import Problem
 from serving.input.json_text import as_object, record_name
 from serving.settings import Settings
@@ -227,6 +226,6 @@ def _answers(name: str, stays: Iterator[Stay | InputError]) -> Iterator[Stay | R
     """A stay or a refusal for each patient; one refusal for a table that is refused as a whole."""
     try:
         for answer in stays:
-            yield refusal(name, answer) if isinstance(answer, InputError) else answer
+            yield Refusal.of(name, answer) if isinstance(answer, InputError) else answer
     except InputError as error:
-        yield refusal(name, error.at(name))
+        yield Refusal.of(name, error.at(name))

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import DECIMALS, NOTICE, Prediction, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Item
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, standardise
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Bools
-from ibt_deploy.variables import N_VITALS, NAMES, VARIABLES
+from ibt_deploy.vocabulary import LEADS, N_VITALS, NAMES, VARIABLES
 from serving.http.problems import Problem
 from serving.score.batching import Answers
 

@@ -21,7 +21,7 @@ from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.readers.stays import ICULOS, PATIENT
 from ibt_deploy.records import Stay
 from ibt_deploy.streaming import RiskStream, StreamState, pack, unpack
-from ibt_deploy.variables import MAX_HOURS, N_VARIABLES
+from ibt_deploy.vocabulary import MAX_HOURS, N_VARIABLES
 from serving.http.problems import Problem
 from serving.input.json_text import Room, as_object, parsed, record_name
 from serving.input.stays import FORMAT, columns_of, stays_of_columns

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from ibt_deploy.predictor import Item
 from ibt_deploy.types import Task
-from ibt_deploy.variables import MAX_HOURS
+from ibt_deploy.vocabulary import MAX_HOURS
 from serving.http.body import Body, Memory, received
 from serving.http.fhir import FHIR, answer_fhir, check_acceptable, wants_fhir
 from serving.http.problems import Problem

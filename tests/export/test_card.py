@@ -15,7 +15,7 @@ from export.card import card_text, curves_svg, ticks, write_card
 from export.entries import seal
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.errors import BundleError
-from ibt_deploy.evaluation.labels import in_order
+from ibt_deploy.evaluation import in_order
 from ibt_deploy.render.markdown import decimal, ranged, table
 from ibt_deploy.types import TASKS, Task
 

@@ -18,12 +18,12 @@ from export.scored import Answers, Decisions, EcgPart, Point, StayPart, number, 
 from export.stay import stay_comparison, stay_decisions, stay_evaluation
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.errors import ExportError
-from ibt_deploy.evaluation.labels import age_bands
+from ibt_deploy.evaluation import age_bands
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.sepsis import alarm_statistics, policy_alarms, utility
+from ibt_deploy.vocabulary import CLASSES
 
 N = 120
 

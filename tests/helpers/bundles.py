@@ -12,15 +12,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ibt_deploy.bundle import Bundle, load_bundle
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.device import open_session
 from ibt_deploy.files import file_sha256
 from ibt_deploy.golden import GoldenCase, write_golden
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, standardise, windows
 from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.variables import INDEX, N_TIME_VARYING, N_VARIABLES, VARIABLES
+from ibt_deploy.vocabulary import CLASSES, INDEX, LEADS, N_TIME_VARYING, N_VARIABLES, VARIABLES
 
 Edit = Callable[[dict[str, Any]], None]
 NOT_EVALUABLE = ("BBB", "PRWP")

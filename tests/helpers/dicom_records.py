@@ -17,7 +17,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from ibt_deploy.leads import LEADS
+from ibt_deploy.vocabulary import LEADS
 
 KINDS = {"i1": "SB", "u1": "UB", "i2": "SS", "u2": "US", "i4": "SL", "u4": "UL"}
 NUMBERS = dict(zip(LEADS, (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8), strict=True))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ibt_deploy.leads import LEADS
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import Raw, raw_ecg
 
 EDF_WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
@@ -55,6 +55,51 @@ def muse(
         "<PatientDemographics><PatientAge>61</PatientAge><AgeUnits>YEARS</AgeUnits><Gender>FEMALE</Gender>"
     )
     return f"{before}<RestingECG>{patient}</PatientDemographics>{waves}</RestingECG>".encode("latin-1")
+
+
+def cardiosoft(
+    raw: Mapping[str, Raw] | None = None,
+    *,
+    rate: str = '<SampleRate units="Hz">500</SampleRate>',
+    resolution: str = '<Resolution units="uVperLsb">4.88</Resolution>',
+    leads: int | None = None,
+    samples: int | None = None,
+    after: str = "",
+    age: str = '<Age units="years">61</Age>',
+) -> bytes:
+    """A CardioSoft file with a median beat before the strip, its samples broken over lines with tabs."""
+    if raw is None:
+        raw = dict(zip(LEADS, raw_ecg(), strict=True))
+
+    def waves(rows: Mapping[str, Raw], width: int) -> str:
+        lines = {
+            name: ",\n\t\t".join(
+                ",".join(map(str, row[i : i + width].tolist())) for i in range(0, len(row), width)
+            )
+            for name, row in rows.items()
+        }
+        return "".join(
+            f'<WaveformData lead="{name}">\n\t\t{text}</WaveformData>' for name, text in lines.items()
+        )
+
+    medians = waves({name: row[:40] for name, row in raw.items()}, 40)
+    leads = len(raw) if leads is None else leads
+    samples = len(next(iter(raw.values()))) if samples is None else samples
+    counts = (
+        f"<NumberOfLeads>{leads}</NumberOfLeads>{rate}"
+        f"<ChannelSampleCountTotal>{samples}</ChannelSampleCountTotal>{resolution}"
+    )
+    return (
+        '<?xml version="1.0" encoding="ISO-8859-1"?>\n<CardiologyXML>'
+        "<ObservationType>RestECG</ObservationType>"
+        "<ObservationDateTime><Hour>9</Hour><Minute>10</Minute><Second>11</Second><Day>22</Day>"
+        "<Month>11</Month><Year>2002</Year></ObservationDateTime>"
+        "<ClinicalInfo><DeviceInfo><Desc>CardioSoft</Desc></DeviceInfo></ClinicalInfo>"
+        f"<PatientInfo>{age}<BirthDateTime><Day>23</Day><Month>11</Month><Year>1952</Year></BirthDateTime>"
+        "<Gender>FEMALE</Gender></PatientInfo><RestingECGMeasurements><MedianSamples>"
+        f"{medians}</MedianSamples></RestingECGMeasurements>"
+        f"<StripData>{counts}{waves(raw, 15)}</StripData>{after}</CardiologyXML>"
+    ).encode("latin-1")
 
 
 def xli_block(samples: np.ndarray, start: int = 7) -> bytes:

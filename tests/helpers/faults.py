@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import write_record
 
 ROOT = Path(__file__).resolve().parents[2]

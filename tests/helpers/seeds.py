@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.files import MemoryFile, MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers import ecg_files
 from tests.helpers import scp_records as scp
 from tests.helpers.wfdb_records import raw_ecg, write_record
@@ -217,6 +217,10 @@ def _aecg() -> list[Files]:
     return [{"a.xml": text.encode()}]
 
 
+def _cardiosoft() -> list[Files]:
+    return [{"c.xml": ecg_files.cardiosoft({"I": np.arange(60), "II": -np.arange(60)})}]
+
+
 def _muse() -> list[Files]:
     raw = dict(zip(ecg_files.EIGHT, _raw(), strict=False))
     return [{"m.xml": ecg_files.muse(raw)}]
@@ -372,6 +376,7 @@ MAKERS: dict[str, Callable[[], list[Files]]] = {
     "scp": _scp,
     "xml.aecg": _aecg,
     "xml.muse": _muse,
+    "xml.cardiosoft": _cardiosoft,
     "xml.philips": _philips,
     "edf": _edf,
     "arrays": _arrays,

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.classes import CLASSES, N_CLASSES, NORMAL_CLASS
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import CLASSES, INDEX, N_CLASSES, NORMAL_CLASS
 from training.data.cache import sealed
 from training.data.split import PARTS, write_split
 from training.recipe import Recipe, recipe_from_dict
@@ -154,7 +153,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _seal(folder: Path, task: str, preprocessing: str, n: int) -> None:
+def _seal(folder: Path, task: str, preprocessing: str, n: int, **counts: int) -> None:
     sealed(
         folder,
         task=task,
@@ -162,7 +161,7 @@ def _seal(folder: Path, task: str, preprocessing: str, n: int) -> None:
         preprocessing={"name": preprocessing, "version": "1.0.0"},
         records=n,
         refused=[],
-        counts={},
+        counts=counts,
     )
 
 

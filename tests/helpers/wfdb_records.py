@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.leads import LEADS
+from ibt_deploy.vocabulary import LEADS
 
 Raw = npt.NDArray[np.int16]
 

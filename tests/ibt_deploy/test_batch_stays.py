@@ -23,7 +23,7 @@ from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.progress import BytesRead
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import INDEX, N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, NAMES
 
 
 def patient(number: int) -> np.ndarray:

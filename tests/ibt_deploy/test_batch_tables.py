@@ -20,7 +20,7 @@ from ibt_deploy.mapping import parse_mapping
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.readers import stays as single
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import INDEX, NAMES
+from ibt_deploy.vocabulary import INDEX, NAMES
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("pyarrow.csv")

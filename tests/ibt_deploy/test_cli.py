@@ -12,8 +12,7 @@ from click.testing import CliRunner, Result
 from ibt_deploy import __version__
 from ibt_deploy.cli import group as module
 from ibt_deploy.cli import main
-from ibt_deploy.errors import MissingExtra
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import MissingExtra, missing_extra
 
 
 def run(*args: str | Path) -> Result:

@@ -19,14 +19,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.cli import main
-from ibt_deploy.client import Client, ServerError, answer_of, transport
-from ibt_deploy.client.transport import Response, Transport, multipart, pause, upload_of
+from ibt_deploy.client import (
+    Client,
+    Response,
+    ServerError,
+    Transport,
+    answer_of,
+    multipart,
+    pause,
+    upload_of,
+)
 from ibt_deploy.errors import InputError
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.render.prediction import CsvWriter, prediction_report
 from ibt_deploy.render.report import plain_text
-from ibt_deploy.variables import INDEX, N_VARIABLES
+from ibt_deploy.vocabulary import INDEX, N_VARIABLES
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def service(ecg: Predictor, stays: Predictor) -> Iterator[FakeService]:
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that the client would have slept."""
     taken: list[float] = []
-    monkeypatch.setattr(transport.time, "sleep", taken.append)
+    monkeypatch.setattr(time, "sleep", taken.append)
     return taken
 
 

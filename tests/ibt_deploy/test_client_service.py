@@ -49,6 +49,24 @@ def test_the_command_prints_what_it_prints_without_a_server(url: str, files: lis
     assert there.returncode == here.returncode == 1
 
 
+def test_a_folder_counts_alike_on_a_server(url: str, root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for name in ("recording.hea", "recording.dat", "stay.psv"):
+        (folder / name).write_bytes((root / "examples" / name).read_bytes())
+    (folder / "LICENSE.txt").write_text("Permission is granted.\n")
+    (folder / "index.csv").write_text("record,patient\na,1\n")
+    here, there = (predicted([folder], "--json", *more) for more in (("--device", "cpu"), ("--server", url)))
+    assert there.stdout.count("\n") == here.stdout.count("\n") == 2
+    assert sorted(there.stderr.splitlines()) == sorted(here.stderr.splitlines())
+    assert "2 files left out, neither an ECG nor a stay" in there.stderr
+    assert there.returncode == here.returncode == 0
+    (folder / "more.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    here, there = (predicted([folder], "--json", *more) for more in (("--device", "cpu"), ("--server", url)))
+    assert sorted(there.stderr.splitlines()) == sorted(here.stderr.splitlines())
+    assert there.returncode == here.returncode
+
+
 def predicted(files: list[Path], *options: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("ibt")), "predict", *map(str, files), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)

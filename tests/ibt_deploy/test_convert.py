@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 
 from ibt_deploy.cli import main
 from ibt_deploy.errors import UnsupportedFormat
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
+from ibt_deploy.vocabulary import LEADS
 from ibt_deploy.writers import COARSEST, FINEST, INVALID, LARGEST_GRID, WRITERS, quantised, write
 
 SUFFIXES = tuple(WRITERS)
@@ -49,6 +50,78 @@ def test_what_lies_on_no_grid_is_rounded_to_half_a_step_at_most(tmp_path: Path, 
     assert (found.leads, found.sampling_rate, found.age, found.sex) == (LEADS, 500.0, 61.0, "Female")
     assert found.warnings == ()
     assert found.dx == (None if suffix == ".dcm" else original.dx)
+
+
+ZONE = timezone(timedelta(hours=-3, minutes=-30))
+MOMENTS = (
+    None,
+    date(1990, 10, 1),
+    datetime(2002, 11, 22, 9, 10, 0),
+    datetime(2024, 2, 29, 23, 59, 59, 250000),
+    datetime(2024, 2, 29, 0, 0, 1, tzinfo=ZONE),
+)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("recorded", MOMENTS)
+@pytest.mark.parametrize("device", [None, "Mortara Instrument, Inc. ELI250"])
+def test_date_time_and_device_come_back(
+    tmp_path: Path, suffix: str, recorded: date | None, device: str | None
+) -> None:
+    write(made(recorded=recorded, device=device), tmp_path / f"r{suffix}")
+    found = back(tmp_path / f"r{suffix}")
+    assert (found.recorded, found.device) == (recorded, device)
+    assert isinstance(found.recorded, datetime) == isinstance(recorded, datetime)
+
+
+def test_other_libraries_find_date_time_and_device(tmp_path: Path) -> None:
+    pydicom, wfdb = pytest.importorskip("pydicom"), pytest.importorskip("wfdb")
+    when = datetime(2002, 11, 22, 9, 10, 0, 250000)
+    for suffix in SUFFIXES:
+        write(made(recorded=when, device="ELI250"), tmp_path / f"r{suffix}")
+    header = wfdb.rdheader(str(tmp_path / "r"))
+    assert header.base_datetime == when
+    assert "Device: ELI250" in header.comments
+    dataset = pydicom.dcmread(tmp_path / "r.dcm")
+    assert pydicom.valuerep.DT(dataset.AcquisitionDateTime) == when
+    assert (dataset.StudyDate, dataset.ContentDate) == ("20021122", "20021122")
+    assert dataset.ManufacturerModelName == "ELI250"
+    (converter,) = dataset.ContributingEquipmentSequence
+    assert converter.Manufacturer == "ibt"
+
+
+def test_a_date_that_nobody_stated_is_not_made_up(tmp_path: Path) -> None:
+    header = write_record(tmp_path, raw_ecg())
+    result = CliRunner().invoke(main, ["convert", str(header), str(tmp_path / "r.dcm")])
+    assert result.exit_code == 0
+    assert "AcquisitionDateTime, which DICOM requires, is empty" in result.stderr
+    pydicom = pytest.importorskip("pydicom")
+    assert not pydicom.dcmread(tmp_path / "r.dcm").AcquisitionDateTime
+
+
+TRIO_MOMENT = datetime(2002, 11, 22, 9, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded", "device"),
+    [
+        ("trio/Example.dcm", TRIO_MOMENT, "ELI250"),
+        ("trio/Example.scp", TRIO_MOMENT, "ECGConversion ELI250"),
+        ("trio/Example.xml", TRIO_MOMENT, "Mortara Instrument, Inc. ELI250"),
+        ("muse_xml/synthetic_muse.xml", datetime(2025, 8, 17, 9, 15, 11), "MAC55"),
+        (
+            "philips/ad4d3d80-d165_1-04_orig.xml",
+            datetime(2008, 12, 23, 19, 44, 46),
+            "Philips Medical Products PageWriter Touch",
+        ),
+        ("wfdb/s0010_re.hea", date(1990, 10, 1), None),
+    ],
+)
+def test_readers_find_date_time_and_device(
+    shared: Path, name: str, recorded: date, device: str | None
+) -> None:
+    found = back(shared / "data" / "formats" / name)
+    assert (found.recorded, found.device) == (recorded, device)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

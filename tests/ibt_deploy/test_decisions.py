@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import COMBINED, EXCLUDES, combined, decided, decided_over_windows, decisions
+from ibt_deploy.vocabulary import CLASSES
 
 INDEX = {name: i for i, c in enumerate(CLASSES) for name in c.abbreviation.split("|")}
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from ibt_deploy.errors import InputError
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, StandardEcg, standardise, windows
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import raw_ecg, write_record
 
 CONSTANTS = EcgPreprocessing(scale=0.25, band=(0.5, 40.0))

@@ -9,14 +9,14 @@ import pytest
 from helpers.bundles import recording, stay, write_header, write_psv
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ibt_deploy.classes import CLASSES, INDEX_OF_CODE
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation import arrhythmia, sepsis
-from ibt_deploy.evaluation.labels import LabelTable, source_of
+from ibt_deploy.evaluation import LabelTable, source_of
+from ibt_deploy.evaluation import ecg as recordings
+from ibt_deploy.evaluation import stay as of_stays
 from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.sepsis import utility
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import CLASSES, INDEX, INDEX_OF_CODE
 
 AF, NSR, LAD = "164889003", "426783006", "39732003"
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def test_labels_come_from_the_headers(ecg: Predictor, folder: Path) -> None:
     source = source_of(folder)
     assert source.task == "arrhythmia"
-    scored = arrhythmia.scored_recordings(ecg, source.files, None)
+    scored = recordings.scored_recordings(ecg, source.files, None)
     order = [int(name.removeprefix("r")) for name in scored.records]
     expected = np.zeros((6, 26), dtype=bool)
     for i, codes in enumerate([[AF], [NSR], [NSR, LAD], [LAD], [], [AF]]):
@@ -42,8 +42,8 @@ def test_labels_come_from_the_headers(ecg: Predictor, folder: Path) -> None:
 
 
 def test_measures_are_those_of_the_metrics(ecg: Predictor, folder: Path) -> None:
-    scored = arrhythmia.scored_recordings(ecg, source_of(folder).files, None)
-    found = arrhythmia.evaluated(ecg, scored, "here", draws=50).to_dict()
+    scored = recordings.scored_recordings(ecg, source_of(folder).files, None)
+    found = recordings.evaluated(ecg, scored, "here", draws=50).to_dict()
     measures = found["measures"]
     assert measures["challenge_metric"]["value"] == pytest.approx(
         challenge_metric(scored.labels, scored.outputs), abs=1e-6
@@ -65,11 +65,11 @@ def test_a_table_gives_labels_patients_and_sources(ecg: Predictor, folder: Path,
     table = tmp_path / "labels.csv"
     rows = [f"records/g{i % 2}/r{i}.hea,{AF if i < 3 else NSR},p{i // 2},s{i % 2}" for i in range(5)]
     table.write_text("\n".join(["file,dx,patient,source", *rows, ""]))
-    scored = arrhythmia.scored_recordings(ecg, source_of(folder).files, LabelTable(table))
+    scored = recordings.scored_recordings(ecg, source_of(folder).files, LabelTable(table))
     assert scored.labels[:, INDEX_OF_CODE[AF]].sum() == 3
     assert sorted(scored.patients.tolist()) == [0, 0, 1, 1, 2]
     assert [r.code for r in scored.refusals] == ["no_label"]
-    groups = arrhythmia.evaluated(ecg, scored, "here", draws=10).to_dict()["groups"]
+    groups = recordings.evaluated(ecg, scored, "here", draws=10).to_dict()["groups"]
     assert [(row["name"], row["recordings"]) for row in groups["sources"]] == [("s0", 3), ("s1", 2)]
 
 
@@ -134,9 +134,9 @@ def test_the_reason_that_no_stay_is_left(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DataError, match=r"1 refused; 1 missing_extra: .*pip install"):
-        sepsis.scored_stays(stays, [path])
+        of_stays.scored_stays(stays, [path])
     with pytest.raises(DataError, match="the data hold none"):
-        sepsis.scored_stays(stays, [])
+        of_stays.scored_stays(stays, [])
 
 
 def test_stays_are_scored_with_the_official_measures(stays: Predictor, tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_stays_are_scored_with_the_official_measures(stays: Predictor, tmp_path:
         write_psv(tmp_path, given)
         expected_labels.append(labels)
         lengths.append(30)
-    scored = sepsis.scored_stays(stays, source_of(tmp_path).files)
+    scored = of_stays.scored_stays(stays, source_of(tmp_path).files)
     assert scored.patients == ("p0", "p1", "p2", "p3")
     np.testing.assert_array_equal(scored.labels, np.concatenate(expected_labels) > 0)
     expected_risk = [stays.predict(tmp_path / f"p{i}.psv").risk for i in range(4)]  # type: ignore[union-attr]
     np.testing.assert_allclose(scored.risk, np.concatenate(expected_risk), atol=1e-5)
-    found = sepsis.evaluated(stays, scored, "here", draws=20).to_dict()
+    found = of_stays.evaluated(stays, scored, "here", draws=20).to_dict()
     measures = {name: entry["value"] for name, entry in found["measures"].items()}
     threshold = stays.thresholds[0]
     assert measures["utility"] == pytest.approx(
@@ -172,7 +172,7 @@ def test_inserted_hours_enter_nothing(stays: Predictor, tmp_path: Path) -> None:
     path = write_psv(tmp_path, given)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:6], *lines[8:], ""]))
-    scored = sepsis.scored_stays(stays, [path])
+    scored = of_stays.scored_stays(stays, [path])
     assert scored.unlabelled == 2
     np.testing.assert_array_equal(scored.hours, [1, 2, 3, 4, 5, *range(8, 21)])
     np.testing.assert_array_equal(scored.labels, np.delete(septic(20, 12), [5, 6]) > 0)
@@ -181,11 +181,11 @@ def test_inserted_hours_enter_nothing(stays: Predictor, tmp_path: Path) -> None:
 def test_stays_without_labels_are_refused(stays: Predictor, tmp_path: Path) -> None:
     write_psv(tmp_path, stay(9, 0))
     with pytest.raises(DataError, match="1 refused"):
-        sepsis.scored_stays(stays, source_of(tmp_path).files)
+        of_stays.scored_stays(stays, source_of(tmp_path).files)
     write_psv(tmp_path, stay(9, 1, labels=septic(9, None)))
-    scored = sepsis.scored_stays(stays, source_of(tmp_path).files)
+    scored = of_stays.scored_stays(stays, source_of(tmp_path).files)
     assert [r.code for r in scored.refusals] == ["no_label"]
-    found = sepsis.evaluated(stays, scored, "here", draws=5).to_dict()
+    found = of_stays.evaluated(stays, scored, "here", draws=5).to_dict()
     assert found["measures"]["utility"]["value"] is None
     assert any("septic" in note for note in found["notes"])
 
@@ -198,13 +198,13 @@ def test_hospitals_are_told_apart(stays: Predictor, tmp_path: Path) -> None:
             cells = ["" if np.isnan(v) else f"{v:.8g}" for v in row]
             rows.append(f"{patient},{hospital},{','.join(cells)},{int(patient != 'c' and hour > 6)}")
     table.write_text("\n".join([*rows, ""]))
-    scored = sepsis.scored_stays(stays, source_of(table).files)
-    groups = sepsis.evaluated(stays, scored, "here", draws=5).to_dict()["groups"]
+    scored = of_stays.scored_stays(stays, source_of(table).files)
+    groups = of_stays.evaluated(stays, scored, "here", draws=5).to_dict()["groups"]
     found = [(row["name"], row["stays"], row["septic"], row["hours"]) for row in groups["hospitals"]]
     assert found == [("A", 1, 1, 12), ("B", 2, 1, 24)]
 
 
 def test_the_classes_are_in_the_official_order(ecg: Predictor, folder: Path) -> None:
-    scored = arrhythmia.scored_recordings(ecg, source_of(folder).files, None)
-    groups = arrhythmia.evaluated(ecg, scored, "here", draws=5).to_dict()["groups"]
+    scored = recordings.scored_recordings(ecg, source_of(folder).files, None)
+    groups = recordings.evaluated(ecg, scored, "here", draws=5).to_dict()["groups"]
     assert [row["name"] for row in groups["classes"]] == [c.abbreviation for c in CLASSES]

@@ -12,12 +12,11 @@ from helpers.bundles import recording, stay, write_header, write_psv
 
 from ibt_deploy.cli import main
 from ibt_deploy.explain import explained_ecg, explained_stay
-from ibt_deploy.leads import LEADS
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.preprocess.ecg import standardise, windows
-from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
+from ibt_deploy.preprocess.ecg import standardise
+from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.scorers.stay import StayScorer
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import LEADS, NAMES
 
 
 @pytest.mark.parametrize(
@@ -41,8 +40,9 @@ def test_the_lead_and_the_second_that_were_planted_are_found(
         return logits
 
     monkeypatch.setattr(scorer, "logits", energy)
-    standard = standardise(given)  # what was planted has no heartbeat, so it is not examined
-    prepared = PreparedEcg(given, standard, windows(standard, scorer._constants))
+    # what was planted has no heartbeat, so it is not examined
+    monkeypatch.setattr("ibt_deploy.scorers.ecg.examined", standardise)
+    prepared = scorer.prepare(given, ecg.bundle)
     raised, lowered = explained_ecg(scorer, prepared, ecg.bundle.calibration, {"a": 5, "b": 6}, 8)
     assert raised.starts[np.argmax(raised.over_time)] == second
     assert LEADS[int(np.argmax(raised.by_channel))] == lead
@@ -71,7 +71,8 @@ def test_the_hour_and_the_variable_that_were_planted_are_found(
             for f in features
         ],
     )
-    found = explained_stay(scorer, scorer.prepare(stay(12, values=values)), stays.bundle.calibration, 8)
+    prepared = scorer.prepare(stay(12, values=values), stays.bundle)
+    found = explained_stay(scorer, prepared, stays.bundle.calibration, 8)
     slope = stays.bundle.calibration.slope[0]
     expected = np.where(np.arange(12) == 4, 6.0 * slope, 0.0)
     np.testing.assert_allclose(found.over_time, expected, atol=1e-5)

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from ibt_deploy import files
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import File, MemoryFile, MemoryFolder
-from ibt_deploy.inputs import items_of
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.readers import read, task_of
+from ibt_deploy.readers import items_of, read, task_of
 from ibt_deploy.records import Recording
 from tests.helpers.wfdb_records import write_record
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibt_deploy.leads import canonical_lead
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
+from ibt_deploy.vocabulary import canonical_lead
 from ibt_deploy.writers import write
 
 LEAST_SIGNIFICANT_BIT = 0.0025

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibt_deploy.leads import LEADS, canonical_lead
+from ibt_deploy.vocabulary import LEADS, canonical_lead
 
 
 @pytest.mark.parametrize("lead", LEADS)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.metrics import arrhythmia
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
+from ibt_deploy.vocabulary import CLASSES
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "metric_vectors.json").read_text())
 CASES: list[dict[str, Any]] = VECTORS["ecg"]

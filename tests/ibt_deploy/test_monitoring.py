@@ -24,7 +24,7 @@ from ibt_deploy.evaluation.monitoring import (
     read_export,
     stability,
 )
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

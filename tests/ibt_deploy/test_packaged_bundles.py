@@ -12,7 +12,7 @@ from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.streaming import RiskStream
 from ibt_deploy.types import TASKS, Task
-from ibt_deploy.variables import N_TIME_VARYING
+from ibt_deploy.vocabulary import N_TIME_VARYING
 
 
 def packaged(task: Task) -> Predictor:

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.bundles import recording, stay
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from ibt_deploy.leads import LEADS
-from ibt_deploy.predictions import NOTICE
+from ibt_deploy.explain import Explanation
+from ibt_deploy.predictions import NOTICE, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.records import Recording
-from ibt_deploy.render.plot import DPI, NumberedPictures, ecg_figure, figure_of
-from ibt_deploy.variables import INDEX
+from ibt_deploy.render.plot import DARKEST, DPI, LOWERED, RAISED, NumberedPictures, ecg_figure, figure_of
+from ibt_deploy.vocabulary import INDEX, LEADS
 
 MM = 25.4
 
@@ -76,6 +78,66 @@ def test_every_lead_and_every_positive_finding_is_named(ecg: Predictor) -> None:
     assert "BBB, PRWP" in everything
     assert NOTICE in everything
     assert "the first 10 s shown" in everything
+
+
+def planted(output: str, second: float, lead: str) -> Explanation:
+    """One half second and one lead did everything; the half second before it did a quarter against it."""
+    starts = np.arange(0, 10, 0.5)
+    over_time = np.where(starts == second, 2.0, np.where(starts == second - 0.5, -0.5, 0.0))
+    by_lead = np.where(np.array(LEADS) == lead, 1.5, 0.0)
+    return Explanation(output, starts, starts + 0.5, over_time, LEADS, by_lead)
+
+
+def spans(figure: Figure, colour: str) -> list[tuple[float, float, float, float]]:
+    """Left and right edge, height and opacity of what is shaded in a colour, once for all rows."""
+    wanted = to_rgb(colour)
+    found = set()
+    for shade in figure.axes[0].collections:
+        if isinstance(shade, PolyCollection) and tuple(shade.get_facecolor()[0][:3]) == wanted:
+            box = shade.get_paths()[0].get_extents()
+            alpha = shade.get_alpha()
+            assert isinstance(alpha, float)
+            found.add((round(box.x0, 3), round(box.x1, 3), round(box.height, 3), round(alpha, 3)))
+    return sorted(found)
+
+
+def test_the_seconds_that_moved_a_finding_are_shaded_at_their_place(ecg: Predictor) -> None:
+    given = recording(12.0)
+    figure = ecg_figure(given, ecg.predict(given), [planted("NSR", 5.0, "V2")])  # type: ignore[arg-type]
+    # 10 mm of pulse, then 25 mm a second in the rhythm strip and in columns of 2.5 s
+    assert spans(figure, RAISED[0]) == [(135.0, 147.5, 27.4, DARKEST)]
+    assert spans(figure, LOWERED) == [(122.5, 135.0, 27.4, DARKEST / 4)]
+    shown = texts(figure)
+    assert "NSR" in shown
+    assert any(text.startswith("moved most by 5 to 5.5 s +2.00; V2 +1.50") for text in shown)
+
+
+def test_several_findings_have_lanes_and_colours_of_their_own(ecg: Predictor) -> None:
+    given = recording(12.0)
+    explained = [planted(name, 1.0 + i, "I") for i, name in enumerate(("NSR", "LAD", "TAb", "AF"))]
+    figure = ecg_figure(given, ecg.predict(given), explained)  # type: ignore[arg-type]
+    for i, colour in enumerate(RAISED):
+        left = 10 + 25 * (1.0 + i)
+        assert (left, left + 12.5) in {(x0, x1) for x0, x1, _, _ in spans(figure, colour)}
+        assert {height for _, _, height, _ in spans(figure, colour)} == {round(28 / 3 - 0.6, 3)}
+    assert any("1 more findings are explained and not drawn" in text for text in texts(figure))
+
+
+def test_the_hours_and_variables_that_moved_a_risk_are_marked() -> None:
+    given = stay()
+    prediction = load("sepsis", device="cpu").predict(given)
+    assert isinstance(prediction, SepsisPrediction)
+    hours = prediction.hours.astype(float)
+    over_time = np.where(hours == hours[3], 1.0, 0.0)
+    explanation = Explanation("risk", hours, hours, over_time, ("HR", "Lactate"), np.array([0.25, -0.5]))
+    figure = figure_of(given, prediction, [explanation])
+    for axes in figure.axes:
+        (shade,) = [p for p in axes.patches if p.get_facecolor()[:3] == to_rgb(RAISED[0])]
+        box = shade.get_extents().transformed(axes.transData.inverted())
+        assert (box.x0, box.x1) == pytest.approx((hours[3] - 0.5, hours[3] + 0.5))
+    shown = texts(figure)
+    assert "HR +0.25" in shown
+    assert any("Lactate -0.50" in text for text in shown)
 
 
 def test_a_missing_lead_is_marked(ecg: Predictor) -> None:

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from helpers.bundles import NOT_EVALUABLE, recording, stay, write_ecg_bundle
 
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.decisions import ANY
 from ibt_deploy.predictions import NOTICE, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.render.prediction import prediction_report
 from ibt_deploy.render.report import plain_text
-from ibt_deploy.variables import INDEX, NAMES
+from ibt_deploy.vocabulary import CLASSES, INDEX, NAMES
 
 
 def test_findings_as_json_are_complete(ecg: Predictor) -> None:

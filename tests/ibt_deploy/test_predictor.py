@@ -15,7 +15,7 @@ from ibt_deploy.errors import BundleError, DeviceError, InputError
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.variables import N_TIME_VARYING
+from ibt_deploy.vocabulary import N_TIME_VARYING
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RECORDINGS = [

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
 from ibt_deploy.errors import BadSampling, BadUnits, BundleError, InputError, MissingLeads, TooShort
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, filtered, standardise, window_spans, windows
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import raw_ecg
 
 PLAIN = EcgPreprocessing(scale=0.25)

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import TooShort
-from ibt_deploy.leads import LEADS
 from ibt_deploy.preprocess.ecg import examined, standardise
 from ibt_deploy.preprocess.quality import beats_of, signal_quality
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 
 Signal = np.ndarray
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ibt_deploy.errors import BadRows, BundleError
 from ibt_deploy.preprocess.stay import FeatureState, StayPreprocessing, clean, featurise, featurise_next
-from ibt_deploy.variables import INDEX, NAMES, VARIABLES
+from ibt_deploy.vocabulary import INDEX, NAMES, VARIABLES
 
 LOG_336 = math.log1p(336)
 

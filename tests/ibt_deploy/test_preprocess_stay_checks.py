@@ -8,7 +8,7 @@ import pytest
 from ibt_deploy.errors import BadRows, InputError, TooLong, TooShort
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX
 
 
 def values(hours: int = 10) -> np.ndarray:

@@ -18,7 +18,7 @@ from ibt_deploy.preprocess.stay_checks import (
     unit_likelihoods,
 )
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 HOURS = 12
 

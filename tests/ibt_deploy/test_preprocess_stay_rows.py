@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.preprocess.stay import clean
-from ibt_deploy.variables import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 
 def rows(**columns: float) -> np.ndarray:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.readers.xml import MAX_BYTES, MAX_DEPTH, MAX_ELEMENTS, root_name
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 
 Raw = npt.NDArray[np.int64]
 TIME = '<head value="20240102030405.000"/><increment value="0.002" unit="s"/>'

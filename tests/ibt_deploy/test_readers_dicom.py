@@ -27,9 +27,9 @@ from pydicom.uid import (
 
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 
 CHANNELS = [dcm.channel(lead) for lead in LEADS]
 WHOLE = dcm.dicom(dcm.group(dcm.ecg(), CHANNELS))

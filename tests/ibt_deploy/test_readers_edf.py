@@ -18,9 +18,9 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.ecg_files import edf
 from tests.helpers.wfdb_records import raw_ecg
 
@@ -42,6 +42,45 @@ def test_millivolts_rate_and_leads() -> None:
     np.testing.assert_allclose(found.signal, raw_ecg() * 1e-4, atol=1e-12)
     assert (found.leads, found.sampling_rate, found.format) == (LEADS, 500.0, "EDF")
     assert found.notes == ("converted from uV to mV",)
+
+
+@pytest.mark.parametrize("kind", ["edf", "edf+"])
+def test_a_date_reads_as_pyedflib_wrote_it(tmp_path: Path, kind: str) -> None:
+    pyedflib = pytest.importorskip("pyedflib")
+    when = datetime.datetime(2009, 12, 31, 23, 58, 7)
+    file_type = pyedflib.FILETYPE_EDFPLUS if kind == "edf+" else pyedflib.FILETYPE_EDF
+    path = tmp_path / "r.edf"
+    with pyedflib.EdfWriter(str(path), 1, file_type=file_type) as writer:
+        header = {
+            "label": "ECG II", "dimension": "uV", "sample_frequency": 500, "physical_max": 3276.7,
+            "physical_min": -3276.8, "digital_max": 32767, "digital_min": -32768, "transducer": "",
+            "prefilter": "",
+        }  # fmt: skip
+        writer.setSignalHeader(0, header)
+        writer.setStartdatetime(when)
+        writer.setEquipment("Holter_7")
+        writer.writeSamples([np.zeros(5000)])
+    found = recording(path.read_bytes())
+    assert (found.recorded, found.device) == (when, "Holter 7" if kind == "edf+" else None)
+
+
+@pytest.mark.parametrize(
+    ("field", "day", "expected"),
+    [
+        ("Startdate 02-MAR-2002 X X ELI_250", "02.03.02", datetime.datetime(2002, 3, 2, 10)),
+        ("Startdate X X X X", "01.01.85", None),
+        ("", "01.01.85", None),
+        ("", "02.03.84", datetime.datetime(2084, 3, 2, 10)),
+        ("", "02.03.86", datetime.datetime(1986, 3, 2, 10)),
+        ("", "31.02.86", None),
+    ],
+)
+def test_the_start_of_a_recording(field: str, day: str, expected: datetime.datetime | None) -> None:
+    data = edf(reserved="EDF+C" if field else "")
+    data = data[:88] + f"{field:<80}".encode() + f"{day:<8}".encode() + data[176:]
+    found = recording(data)
+    assert found.recorded == expected
+    assert found.device == ("ELI 250" if "ELI" in field else None)
 
 
 @pytest.mark.parametrize("kind", ["edf", "edf+", "bdf", "bdf+"])

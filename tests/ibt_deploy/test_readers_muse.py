@@ -1,7 +1,8 @@
-"""GE MUSE XML; the DICOM conversion of the public file is the independent reader."""
+"""XML of GE: MUSE, whose DICOM conversion is read independently, and CardioSoft."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.readers.xml import muse as muse_reader
 from ibt_deploy.records import Recording
-from tests.helpers.ecg_files import EIGHT, muse
+from ibt_deploy.vocabulary import LEADS
+from tests.helpers.ecg_files import EIGHT, cardiosoft, muse
 from tests.helpers.wfdb_records import raw_ecg
 
 
@@ -124,3 +125,41 @@ def test_entities_are_neither_expanded_nor_fetched(tmp_path: Path) -> None:
         with pytest.raises(MalformedFile) as caught:
             muse_reader.read(file)
         assert caught.value.code == "unsafe_xml"
+
+
+def test_cardiosoft_in_millivolts_with_what_it_states() -> None:
+    (recording,) = recordings(cardiosoft())
+    np.testing.assert_allclose(recording.signal, raw_ecg() * 0.00488, rtol=0, atol=1e-12)
+    assert (recording.leads, recording.sampling_rate, recording.format) == (LEADS, 500.0, "GE CardioSoft XML")
+    assert (recording.age, recording.sex, recording.device) == (61.0, "Female", "CardioSoft")
+    assert recording.recorded == datetime(2002, 11, 22, 9, 10, 11)
+    assert recording.notes == recording.warnings == ()
+
+
+def test_cardiosoft_without_an_age_has_that_of_its_dates() -> None:
+    # a day before the fiftieth birthday
+    assert recordings(cardiosoft(age=""))[0].age == 49.0
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "code"),
+    [
+        (cardiosoft(rate=""), BadSampling, "missing_rate"),
+        (cardiosoft(rate="<SampleRate>500</SampleRate>"), BadSampling, "missing_rate"),
+        (cardiosoft(rate='<SampleRate units="kHz">1</SampleRate>'), BadSampling, "missing_rate"),
+        (cardiosoft(resolution=""), BadUnits, "missing_gain"),
+        (cardiosoft(resolution='<Resolution units="uVperLsb">0</Resolution>'), BadUnits, "missing_gain"),
+        (cardiosoft(resolution="<Resolution>5</Resolution>"), BadUnits, "missing_unit"),
+        (cardiosoft(resolution='<Resolution units="nVperLsb">5</Resolution>'), BadUnits, "unknown_unit"),
+        (cardiosoft({"": np.arange(9)}), MissingLeads, "missing_lead_name"),
+        (cardiosoft(leads=13), MalformedFile, "truncated_file"),
+        (cardiosoft(samples=5001), MalformedFile, "truncated_file"),
+        (cardiosoft().replace(b'lead="III"', b'lead="II"'), MissingLeads, "doubled_lead"),
+        (cardiosoft().replace(b"StripData", b"Strip"), MissingLeads, "no_rhythm"),
+        (cardiosoft({"I": np.array([1.5, 2.0])}), MalformedFile, "not_numbers"),
+        (cardiosoft({"I": np.array(["1 2", "3"])}), MalformedFile, "not_numbers"),
+        (cardiosoft()[:-400], MalformedFile, "bad_xml"),
+    ],
+)
+def test_cardiosoft_that_is_refused(data: bytes, error: type[InputError], code: str) -> None:
+    assert code_of(data, error) == code

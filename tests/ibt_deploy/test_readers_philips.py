@@ -22,10 +22,10 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read
 from ibt_deploy.readers.xml.philips import MAX_SAMPLES, decoded_leads, from_residuals
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.ecg_files import philips, to_residuals, xli_block
 from tests.helpers.wfdb_records import raw_ecg
 

@@ -14,7 +14,7 @@ from ibt_deploy.errors import InputError, MissingExtra
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.readers.stays import read_each, sniff
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import INDEX, NAMES
+from ibt_deploy.vocabulary import INDEX, NAMES
 
 
 def table(hours: int = 5, **columns: object) -> dict[str, list[object]]:
@@ -377,3 +377,36 @@ def test_real_stays_survive_the_way_through_text(shared: Path, tmp_path: Path) -
         np.testing.assert_array_equal(
             only(tmp_path / "one.parquet").values.astype(np.float32), stay.values.astype(np.float32)
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "reason"),
+    [
+        ({"Temp": "warm"}, 8, "row 4 (line 8 of the file), column Temp: 'warm' is not a number"),
+        ({"ICULOS": "2"}, 8, "row 4 (line 8 of the file) goes back to hour 2; hours must increase"),
+        ({"ICULOS": "2.5"}, 8, "row 4 (line 8 of the file) has an ICULOS that is not a whole number"),
+        (None, 8, "row 4 (line 8 of the file) has 2 cells, the header has 40"),
+    ],
+)
+def test_a_row_behind_blank_lines_is_cited_by_its_line(
+    root: Path, tmp_path: Path, change: dict[str, str] | None, line: int, reason: str
+) -> None:
+    head, *rows = (root / "examples" / "stay.psv").read_text().splitlines()[:6]
+    names, cells = head.split("|"), [row.split("|") for row in rows]
+    for name, value in (change or {}).items():
+        cells[3][names.index(name)] = value
+    if change is None:
+        cells[3] = ["odd", "row"]
+    rows = ["|".join(row) for row in cells]
+    text = "\n".join(["", head, rows[0], "", " ", *rows[1:]]) + "\n"
+    assert text.splitlines()[line - 1] == rows[3]
+    (tmp_path / "s.psv").write_text(text)
+    assert str(refusal(tmp_path / "s.psv")) == f"{tmp_path / 's.psv'}: {reason}"
+
+
+def test_a_row_without_blank_lines_before_it_is_cited_by_its_number_alone(root: Path, tmp_path: Path) -> None:
+    head, *rows = (root / "examples" / "stay.psv").read_text().splitlines()[:6]
+    names, cells = head.split("|"), rows[1].split("|")
+    cells[names.index("Temp")] = "warm"
+    (tmp_path / "s.psv").write_text("\n".join([head, rows[0], "|".join(cells), "", *rows[2:]]) + "\n")
+    assert str(refusal(tmp_path / "s.psv")).endswith("s.psv: row 2, column Temp: 'warm' is not a number")

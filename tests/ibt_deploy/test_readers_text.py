@@ -18,9 +18,9 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import raw_ecg
 
 RAW = raw_ecg(600)

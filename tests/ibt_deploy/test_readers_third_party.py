@@ -11,9 +11,8 @@ import pytest
 
 from ibt_deploy import readers
 from ibt_deploy.errors import InputError, MalformedFile
-from ibt_deploy.inputs import items_of
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.readers import read, task_of
+from ibt_deploy.readers import items_of, read, task_of
 from ibt_deploy.records import Recording
 
 Install = Callable[[str, str], None]

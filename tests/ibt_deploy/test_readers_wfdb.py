@@ -12,11 +12,11 @@ import pytest
 import soundfile
 
 from ibt_deploy.errors import BadUnits, InputError, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read as read_any
 from ibt_deploy.readers import task_of
 from ibt_deploy.readers.wfdb import read
 from ibt_deploy.records import Recording
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import raw_ecg, write_record
 
 with warnings.catch_warnings():

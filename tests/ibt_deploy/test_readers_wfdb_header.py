@@ -41,7 +41,7 @@ A0001.mat 16x1+24 1000.0(0)/mV 16 0 7 2029 0 II
 def test_both_dialects_say_the_same(text: str) -> None:
     header = parse_header(text)
     assert (header.name, header.rate, header.frames) == ("A0001", 500.0, 7500)
-    assert (header.dx, header.age, header.sex) == (("59118001",), 74.0, "Male")
+    assert (header.stated.dx, header.stated.age, header.stated.sex) == (("59118001",), 74.0, "Male")
     first = header.signals[0]
     assert (first.file, first.format, first.offset, first.per_frame, first.skew) == (
         "A0001.mat",
@@ -72,7 +72,7 @@ def test_record_name_with_a_dot() -> None:
     ],
 )
 def test_dx(line: str, codes: tuple[str, ...] | None) -> None:
-    assert parse_header(OFFICIAL.replace("#Dx: 59118001", line)).dx == codes
+    assert parse_header(OFFICIAL.replace("#Dx: 59118001", line)).stated.dx == codes
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_dx(line: str, codes: tuple[str, ...] | None) -> None:
     ],
 )
 def test_age(line: str, age: float | None) -> None:
-    assert parse_header(OFFICIAL.replace("#Age: 74", line)).age == age
+    assert parse_header(OFFICIAL.replace("#Age: 74", line)).stated.age == age
 
 
 @pytest.mark.parametrize(
     ("text", "sex"), [("F", "Female"), ("female", "Female"), ("M", "Male"), ("Unknown", None), ("", None)]
 )
 def test_sex(text: str, sex: str | None) -> None:
-    assert parse_header(OFFICIAL.replace("Male", text)).sex == sex
+    assert parse_header(OFFICIAL.replace("Male", text)).stated.sex == sex
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import InputError, MalformedFile, MissingLeads
-from ibt_deploy.leads import LEADS
 from ibt_deploy.readers import read as read_any
 from ibt_deploy.readers.wfdb import read
 from ibt_deploy.readers.wfdb.storage import bytes_of, decoded, samples_in
+from ibt_deploy.vocabulary import LEADS
 from tests.helpers.wfdb_records import raw_ecg, write_record
 
 with warnings.catch_warnings():

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.bundle import Calibration, load_bundle
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.cli import main
 from ibt_deploy.errors import BundleError, DataError
-from ibt_deploy.evaluation.arrhythmia import ScoredRecordings
+from ibt_deploy.evaluation.ecg import ScoredRecordings
 from ibt_deploy.evaluation.recalibration import (
     SHIPPED_CARD,
     folds_of,
@@ -25,8 +24,8 @@ from ibt_deploy.evaluation.recalibration import (
     recalibrated_stays,
     write_site_bundle,
 )
-from ibt_deploy.evaluation.sepsis import ScoredStays
-from ibt_deploy.variables import NAMES
+from ibt_deploy.evaluation.stay import ScoredStays
+from ibt_deploy.vocabulary import CLASSES, NAMES
 
 HOURS = 30
 

@@ -26,12 +26,11 @@ import ibt_deploy
 from ibt_deploy.batch.run import Options, run_batch
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.inputs import items_of
 from ibt_deploy.predictions import Refusal, SepsisPrediction
-from ibt_deploy.readers import read, task_of
+from ibt_deploy.readers import items_of, read, task_of
 from ibt_deploy.records import Stay
 from ibt_deploy.standards.exports import ASSUMED_NOTE, CUT_NOTE, found_export, opened
-from ibt_deploy.variables import INDEX, NAMES
+from ibt_deploy.vocabulary import INDEX, NAMES
 
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("pint")

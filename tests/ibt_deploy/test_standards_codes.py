@@ -7,7 +7,7 @@ import pytest
 from ibt_deploy.files import read_table
 from ibt_deploy.mapping.units import conversion
 from ibt_deploy.standards.events import LOINC, Meaning, codes, loinc_of, meaning
-from ibt_deploy.variables import N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
 pytest.importorskip("pint")
 HOUSE = {"Cel": "degC", "[degF]": "degF", "[IU]/L": "IU/L", "a": "years", "meq/L": "mEq/L"}

@@ -11,7 +11,7 @@ import pytest
 from ibt_deploy.batch.run import Options, run_batch
 from ibt_deploy.readers import read
 from ibt_deploy.records import Stay
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 pytest.importorskip("duckdb")
 CHOICES = {

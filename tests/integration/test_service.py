@@ -26,7 +26,7 @@ import pytest
 import yaml
 from helpers.served import await_ready, running, upload
 
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from serving.api import examples
 
 RECORDS = int(os.environ.get("IBT_TEST_RECORDS", "12"))

@@ -16,9 +16,9 @@ import pytest
 from helpers.bundles import recording, stay, write_header, write_psv
 
 from benchmarks.load_server import started
-from ibt_deploy.leads import LEADS
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.predictor import Predictor, load
+from ibt_deploy.vocabulary import LEADS
 
 pytest.importorskip("bentoml", reason="the service is not installed: pip install 'ibt[serve]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ibt_deploy.variables import INDEX, N_VARIABLES
+from ibt_deploy.vocabulary import INDEX, N_VARIABLES
 from serving.http.problems import Problem
 from serving.score.batching import Pool
 

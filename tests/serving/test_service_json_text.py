@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from serving.http.problems import Problem
 from serving.input.json_text import Room, parsed, recording_room, shape, stays_room
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.bundles import stay
 
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 ROUTE = "/v1/sepsis/next"
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from helpers.bundles import stay, write_psv
 
 from ibt_deploy.cli import main
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from serving.settings import Settings
 
 ROUTE = "/v1/sepsis"

@@ -11,7 +11,7 @@ from helpers.tiny import tiny_recipe
 
 from training.models import Encoder
 from training.models.transformer import Block
-from training.similarity.attention import (
+from training.study.similarity import (
     attention_summary,
     measures,
     recorded,

@@ -16,7 +16,7 @@ from ibt_deploy.errors import DataError
 from training.checkpoint import load_network
 from training.distil import boundaries
 from training.models import Encoder
-from training.similarity.cka import (
+from training.study.similarity import (
     CKA,
     COLUMNS,
     Alignment,

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError
 from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.readers.wfdb import read
+from ibt_deploy.vocabulary import CLASSES, label_vector
 from tests.helpers.wfdb_records import raw_ecg, write_record
 from training.data import prepare_ecg as module
 from training.data.prepare_ecg import prepare_recordings

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 
 from ibt_deploy.errors import DataError
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from training.data import prepare_stays as module
 from training.data.prepare_stays import prepare_stays
+from training.recipe import Recipe
+from training.tasks import open_source
 
 pytest.importorskip("pyarrow")
 
@@ -213,3 +215,17 @@ def test_a_failure_leaves_the_old_cache_and_no_rest(tmp_path: Path, monkeypatch)
         prepare_stays(source, tmp_path / "cache")
     assert json.loads((tmp_path / "cache/cache.json").read_text())["sha256"] == first.sha256
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "source"]
+
+
+@pytest.mark.parametrize("write", [write_tree, write_parquet])
+def test_inputs_alone_make_a_cache_for_external_tests_that_training_refuses(tmp_path: Path, write) -> None:
+    frames = [rows.drop(columns="SepsisLabel") for rows in good()]
+    source = write(tmp_path / ("stays.parquet" if write is write_parquet else "stays"), frames)
+    with pytest.raises(DataError, match="SepsisLabel"):
+        prepare_stays(source, tmp_path / "labelled")
+    summary = prepare_stays(source, tmp_path / "cache", unlabelled=True)
+    assert (summary.counts["unlabelled"], summary.counts["septic"]) == (4, 0)
+    _, stays = stored(tmp_path / "cache")
+    assert all((labels == -1).all() for _, labels in stays.values())
+    with pytest.raises(DataError, match="without labels"):
+        open_source(Recipe("sepsis", "teacher"), tmp_path / "cache")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import DataError, RecipeError
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX
 from training.tasks import open_source
 from training.tasks.stay import StaySource, concatenated_spans
 

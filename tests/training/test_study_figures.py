@@ -18,18 +18,21 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from training.study.charts import (
+    NOTICE,
     AlarmCurve,
     BarPanel,
     CurvePanel,
     ReliabilityPanel,
     alarm_curves,
+    attention_maps,
     attention_numbers,
     bar_chart,
+    cka_maps,
     learning_curves,
     reliability_diagrams,
+    styled,
+    write,
 )
-from training.study.maps import attention_maps, cka_maps
-from training.study.style import NOTICE, styled, write
 
 METHODS = ("transformer", "deit", "bbm", "teacher")
 NOTE = "Synthetic numbers; 5,446 held-out stays of two hospitals; seeds 0 to 2; 1,000 draws of patients."

@@ -17,9 +17,9 @@ from helpers.tiny import ecg_cache, stay_cache
 
 from ibt_deploy.errors import DataError
 from training.study import study as studies
-from training.study.cells import FIGURES
 from training.study.cli import reproduce
 from training.study.plan import PURPOSES
+from training.study.tables import FIGURES
 
 ECGS, STAYS = 120, 320
 FIRST_LINES = 10
@@ -48,8 +48,15 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "ProcessPoolExecutor", HereAndNow)
 
 
-def tiny_stays(folder: Path) -> Path:
-    return stay_cache(folder, STAYS, longest=24)
+def tiny_stays(folder: Path, *, unlabelled: bool = False) -> Path:
+    """Stays; those without labels have other patients."""
+    cache = stay_cache(folder, STAYS, longest=24, seed=int(unlabelled))
+    if unlabelled:
+        index = (cache / "index.csv").read_text().replace("p0", "q0")
+        (cache / "index.csv").write_text(index)
+        (cache / "cache.json").unlink()
+        tiny._seal(cache, "sepsis", "raw", STAYS, unlabelled=STAYS)
+    return cache
 
 
 def tiny_ecgs(folder: Path, *, prefix: str = "R", seed: int = 0, n: int = ECGS) -> Path:
@@ -79,7 +86,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
         patch.setattr(studies, "ProcessPoolExecutor", HereAndNow)
         stays, ecgs = tiny_stays(base / "stays"), tiny_ecgs(base / "ecgs")
         elsewhere = tiny_ecgs(base / "elsewhere", prefix="L", seed=1, n=30)
-        more = {"sepsis": (), "arrhythmia": ("--external", f"elsewhere={elsewhere}")}
+        unlabelled = tiny_stays(base / "unlabelled", unlabelled=True)
+        more = {
+            "sepsis": ("--external", f"unlabelled={unlabelled}"),
+            "arrhythmia": ("--external", f"elsewhere={elsewhere}"),
+        }
         for task, data in (("sepsis", stays), ("arrhythmia", ecgs)):
             result = study(task, data, base / task, *more[task])
             assert result.exit_code == 0, result.output
@@ -109,7 +120,10 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
     for place, table in results["table1"].items():
         wanted = {"transformer", "deit", "bbm"} | (set() if "trained on" in place else {"ceiling"})
         assert wanted <= set(table["methods"])
-    assert len(results["table1"]) == 3
+    assert len(results["table1"]) == (4 if task == "sepsis" else 3)
+    if task == "sepsis":
+        assert results["table1"]["unlabelled"]["differences"]["bbm - deit"]["r_squared"]["interval"]
+        assert "unlabelled" not in results["external"]
     assert len(results["controls"]["arms"]) == 6
     told = next(c for c in results["claims"] if c["claim"].startswith("BBM > BBM from an untrained teacher"))
     found = results["controls"]["differences"]["bbm-untrained - bbm"]["tuned"][results["official"]]
@@ -269,3 +283,15 @@ def test_results_are_kept_while_what_they_come_from_stays(tmp_path: Path) -> Non
 
 def failing() -> dict[str, Any]:
     raise DataError("no")
+
+
+def test_an_estimate_times_every_kind_of_run_and_trains_nothing(tmp_path: Path) -> None:
+    result = study(
+        "arrhythmia", tiny_ecgs(tmp_path / "ecgs"), tmp_path / "out", "--estimate", "--only", "methods"
+    )
+    assert result.exit_code == 0
+    *rows, total = result.output.strip().splitlines()
+    arms = [row.split()[1] for row in rows if row.startswith("methods ")]
+    assert arms == ["teacher", "transformer", "bbm", "deit-soft", "deit-hard"]
+    assert "6 runs to train" in " ".join(rows[-2:]) + total
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers.tiny import tiny_recipe
 
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 from training.cli import train
 from training.recipe import Recipe, packaged_recipes, recipe_from_dict, toml_lines
 

@@ -23,8 +23,18 @@ from hypothesis import strategies as st
 from ibt_deploy.errors import DataError, RecipeError
 from training.cli import train as command
 from training.recipe import load_recipe, toml_lines
-from training.tune.search import METHODS, Search, dimensions, draw, method_recipe, run_search, with_values
-from training.tune.trials import Halving, TrialContext, rungs
+from training.tune import (
+    METHODS,
+    Halving,
+    Search,
+    TrialContext,
+    dimensions,
+    draw,
+    method_recipe,
+    run_search,
+    rungs,
+    with_values,
+)
 
 RANGES: dict[str, tuple[float, float]] = {
     "fit.lr": (5e-5, 3e-3),
@@ -197,7 +207,7 @@ def test_another_search_in_the_folder_is_refused(done: Path, stays: Path) -> Non
 def test_trials_that_diverge_do_not_end_the_search(
     stays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.tune import search as module
+    from training import tune as module
 
     def wild(*args: Any) -> dict[str, Any]:
         values = draw(*args)

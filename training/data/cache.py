@@ -18,6 +18,8 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
 
 SCHEMA = 1
+UNLABELLED = "unlabelled"
+"""Count of a cache made without labels: all its records."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Cache:
     def task(self) -> str:
         """``arrhythmia`` or ``sepsis``."""
         return str(self.manifest["task"])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether anything in it has a label; without labels it can only be an external set."""
+        return not self.manifest["counts"].get(UNLABELLED)
 
     @property
     def sha256(self) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.classes import CLASSES
 from ibt_deploy.errors import DataError
 from ibt_deploy.types import Task
+from ibt_deploy.vocabulary import CLASSES
 from training.data.cache import Cache, CacheSummary, open_cache
 from training.data.prepare_ecg import index_of
 from training.data.split import (
@@ -53,6 +53,7 @@ def prepare_cache(
     labels: Path | None = None,
     exclude: Collection[str] = (),
     only: Collection[str] = (),
+    unlabelled: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> CacheSummary:
     """Write the cache of ``source`` to ``out``.
@@ -63,6 +64,8 @@ def prepare_cache(
         ``index.csv`` to take labels, sources and patients of recordings from.
     exclude, only
         Sources of recordings to leave out (beside INCART, always left out), and the only ones to take.
+    unlabelled
+        Take no labels: for an external set, on which a study compares outputs and features.
     progress
         Called with the number of recordings or files done, and of all.
     """
@@ -76,12 +79,13 @@ def prepare_cache(
             exclude_sources={INCART, *exclude},
             only_sources=set(only) or None,
             progress=progress,
+            unlabelled=unlabelled,
         )
     if labels or exclude or only:
         raise DataError(f"{source}: holds stays; labels and sources can be chosen for recordings only")
     from training.data.prepare_stays import prepare_stays
 
-    return prepare_stays(source, out, progress)
+    return prepare_stays(source, out, progress, unlabelled=unlabelled)
 
 
 def cache_lines(summary: CacheSummary, labels: Path | None) -> list[str]:
@@ -139,6 +143,7 @@ def prepare(
     labels: Path | None = None,
     exclude: Collection[str] = (),
     only: Collection[str] = (),
+    unlabelled: bool = False,
     split: Path | None = None,
     seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -152,8 +157,12 @@ def prepare(
             raise DataError(f"{split}: no such split")
         if split.resolve().parent == out.resolve():
             raise DataError(f"{split}: lies in the cache that is replaced; move it elsewhere first")
-    summary = prepare_cache(source, out, labels=labels, exclude=exclude, only=only, progress=progress)
+    summary = prepare_cache(
+        source, out, labels=labels, exclude=exclude, only=only, unlabelled=unlabelled, progress=progress
+    )
     cache = open_cache(out)
     if cache.task == "arrhythmia":
         labels = labels or index_of(source)
+    if unlabelled:
+        return cache_lines(summary, labels)
     return [*cache_lines(summary, labels), *split_lines(cache, write_cache_split(cache, split, seed))]

@@ -19,13 +19,13 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.preprocess import ecg
 from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb.header import Header, parse_header
 from ibt_deploy.records import Recording
-from training.data.cache import SUMMARY, CacheSummary, Refused, replaced_folder, sealed
+from ibt_deploy.vocabulary import CLASSES, label_vector
+from training.data.cache import SUMMARY, UNLABELLED, CacheSummary, Refused, replaced_folder, sealed
 
 INCART = "st_petersburg_incart"
 
@@ -221,6 +221,7 @@ def prepare_recordings(
     exclude_sources: Collection[str] = (INCART,),
     only_sources: Collection[str] | None = None,
     progress: Progress | None = None,
+    unlabelled: bool = False,
 ) -> CacheSummary:
     """Write the recordings below ``root`` as a cache to ``out`` (replacing a cache that is there).
 
@@ -244,6 +245,8 @@ def prepare_recordings(
         Sources left out, and, if given, the only ones taken.
     progress
         Called with the number of recordings done and the number of all.
+    unlabelled
+        Take the signals alone; every label is then unknown, -1.
 
     Raises
     ------
@@ -266,7 +269,7 @@ def prepare_recordings(
                 counts["excluded_source"] += 1
                 continue
             try:
-                prepared = _prepared(entry, counts)
+                prepared = _prepared(entry, counts, unlabelled)
             except InputError as error:
                 refused.append(Refused(entry.file.relative_to(root).as_posix(), error.code, error.message))
                 continue
@@ -279,7 +282,8 @@ def prepare_recordings(
         pieces.flush()
         if not rows:
             raise DataError(f"{root}: no usable recording among {len(listed)}")
-        counts["labels_from_headers" if index_csv is None else "labels_from_index"] = len(rows)
+        origin = "labels_from_headers" if index_csv is None else "labels_from_index"
+        counts[UNLABELLED if unlabelled else origin] = len(rows)
         counts["duplicate_signals"] = sum(len(groups) - 1 for groups in same.values())
         joined = _joined(same.values())
         for row in rows:
@@ -298,11 +302,15 @@ def prepare_recordings(
     return CacheSummary(out, len(rows), dict(counts), tuple(refused), sha256)
 
 
-def _prepared(entry: Entry, counts: Counter[str]) -> tuple[Recording, npt.NDArray[np.int8], Signal] | None:
+def _prepared(
+    entry: Entry, counts: Counter[str], unlabelled: bool
+) -> tuple[Recording, npt.NDArray[np.int8], Signal] | None:
     """Recording, label ``(26,)`` and signal ``(12, samples)`` of ``entry``; None, counted, if left out."""
     recording = _recording(entry, counts)
     codes = recording.dx or () if entry.dx is None else entry.dx
     label = label_vector(codes).astype(np.int8)
+    if unlabelled:
+        label[:] = UNKNOWN
     if not label.any():
         counts["no_scored_label"] += 1
         return None

@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.readers.columns import DelimitedTable
-from ibt_deploy.variables import INDEX, MAX_HOURS, N_VARIABLES, NAMES
-from training.data.cache import SUMMARY, CacheSummary, Refused, replaced_folder, sealed
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_VARIABLES, NAMES
+from training.data.cache import SUMMARY, UNLABELLED, CacheSummary, Refused, replaced_folder, sealed
 
 LABEL = "SepsisLabel"
+UNKNOWN_LABEL = -1
 HOUR = INDEX["ICULOS"]
 # A row takes 161 bytes before compression, so that no piece can exceed 60 MiB however it compresses.
 ROWS_PER_PIECE = 380_000
@@ -48,7 +49,9 @@ class _Stays:
     refused: list[Refused]
 
 
-def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> CacheSummary:
+def prepare_stays(
+    source: Path, out: Path, progress: Progress | None = None, *, unlabelled: bool = False
+) -> CacheSummary:
     """Write the stays of ``source`` as a cache to ``out`` (replacing a cache that is there).
 
     Parameters
@@ -62,6 +65,8 @@ def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> 
         septic) and ``rows-NNN.npz`` (values float32 ``(rows, 40)``, labels int8 ``(rows,)``).
     progress
         Called with the number of files read and the number of all files.
+    unlabelled
+        Take the inputs alone; every label is then unknown, -1.
 
     Raises
     ------
@@ -69,12 +74,12 @@ def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> 
         No stays there, columns are missing, or ``out`` is a folder that is not a cache.
     """
     if source.is_dir():
-        stays = _tree(source, progress)
+        stays = _tree(source, progress, unlabelled)
     elif source.is_file():
-        stays = _parquet(source)
+        stays = _parquet(source, unlabelled)
     else:
         raise DataError(f"{source}: is neither a Parquet file nor a folder of .psv files")
-    faults = _faults(stays)
+    faults = _faults(stays, unlabelled)
     kept = [i for i in range(len(stays.patients)) if i not in faults]
     if not kept:
         raise DataError(f"{source}: no usable stay among {len(stays.patients) + len(stays.refused)}")
@@ -82,6 +87,8 @@ def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> 
     refused.sort(key=lambda entry: entry.file)
     with replaced_folder(out, SUMMARY, "cache") as folder:
         counts = _written(stays, kept, folder)
+        if unlabelled:
+            counts[UNLABELLED] = len(kept)
         sha256 = sealed(
             folder,
             task="sepsis",
@@ -94,7 +101,7 @@ def prepare_stays(source: Path, out: Path, progress: Progress | None = None) -> 
     return CacheSummary(out, len(kept), counts, tuple(refused), sha256)
 
 
-def _parquet(path: Path) -> _Stays:
+def _parquet(path: Path, unlabelled: bool) -> _Stays:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -103,7 +110,8 @@ def _parquet(path: Path) -> _Stays:
     except pa.ArrowException as error:
         raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
     present = set(stored.schema_arrow.names)
-    missing = [name for name in ("patient_id", *NAMES, LABEL) if name not in present]
+    wanted = ("patient_id", *NAMES) if unlabelled else ("patient_id", *NAMES, LABEL)
+    missing = [name for name in wanted if name not in present]
     if missing:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}")
     table = stored.read()
@@ -126,12 +134,15 @@ def _parquet(path: Path) -> _Stays:
         hospitals = [UNKNOWN_HOSPITAL if name is None else str(name) for name in first]
     else:
         hospitals = [UNKNOWN_HOSPITAL] * len(names)
-    labels = table[LABEL].to_numpy()[order].astype(np.float32)
+    if unlabelled:
+        labels = np.full(len(order), UNKNOWN_LABEL, dtype=np.float32)
+    else:
+        labels = table[LABEL].to_numpy()[order].astype(np.float32)
     patients: list[str] = names[alphabetical].tolist()
     return _Stays(values, labels, starts, patients, hospitals, patients, [])
 
 
-def _tree(folder: Path, progress: Progress | None) -> _Stays:
+def _tree(folder: Path, progress: Progress | None, unlabelled: bool) -> _Stays:
     paths = sorted(folder.rglob("*.psv"), key=lambda path: (path.stem, path))
     if not paths:
         raise DataError(f"{folder}: holds no .psv file")
@@ -146,7 +157,7 @@ def _tree(folder: Path, progress: Progress | None) -> _Stays:
             refused.append(Refused(name, "doubled_patient", "another file has the same patient id"))
         else:
             try:
-                tables.append(_rows(path))
+                tables.append(_rows(path, unlabelled))
             except InputError as error:
                 refused.append(Refused(name, error.code, error.message))
             else:
@@ -162,23 +173,25 @@ def _tree(folder: Path, progress: Progress | None) -> _Stays:
     return _Stays(rows[:, :N_VARIABLES], rows[:, N_VARIABLES], offsets, patients, hospitals, files, refused)
 
 
-def _rows(path: Path) -> npt.NDArray[np.float32]:
+def _rows(path: Path, unlabelled: bool) -> npt.NDArray[np.float32]:
     """The 40 variables and the label, shape ``(rows, 41)``."""
+    wanted = NAMES if unlabelled else (*NAMES, LABEL)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("the file is not UTF-8 text", code="malformed_file") from error
     table = DelimitedTable(text, "|")
-    missing = [name for name in (*NAMES, LABEL) if name not in table.names]
+    missing = [name for name in wanted if name not in table.names]
     if missing:
         raise InputError(f"lacks the columns {', '.join(missing)}", code="missing_columns")
     if not len(table):
         raise InputError("there is a header and no row", code="too_short")
-    numbers = table.numbers((*NAMES, LABEL))
+    numbers = table.numbers(wanted)
     for fault in numbers.faults.values():
         raise fault
     with np.errstate(over="ignore"):
-        return numbers.values.astype(np.float32)
+        values = numbers.values.astype(np.float32)
+    return np.pad(values, ((0, 0), (0, 1)), constant_values=UNKNOWN_LABEL) if unlabelled else values
 
 
 def _hospital(path: Path) -> str:
@@ -188,7 +201,7 @@ def _hospital(path: Path) -> str:
     return UNKNOWN_HOSPITAL
 
 
-def _faults(stays: _Stays) -> dict[int, tuple[str, str]]:
+def _faults(stays: _Stays, unlabelled: bool) -> dict[int, tuple[str, str]]:
     """Stays that training cannot use: index to code and message; the first of several reasons."""
     hours, labels, starts = stays.values[:, HOUR], stays.labels, stays.offsets[:-1]
     within = np.ones(len(hours), dtype=bool)
@@ -204,9 +217,12 @@ def _faults(stays: _Stays) -> dict[int, tuple[str, str]]:
         ),
         ("hours_out_of_order", "an hour occurs twice or hours decrease", within & (step <= 0)),
         ("hours_missing", "hours are missing between rows", within & (step > 1)),
-        ("bad_label", f"{LABEL} is missing or neither 0 nor 1", ~np.isin(labels, (0, 1))),
-        ("label_falls_back", f"{LABEL} falls back to 0", within & (np.diff(labels, prepend=0) < 0)),
     ]
+    if not unlabelled:
+        checks += [
+            ("bad_label", f"{LABEL} is missing or neither 0 nor 1", ~np.isin(labels, (0, 1))),
+            ("label_falls_back", f"{LABEL} falls back to 0", within & (np.diff(labels, prepend=0) < 0)),
+        ]
     faults: dict[int, tuple[str, str]] = {}
     for code, message, broken in checks:
         for stay in np.unique(np.searchsorted(stays.offsets, np.flatnonzero(broken), side="right") - 1):
@@ -226,7 +242,7 @@ def _written(stays: _Stays, kept: list[int], folder: Path) -> dict[str, int]:
         if start + length > ROWS_PER_PIECE:
             _write_piece(stays, piece, folder / f"rows-{pieces:03d}.npz")
             piece, pieces, start = [], pieces + 1, 0
-        positive = int(np.count_nonzero(stays.labels[span]))
+        positive = int(np.count_nonzero(stays.labels[span] > 0))
         septic = int(positive > 0)
         index.append((stays.patients[stay], stays.hospitals[stay], pieces, start, length, septic))
         piece.append(span)

@@ -1,32 +1,205 @@
-"""Charts: scores by method (Figure 1), learning curves, attention by block, reliability, alarm burden."""
+"""Pictures of the study: scores by method (Figure 1), learning curves, attention, features, reliability.
+
+One style, and files that are the same byte for byte whenever the numbers are. Every function takes plain data
+and gives a matplotlib figure; :func:`write` makes files of it. A method that was not measured is left out,
+never drawn as zero.
+
+An *estimate* is a mapping with ``value``, ``interval`` (``[low, high]`` or None) and ``per_seed`` (values by
+seed), as ``results.json`` holds it; ``value`` may be None where it is undefined.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from training.study.style import (
-    GREY,
-    INK,
-    Estimate,
-    annotate,
-    error_of,
-    errors_of,
-    new_figure,
-    seeds_of,
-    spread,
-    style_of,
-    styled,
-    value_of,
-)
+from ibt_deploy.errors import DataError, missing_extra
+from ibt_deploy.files import atomic_open
+from ibt_deploy.predictions import NOTICE
+from ibt_deploy.types import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+Estimate = Mapping[str, Any]
+
+DPI = 150
+INK, GREY, PALE = "#222222", "#6b6b6b", "#e3e3e3"
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 9.5,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "ibt",
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """How one method is drawn everywhere; colour is never the only difference."""
+
+    label: str
+    colour: str
+    marker: str
+    dashes: str | tuple[int, tuple[int, ...]]
+
+    @property
+    def points(self) -> dict[str, Any]:
+        """Arguments of ``Axes.errorbar`` for a course of estimates with intervals."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "linestyle": self.dashes,
+            "markersize": 5.5,
+            "markeredgecolor": INK,
+            "markeredgewidth": 0.5,
+            "capsize": 2,
+        }
+
+
+# Okabe and Ito's palette, distinguishable with any colour vision
+METHOD_STYLES: dict[str, MethodStyle] = {
+    "transformer": MethodStyle("Transformer", "#56b4e9", "o", "--"),
+    "deit": MethodStyle("DeiT", "#e69f00", "s", "-."),
+    "deit-soft": MethodStyle("DeiT (soft)", "#e69f00", "s", "-."),
+    "deit-hard": MethodStyle("DeiT (hard)", "#d55e00", "v", (0, (4, 1, 1, 1))),
+    "bbm": MethodStyle("BBM", "#0072b2", "D", "-"),
+    "teacher": MethodStyle("Teacher", "#8c8c8c", "^", ":"),
+    "ceiling": MethodStyle("Second teacher (ceiling)", "#009e73", "P", (0, (1, 1))),
+}
+SPARE = ("#009e73", "#cc79a7", "#d55e00", "#0072b2", "#222222", "#e69f00", "#56b4e9", "#8c8c8c")
+SPARE_MARKERS = "Xhp<>*dP"
+SPARE_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":")
+
+
+def style_of(name: str, index: int = 0) -> MethodStyle:
+    """The style of a method, or for anything else one that depends on its place in the picture."""
+    if name in METHOD_STYLES:
+        return METHOD_STYLES[name]
+    place = index % len(SPARE)
+    return MethodStyle(name, SPARE[place], SPARE_MARKERS[place], SPARE_DASHES[index % len(SPARE_DASHES)])
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The study's style while something is drawn; MissingExtra where matplotlib is not installed."""
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # else it warns about a home folder that it cannot write to
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "a figure") from error
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
+    """An empty figure, sizes in inches, whose parts cannot overlap; never shown, no global state.
+
+    ``images`` moves panels of a fixed aspect together.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="compressed" if images else "constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def annotate(figure: Figure, note: str) -> None:
+    """What was measured on what, at the foot, with the notice that this is not a medical device."""
+    text = f"{note.strip().rstrip('.')}. {NOTICE}" if note else NOTICE
+    figure.supxlabel(_wrapped(text, int(figure.get_size_inches()[0] * 16)), fontsize=8, color=GREY)
+
+
+def _wrapped(text: str, width: int) -> str:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def write(figure: Figure, *paths: Path) -> None:
+    """Save as PNG (150 dpi), SVG or PDF, by suffix; without dates or versions of programs in the files.
+
+    Raises
+    ------
+    DataError
+        When a file cannot be written.
+    """
+    nothing: dict[str, dict[str, Any]] = {
+        ".png": {"Software": None},
+        ".svg": {"Date": None, "Creator": None},
+        ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    with styled():
+        for path in paths:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_open(path) as file:
+                    figure.savefig(file, format=path.suffix[1:], dpi=DPI, metadata=nothing[path.suffix])
+            except OSError as error:
+                raise DataError(f"{path}: cannot be written: {error}") from error
+
+
+def value_of(estimate: Estimate | None) -> float:
+    """The value, NaN where there is none."""
+    value = None if estimate is None else estimate.get("value")
+    return float("nan") if value is None else float(value)
+
+
+def error_of(estimate: Estimate | None) -> tuple[float, float]:
+    """How far the interval reaches below and above the value; zeros where there is no interval."""
+    interval = None if estimate is None else estimate.get("interval")
+    if interval is None or any(bound is None for bound in interval):
+        return 0.0, 0.0
+    value = value_of(estimate)
+    return max(value - float(interval[0]), 0.0), max(float(interval[1]) - value, 0.0)
+
+
+def seeds_of(estimate: Estimate | None) -> list[float]:
+    """Defined values of single seeds."""
+    found = {} if estimate is None else estimate.get("per_seed") or {}
+    return [float(value) for value in found.values() if value is not None]
+
+
+def errors_of(estimates: list[Estimate]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """As matplotlib wants error bars: shape ``(2, n)``."""
+    return np.array([error_of(estimate) for estimate in estimates], dtype=np.float64).reshape(-1, 2).T
+
+
+def spread(axes: Axes, low: float, high: float) -> None:
+    """Vertical limits with a little room, also where all values are equal."""
+    room = max(0.06 * (high - low), 1e-3)
+    axes.set_ylim(low - room, high + room)
 
 
 @dataclass(frozen=True)
@@ -194,7 +367,7 @@ TITLES: dict[str, str] = {
     "entropy": "entropy of a row (nats)",
     "entropy_ratio": "entropy / uniform",
 }
-"""What is known of the numbers of :class:`training.similarity.attention.AttentionSummary`, by name."""
+"""What is known of the numbers of :class:`training.study.similarity.AttentionSummary`, by name."""
 
 
 def attention_numbers(
@@ -421,3 +594,148 @@ def _alarm_curve(axes: Axes, name: str, curve: AlarmCurve, index: int, *, alone:
             axes.annotate(
                 point, (x, y), textcoords="offset points", xytext=(-8, 7), ha="right", fontsize=8.5, color=INK
             )
+
+
+COLOURS = "viridis"
+"""Rises in lightness throughout, for any colour vision and in grey."""
+NUMBERED_CELLS = 64
+SCALE_ENDS = (0.2, 99.8)
+"""Percentiles of all attention weights at which the scale ends; few cells are beyond."""
+WELL_REACHED = 0.1
+
+
+def cka_maps(
+    matrices: Mapping[str, Array],
+    note: str = "",
+    *,
+    groups: Sequence[tuple[int, int]] = (),
+    units: tuple[str, str] = ("teacher: residual block", "student: block"),
+) -> Figure:
+    """CKA of the teacher's units (up) with those of each other network (across), all on one scale.
+
+    Parameters
+    ----------
+    matrices
+        ``(teacher's units, other's units)`` by method, in order; ``ceiling`` is a second teacher.
+    groups
+        Ends of matched groups (teacher unit, student unit), counted from 1; drawn as white lines.
+    units
+        Names of the axes.
+    """
+    with styled():
+        width = [np.shape(m)[1] for m in matrices.values()]
+        rows = max(np.shape(m)[0] for m in matrices.values())
+        cell = min(3.6 / rows, 0.8)
+        inches = sum(max(cell * w, 1.5) for w in width) + 0.75 * len(width) + 1.3
+        figure = new_figure(inches, cell * rows + 1.7, images=True)
+        panels = figure.subplots(
+            1, len(width), squeeze=False, width_ratios=[max(cell * w, 1.5) for w in width]
+        )[0]
+        image = None
+        for i, (axes, (name, matrix)) in enumerate(zip(panels, matrices.items(), strict=True)):
+            image = _grid(axes, np.asarray(matrix, dtype=np.float64))
+            axes.set_title(style_of(name, i).label)
+            square = name == "ceiling"
+            axes.set_xlabel("second teacher" if square else units[1])
+            for teacher, student in groups[:-1]:
+                across = teacher if square else student
+                axes.axhline(teacher - 0.5, color="white", linewidth=1.4)
+                axes.axvline(across - 0.5, color="white", linewidth=1.4)
+        panels[0].set_ylabel(units[0])
+        if image is not None:
+            bar = figure.colorbar(image, ax=panels, fraction=0.05, shrink=0.92, pad=0.01)
+            bar.set_label("CKA (unbiased; 1 alike, 0 unrelated)")
+        annotate(figure, note)
+    return figure
+
+
+def _grid(axes: Axes, matrix: Array) -> Any:
+    rows, columns = matrix.shape
+    axes.set_facecolor("#bdbdbd")  # seen where a unit's features are constant
+    image = axes.imshow(
+        np.ma.masked_invalid(matrix), origin="lower", cmap=COLOURS, vmin=0, vmax=1, aspect="equal"
+    )
+    for ticks, count in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
+        shown = [n for n in range(count) if count <= 8 or (n + 1) % 4 == 0 or n == 0]
+        ticks(shown, [str(n + 1) for n in shown])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=2)
+    if rows * columns <= NUMBERED_CELLS:
+        for (i, j), value in np.ndenumerate(matrix):
+            if np.isfinite(value):
+                ink = INK if value > 0.6 else "white"
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
+    return image
+
+
+def attention_maps(
+    averaged: Mapping[str, Array],
+    note: str = "",
+    *,
+    token: str = "0.1 s",
+    reached: Array | None = None,
+) -> Figure:
+    """Averaged attention: a row for each method, a column for each block, all on one scale.
+
+    The scale is logarithmic, because a few tokens get many times the attention of the rest, and reaches from
+    the 0.2nd to the 99.8th percentile of all weights shown.
+
+    Parameters
+    ----------
+    averaged
+        ``(blocks, tokens, tokens)`` by method, rows summing to 1.
+    token
+        What a token stands for.
+    reached
+        Stays only: how many of them reach each hour. The upper triangle, the future, is left blank, and so
+        are hours that fewer than a tenth of the stays reach.
+    """
+    from matplotlib.colors import LogNorm
+
+    with styled():
+        shown = {name: _causal(m, reached) for name, m in averaged.items()}
+        blocks = max(len(m) for m in shown.values())
+        low, high = _scale_ends(shown.values())
+        scale = LogNorm(low, high, clip=True)
+        side = 1.45 if blocks > 4 else 2.1
+        figure = new_figure(side * blocks + 2.0, (side + 0.14) * len(shown) + 1.25, images=True)
+        panels = figure.subplots(len(shown), blocks, squeeze=False, sharex=True, sharey=True)
+        for row, (name, matrices) in enumerate(shown.items()):
+            for block, matrix in enumerate(matrices):
+                axes = panels[row, block]
+                image = axes.imshow(
+                    np.ma.masked_invalid(matrix), norm=scale, cmap=COLOURS, interpolation="nearest"
+                )
+                axes.tick_params(length=2)
+                axes.spines[:].set_visible(False)
+                if row == 0:
+                    axes.set_title(f"block {block + 1}")
+            panels[row, 0].set_ylabel(f"{style_of(name, row).label}\nattending token")
+        for axes in panels[-1]:
+            axes.set_xlabel("attended", color=GREY)
+        bar = figure.colorbar(image, ax=panels, extend="both", fraction=0.03, pad=0.01, shrink=0.95)
+        bar.set_label("mean weight (log scale)")
+        bar.minorticks_off()
+        ticks = [step * 10.0**power for power in range(-9, 1) for step in (1, 1.5, 2, 3, 5, 7)]
+        bar.set_ticks(inside := [t for t in ticks if low <= t <= high], labels=[f"{t:g}" for t in inside])
+        if reached is None:
+            bar.ax.axhline(1 / np.shape(matrix)[1], color="white", linewidth=2)
+            note = f"White line in the scale: uniform attention. {note}"
+        annotate(figure, f"A token is {token}. {note}")
+    return figure
+
+
+def _scale_ends(matrices: Iterable[Array]) -> tuple[float, float]:
+    """Shared ends of the scale, apart also where all attention is uniform."""
+    seen = np.concatenate([m[np.isfinite(m) & (m > 0)] for m in matrices])
+    low, high = np.percentile(seen, SCALE_ENDS)
+    return float(low) / 1.01, float(high) * 1.01
+
+
+def _causal(matrices: Array, reached: Array | None) -> Array:
+    if reached is None:
+        return np.asarray(matrices, dtype=np.float64)
+    hours = int((np.asarray(reached) >= WELL_REACHED * np.max(reached)).sum())
+    cropped = np.array(matrices[:, :hours, :hours], dtype=np.float64)
+    cropped[:, ~np.tri(hours, dtype=bool)] = np.nan
+    return cropped

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from ibt_deploy.types import Task
 from training.cli import FILE, FOLDER, TrainGroup
 from training.study.plan import BUDGETS, PURPOSES
+
+if TYPE_CHECKING:
+    from training.study.study import Expectation
 
 BOOTSTRAP_DRAWS = 1000
 
@@ -79,10 +84,43 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Prepared data that nothing is trained on, to test on; repeat.",
         ),
         click.option("--no-train", is_flag=True, help="Judge and report what is trained; train nothing."),
+        click.option(
+            "--estimate",
+            is_flag=True,
+            help="Train nothing: time a few steps of each kind of run here and print plan and hours.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _show_estimate(found: Sequence[Expectation], jobs: int) -> None:
+    """The plan as a table, a line for each purpose and method, and the hours in all."""
+    lines: dict[tuple[str, str], list[Expectation]] = {}
+    for expected in found:
+        arm = expected.run.arm.rpartition("/")[2]
+        lines.setdefault((expected.run.purpose, arm), []).append(expected)
+    table = Table("for", "method", "runs", "steps", "ms a step", "hours", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for (purpose, arm), runs in lines.items():
+        steps, seconds = sum(e.steps for e in runs), sum(e.seconds for e in runs)
+        table.add_row(
+            purpose,
+            arm,
+            f"{len(runs)}",
+            f"{steps:,}",
+            f"{1000 * seconds / steps:.0f}",
+            f"{seconds / 3600:.2f}",
+        )
+    Console().print(table)
+    hours = sum(e.seconds for e in found) / 3600
+    click.echo(
+        f"{len(found)} runs to train, {hours:.1f} hours one after the other"
+        + (f", {hours / jobs:.1f} if {jobs} jobs at a time do not slow each other" if jobs > 1 else "")
+        + "; validation after each epoch, tables and figures come on top."
+    )
 
 
 def _command(task: Task, help_text: str) -> click.Command:
@@ -98,13 +136,21 @@ def _command(task: Task, help_text: str) -> click.Command:
         split: Path | None,
         external: dict[str, Path],
         no_train: bool,
+        estimate: bool,
     ) -> None:
         from training.study.plan import load_budget
-        from training.study.results import reproduced
-        from training.study.study import open_study
+        from training.study.study import expectations, open_study
 
         plan = load_budget(budget)
         study = open_study(task, plan, seeds or plan.seeds, data, out, split=split, external=external)
+        if estimate:
+            _show_estimate(
+                expectations(study, data, split, device, only, say=lambda line: click.echo(line, err=True)),
+                jobs,
+            )
+            return
+        from training.study.results import reproduced
+
         failed = reproduced(
             study,
             split=split,

@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.render.markdown import count
-from training.study.cells import FIGURES, at
+from ibt_deploy.types import NOUNS
 from training.study.charts import (
     AlarmCurve,
     BarPanel,
     CurvePanel,
     ReliabilityPanel,
     alarm_curves,
+    attention_maps,
     attention_numbers,
     bar_chart,
+    cka_maps,
     learning_curves,
     reliability_diagrams,
+    write,
 )
-from training.study.maps import attention_maps, cka_maps
 from training.study.shipped import EVERYBODY
 from training.study.similarity import CEILING, Similarities
-from training.study.style import write
-from training.study.tables import METHODS, STUDENTS, TITLES
+from training.study.tables import FIGURES, METHODS, STUDENTS, TITLES, at
 from training.tasks.base import FREE, TUNED
 
 SHOWN_SEED = 0
@@ -37,7 +38,7 @@ def draw_figures(results: Mapping[str, Any], similarities: Similarities, folder:
     """Draw what was measured into ``folder``, under the names of :data:`FIGURES`."""
     paths = {name: folder / file for name, file in FIGURES.items()}
     sizes = results["data"]["sets"]["test"]
-    unit = "stays" if results["task"] == "sepsis" else "recordings"
+    unit = NOUNS[results["task"]]
     note = f"Test part: {count(sizes[unit])} {unit} of {count(sizes['patients'])} patients."
     _scores(results, note, paths["scores"])
     _curves(results, note, paths["curves"])
@@ -109,9 +110,8 @@ def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Ma
     one = next(iter(shown.values()), None)
     if one is not None:
         averaged = {name: arrays["averaged"] for name, arrays in shown.items()}
-        token = "1 h" if found["causal"] else "0.1 s"
         maps = attention_maps(
-            averaged, note, token=token, reached=one["reached"] if found["causal"] else None
+            averaged, note, token=found["token"], reached=one["reached"] if found["causal"] else None
         )
         write(maps, paths["attention"])
     numbers = {
@@ -122,7 +122,7 @@ def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Ma
         for name, values in found["arms"].items()
         if name in STUDENTS
     }
-    unit = "h" if found["causal"] else "tokens of 0.1 s"
+    unit = "h" if found["causal"] else f"tokens of {found['token']}"
     titles = {
         "distance": f"mean distance\n({unit})",
         "local_mass": f"share of attention\nwithin {found['window']} {'h' if found['causal'] else 'tokens'}",

@@ -292,7 +292,8 @@ def measured(study: Study, run: Run, device: torch.device, draws: int) -> Measur
             if name == VALIDATION:
                 continue
             truth = subject.cohort.truth(subject.items)
-            statistics = task.statistics(decider, logits[name], truth)
+            labelled = subject.cohort.cache.labelled
+            statistics = task.statistics(decider, logits[name], truth) if labelled else {}
             if theirs is not None and reference is not None:
                 other = run_decider(study, reference, device)
                 row = (TUNED, task.official)
@@ -306,7 +307,8 @@ def measured(study: Study, run: Run, device: torch.device, draws: int) -> Measur
                 statistics |= {f"{AGREEMENT}|{measure}": one for measure, one in found.items()}
             values = bootstrap.drawn_values(statistics, truth.n_patients, draws=draws)
             arrays |= {f"{name}|{entry}": drawn for entry, drawn in values.items()}
-            arrays[f"classes|{name}"] = task.class_counts(decider, logits[name], truth)
+            if labelled:
+                arrays[f"classes|{name}"] = task.class_counts(decider, logits[name], truth)
         return arrays
 
     return _measured(run, kept(measures_path(study, run), key, make))

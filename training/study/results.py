@@ -98,9 +98,10 @@ def study_results(
     arms, seeds = by_arm(judged), range(study.seeds)
     results: dict[str, Any] = _head(study, draws)
     results["table2"] = method_table(arms, "", TEST, seeds)
-    results["external"] = dict(_external(study, arms, method_table))
+    labelled = [name for name, cohort in study.external.items() if cohort.cache.labelled]
+    results["external"] = dict(_external(study, labelled, arms, method_table))
     results["table1"] = {"in distribution": agreement_table(arms, "", TEST, seeds)}
-    results["table1"] |= dict(_external(study, arms, agreement_table))
+    results["table1"] |= dict(_external(study, list(study.external), arms, agreement_table))
     names = (*GROUPS[study.task], "bbm")
     results["table3"] = arm_table(arms, names, ("bbm-groups-1",), TEST, seeds)
     results["table3"]["groups_of_bbm"] = N_GROUPS[study.task]
@@ -180,13 +181,13 @@ def _run_entry(study: Study, name: str) -> dict[str, Any]:
 
 
 def _external(
-    study: Study, arms: Arms, made: Callable[..., dict[str, Any]]
+    study: Study, names: Sequence[str], arms: Arms, made: Callable[..., dict[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A table for every external test, with its title."""
+    """A table for every external test, with its title: sites left out, and the sets ``names``."""
     seeds = range(study.seeds)
     for place, sites in site_studies(study.task, study.cohort.sites.tolist()).items():
         yield _left_out_title(study, sites), made(arms, f"{place}/", LEFT_OUT, seeds)
-    for name in study.external:
+    for name in names:
         yield name, made(arms, "", name, seeds)
 
 

@@ -21,10 +21,9 @@ from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import load
 from ibt_deploy.render.markdown import count, decimal, table
 from ibt_deploy.types import Bools, Floats, Ints
-from training.study.cells import at, cell, image
 from training.study.measures import OUTPUTS, subject_sha256
 from training.study.study import TEST, Arrays, Study, Subject, kept
-from training.study.tables import figure, number
+from training.study.tables import at, cell, figure, image, number
 from training.tasks.base import Truth
 
 SHIPPED = "shipped"

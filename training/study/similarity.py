@@ -1,26 +1,496 @@
-"""Figures 2 and 3 of the study: alignment of features with the teacher's, and attention of the students."""
+"""How alike two networks are inside: in their features, and in what they attend to (Figures 2 and 3).
+
+Neither is a measure of quality. Read each beside its ceiling, a second teacher of another seed. Agreement of
+outputs is in :mod:`training.study.measures`.
+
+Features are compared by centred kernel alignment, layer by layer: the unbiased minibatch estimator of Nguyen,
+Raghu and Kornblith (2021, Eq. 2-3; science 6.5), with linear kernels whose diagonals are set to 0, over
+batches ``b`` of ``n`` examples::
+
+    HSIC1(K, L) = 1 / (n (n-3)) * [tr(KL) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1]
+    CKA = mean_b HSIC1(K_b, L_b) / sqrt(mean_b HSIC1(K_b, K_b) * mean_b HSIC1(L_b, L_b))
+
+The biased estimator cannot be used: on a few hundred examples it rates two independent networks as similar.
+
+A block that works like a convolution attends nearby (small distance, high local mass) and the same way from
+everywhere (high Toeplitz share). Distance, local mass and entropy are measured per head and record and then
+averaged, because averaging the matrices first would hide attention that depends on the content.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from ibt_deploy.errors import DataError
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.types import Floats, Ints
 from training.checkpoint import load_network
+from training.data.augment import SAMPLING_RATE
 from training.distil import boundaries
-from training.similarity.attention import attention_summary
-from training.similarity.cka import BATCH, BATCHES, cka_grids, example_batches
+from training.models import Encoder
+from training.models.deit import StayDeiT
+from training.models.transformer import Block, EcgTransformer, causal_mask
 from training.study.measures import subject_sha256
 from training.study.plan import Run
 from training.study.study import TEST, Arrays, Study, kept
 from training.study.tables import difference, figure, number
 from training.tasks import open_source
-from training.tasks.base import Cohort, Source
+from training.tasks.base import Cohort, ExampleBatch, Source
+
+BATCH, BATCHES = 256, 10
+
+
+def example_batches(
+    source: Source, items: Ints, *, size: int = BATCH, most: int = BATCHES, seed: int = 0
+) -> Iterator[ExampleBatch]:
+    """Batches of equally many examples, drawn without replacement.
+
+    An example is an ECG, or an hour of a stay, at most four hours a stay. Where the data give fewer than
+    ``most`` batches of ``size``, there are as many as there can be, and the examples left over are shared
+    among them: 365 ECGs are one batch of 365.
+
+    Parameters
+    ----------
+    source, items
+        Where the examples come from.
+    size, most
+        Examples in a batch, and number of batches; the specification asks for 256 and at least 10.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    DataError
+        When there are fewer than four examples.
+    """
+    rng = np.random.default_rng(seed)
+    examples = source.examples(items, rng)
+    examples = examples[rng.permutation(len(examples))]
+    if len(examples) < 4:
+        raise DataError(f"{len(examples)} examples are too few to compare features")
+    n_batches = min(max(len(examples) // size, 1), most)
+    each = size if n_batches == most else len(examples) // n_batches
+    for start in range(0, n_batches * each, each):
+        yield source.example_batch(examples[start : start + each])
+
+
+def unit_features(network: Encoder, batch: ExampleBatch, device: torch.device | str) -> Iterator[Tensor]:
+    """Features ``(n, p)`` of every unit in turn, examples in the same order for every network."""
+    network.eval()
+    flowing = [piece.to(device) for piece in batch.pieces]
+    for unit in range(network.n_units):
+        flowing = [network.segment(z, unit, unit + 1) for z in flowing]
+        if batch.hours is None:
+            yield network.matched_tokens(flowing[0]).flatten(1)
+        else:
+            yield torch.cat(
+                [
+                    z[at[:, 0], at[:, 1]]
+                    for z, at in zip(flowing, map(torch.from_numpy, batch.hours), strict=True)
+                ]
+            )
+
+
+COLUMNS = 8192
+"""Features converted to float64 at once."""
+LEAST_EXAMPLES = 4
+"""The estimator divides by ``n - 3``."""
+
+
+@dataclass(frozen=True, eq=False)
+class CKA:
+    """Similarity of every unit of one network with every unit of another.
+
+    Attributes
+    ----------
+    matrix
+        Shape ``(units of the reference, units of the other)``; 1 for features equal up to rotation and
+        scale, about 0 (also slightly below) for unrelated ones, NaN where a unit's features are constant.
+    n_batches, batch_size
+        What was averaged over. Fewer than ten batches is a rougher estimate than the specification asks for.
+    """
+
+    matrix: Floats
+    n_batches: int
+    batch_size: int
+
+    @property
+    def n_examples(self) -> int:
+        """Records, or hours of stays."""
+        return self.n_batches * self.batch_size
+
+    def at_boundaries(self, pairs: Iterable[tuple[int, int]]) -> Floats:
+        """The part of the matrix between matched groups, ``(groups, groups)``.
+
+        ``pairs`` are those of :func:`training.tasks.boundaries`: units, counted from 1, after which
+        groups end.
+        """
+        ends = [(t - 1, s - 1) for t, s in pairs]
+        grid: Floats = self.matrix[np.ix_([t for t, _ in ends], [s for _, s in ends])]
+        return grid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; NaN becomes None."""
+        return {
+            "matrix": [[None if np.isnan(v) else float(v) for v in row] for row in self.matrix],
+            "n_batches": self.n_batches,
+            "batch_size": self.batch_size,
+        }
+
+
+def gram(features: Tensor) -> Tensor:
+    """Linear kernel ``(n, n)`` in float64 with zero diagonal, of features ``(n, p)``.
+
+    Columns are centred, which changes no estimate (HSIC1 is invariant to it) but keeps large means from
+    costing digits.
+    """
+    n = features.shape[0]
+    kernel = torch.zeros(n, n, dtype=torch.float64, device=features.device)
+    for columns in torch.split(features, COLUMNS, dim=1):
+        wide = columns.double()
+        wide = wide - wide.mean(dim=0)
+        kernel.addmm_(wide, wide.T)
+    return kernel.fill_diagonal_(0.0)
+
+
+def hsic(first: Tensor, second: Tensor) -> Tensor:
+    """Unbiased HSIC of every pair of zero-diagonal kernels.
+
+    Parameters
+    ----------
+    first, second
+        Shapes ``(a, n, n)`` and ``(b, n, n)``, symmetric.
+
+    Returns
+    -------
+    Shape ``(a, b)``.
+    """
+    n = first.shape[-1]
+    if n < LEAST_EXAMPLES:
+        raise ValueError(f"{n} examples; the unbiased estimator needs {LEAST_EXAMPLES}")
+    trace = first.flatten(1) @ second.flatten(1).T
+    rows_1, rows_2 = first.sum(dim=-1), second.sum(dim=-1)
+    sums = torch.outer(rows_1.sum(dim=-1), rows_2.sum(dim=-1)) / ((n - 1) * (n - 2))
+    estimate: Tensor = (trace + sums - 2 / (n - 2) * (rows_1 @ rows_2.T)) / (n * (n - 3))
+    return estimate
+
+
+class Alignment:
+    """CKA of two stacks of layers, fed batch by batch; keeps three small matrices, not the features."""
+
+    def __init__(self) -> None:
+        self._cross: list[Tensor] = []
+        self._first: list[Tensor] = []
+        self._second: list[Tensor] = []
+        self._size = 0
+
+    def add(self, first: Tensor, second: Tensor) -> None:
+        """Kernels ``(a, n, n)`` and ``(b, n, n)`` of the same ``n`` examples; ``n`` as in other batches."""
+        if self._size not in (0, first.shape[-1]) or first.shape[-1] != second.shape[-1]:
+            raise ValueError("all batches of an estimate hold equally many examples")
+        self._size = first.shape[-1]
+        self._cross.append(hsic(first, second))
+        self._first.append(_own(first))
+        self._second.append(_own(second))
+
+    def result(self) -> CKA:
+        """The estimate over all batches."""
+        cross = torch.stack(self._cross).mean(dim=0)
+        first, second = torch.stack(self._first).mean(dim=0), torch.stack(self._second).mean(dim=0)
+        scale = torch.outer(first.clamp(min=0), second.clamp(min=0)).sqrt()
+        matrix = torch.where(scale > 0, cross / scale, torch.nan)
+        return CKA(matrix.cpu().numpy(), len(self._cross), self._size)
+
+
+def _own(kernels: Tensor) -> Tensor:
+    return torch.cat([hsic(one[None], one[None])[0] for one in kernels])
+
+
+@torch.no_grad()
+def cka_grids(
+    reference: Encoder,
+    others: Mapping[str, Encoder],
+    batches: Iterable[ExampleBatch],
+    device: torch.device | str = "cpu",
+) -> dict[str, CKA]:
+    """CKA of every unit of ``reference`` with every unit of each of ``others``, on the same examples.
+
+    Features are those between units: of a residual block all steps and channels of its output, of a
+    transformer block its tokens without class or distillation tokens, of stays one hour. The final norm
+    belongs to the last unit, as everywhere (:meth:`training.models.Encoder.segment`). Only one
+    layer's features are held in float64 at a time.
+
+    Parameters
+    ----------
+    reference
+        The teacher.
+    others
+        Students, and the second teacher that gives the ceiling. One that *is* ``reference`` costs nothing.
+    batches
+        Examples, from :func:`training.study.similarity.example_batches`.
+    """
+    alignments = {name: Alignment() for name in others}
+    for batch in batches:
+        of_reference = _kernels(reference, batch, device)
+        for name, other in others.items():
+            kernels = of_reference if other is reference else _kernels(other, batch, device)
+            alignments[name].add(of_reference, kernels)
+    return {name: alignment.result() for name, alignment in alignments.items()}
+
+
+def _kernels(network: Encoder, batch: ExampleBatch, device: torch.device | str) -> Tensor:
+    return torch.stack([gram(features) for features in unit_features(network, batch, device)])
+
+
+LOCAL_SECONDS, LOCAL_HOURS = 0.5, 6
+WELL_REACHED = 0.1
+"""Rows that fewer than this share of the stays reach stay out of the Toeplitz share: too few to average."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSummary:
+    """Attention of every block over a set of records.
+
+    Attributes
+    ----------
+    averaged
+        Mean over records and heads, ``(blocks, tokens, tokens)``; rows sum to 1. Of stays the lower triangle;
+        row ``t`` is the mean over the stays that reach it, NaN where none does.
+    reached
+        How many records reach each row, ``(tokens,)``.
+    items
+        The records, in the order of the next three.
+    distance
+        ``mean_i sum_j A_ij |i - j|`` in tokens (patches, or hours), mean over heads; ``(records, blocks)``.
+    local_mass
+        Share of attention within ``window`` tokens, likewise.
+    entropy
+        Of a row in nats, mean over rows, likewise.
+    distance_by_head
+        Mean over records, ``(blocks, heads)``.
+    uniform_distance, uniform_local_mass, uniform_entropy
+        What uniform attention (over the past, for stays) would give for each record, ``(records,)``.
+    toeplitz_share
+        Of ``averaged``, ``(blocks,)``: :func:`toeplitz_share`. For stays over the causal part of the rows
+        that at least a tenth of the stays reach.
+    window
+        Half a second in whole tokens (5 of the paper's patches, 2 of 200 ms), or 6 hours.
+    token_seconds
+        Length of a patch, 0 for stays.
+    causal
+        Whether tokens see the past alone.
+    """
+
+    averaged: Floats
+    reached: Ints
+    items: Ints
+    distance: Floats
+    local_mass: Floats
+    entropy: Floats
+    distance_by_head: Floats
+    uniform_distance: Floats
+    uniform_local_mass: Floats
+    uniform_entropy: Floats
+    toeplitz_share: Floats
+    window: int
+    token_seconds: float
+    causal: bool
+
+    @property
+    def unit(self) -> str:
+        """What one token stands for."""
+        return "h" if self.causal else f"{self.token_seconds:g} s"
+
+    def numbers(self) -> list[dict[str, float]]:
+        """For each block the means over records, and ratios to uniform attention on the same records."""
+        return [
+            {
+                "distance": float(self.distance[:, block].mean()),
+                "distance_ratio": float(self.distance[:, block].mean() / self.uniform_distance.mean()),
+                "local_mass": float(self.local_mass[:, block].mean()),
+                "toeplitz_share": float(self.toeplitz_share[block]),
+                "entropy": float(self.entropy[:, block].mean()),
+                "entropy_ratio": float(self.entropy[:, block].mean() / self.uniform_entropy.mean()),
+            }
+            for block in range(self.distance.shape[1])
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data without the matrices and the values of single records."""
+        return {
+            "n_records": len(self.items),
+            "reached": [int(n) for n in self.reached],
+            "token": self.unit,
+            "window": self.window,
+            "uniform": {
+                "distance": float(self.uniform_distance.mean()),
+                "local_mass": float(self.uniform_local_mass.mean()),
+                "entropy": float(self.uniform_entropy.mean()),
+            },
+            "blocks": self.numbers(),
+        }
+
+
+@torch.no_grad()
+def attention_summary(
+    network: Encoder, source: Source, items: Ints, device: torch.device | str = "cpu"
+) -> AttentionSummary:
+    """Attention of a transformer over ``items``, batch by batch; only sums are kept.
+
+    Class and distillation tokens are left out, rows and columns, and the rows are brought back to 1.
+    """
+    network.eval()
+    causal = not isinstance(network, EcgTransformer)
+    token_seconds = network.patch / SAMPLING_RATE if isinstance(network, EcgTransformer) else 0.0
+    window = LOCAL_HOURS if causal else max(int(LOCAL_SECONDS / token_seconds), 1)
+    sums: Tensor | None = None
+    reached = np.zeros(0, dtype=np.int64)
+    order, measured, uniform = [], [], []
+    for chosen, batch in source.plain(items):
+        inputs = batch.inputs.to(device)
+        with recorded(network) as recorder:
+            network(inputs)
+        weights = [token_weights(network, w, inputs) for w in recorder]
+        tokens = weights[0].shape[-1]
+        rows = torch.ones(len(inputs), tokens) if batch.rows is None else batch.rows
+        rows = rows.to(device=weights[0].device, dtype=torch.float64)
+        measured.append(torch.stack([measures(w, rows, window) for w in weights], dim=1).cpu())
+        uniform.append(measures(uniform_attention(tokens, causal).to(rows.device), rows, window)[:, 0].cpu())
+        totals = torch.stack([torch.einsum("bhij,bi->ij", w.double(), rows) / w.shape[1] for w in weights])
+        sums = totals.cpu() if sums is None else _larger(sums, tokens) + _larger(totals.cpu(), len(sums[0]))
+        here = rows.sum(dim=0).cpu().numpy().astype(np.int64)
+        reached = np.pad(reached, (0, max(tokens - len(reached), 0)))
+        reached[:tokens] += here
+        order.append(chosen)
+    assert sums is not None
+    back = np.argsort(np.argsort(items))
+    sorter = np.argsort(np.concatenate(order))
+    by_head = torch.cat(measured).numpy()[sorter][back]  # records, blocks, heads, measures
+    even = torch.cat(uniform).numpy()[sorter][back]
+    averaged = np.where(reached[:, None] > 0, sums.numpy() / np.maximum(reached, 1)[:, None], np.nan)
+    well = int((reached >= WELL_REACHED * len(items)).sum())
+    return AttentionSummary(
+        averaged=averaged,
+        reached=reached,
+        items=items,
+        distance=by_head[..., 0].mean(axis=2),
+        local_mass=by_head[..., 1].mean(axis=2),
+        entropy=by_head[..., 2].mean(axis=2),
+        distance_by_head=by_head[..., 0].mean(axis=0),
+        uniform_distance=even[:, 0],
+        uniform_local_mass=even[:, 1],
+        uniform_entropy=even[:, 2],
+        toeplitz_share=np.array([toeplitz_share(a[:well, :well], causal=causal) for a in averaged]),
+        window=window,
+        token_seconds=token_seconds,
+        causal=causal,
+    )
+
+
+def _larger(sums: Tensor, tokens: int) -> Tensor:
+    missing = max(tokens - sums.shape[-1], 0)
+    return nn.functional.pad(sums, (0, missing, 0, missing))
+
+
+@contextmanager
+def recorded(network: Encoder) -> Iterator[list[Tensor]]:
+    """Softmax matrices of every block's attention in one forward pass, masked as the network masks them.
+
+    Of a stay student with queries, those of its hours, which see no query.
+    """
+    found: list[Tensor] = []
+
+    def hooks_of(block: Block) -> RemovableHandle:
+        def keep(_norm: nn.Module, _args: tuple[Any, ...], z: Tensor) -> None:
+            hours = z[:, : z.shape[1] // 2] if isinstance(network, StayDeiT) else z
+            tokens = hours.shape[1]
+            mask = None if isinstance(network, EcgTransformer) else causal_mask(tokens, tokens, z.device)
+            found.append(block.attention.weights(hours, mask))
+
+        return block.norm1.register_forward_hook(keep)
+
+    hooks = [hooks_of(module) for module in network.modules() if isinstance(module, Block)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def token_weights(network: Encoder, weights: Tensor, inputs: Tensor) -> Tensor:
+    """Attention among the tokens that stand for a stretch of the input, rows summing to 1.
+
+    ECG students have class and distillation tokens in front of the patches; stay students have queries
+    behind the hours.
+    """
+    if isinstance(network, EcgTransformer):
+        weights = weights[..., network.n_extra :, network.n_extra :]
+    else:
+        weights = weights[..., : inputs.shape[1], : inputs.shape[1]]
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def measures(weights: Tensor, rows: Tensor, window: int) -> Tensor:
+    """Mean distance, local mass and entropy of attention.
+
+    Parameters
+    ----------
+    weights
+        ``(batch or 1, heads, tokens, tokens)``, rows summing to 1.
+    rows
+        ``(batch, tokens)``, 1 on the rows to average over.
+    window
+        How far from a token counts as local.
+
+    Returns
+    -------
+    Shape ``(batch, heads, 3)``, float64.
+    """
+    wide = weights.double()
+    token = torch.arange(wide.shape[-1], device=wide.device)
+    apart = (token[:, None] - token[None, :]).abs().double()
+    by_row = torch.stack(
+        (
+            (wide * apart).sum(dim=-1),
+            (wide * (apart <= window)).sum(dim=-1),
+            torch.special.entr(wide).sum(dim=-1),
+        ),
+        dim=-1,
+    )
+    share = (rows / rows.sum(dim=1, keepdim=True)).double()
+    return torch.einsum("bhtm,bt->bhm", by_row.expand(len(rows), -1, -1, -1), share)
+
+
+def uniform_attention(tokens: int, causal: bool) -> Tensor:
+    """``(1, 1, tokens, tokens)``: every token, or every one so far, equally."""
+    seen = torch.ones(tokens, tokens, dtype=torch.float64)
+    seen = seen.tril() if causal else seen
+    return (seen / seen.sum(dim=-1, keepdim=True))[None, None]
+
+
+def toeplitz_share(matrix: Floats, *, causal: bool = False) -> float:
+    """Translation invariance: share of the matrix's variance that the means of its diagonals explain.
+
+    ``1 - ||A - Toeplitz(A)||^2 / ||A - mean(A)||^2``; causal matrices by their lower triangle alone, whose
+    rows, even those of a causal convolution, cannot be alike before the kernel's length is reached. NaN for
+    a matrix without variance.
+    """
+    i, j = np.tril_indices(len(matrix)) if causal else np.indices(matrix.shape).reshape(2, -1)
+    values, diagonal = matrix[i, j], i - j + len(matrix)
+    means = np.bincount(diagonal, values) / np.maximum(np.bincount(diagonal), 1)
+    variance = float(np.square(values - values.mean()).sum())
+    if variance <= 1e-20 * max(float(np.square(values).sum()), 1e-300):
+        return float("nan")
+    return 1 - float(np.square(values - means[diagonal]).sum()) / variance
+
 
 SIMILARITY = "similarity"
 CEILING = "ceiling"
@@ -28,8 +498,11 @@ STUDENT_ARMS = ("transformer", "deit-soft", "deit-hard", "bbm")
 MOST_RECORDS = 1000
 """Records whose attention is measured; drawn without regard to anything."""
 ATTENTION_BATCH = 16
-VERSION = 1
+VERSION = 2
 NUMBERS = ("distance", "local_mass", "entropy")
+UNIFORM = "uniform_local_mass"
+LOCAL_FACTOR = 2.0
+"""Attention counts as local where this multiple of the uniform share falls within the window."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +588,8 @@ class Similarities:
         -------
         ``averaged`` ``(blocks, tokens, tokens)``, ``reached`` ``(tokens,)``, ``items`` ``(records,)``; for
         each record and block ``distance``, ``local_mass``, ``entropy``; their values under uniform attention
-        ``uniform_...`` ``(records,)``; ``toeplitz_share`` ``(blocks,)``; ``window`` in tokens.
+        ``uniform_...`` ``(records,)``; ``toeplitz_share`` ``(blocks,)``; ``window`` in tokens;
+        ``token_seconds``.
         """
         run = self.study.runs.get(f"{arm}/seed-{seed}")
         if run is None or run.name not in self.study.trained:
@@ -130,6 +604,7 @@ class Similarities:
             return arrays | {
                 "averaged": found.averaged.astype(np.float32),
                 "window": np.array(found.window),
+                "token_seconds": np.array(found.token_seconds),
                 "causal": np.array(found.causal),
             }
 
@@ -187,6 +662,7 @@ def attention_table(
 ) -> dict[str, Any]:
     """Numbers of every block, with intervals over patients, and differences between students."""
     drawn: dict[str, dict[str, dict[int, list[Floats]]]] = {}
+    even: dict[int, Floats] = {}
     toeplitz: dict[str, dict[int, Floats]] = {}
     described: dict[str, Any] = {}
     for arm in STUDENT_ARMS:
@@ -196,7 +672,8 @@ def attention_table(
                 continue
             described = _described(found, cohort)
             toeplitz.setdefault(arm, {})[seed] = found["toeplitz_share"]
-            for name, blocks in _drawn(found, cohort, draws).items():
+            *numbers, (_, even[seed]) = _drawn(found, cohort, draws).items()
+            for name, blocks in numbers:
                 drawn.setdefault(arm, {}).setdefault(name, {})[seed] = blocks
     if deit in drawn:
         drawn["deit"], toeplitz["deit"] = drawn[deit], toeplitz[deit]
@@ -207,7 +684,11 @@ def attention_table(
     }
     pairs = [(a, b) for a, b in (("bbm", "transformer"), ("bbm", "deit")) if a in drawn and b in drawn]
     gaps = {f"{a} - {b}": {name: _gaps(drawn[a][name], drawn[b][name]) for name in NUMBERS} for a, b in pairs}
-    return described | {"arms": table, "differences": gaps} if table else {}
+    locality = {
+        arm: difference(_early(names["local_mass"]), {seed: LOCAL_FACTOR * even[seed] for seed in even})
+        for arm, names in drawn.items()
+    }
+    return described | {"arms": table, "differences": gaps, "locality": locality} if table else {}
 
 
 def _described(found: Arrays, cohort: Cohort) -> dict[str, Any]:
@@ -215,14 +696,15 @@ def _described(found: Arrays, cohort: Cohort) -> dict[str, Any]:
         "records": len(found["items"]),
         "patients": cohort.truth(found["items"]).n_patients,
         "window": int(found["window"]),
+        "token": "1 h" if found["causal"] else f"{float(found['token_seconds']):g} s",
         "causal": bool(found["causal"]),
         "reached": [int(n) for n in found["reached"]],
         "uniform": {name: number(float(found[f"uniform_{name}"].mean())) for name in NUMBERS},
     }
 
 
-def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, list[Floats]]:
-    """By number, for each block, its mean over records on every draw of patients."""
+def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, Any]:
+    """By number, for each block, its mean over records on every draw of patients; :data:`UNIFORM` last."""
     truth = cohort.truth(found["items"])
     patients, once = truth.patients[truth.offsets[:-1]], np.ones(len(found["items"]))
     blocks = range(found["distance"].shape[1])
@@ -231,8 +713,10 @@ def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, list[Floats]]
         for name in NUMBERS
         for block in blocks
     }
+    statistics[UNIFORM] = bootstrap.ratio(found[UNIFORM], once, patients)
     values = bootstrap.drawn_values(statistics, truth.n_patients, draws=draws)
-    return {name: [values[f"{name}|{block}"] for block in blocks] for name in NUMBERS}
+    numbers = {name: [values[f"{name}|{block}"] for block in blocks] for name in NUMBERS}
+    return numbers | {UNIFORM: values[UNIFORM]}
 
 
 def _by_block(by_seed: Mapping[int, list[Floats]], made: Any) -> list[Any]:
@@ -243,12 +727,13 @@ def _by_block(by_seed: Mapping[int, list[Floats]], made: Any) -> list[Any]:
 def _gaps(first: Mapping[int, list[Floats]], second: Mapping[int, list[Floats]]) -> dict[str, Any]:
     """Difference in every block, and in the mean of the first half of them."""
     n_blocks = len(next(iter(first.values())))
-    early = [
-        {seed: np.mean(blocks[: (n_blocks + 1) // 2], axis=0) for seed, blocks in one.items()}
-        for one in (first, second)
-    ]
     each = [difference(_block(first, block), _block(second, block)) for block in range(n_blocks)]
-    return {"blocks": each, "early": difference(early[0], early[1])}
+    return {"blocks": each, "early": difference(_early(first), _early(second))}
+
+
+def _early(by_seed: Mapping[int, list[Floats]]) -> dict[int, Floats]:
+    """Mean of the first half of the blocks."""
+    return {seed: np.mean(blocks[: (len(blocks) + 1) // 2], axis=0) for seed, blocks in by_seed.items()}
 
 
 def _block(by_seed: Mapping[int, list[Floats]], block: int) -> dict[int, Floats]:

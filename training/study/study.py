@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,6 +197,65 @@ def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str, th
     }
     atomic_write(folder / RECORD, json.dumps(record, indent=1))
     return seconds
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """How long a run is expected to train: ``steps`` of it at ``seconds_per_step``."""
+
+    run: Run
+    steps: int
+    seconds_per_step: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, validation left out."""
+        return self.steps * self.seconds_per_step
+
+
+def expectations(
+    study: Study,
+    cache: Path,
+    split: Path | None,
+    device: str,
+    only: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> list[Expectation]:
+    """How long the runs that are not finished would train on this machine, one at a time.
+
+    A few steps of each kind of run are timed, with untrained teachers; runs that differ in seed, length or
+    share of the data are one kind. ``only`` are the purposes wanted, all if empty.
+    """
+    from training.device import chosen_device
+    from training.run import seconds_per_step
+    from training.tasks import open_source
+
+    chosen = chosen_device(device, 0)
+    whole = len(study.cohort.items("train", ()))
+    sources: dict[Any, Any] = {}
+    measured: dict[str, float] = {}
+    found = []
+    for name, run in study.runs.items():
+        if name in study.trained or (only and run.purpose not in only):
+            continue
+        recipe = run.recipe
+        kind = replace(
+            recipe,
+            seed=0,
+            data=replace(recipe.data, train_fraction=1.0, sites=()),
+            fit=replace(recipe.fit, epochs=1),
+        )
+        source_of = (kind.data, kind.augment, kind.fit.batch_size)
+        if source_of not in sources:
+            sources[source_of] = open_source(kind, cache, split)
+        source = sources[source_of]
+        if kind.sha256 not in measured:
+            say(f"timing  {name}")
+            measured[kind.sha256] = seconds_per_step(kind, source, chosen)
+        share = len(study.cohort.items("train", recipe.data.sites)) / whole * recipe.data.train_fraction
+        steps = recipe.fit.epochs * max(round(share * len(source.plan(0, 0))), 1)
+        found.append(Expectation(run, steps, measured[kind.sha256]))
+    return found
 
 
 TEST, VALIDATION, LEFT_OUT = "test", "validation", "left-out"

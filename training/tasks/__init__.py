@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ibt_deploy.errors import DataError
-from training.data.cache import open_cache
+from training.data.cache import Cache, open_cache
 from training.data.split import PARTS, default_split
 from training.models import Encoder
 from training.recipe import Recipe
@@ -26,17 +26,26 @@ def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -
     cache = open_cache(cache_folder)
     if cache.task != recipe.task:
         raise DataError(f"{cache_folder}: holds {cache.task} data, the recipe is for {recipe.task}")
+    _refuse_unlabelled(cache)
     return TASKS[recipe.task].source(recipe, cache, split or default_split(cache))
 
 
 def open_cohort(folder: Path, split: Path | None = None) -> Cohort:
     """The cohort of a training cache, divided by ``split`` or else by the split that belongs to it."""
     cache = open_cache(folder)
+    _refuse_unlabelled(cache)
     cohort = TASKS[cache.task].cohort(cache, split or default_split(cache))
     for part in PARTS:
         if not len(cohort.items(part)):
             raise DataError(f"{folder}: nothing is in the {part} part of its split")
     return cohort
+
+
+def _refuse_unlabelled(cache: Cache) -> None:
+    if not cache.labelled:
+        raise DataError(
+            f"{cache.folder}: was prepared without labels; it can only be an external set of a study"
+        )
 
 
 def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.labels import UNKNOWN
+from ibt_deploy.evaluation import UNKNOWN
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics.bootstrap import Statistic
 from ibt_deploy.records import Recording, Stay
@@ -356,10 +356,16 @@ class TrainingTask(ABC):
         As recipes, caches and commands call it.
     official
         The Challenge's score, as the tables call it.
+    teacher_section
+        Section of a recipe that describes the teacher.
+    augments
+        Whether training distorts the inputs as the recipe's section ``augment`` says.
     """
 
     name: ClassVar[str]
     official: ClassVar[str]
+    teacher_section: ClassVar[str]
+    augments: ClassVar[bool]
 
     @abstractmethod
     def cohort(self, cache: Cache, split: Path | None) -> Cohort:

@@ -14,17 +14,16 @@ import torch
 
 from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.calibration import fitted_calibration
-from ibt_deploy.classes import N_CLASSES
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.labels import age_bands, named_sexes
+from ibt_deploy.evaluation import age_bands, named_sexes
 from ibt_deploy.files import file_sha256
-from ibt_deploy.leads import LEADS
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing, filtered, scaled, window_spans
 from ibt_deploy.records import Recording
 from ibt_deploy.thresholds import challenge_thresholds, f_thresholds
 from ibt_deploy.types import Bools, Float32s, Ints, Strings
+from ibt_deploy.vocabulary import LEADS, N_CLASSES
 from training.data.augment import operations_under, rand_augment
 from training.data.cache import Cache
 from training.data.split import FEWEST_POSITIVES, Part, read_split
@@ -308,6 +307,8 @@ class EcgTask(TrainingTask):
 
     name = "arrhythmia"
     official = "challenge_metric"
+    teacher_section = "resnet"
+    augments = True
 
     def cohort(self, cache: Cache, split: Path | None) -> EcgCohort:
         """See :meth:`TrainingTask.cohort`."""

@@ -13,7 +13,7 @@ import torch
 from ibt_deploy.bundle import Calibration, sigmoid
 from ibt_deploy.calibration import fitted_calibration
 from ibt_deploy.errors import RecipeError
-from ibt_deploy.evaluation.labels import UNKNOWN, age_bands
+from ibt_deploy.evaluation import UNKNOWN, age_bands
 from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc
@@ -22,7 +22,7 @@ from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Stay
 from ibt_deploy.thresholds import utility_threshold
 from ibt_deploy.types import Float32s, Ints, Strings
-from ibt_deploy.variables import INDEX
+from ibt_deploy.vocabulary import INDEX
 from training.data.cache import Cache
 from training.data.split import Part, read_split
 from training.models.deit import StayDeiT, StayTwoHeads
@@ -277,7 +277,7 @@ class StayCohort(Cohort):
         """See :meth:`Cohort.truth`."""
         labels = self.labels[concatenated_spans(self.offsets, items)]
         offsets = np.concatenate(([0], np.cumsum(np.diff(self.offsets)[items]))).astype(np.int64)
-        return Truth(labels, np.ones(labels.shape, dtype=bool), offsets, stay_of_row(offsets, len(labels)))
+        return Truth(labels, labels >= 0, offsets, stay_of_row(offsets, len(labels)))
 
     def describe(self, items: Ints) -> dict[str, int]:
         """See :meth:`Cohort.describe`."""
@@ -338,6 +338,8 @@ class StayTask(TrainingTask):
 
     name = "sepsis"
     official = "utility"
+    teacher_section = "lstm"
+    augments = False
 
     def cohort(self, cache: Cache, split: Path | None) -> StayCohort:
         """See :meth:`TrainingTask.cohort`."""

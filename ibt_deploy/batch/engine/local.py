@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from ibt_deploy.batch.items import Items
-from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.output import Output
+from ibt_deploy.batch.plan import Job
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.errors import BatchError
 

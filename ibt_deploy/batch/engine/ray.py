@@ -10,27 +10,19 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from ibt_deploy.batch.items import Items
-from ibt_deploy.batch.job import Job
 from ibt_deploy.batch.output import Output
-from ibt_deploy.batch.scoring import PartScorer, Pool, Prepared, pools
+from ibt_deploy.batch.plan import Job
+from ibt_deploy.batch.scoring import PartScorer, pools_of
 from ibt_deploy.batch.tally import Tally
-from ibt_deploy.errors import BatchError, IbtError
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import BatchError, IbtError, missing_extra
 from ibt_deploy.printable import one_line
-from ibt_deploy.scorers.ecg import PreparedEcg
-from ibt_deploy.types import Floats
 
 _CPUS_OF_READER = 0.5
 """Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""
-_NOTHING = np.zeros((0, 0))
-Packed = tuple[Prepared, tuple[int, int] | None, tuple[int, int] | None]
 
 
 def scored_by_ray(
@@ -90,11 +82,11 @@ class _Reader:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         part = int(row["part"])
         read = self._items.read(part, {}, lambda _place: None)
-        found: list[Pool] = list(pools(read, self._job.load_bundle()))
+        found = list(pools_of(read, self._job.load_bundle()))
         return {
             "part": part,
             "inputs": self._items.size_of(part),
-            "pools": pickle.dumps(packed(found)),
+            "pools": pickle.dumps(found),
         }
 
 
@@ -105,7 +97,7 @@ class _Scorer:
         self._scorer = PartScorer(job, output)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        ready = unpacked(pickle.loads(row["pools"]))
+        ready = pickle.loads(row["pools"])
         tally = self._scorer.written(int(row["part"]), int(row["inputs"]), ready)
         return {"part": row["part"], "tally": pickle.dumps(tally)}
 
@@ -114,41 +106,3 @@ def _cause(error: BaseException) -> str:
     """The first reason, in one line: Ray wraps errors in errors and adds its own traceback."""
     cause = getattr(error, "cause", None) or error
     return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__
-
-
-def packed(pools: Sequence[Pool]) -> list[list[Packed]]:
-    """The pools; of recordings only the shapes of their signals are kept, besides the windows."""
-    return [[_packed(prepared) for prepared in pool] for pool in pools]
-
-
-def unpacked(pools: Sequence[Sequence[Packed]]) -> Iterator[Pool]:
-    """What :func:`packed` was given, with signals of the same shape and no content."""
-    for pool in pools:
-        yield [_unpacked(entry) for entry in pool]
-
-
-def _packed(prepared: Prepared) -> Packed:
-    if not isinstance(prepared, PreparedEcg):
-        return prepared, None, None
-    recording, standard = prepared.recording, prepared.standard
-    empty = replace(
-        prepared,
-        recording=replace(recording, signal=np.zeros((len(recording.leads), 0))),
-        standard=replace(standard, signal=_NOTHING),
-    )
-    return empty, _shape(recording.signal), _shape(standard.signal)
-
-
-def _unpacked(entry: Packed) -> Prepared:
-    prepared, raw, standard = entry
-    if isinstance(prepared, PreparedEcg) and raw is not None and standard is not None:
-        return replace(
-            prepared,
-            recording=replace(prepared.recording, signal=np.broadcast_to(0.0, raw)),
-            standard=replace(prepared.standard, signal=np.broadcast_to(0.0, standard)),
-        )
-    return prepared
-
-
-def _shape(signal: Floats) -> tuple[int, int]:
-    return signal.shape[0], signal.shape[1]

@@ -17,7 +17,7 @@ from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.mapping.units import CANONICAL, Conversion
 from ibt_deploy.preprocess.stay import ROUNDED_ROOM_AIR
 from ibt_deploy.types import Floats
-from ibt_deploy.variables import VARIABLES, Variable
+from ibt_deploy.vocabulary import VARIABLES, Variable
 
 SAMPLE = 100_000
 ROWS_AT_ONCE = 65_536
@@ -151,7 +151,7 @@ def column_facts(store: Path, mapping: Mapping | None, stays: int) -> tuple[Colu
     import pyarrow.parquet as pq
 
     mapped = mapping.columns if mapping is not None else {}
-    found = []
+    confirmed = mapping.confirmed if mapping is not None else frozenset()
     with pq.ParquetFile(store) as file:
         present = {variable.name: 0 for variable in VARIABLES} | _values(file.metadata)
         counters = [
@@ -163,10 +163,7 @@ def column_facts(store: Path, mapping: Mapping | None, stays: int) -> tuple[Colu
         for rows in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=names, use_threads=False):
             for counter, column in zip(counters, rows.columns, strict=True):
                 counter.add(np.asarray(column.drop_null().to_numpy(), dtype=np.float64))
-    for counter in counters:
-        column = mapped.get(counter.variable.name)
-        found.append(counter.facts(column is not None and column.confirmed))
-    return tuple(found) if stays else ()
+    return tuple(counter.facts(counter.variable.name in confirmed) for counter in counters if stays)
 
 
 def _values(metadata: Any) -> dict[str, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ibt_deploy.errors import MalformedFile
-from ibt_deploy.mapping.schema import Mapping, Time
+from ibt_deploy.mapping.schema import LongTable, Mapping, Time
 from ibt_deploy.mapping.units import Conversion
 from ibt_deploy.readers.columns import MISSING_WORDS, shortened
 from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, PATIENT, column_notes
-from ibt_deploy.variables import NAMES
+from ibt_deploy.vocabulary import NAMES
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Layout:
         How numbers and text are written.
     notes
         Notes about the columns, for every stay.
+    long
+        Section of the mapping, where each row holds one measurement.
+    missing_numbers
+        Numbers that stand for a missing value in any column.
     """
 
     patient: str | None
@@ -62,11 +66,14 @@ class Layout:
     decimal: str
     encoding: str
     notes: tuple[str, ...]
+    long: LongTable | None = None
+    missing_numbers: tuple[float, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Source columns that are read as text."""
         found = [self.patient, self.hospital, *(code.source for code in self.codes)]
+        found += self.long.columns if self.long is not None else ()
         if self.time is not None and self.time.kind == "timestamp":
             found += [self.time.column, self.time.admission, self.time.hospital_admission]
         return tuple(dict.fromkeys(name for name in found if name is not None))
@@ -137,6 +144,8 @@ def _mapped(names: tuple[str, ...], mapping: Mapping) -> Layout:
         decimal=table.decimal,
         encoding=table.encoding,
         notes=tuple(_notes(names, mapping, {n.target for n in numbers} | {c.target for c in codes})),
+        long=mapping.long,
+        missing_numbers=everywhere,
     )
 
 

@@ -44,7 +44,6 @@ from ibt_deploy.batch.tables.survey import (
 )
 from ibt_deploy.errors import InputError, MalformedFile, TooShort
 from ibt_deploy.files import atomic_write
-from ibt_deploy.inputs import refusal
 from ibt_deploy.mapping.schema import Mapping, Time
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.progress import LARGE
@@ -122,7 +121,7 @@ class Tables:
         maker = StayMaker(self.folder, self.files, self.time, self.common_notes, confirmed)
         for rows, bounds in whole_stays(self.folder, self._starts[part.first : part.last + 1]):
             for answer in maker.stays(rows, bounds):
-                yield refusal(str(answer.where), answer) if isinstance(answer, InputError) else answer
+                yield Refusal.of(str(answer.where), answer) if isinstance(answer, InputError) else answer
 
     def rejected(self) -> Iterator[Refusal]:
         """Files that could not be read, and rows whose stay is unknown."""
@@ -133,7 +132,7 @@ class Tables:
         with pq.ParquetFile(self.folder / REJECTED) as file:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
-                    yield refusal(
+                    yield Refusal.of(
                         row["file"],
                         MalformedFile(
                             row["message"], where=f"{row['file']}, row {row['row']}", code=row["code"]

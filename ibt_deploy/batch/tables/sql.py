@@ -15,12 +15,11 @@ from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, NumberColumn
 from ibt_deploy.batch.tables.survey import TableFile
-from ibt_deploy.errors import BatchError
-from ibt_deploy.extras import missing_extra
-from ibt_deploy.mapping.schema import Time
+from ibt_deploy.errors import BatchError, missing_extra
+from ibt_deploy.mapping.schema import LongTable, Time
 from ibt_deploy.printable import one_line
-from ibt_deploy.readers.columns import LONGEST_SHOWN, MISSING_WORDS
-from ibt_deploy.variables import NAMES
+from ibt_deploy.readers.columns import LIMIT, LONGEST_SHOWN, MISSING_WORDS
+from ibt_deploy.vocabulary import NAMES
 
 RESERVED_MB = 300
 """Memory of the process besides the engine's own: interpreter, libraries, buffers of a reader."""
@@ -46,6 +45,9 @@ STORED: tuple[tuple[str, str], ...] = (
     ("fault", "VARCHAR"),
 )
 """Columns of the store and their types: which stay, which row of which file, its numbers, what is wrong."""
+MEASUREMENT = (("code", "VARCHAR"), ("unit", "VARCHAR"), ("value", "DOUBLE"), ("sign", "VARCHAR"))
+"""Further columns of a row that holds one measurement."""
+
 ORDER = f"patient, part, time, coalesce({', '.join(('ICULOS', 'hour'))}), file, line"
 SMALL_FILE = 1 << 20
 FEW_FILES = 8
@@ -145,7 +147,33 @@ def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], pla
         found |= times
         faults += fault
     found["fault"] = f"coalesce({', '.join(faults)})" if faults else "NULL"
-    return ", ".join(f"({found.get(name, 'NULL')})::{kind} AS {identifier(name)}" for name, kind in STORED)
+    columns = [*STORED, *(MEASUREMENT if layout.long is not None else ())]
+    if layout.long is not None:
+        found |= _measurement(layout.long, cells, types, layout)
+    return ", ".join(f"({found.get(name, 'NULL')})::{kind} AS {identifier(name)}" for name, kind in columns)
+
+
+def _measurement(
+    long: LongTable, cells: Dict[str, str], types: Dict[str, str], layout: Layout
+) -> Dict[str, str]:
+    """Expressions of code, unit, value and sign of a row with one measurement; limits count as such."""
+    found = {
+        "code": f"coalesce(trim({_plain_text(cells[long.code], types[long.code])}), '')",
+        "unit": "''" if long.unit is None else f"coalesce(trim({cells[long.unit]}::VARCHAR), '')",
+    }
+    kind, cell = types[long.value], cells[long.value]
+    if kind != "VARCHAR":
+        value = f"{cell}::DOUBLE"
+    else:
+        found["sign"] = f"nullif(regexp_extract(trim({cell}), {text(f'^{LIMIT.pattern}')}), '')"
+        number = f"regexp_replace(trim({cell}), {text(f'^{LIMIT.pattern}')}, '')"
+        if layout.decimal == ",":
+            number = f"replace({number}, ',', '.')"
+        words = f"trim({cell}) IN ({_list((*MISSING_SPELLINGS, *layout.missing_words))})"
+        value = f"CASE WHEN NOT {words} AND NOT contains({cell}, '_') THEN TRY_CAST({number} AS DOUBLE) END"
+    missing = [f"isnan({value})", *(f"{value} = {code!r}" for code in layout.missing_numbers)]
+    found["value"] = f"CASE WHEN {' OR '.join(missing)} THEN NULL ELSE {value} END"
+    return found
 
 
 def _number(number: NumberColumn, cell: str, kind: str, layout: Layout) -> tuple[str, list[str]]:

@@ -18,7 +18,7 @@ from ibt_deploy.mapping.schema import Time
 from ibt_deploy.readers.stays import HOSPITAL, hourly, inserted_note, within_two_weeks
 from ibt_deploy.records import Notice, Stay
 from ibt_deploy.types import Bools, Ints
-from ibt_deploy.variables import INDEX, MAX_HOURS, NAMES
+from ibt_deploy.vocabulary import INDEX, MAX_HOURS, NAMES
 
 ICULOS, ADMISSION_TIME = INDEX["ICULOS"], INDEX["HospAdmTime"]
 WITHOUT_TIME = ("bad_time", "ambiguous_time")

@@ -15,7 +15,7 @@ from ibt_deploy.batch.tables.sql import TIMES
 from ibt_deploy.batch.tables.survey import arrow
 from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL
 from ibt_deploy.types import Bools, Floats, Ints
-from ibt_deploy.variables import N_VARIABLES, NAMES
+from ibt_deploy.vocabulary import N_VARIABLES, NAMES
 
 STORE, REJECTED, STARTS = "stays.parquet", "rejected.parquet", "starts.npy"
 BASES, GAPS = "bases.npy", "gaps.npy"

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast
 
-from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat
-from ibt_deploy.extras import missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, missing_extra
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.printable import first_line
 from ibt_deploy.readers import kind_of

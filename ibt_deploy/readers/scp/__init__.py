@@ -6,13 +6,15 @@ compression and bounds what a damaged file makes it allocate.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
 from ibt_deploy.readers.scp.record import (
     MAX_BYTES,
     ScpRecord,
+    header_of,
     looks_like_record,
-    patient_of,
     record_of,
 )
 from ibt_deploy.readers.scp.rhythm import rhythm_of
@@ -44,7 +46,7 @@ def read(file: File) -> list[Recording]:
         record = record_of(stream.read(MAX_BYTES + 1))
     warnings = _checksum_warnings(record)
     rhythm = rhythm_of(record)
-    age, sex = patient_of(record.bodies.get(1, b""))
+    header = header_of(record.bodies.get(1, b""))
     return [
         Recording(
             signal=rhythm.signal,
@@ -53,8 +55,10 @@ def read(file: File) -> list[Recording]:
             record_id=file.stem,
             source=str(file),
             format=NAME,
-            age=age,
-            sex=sex,
+            age=header.age,
+            sex=header.sex,
+            recorded=header.recorded,
+            device=header.device,
             notes=rhythm.notes,
             warnings=tuple(warnings),
         )
@@ -73,3 +77,15 @@ def _checksum_warnings(record: ScpRecord) -> list[Notice]:
     return [
         Notice("checksum_differs", "not the record's checksum: damaged, or the writer computes it wrongly")
     ]
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The sections with their sizes, and what section 1 states."""
+    with file.open("rb") as stream:
+        record = record_of(stream.read(MAX_BYTES + 1))
+    header = header_of(record.bodies.get(1, b""))
+    return {
+        "recorded": None if header.recorded is None else header.recorded.isoformat(),
+        "device": header.device,
+        "sections": [f"{number}: {len(body)} bytes" for number, body in sorted(record.bodies.items())],
+    }

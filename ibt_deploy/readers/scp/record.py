@@ -8,11 +8,11 @@ from __future__ import annotations
 import binascii
 import struct
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from ibt_deploy.errors import MalformedFile, TooLong
-from ibt_deploy.leads import LEAD_NUMBERS
-from ibt_deploy.readers.patient import whole_years
+from ibt_deploy.readers.stated import clock_of, device_of, moment, whole_years
+from ibt_deploy.vocabulary import LEAD_NUMBERS
 
 MAX_BYTES = 64 << 20
 HEADER = 16
@@ -23,6 +23,10 @@ MAGIC = b"SCPECG"
 _POINTER = struct.Struct("<HII")
 _SECTION = struct.Struct("<HHI")
 _LEAD = struct.Struct("<IIB")
+
+_MODEL, _ANALYSIS_PROGRAM, _MAKER = slice(8, 14), 36, 4
+"""In tag 14: the model's name; where its texts begin, each ended by a zero; which of these is the maker."""
+_NO_ZONE = 0x7FFF
 
 _SEXES = {1: "Male", 2: "Female"}
 _YEARS = {1: 1.0, 2: 1 / 12, 3: 7 / 365.25, 4: 1 / 365.25, 5: 1 / 8766}
@@ -166,8 +170,18 @@ def leads_of(body: bytes) -> tuple[list[ScpLead], bool]:
     return leads, bool(body[1] & 1)
 
 
-def patient_of(body: bytes) -> tuple[float | None, str | None]:
-    """Age in years and sex from section 1 (5.4); None where it states nothing that makes sense."""
+@dataclass(frozen=True)
+class ScpHeader:
+    """What section 1 (5.4) states: age in years, sex, moment of acquisition, device; None for the others."""
+
+    age: float | None
+    sex: str | None
+    recorded: datetime | date | None
+    device: str | None
+
+
+def header_of(body: bytes) -> ScpHeader:
+    """What section 1 states, as far as it makes sense."""
     tags = _tags(body)
     sex = _SEXES.get(tags[8][0]) if tags.get(8) else None
     age = None
@@ -178,7 +192,28 @@ def patient_of(body: bytes) -> tuple[float | None, str | None]:
         born, recorded = _date(tags.get(5, b"")), _date(tags.get(25, b""))
         if born and recorded and born <= recorded:
             age = float(whole_years(born, recorded))
-    return age, sex
+    return ScpHeader(age, sex, _recorded(tags), _device(tags.get(14, b"")))
+
+
+def _recorded(tags: dict[int, bytes]) -> datetime | date | None:
+    """Date, time and zone of acquisition: tags 25, 26 and 34."""
+    on, at, zone = (tags.get(number, b"") for number in (25, 26, 34))
+    if len(on) < 4:
+        return None
+    clock = clock_of(*at[:3]) if len(at) >= 3 else None
+    minutes = int.from_bytes(zone[:2], "little", signed=True) if len(zone) >= 2 else None
+    year, month, day = struct.unpack_from("<HBB", on)
+    return moment(year, month, day, clock, None if minutes == _NO_ZONE else minutes)
+
+
+def _device(machine: bytes) -> str | None:
+    """Maker and model from the identification of the acquiring device (tag 14)."""
+    if len(machine) < _MODEL.stop:
+        return None
+    model = machine[_MODEL].split(b"\0")[0]
+    texts = machine[_ANALYSIS_PROGRAM:].split(b"\0")
+    maker = texts[_MAKER] if len(texts) > _MAKER else b""
+    return device_of(maker.decode("latin-1"), model.decode("latin-1"))
 
 
 def _tags(body: bytes) -> dict[int, bytes]:

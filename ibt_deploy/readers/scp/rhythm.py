@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, TooLong, UnsupportedFormat
 from ibt_deploy.readers.scp.record import ScpLead, ScpRecord, leads_of
-from ibt_deploy.readers.units import rate_of_interval
+from ibt_deploy.readers.stated import rate_of_interval
 from ibt_deploy.types import Floats, Ints
 
 DEFAULT_TABLE = 19999

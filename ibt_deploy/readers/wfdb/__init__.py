@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
 from ibt_deploy.errors import BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
-from ibt_deploy.readers.units import inverted_leads, millivolts_per
+from ibt_deploy.readers.stated import inverted_leads, millivolts_per
 from ibt_deploy.readers.wfdb.header import (
     Header,
     SegmentedHeader,
@@ -36,6 +36,7 @@ from ibt_deploy.readers.wfdb.storage import (
 )
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import AnyInts, Floats
+from ibt_deploy.vocabulary import canonical_lead
 
 MAX_VALUES = 50_000_000
 """Samples times signals read at most (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
@@ -275,9 +276,11 @@ def _recording(header: Header, header_file: File, source: str) -> Recording:
         record_id=record_id,
         source=source,
         format=f"WFDB ({formats}{matlab})",
-        dx=header.dx,
-        age=header.age,
-        sex=header.sex,
+        dx=header.stated.dx,
+        age=header.stated.age,
+        sex=header.stated.sex,
+        recorded=header.recorded,
+        device=header.stated.device,
         notes=tuple(notes),
         warnings=tuple(warnings),
     )
@@ -336,7 +339,7 @@ def _joined(header: SegmentedHeader, header_file: File, source: str) -> Recordin
     if values < total:
         notes[0] += f"; {(total - values) / header.rate:.1f} s between them hold no signal"
     notes += [note for _, piece in pieces for note in piece.notes]
-    first = pieces[0][1]
+    first, stated = pieces[0][1], header.stated
     return Recording(
         signal=signal,
         sampling_rate=rate,
@@ -344,9 +347,11 @@ def _joined(header: SegmentedHeader, header_file: File, source: str) -> Recordin
         record_id=header_file.stem,
         source=source,
         format=f"{first.format.removesuffix(')')}, {len(pieces)} segments)",
-        dx=header.dx if header.dx is not None else first.dx,
-        age=header.age if header.age is not None else first.age,
-        sex=header.sex or first.sex,
+        dx=stated.dx if stated.dx is not None else first.dx,
+        age=stated.age if stated.age is not None else first.age,
+        sex=stated.sex or first.sex,
+        recorded=header.recorded if header.recorded is not None or pieces[0][0] else first.recorded,
+        device=stated.device or first.device,
         notes=tuple(dict.fromkeys(notes)),
         warnings=tuple(dict.fromkeys(warning for _, piece in pieces for warning in piece.warnings)),
     )
@@ -486,3 +491,14 @@ def _fill_millivolts(out: Floats, raw: AnyInts, signal: SignalLine, scale: float
         filled *= scale
     if (marker := INVALID[signal.format]) is not None and (invalid := raw == marker).any():
         filled[invalid] = np.nan
+
+
+LINES_SHOWN = 16
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The first lines of the header as they are."""
+    header_file = file if file.suffix.lower() == SUFFIX else _header_beside(file) or file
+    lines = [line.strip()[:120] for line in _header_text(header_file).splitlines() if line.strip()]
+    content = [line for line in lines if not line.startswith("#")]
+    return {"record": content[0] if content else None, "signals": content[1 : LINES_SHOWN + 1]}

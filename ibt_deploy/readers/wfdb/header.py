@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, datetime, time
 
 from ibt_deploy.errors import (
     BadSampling,
@@ -19,7 +20,7 @@ from ibt_deploy.errors import (
     MissingLeads,
     UnsupportedFormat,
 )
-from ibt_deploy.readers.units import MAX_RATE
+from ibt_deploy.readers.stated import MAX_RATE, clock_of, device_of, moment, moment_of_iso, sex_of
 
 MAX_SIGNALS = 1000
 MAX_SEGMENTS = 10_000
@@ -35,6 +36,8 @@ _FORMAT = re.compile(
 )
 _GAIN = re.compile(rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>[+-]?\d{{1,18}})\))?(?:/(?P<unit>\S+))?$")
 _SEGMENT = re.compile(rf"(?P<name>{_NAME})\s+(?P<frames>\d{{1,18}})$")
+_CLOCK = re.compile(r"(?:\d{1,2}:){0,2}\d{1,2}(?:\.\d{1,9})?", re.ASCII)
+_DAY = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}$")
 _COMMENT = re.compile(r"<?\s*(?P<key>[A-Za-z][A-Za-z ]*?)\s*>?\s*:\s*(?P<value>.*)$")
 
@@ -73,6 +76,17 @@ class SignalLine:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """What comment lines state: diagnosis codes, age, sex, moment and device; None for the others."""
+
+    dx: tuple[str, ...] | None
+    age: float | None
+    sex: str | None
+    recorded: datetime | date | None
+    device: str | None
+
+
+@dataclass(frozen=True)
 class Segment:
     """One segment of a record: the name of the record that holds it, None for a gap, and its frames."""
 
@@ -94,17 +108,18 @@ class SegmentedHeader:
         Name of the record whose header lists all signals; None where each segment holds the same ones.
     segments
         In the order of time, without the layout.
-    dx, age, sex
-        From the comments; None where they state nothing.
+    stated
+        From the comments.
+    recorded
+        Base date and time, or a date from the comments; None where there is no date.
     """
 
     rate: float
     frames: int | None
     layout: str | None
     segments: tuple[Segment, ...]
-    dx: tuple[str, ...] | None
-    age: float | None
-    sex: str | None
+    stated: Stated
+    recorded: datetime | date | None
 
 
 @dataclass(frozen=True)
@@ -121,17 +136,18 @@ class Header:
         Frames in the record, None where the header does not say.
     signals
         One entry per signal, in the order of the file.
-    dx, age, sex
-        From the comments; None where they state nothing.
+    stated
+        From the comments.
+    recorded
+        Base date and time, or a date from the comments; None where there is no date.
     """
 
     name: str
     rate: float
     frames: int | None
     signals: tuple[SignalLine, ...]
-    dx: tuple[str, ...] | None
-    age: float | None
-    sex: str | None
+    stated: Stated
+    recorded: datetime | date | None
 
 
 def looks_like_header(head: bytes) -> bool:
@@ -167,7 +183,8 @@ def parse_segments(text: str) -> SegmentedHeader | None:
         raise MalformedFile(
             f"the header claims {claimed} segments but lists {len(content) - 1}", code="bad_header"
         )
-    rate, frames = _rate_and_frames((record["rest"] or "").split())
+    fields = (record["rest"] or "").split()
+    rate, frames = _rate_and_frames(fields)
     segments = []
     for line in content[1 : claimed + 1]:
         segment = _SEGMENT.match(line)
@@ -185,8 +202,8 @@ def parse_segments(text: str) -> SegmentedHeader | None:
             f"the header claims {frames} samples, its segments have {sum(s.frames for s in segments)}",
             code="bad_header",
         )
-    dx, age, sex = _patient(line for line in lines if line.startswith("#"))
-    return SegmentedHeader(rate, frames, layout, tuple(segments), dx, age, sex)
+    stated = _stated(line for line in lines if line.startswith("#"))
+    return SegmentedHeader(rate, frames, layout, tuple(segments), stated, _recorded(fields, stated))
 
 
 def parse_header(text: str) -> Header:
@@ -204,7 +221,8 @@ def parse_header(text: str) -> Header:
         raise MalformedFile("no WFDB record line (name, number of signals, sampling rate)", code="bad_header")
     if record["segments"] is not None:
         raise UnsupportedFormat("a record of several segments where one is expected", code="multi_segment")
-    rate, frames = _rate_and_frames((record["rest"] or "").split())
+    fields = (record["rest"] or "").split()
+    rate, frames = _rate_and_frames(fields)
     n_signals = int(record["signals"])
     if not 0 < n_signals <= MAX_SIGNALS:
         raise MalformedFile(f"the header claims {n_signals} signals", code="bad_header")
@@ -213,8 +231,8 @@ def parse_header(text: str) -> Header:
             f"the header claims {n_signals} signals but describes {len(content) - 1}", code="bad_header"
         )
     signals = tuple(_signal(number, line) for number, line in enumerate(content[1 : n_signals + 1], start=1))
-    dx, age, sex = _patient(line for line in lines if line.startswith("#"))
-    return Header(record["name"], rate, frames, signals, dx, age, sex)
+    stated = _stated(line for line in lines if line.startswith("#"))
+    return Header(record["name"], rate, frames, signals, stated, _recorded(fields, stated))
 
 
 def _lines(text: str) -> list[str]:
@@ -281,8 +299,32 @@ def _signal(number: int, line: str) -> SignalLine:
     )
 
 
-def _patient(comments: Iterable[str]) -> tuple[tuple[str, ...] | None, float | None, str | None]:
-    """Diagnosis codes, age and sex from comment lines such as ``# Dx: 426783006,`` or ``#Age: 74``."""
+def _recorded(fields: list[str], stated: Stated) -> datetime | date | None:
+    """The more exact of what record line and comments state; a comment may have a zone."""
+    if isinstance(stated.recorded, datetime):
+        return stated.recorded
+    return _base_moment(fields) or stated.recorded
+
+
+def _base_moment(fields: list[str]) -> datetime | date | None:
+    """Base time and date after the number of frames; None without a date, for a time alone is no moment."""
+    if len(fields) < 4:
+        return None
+    clock, on = _CLOCK.fullmatch(fields[2]), _DAY.fullmatch(fields[3])
+    if on is None:
+        return None
+    day, month, year = map(int, on.groups())
+    return moment(year, month, day, None if clock is None else _clock(clock[0]))
+
+
+def _clock(text: str) -> time | None:
+    """``H:M:S``, ``M:S`` or ``S``, with decimals of a second."""
+    parts = [0.0, 0.0, *map(float, text.split(":"))][-3:]
+    return clock_of(*parts)
+
+
+def _stated(comments: Iterable[str]) -> Stated:
+    """What comment lines such as ``# Dx: 426783006,``, ``#Age: 74`` or ``# ECG date: 01/10/1990`` state."""
     found: dict[str, str] = {}
     for comment in comments:
         match = _COMMENT.match(comment.lstrip("# \t"))
@@ -290,5 +332,11 @@ def _patient(comments: Iterable[str]) -> tuple[tuple[str, ...] | None, float | N
             found.setdefault(match["key"].lower(), match["value"].strip())
     codes = tuple(dict.fromkeys(re.findall(r"\d{4,18}", found.get("dx", "")))) or None
     age = re.fullmatch(r"\d{1,3}(?:\.\d{1,6})?", found.get("age", ""))
-    sex = {"m": "Male", "male": "Male", "f": "Female", "female": "Female"}.get(found.get("sex", "").lower())
-    return codes, float(age[0]) if age else None, sex
+    on = _DAY.fullmatch(found.get("ecg date", ""))
+    recorded = moment_of_iso(found.get("recorded", ""))
+    if recorded is None and on is not None:
+        recorded = moment(int(on[3]), int(on[2]), int(on[1]))
+    return Stated(
+        codes, float(age[0]) if age else None, sex_of(found.get("sex", "")), recorded,
+        device_of(found.get("device", "")),
+    )  # fmt: skip

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date, datetime
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong
 from ibt_deploy.files import File
-from ibt_deploy.leads import canonical_lead
-from ibt_deploy.readers.patient import age_between, sex_of
-from ibt_deploy.readers.units import inverted_leads, millivolts_per, rate_of_interval
-from ibt_deploy.readers.xml import children, parsed, root_name
+from ibt_deploy.readers.stated import (
+    age_between,
+    device_of,
+    inverted_leads,
+    millivolts_per,
+    moment_of,
+    rate_of_interval,
+    sex_of,
+)
+from ibt_deploy.readers.xml import children, outline_of, parsed, root_name
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Floats
+from ibt_deploy.vocabulary import canonical_lead
 
 NAME = "HL7 aECG"
 TASK = "arrhythmia"
@@ -61,7 +70,7 @@ def read(file: File) -> list[Recording]:
         raise MalformedFile("holds no rhythm series", code="no_rhythm")
     age, sex = _patient(root)
     found = []
-    for number, sequences in enumerate(sets, start=1):
+    for number, (series, sequences) in enumerate(sets, start=1):
         signal, rate, leads, notes, warnings = _signal(sequences)
         found.append(
             Recording(
@@ -73,6 +82,8 @@ def read(file: File) -> list[Recording]:
                 format=NAME,
                 age=age,
                 sex=sex,
+                recorded=_began(series) or _began(root),
+                device=_device(series),
                 notes=notes,
                 warnings=warnings,
             )
@@ -80,15 +91,35 @@ def read(file: File) -> list[Recording]:
     return found
 
 
-def _rhythms(root: Element) -> Iterator[list[Element]]:
-    """The sequences of every set of every rhythm series."""
+def _rhythms(root: Element) -> Iterator[tuple[Element, list[Element]]]:
+    """Every rhythm series with the sequences of each of its sets."""
     for component in children(root, "component"):
         for series in children(component, "series"):
             if _code(series) == BEAT:
                 continue
             for part in children(series, "component"):
                 for group in children(part, "sequenceSet"):
-                    yield [s for c in children(group, "component") for s in children(c, "sequence")]
+                    yield series, [s for c in children(group, "component") for s in children(c, "sequence")]
+
+
+def _began(element: Element) -> datetime | date | None:
+    """The beginning of an effective time, or the one moment that it states; None where it states neither."""
+    when = element.find("effectiveTime")
+    if when is None:
+        return None
+    parts = {part.tag: part.get("value", "") for part in (when, *when)}
+    return next((moment_of(parts[tag]) for tag in ("low", "effectiveTime", "center") if parts.get(tag)), None)
+
+
+def _device(series: Element) -> str | None:
+    """Maker and model of the device that is the author of a series."""
+    author = series.find("author/seriesAuthor")
+    if author is None:
+        return None
+    return device_of(
+        author.findtext("manufacturerOrganization/name", ""),
+        author.findtext("manufacturedSeriesDevice/manufacturerModelName", ""),
+    )
 
 
 def _signal(
@@ -200,3 +231,14 @@ def _patient(root: Element) -> tuple[float | None, str | None]:
             if _FLOAT.fullmatch(number) and unit and 0 <= float(number) * unit < 150:
                 age = float(number) * unit
     return age, sex
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "effectiveTime/low",
+        "effectiveTime/center",
+        "component/series/author/seriesAuthor/manufacturedSeriesDevice/manufacturerModelName",
+        leads=".//sequence/code/@code",
+    )

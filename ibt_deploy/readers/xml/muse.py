@@ -7,8 +7,10 @@ specification; the tags explain themselves, and the reader was checked against a
 
 from __future__ import annotations
 
+import re
 import zlib
-from typing import NamedTuple
+from datetime import date, datetime
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -21,11 +23,11 @@ from ibt_deploy.errors import (
     UnsupportedFormat,
 )
 from ibt_deploy.files import File
-from ibt_deploy.readers.patient import sex_of
-from ibt_deploy.readers.units import millivolts_per
+from ibt_deploy.readers.stated import YEARS, clock_of, device_of, millivolts_per, moment, sex_of
 from ibt_deploy.readers.xml import (
     decoded,
     number_in,
+    outline_of,
     parsed,
     root_name,
     text_of,
@@ -37,7 +39,8 @@ NAME = "GE MUSE XML"
 TASK = "arrhythmia"
 
 MAX_LEADS = 64
-_YEARS = {"years": 1.0, "year": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
+_DAY = re.compile(r"(\d{1,2})-(\d{1,2})-(\d{4})", re.ASCII)
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 
 
 class _Lead(NamedTuple):
@@ -76,8 +79,10 @@ def read(file: File) -> list[Recording]:
     if not strips:
         raise MissingLeads("holds no rhythm strip, only median beats or nothing", code="no_ecg_lead")
     age = number_in(text_of(root, "PatientDemographics/PatientAge"))
-    years = _YEARS.get(text_of(root, "PatientDemographics/AgeUnits").lower())
+    years = YEARS.get(text_of(root, "PatientDemographics/AgeUnits").lower())
     sex = sex_of(text_of(root, "PatientDemographics/Gender"))
+    recorded = _recorded(root)
+    device = device_of(text_of(root, "TestDemographics/AcquisitionDevice"))
     found = []
     for number, strip in enumerate(strips, start=1):
         leads = _leads(strip)
@@ -97,11 +102,23 @@ def read(file: File) -> list[Recording]:
                 format=NAME,
                 age=None if age is None or years is None else age * years,
                 sex=sex,
+                recorded=recorded,
+                device=device,
                 notes=(f"the cart marked these leads as off: {', '.join(off)}",) if off else (),
                 warnings=tuple(warnings),
             )
         )
     return found
+
+
+def _recorded(root: Element) -> datetime | date | None:
+    """Date (month first) and time of acquisition."""
+    on = _DAY.fullmatch(text_of(root, "TestDemographics/AcquisitionDate"))
+    at = _CLOCK.fullmatch(text_of(root, "TestDemographics/AcquisitionTime"))
+    if on is None:
+        return None
+    month, day, year = map(int, on.groups())
+    return moment(year, month, day, None if at is None else clock_of(*map(int, at.groups(default="0"))))
 
 
 def _rate(strip: Element) -> float:
@@ -163,4 +180,15 @@ def _lead(element: Element) -> _Lead:
         ),
         is_off=text_of(element, "LeadOff").upper() == "TRUE",
         checksum_differs=stated != 0 and int(stated) % (1 << 32) != zlib.crc32(data),
+    )
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "TestDemographics/AcquisitionDevice",
+        "TestDemographics/AcquisitionDate",
+        "Waveform/SampleBase",
+        leads=".//LeadData/LeadID",
     )

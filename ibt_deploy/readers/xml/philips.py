@@ -21,23 +21,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads, TooLong, UnsupportedFormat
 from ibt_deploy.files import File
-from ibt_deploy.leads import LEADS, canonical_lead
-from ibt_deploy.readers.patient import age_between, sex_of
+from ibt_deploy.readers.stated import age_between, device_of, moment_of_iso, sex_of
 from ibt_deploy.readers.xml import (
     decoded,
     number_in,
+    outline_of,
     parsed,
     root_name,
     text_of,
 )
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats, Ints
+from ibt_deploy.vocabulary import LEADS, canonical_lead
 
 NAME = "Philips Sierra XML"
 TASK = "arrhythmia"
@@ -107,9 +109,11 @@ def read(file: File) -> list[Recording]:
         notes.append(f"left out the last {pulse / rate:.2g} s, which are a calibration pulse")
     millivolts: Floats = raw.astype(np.float64) * (resolution / 1000)
     patient = _found(root, "patient/generalpatientdata")
+    acquisition = _found(root, "dataacquisition")
+    when = f"{acquisition.get('date', '').strip()}T{acquisition.get('time', '').strip()}".rstrip("T")
     years = number_in(text_of(patient, "age/years"))
     if years is None:
-        taken = _found(root, "dataacquisition").get("date", "")
+        taken = acquisition.get("date", "")
         born = text_of(patient, "age/dateofbirth")
         years = age_between(born.replace("-", ""), taken.replace("-", ""))
     return [
@@ -122,6 +126,11 @@ def read(file: File) -> list[Recording]:
             format=f"{NAME} {version}",
             age=years,
             sex=sex_of(text_of(patient, "sex")),
+            recorded=moment_of_iso(when),
+            device=device_of(
+                _found(acquisition, "machine").get("detaildescription", "").partition(":")[0],
+                text_of(acquisition, "machine"),
+            ),
             notes=tuple(notes),
         )
     ]
@@ -360,3 +369,14 @@ def _samples(packed: bytes, start: int) -> Ints:
     if np.abs(samples).max() > 1 << 15:
         raise MalformedFile("a damaged compressed lead: samples beyond 16 bits")
     return samples
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "documentinfo/documentversion",
+        "dataacquisition/machine",
+        "dataacquisition/signalcharacteristics/samplingrate",
+        "dataacquisition/signalcharacteristics/resolution",
+    )

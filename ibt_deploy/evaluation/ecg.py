@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.calibration import calibration_line
-from ibt_deploy.classes import CLASSES, label_vector
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.labels import Label, LabelTable
-from ibt_deploy.evaluation.result import Evaluation, Group, Measure, index_of_each, why_none
+from ibt_deploy.evaluation import Evaluation, Group, Label, LabelTable, Measure, index_of_each, why_none
 from ibt_deploy.metrics import arrhythmia as metrics
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import quotient
@@ -21,6 +19,7 @@ from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Bools, Floats, Ints
+from ibt_deploy.vocabulary import CLASSES, label_vector
 
 TITLES = {
     "challenge_metric": "challenge metric 2021",

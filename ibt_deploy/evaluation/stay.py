@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ibt_deploy.calibration import calibration_line
 from ibt_deploy.errors import DataError
-from ibt_deploy.evaluation.result import Evaluation, Group, Measure, why_none
+from ibt_deploy.evaluation import Evaluation, Group, Measure, why_none
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics import sepsis as metrics
 from ibt_deploy.metrics.ranking import brier
