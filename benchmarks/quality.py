@@ -245,11 +245,22 @@ def report(found: list[Known]) -> None:
             refused = sum(c[:1] != () and c[0].startswith("(") for c in seen)
             noticed = sum(bool(c) for c in seen)
             click.echo(f"{name}; {fault}: {noticed - refused} warned, {refused} refused; {dict(counts)}")
-    standards = [standardise(k.recording).signal for k in found[:200]]
-    start = time.perf_counter()
-    for signal in standards:
-        quality.signal_quality(signal)
-    click.echo(f"time: {(time.perf_counter() - start) / len(standards) * 1000:.2f} ms per record")
+    click.echo(f"time: {seconds_of(found) * 1000:.2f} ms of one core for 10 s of 12 leads")
+
+
+def seconds_of(found: list[Known]) -> float:
+    """CPU time of the judgement of a recording of 10 s: mean over up to 200, each the best of 20."""
+    best = []
+    for known in found:
+        signal = standardise(known.recording).signal
+        if signal.shape[1] == 2000 and len(best) < 200:
+            taken = []
+            for _ in range(20):
+                start = time.process_time()
+                quality.signal_quality(signal)
+                taken.append(time.process_time() - start)
+            best.append(min(taken))
+    return float(np.mean(best))
 
 
 @click.command()
