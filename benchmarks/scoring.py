@@ -10,7 +10,7 @@ from benchmarks.machine import markdown, seconds_per_call
 from export.graph import quantised
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.device import open_session
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgTransformer, StayTransformer
 
 HOURS = 48
 BATCHES = (1, 32)

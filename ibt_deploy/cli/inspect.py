@@ -12,13 +12,12 @@ import numpy as np
 
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.cli.group import FILE, echo_refusal
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.files import AnyFile
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, examined, window_spans
 from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.printable import one_line
 from ibt_deploy.readers import items_of, outline_of
 from ibt_deploy.records import Notice, Recording, Stay, plausible_age
 from ibt_deploy.scorers.ecg import window_changes
@@ -36,15 +35,15 @@ def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Itera
     file
         Its path, or the file in memory.
     constants
-        Of the ECG model whose filter and windows are to be told; None leaves these out.
+        Of the ECG model whose filter and windows are reported; None leaves these out.
 
     Yields
     ------
     A dictionary with ``source``, ``refused`` (None, or code and message) and, where the file could be read,
     ``task``, ``record``, ``format``, ``notes`` (of the reader), ``changes``, ``warnings`` and numbers about
     the content: ``leads`` of a recording, ``variables`` of a stay. A recording that is not refused also has
-    its ``heart_rate`` and the ``quality`` of its leads. What could not be read has ``bytes``, ``format`` and
-    ``header``: as many header fields as could be found.
+    its ``heart_rate``, its ``axis`` and the ``quality`` of its leads. What could not be read has ``bytes``,
+    ``format`` and ``header``: as many header fields as could be found.
     """
     outline: dict[str, Any] | None = None
     for item in items_of(file):
@@ -96,6 +95,7 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
         changes += window_changes(window_spans(samples, constants.length), samples, constants)
     rate = standard.heart_rate
     found["heart_rate"] = None if rate is None else rate.to_dict()
+    found["axis"] = None if standard.axis is None else standard.axis.to_dict()
     found["quality"] = [lead.to_dict() for lead in standard.leads]
     return found | _outcome(changes, standard.warnings, None)
 
