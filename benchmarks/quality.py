@@ -1,9 +1,10 @@
-"""Rules of signal quality, fitted and measured: ``python -m benchmarks.quality [--fit] ECG_FOLDER``.
+"""Rules of signal quality, fitted and measured: ``python -m benchmarks.quality [--fit | --axis] ECG_FOLDER``.
 
 With ``--fit`` the relations between leads are fitted on the training part of the split
 ``training/splits/arrhythmia.csv`` and written to ``ibt_deploy/data/lead_relations.json``; the percentiles
 behind the thresholds of :mod:`ibt_deploy.preprocess.quality` are printed. Then false alarms, sensitivity on
 made-up faults, and time are measured on the held-out parts and, apart, on LUDB, which tunes nothing.
+With ``--axis`` the computed axis is compared with the labels of axis deviation, and nothing else is done.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RELATIONS = ROOT / "ibt_deploy" / "data" / "lead_relations.json"
 PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 50, 99, 99.5, 99.8, 99.9, 100)
 FAULTY = 60
+DEVIATION = {"LAD": "39732003", "RAD": "47665007", "LAnFB": "445118002"}
 Signal = np.ndarray
 
 
@@ -58,11 +60,12 @@ PLACED: dict[str, Callable[[Signal], Signal]] = {
 
 
 class Known(NamedTuple):
-    """A recording, its part of the split, and whether its voltage is that of the patient."""
+    """A recording, its part of the split, whether its voltage is that of the patient, and its classes."""
 
     part: str
     true_voltage: bool
     recording: Recording
+    labels: frozenset[str]
 
 
 def records(root: Path) -> list[Known]:
@@ -81,7 +84,7 @@ def records(root: Path) -> list[Known]:
         if factor != 1.0:
             recording = replace(recording, signal=recording.signal * factor)
         part = "ludb" if row["source"] == "ludb" else parts.get(row["record"], "unlabelled")
-        found.append(Known(part, row["amplitude"] == "mV", recording))
+        found.append(Known(part, row["amplitude"] == "mV", recording, frozenset(row["scored"].split())))
     return found
 
 
@@ -232,15 +235,48 @@ def report(found: list[Known]) -> None:
     click.echo(f"time: {(time.perf_counter() - start) / len(standards) * 1000:.2f} ms per record")
 
 
+def compare_axes(found: list[Known]) -> None:
+    """Print how the computed axis ranks recordings with a label of axis deviation against those without."""
+    for name, chosen in (
+        ("all but LUDB", [k for k in found if k.part != "ludb"]),
+        ("LUDB", [k for k in found if k.part == "ludb"]),
+    ):
+        axes, reasons = [], Counter[str]()
+        for known in chosen:
+            try:
+                axis = examined(known.recording).axis
+            except InputError:
+                continue
+            assert axis is not None
+            if axis.degrees is None:
+                reasons[str(axis.reason)] += 1
+            else:
+                axes.append((axis.degrees, known.labels))
+        click.echo(f"{name}: {len(axes)} with an axis; without: {dict(reasons)}")
+        neither = np.array([degrees for degrees, labels in axes if not labels & set(DEVIATION.values())])
+        for label, sign, limit in (("LAD", -1, -30), ("RAD", 1, 90)):
+            those = np.array([degrees for degrees, labels in axes if DEVIATION[label] in labels])
+            auroc = np.mean(sign * those[:, None] > sign * neither) + np.mean(those[:, None] == neither) / 2
+            beyond = [np.mean(sign * x > sign * limit) for x in (those, neither)]
+            click.echo(
+                f"  {label}: {len(those)} against {len(neither)}, AUROC {auroc:.3f}, median "
+                f"{np.median(those):.0f} against {np.median(neither):.0f}, beyond {limit} degrees "
+                f"{beyond[0]:.0%} against {beyond[1]:.0%}"
+            )
+
+
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--fit", "fitting", is_flag=True, help="Fit the relations first; report afterwards.")
-def main(folder: Path, fitting: bool) -> None:
+@click.option("--axis", "axis_alone", is_flag=True, help="Compare the computed axis with the labels, alone.")
+def main(folder: Path, fitting: bool, axis_alone: bool) -> None:
     """Measure the rules of signal quality on the recordings of FOLDER (with index.csv)."""
     found = records(folder)
+    if axis_alone:
+        return compare_axes(found)
     if fitting:
         fit(found)
-    report(found)
+    return report(found)
 
 
 if __name__ == "__main__":

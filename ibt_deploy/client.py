@@ -32,7 +32,7 @@ from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.predictions import ArrhythmiaPrediction, Model, Prediction, Refusal, SepsisPrediction
-from ibt_deploy.preprocess.heart_rate import HeartRate
+from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.printable import one_line
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Notice
@@ -328,6 +328,7 @@ def _arrhythmia(entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
         window_starts=np.array([w["start"] for w in windows], dtype=np.float64),
         familiarity=entry.get("familiarity"),
         heart_rate=_heart_rate(entry.get("heart_rate")),
+        axis=_axis(entry.get("axis")),
     )  # fmt: skip
 
 
@@ -335,6 +336,10 @@ def _heart_rate(entry: Mapping[str, Any] | None) -> HeartRate | None:
     if entry is None:
         return None
     return HeartRate(entry["bpm"], np.array(entry["r_peaks"], dtype=np.float64))
+
+
+def _axis(entry: Mapping[str, Any] | None) -> FrontalAxis | None:
+    return None if entry is None else FrontalAxis(entry["degrees"], entry["spread"], entry["reason"])
 
 
 def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:

@@ -489,3 +489,31 @@ def _patient(dataset: Any) -> tuple[float | None, str | None]:
         if then := str(dataset.get(keyword, "") or ""):
             return age_between(born, then), sex
     return None, sex
+
+
+def outline(file: File) -> dict[str, Any]:
+    """What kind of object it is, of which device and moment, and the size of its waveforms."""
+    import pydicom
+
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES)
+    with catch_warnings(), _damage():
+        simplefilter("ignore")
+        dataset = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        uid = dataset.get("SOPClassUID")
+        recorded = _recorded(dataset)
+        found: dict[str, Any] = {
+            "object": None if uid is None else str(uid.name)[:80],
+            "modality": str(dataset.get("Modality", "") or "") or None,
+            "device": device_of(
+                str(dataset.get("Manufacturer", "")), str(dataset.get("ManufacturerModelName", ""))
+            ),
+            "recorded": None if recorded is None else recorded.isoformat(),
+        }
+        groups = list(dataset.get("WaveformSequence", None) or [])[:MAX_GROUPS]
+        found["waveforms"] = [
+            f"{group.get('NumberOfWaveformChannels')} channels, "
+            f"{group.get('NumberOfWaveformSamples')} samples, {group.get('SamplingFrequency')} Hz"
+            for group in groups
+        ]
+    return found

@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -408,3 +408,20 @@ def _integers(block: bytes, count: int, header: EdfHeader, signal: EdfSignal) ->
     triples = np.zeros((part.size // 3, 4), np.uint8)
     triples[:, 1:] = part.reshape(-1, 3)
     return triples.view("<i4").reshape(-1) >> 8
+
+
+def outline(file: File) -> dict[str, Any]:
+    """What the header states, with its signals."""
+    with file.open("rb") as stream:
+        header = parse_header(stream)
+    return {
+        "dialect": header.dialect,
+        "records": header.records,
+        "record_seconds": header.duration,
+        "recorded": None if header.recorded is None else header.recorded.isoformat(),
+        "device": header.device,
+        "signals": [
+            f"{signal.label}: {signal.samples / header.duration:g} Hz, {signal.unit or 'no unit'}"
+            for signal in header.signals
+        ],
+    }

@@ -424,3 +424,22 @@ def _rate(seconds: Floats) -> float:
         raise BadSampling("the times are not evenly spaced", code="missing_rate")
     rate = steps / length
     return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The shape and names of the table, and what the lines before it state."""
+    with file.open("rb") as stream:
+        text = _decoded(stream.read(MAX_BYTES))
+    layout = layout_beside(file)
+    table = table_in(text, layout.stated)
+    if table is None:
+        return {"layout": layout.source or None}
+    return {
+        "delimiter": table.delimiter,
+        "rows": len(table.rows),
+        "columns": table.width,
+        "names": [] if table.names is None else [name[:40] for name in table.names[:WIDEST]],
+        "stated": {
+            key: str(value)[:80] for key, value in (statements(table.preamble) | dict(layout.stated)).items()
+        },
+    }

@@ -6,6 +6,8 @@ compression and bounds what a damaged file makes it allocate.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
 from ibt_deploy.readers.scp.record import (
@@ -75,3 +77,15 @@ def _checksum_warnings(record: ScpRecord) -> list[Notice]:
     return [
         Notice("checksum_differs", "not the record's checksum: damaged, or the writer computes it wrongly")
     ]
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The sections with their sizes, and what section 1 states."""
+    with file.open("rb") as stream:
+        record = record_of(stream.read(MAX_BYTES + 1))
+    header = header_of(record.bodies.get(1, b""))
+    return {
+        "recorded": None if header.recorded is None else header.recorded.isoformat(),
+        "device": header.device,
+        "sections": [f"{number}: {len(body)} bytes" for number, body in sorted(record.bodies.items())],
+    }

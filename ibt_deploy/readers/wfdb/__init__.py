@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
@@ -490,3 +491,14 @@ def _fill_millivolts(out: Floats, raw: AnyInts, signal: SignalLine, scale: float
         filled *= scale
     if (marker := INVALID[signal.format]) is not None and (invalid := raw == marker).any():
         filled[invalid] = np.nan
+
+
+LINES_SHOWN = 16
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The first lines of the header as they are."""
+    header_file = file if file.suffix.lower() == SUFFIX else _header_beside(file) or file
+    lines = [line.strip()[:120] for line in _header_text(header_file).splitlines() if line.strip()]
+    content = [line for line in lines if not line.startswith("#")]
+    return {"record": content[0] if content else None, "signals": content[1 : LINES_SHOWN + 1]}

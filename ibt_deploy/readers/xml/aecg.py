@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date, datetime
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -24,7 +25,7 @@ from ibt_deploy.readers.stated import (
     rate_of_interval,
     sex_of,
 )
-from ibt_deploy.readers.xml import children, parsed, root_name
+from ibt_deploy.readers.xml import children, outline_of, parsed, root_name
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Floats
 from ibt_deploy.vocabulary import canonical_lead
@@ -230,3 +231,14 @@ def _patient(root: Element) -> tuple[float | None, str | None]:
             if _FLOAT.fullmatch(number) and unit and 0 <= float(number) * unit < 150:
                 age = float(number) * unit
     return age, sex
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "effectiveTime/low",
+        "effectiveTime/center",
+        "component/series/author/seriesAuthor/manufacturedSeriesDevice/manufacturerModelName",
+        leads=".//sequence/code/@code",
+    )
