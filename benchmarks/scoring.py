@@ -19,7 +19,7 @@ from ibt_deploy.device import open_session
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.records import Stay
 from ibt_deploy.vocabulary import CLASSES, NAMES
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgTransformer, StayTransformer
 
 HOURS = 48
 TORCH_ECG = ("resnet_nature_comm", "multi_scopic", "resnet_leadwise")
@@ -76,7 +76,9 @@ def row_by_row_times(threads: int, least: float) -> dict[str, dict[str, float]]:
     predictor = load("sepsis", device="cpu", threads=threads)
 
     def risk(past: pd.DataFrame) -> float:
-        answer = predictor.predict(Stay(past[list(NAMES)].to_numpy(dtype=np.float64)))
+        answer = predictor.predict(
+            Stay(past[list(NAMES)].to_numpy(dtype=np.float64), "stay", "stay.psv", "PSV")
+        )
         assert isinstance(answer, SepsisPrediction)
         return float(answer.risk[-1])
 

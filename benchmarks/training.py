@@ -18,7 +18,7 @@ from training.distil import (
     channel_statistics,
 )
 from training.models import Encoder
-from training.models.deit import EcgDeiT, StayDeiT
+from training.models.students import EcgDeiT, StayDeiT
 from training.recipe import Recipe, recipe_from_dict
 from training.tasks import build_network, build_teacher
 from training.tasks.base import Batch

@@ -18,10 +18,9 @@ import numpy as np
 from ibt_deploy.batch.plan import LINES, Job
 from ibt_deploy.batch.tally import Tally, short_name
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import EXTRA_OF, missing_extra
+from ibt_deploy.errors import EXTRA_OF, missing_extra, printable
 from ibt_deploy.files import PARTIAL, atomic_open, atomic_write
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal, SepsisPrediction
-from ibt_deploy.printable import printable
 from ibt_deploy.types import Bools
 
 if TYPE_CHECKING:

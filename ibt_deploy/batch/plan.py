@@ -77,7 +77,7 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The job that :meth:`to_json` gave; ValueError where it is none."""
+        """The job that :meth:`to_json` gave; ValueError where the text is not a job."""
         stored = json.loads(text)
         try:
             return cls(**stored)

@@ -385,7 +385,7 @@ def _usable_rate(rate: float) -> int:
     """The sampling rate as a whole number; BadSampling where it is none, or none for an ECG."""
     if not math.isfinite(rate) or rate != round(rate):
         raise BadSampling(
-            f"{rate:g} Hz is no whole number; resample the recording first", code="non_integer_rate"
+            f"{rate:g} Hz is not a whole number; resample the recording first", code="non_integer_rate"
         )
     if not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
         raise BadSampling(
