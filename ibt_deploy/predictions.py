@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ibt_deploy.bundle import BundleClass
-from ibt_deploy.errors import InputError
-from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.records import Notice
 from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
 from ibt_deploy.vocabulary import NAMES
+
+if TYPE_CHECKING:
+    from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 
 NOTICE = "Research software, not a medical device."
 DECIMALS = 6

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Literal
 
 from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
-from ibt_deploy.batch.engine.local import LocalEngine
-from ibt_deploy.batch.html_report import report_page
 from ibt_deploy.batch.items import Items, PlannedFiles
+from ibt_deploy.batch.local import LocalEngine
 from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened
 from ibt_deploy.batch.plan import LAYOUT, LINES, Format, Job, difference, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
-from ibt_deploy.batch.tally import Tally, summary_of
+from ibt_deploy.batch.tally import Tally, report_page, summary_of
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
@@ -361,7 +360,7 @@ def _score(
     if not waiting:
         return
     if options.engine == "ray":
-        from ibt_deploy.batch.engine.ray import scored_by_ray
+        from ibt_deploy.batch.ray import scored_by_ray
 
         events: Iterator[tuple[int, Tally] | None] = scored_by_ray(
             job, output, items, waiting, options.workers

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from ibt_deploy.batch.archives import MAX_HEADER_BYTES, archive_entries, is_archive
 from ibt_deploy.batch.plan import Entry, FileEntry, Group, RefusedEntry, Stamp, grouped, stamp_of
-from ibt_deploy.errors import BatchError
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import BatchError, one_line
 from ibt_deploy.readers.dicom import DAMAGE, ECG_CLASSES
 
 LIST_MARK = "@"

@@ -12,16 +12,14 @@ import numpy as np
 
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.cli.group import FILE, echo_refusal
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.files import AnyFile
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, examined, window_spans
-from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.printable import one_line
 from ibt_deploy.readers import items_of, outline_of
-from ibt_deploy.records import Notice, Recording, Stay
+from ibt_deploy.records import Notice, Recording, Stay, plausible_age
 from ibt_deploy.scorers.ecg import window_changes
 from ibt_deploy.types import Float32s, Floats
 from ibt_deploy.vocabulary import N_TIME_VARYING, VARIABLES
@@ -37,7 +35,7 @@ def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Itera
     file
         Its path, or the file in memory.
     constants
-        Of the ECG model whose filter and windows are to be told; None leaves these out.
+        Of the ECG model whose filter and windows are reported; None leaves these out.
 
     Yields
     ------

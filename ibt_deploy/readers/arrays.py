@@ -36,9 +36,9 @@ from ibt_deploy.errors import (
     MissingLeads,
     TooLong,
     UnsupportedFormat,
+    first_line,
 )
 from ibt_deploy.files import File
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import MAX_RATE, millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Array, Floats

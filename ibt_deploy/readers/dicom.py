@@ -23,10 +23,10 @@ from ibt_deploy.errors import (
     MissingLeads,
     TooLong,
     UnsupportedFormat,
+    first_line,
     missing_extra,
 )
 from ibt_deploy.files import File
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import (
     age_between,
     device_of,
@@ -110,7 +110,7 @@ class Group:
                 f"no voltage among the channels: {', '.join(dropped)[:200]}", code="no_ecg_lead"
             )
         if dropped:
-            notes.append(f"left out what is no voltage: {', '.join(dropped)[:200]}")
+            notes.append(f"left out channels that are not voltages: {', '.join(dropped)[:200]}")
         if any(channel.skewed for channel in self.channels):
             notes.append("channels are sampled up to some samples apart, which is left as it is")
         signal = np.empty((len(voltages), len(self.raw)))

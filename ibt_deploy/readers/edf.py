@@ -282,7 +282,7 @@ def read(file: File) -> list[Recording]:
     MissingLeads
         No channel is a standard lead.
     BadUnits
-        A lead is no voltage, or its digital and physical ranges give no gain.
+        A lead is not a voltage, or its digital and physical ranges give no gain.
     MalformedFile
         A damaged header; fewer records than it claims.
     TooLong
@@ -323,7 +323,7 @@ def read(file: File) -> list[Recording]:
         row *= gain
         row += lowest
     if others:
-        notes.append(f"left out channels that are no standard lead: {', '.join(others)[:200]}")
+        notes.append(f"left out channels that are not standard leads: {', '.join(others)[:200]}")
     notes += [
         f"converted from {unit} to mV"
         for unit in sorted({one.unit for one in leads.values()})

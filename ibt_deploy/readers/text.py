@@ -244,7 +244,7 @@ def sniff(file: File, head: bytes) -> bool:
     try:
         layout = layout_beside(file)
     except MalformedFile:
-        layout = Layout({}, "")  # a layout that cannot be read is no reason to think it none
+        layout = Layout({}, "")  # a layout that cannot be read does not mean that there is none
     table = table_in(text, layout.stated)
     if table is None:
         return False
@@ -409,7 +409,7 @@ def _leads_of(
             )
     others = [names[i] for i in range(len(names)) if i not in chosen and i not in times]
     if others:
-        notes.append(f"left out columns that are no lead: {', '.join(others)[:120]}")
+        notes.append(f"left out columns that are not leads: {', '.join(others)[:120]}")
     return columns[:, chosen], found, notes
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from ibt_deploy.errors import one_line
 from ibt_deploy.predictions import (
     DECIMALS,
     NOTICE,
@@ -19,7 +20,6 @@ from ibt_deploy.predictions import (
     WindowShare,
 )
 from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
-from ibt_deploy.printable import one_line
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
 from ibt_deploy.types import Floats
 from ibt_deploy.vocabulary import N_TIME_VARYING

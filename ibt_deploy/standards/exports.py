@@ -18,10 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, first_line, missing_extra
 from ibt_deploy.files import File
 from ibt_deploy.mapping.schema import Mapping
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stays import hourly, inserted_note
 from ibt_deploy.records import Stay
 from ibt_deploy.standards import fhir_observations, long_table, meds, omop

@@ -92,6 +92,11 @@ def test_answers_are_those_of_the_predictor(export: Path, whole: Path, ecg: Pred
             name = min(finding["abbreviation"].split("|"), key=len)
             assert row[f"p_{name}"] == pytest.approx(finding["probability"], abs=2e-6)
             assert row[f"pos_{name}"] == finding["positive"] == (name in row["findings"])
+            assert (name in row["alternatives"]) == (finding["status"] == "alternative")
+            windows = finding["windows"]
+            shown = [row[f"{column}_{name}"] for column in ("share", "max", "max_at")]
+            expected = [windows["share"], windows["highest"], windows["highest_at"]]
+            assert shown == pytest.approx(expected, abs=2e-6)
         assert row["changes"] == answer["input"]["changes"]
         assert row["warnings"] == [warning["code"] for warning in answer["warnings"]]
     described = json.loads(

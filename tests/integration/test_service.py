@@ -229,7 +229,7 @@ def first_block(page: Path) -> str:
 
 def test_the_quick_start_works_as_printed(root: Path, tmp_path: Path) -> None:
     if "serve" not in {entry.name for entry in entry_points(group="ibt.commands")}:
-        pytest.skip("'ibt serve' is no entry point of the installed package; install it again")
+        pytest.skip("'ibt serve' is not an entry point of the installed package; install it again")
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 3000)) == 0:
             pytest.skip("something else listens on port 3000")

@@ -230,7 +230,7 @@ def read(file: File) -> list[Recording]:
     ------
     InputError
         See :func:`parse_header`, :func:`parse_segments`, :func:`signal_files`, :func:`available_frames` and
-        :func:`raw_signals`. BadUnits: the unit of a lead is no voltage. MissingLeads: no voltage at all.
+        :func:`raw_signals`. BadUnits: the unit of a lead is not a voltage. MissingLeads: no voltage at all.
         MalformedFile: all checksums and initial values contradict the samples, or a segment contradicts its
         record. UnsupportedFormat: leads of different rates.
     """
@@ -437,7 +437,7 @@ def _millivolts_per_unit(header: Header, notes: list[str]) -> dict[int, float]:
         raise MissingLeads(f"no voltage among the signals: {', '.join(dropped)[:200]}", code="no_ecg_lead")
     notes += [f"converted from {unit} to mV" for unit in sorted(filter(None, converted))]
     if dropped:
-        notes.append(f"left out what is no voltage: {', '.join(dropped)[:200]}")
+        notes.append(f"left out channels that are not voltages: {', '.join(dropped)[:200]}")
     if unstated:
         notes.append("the header names no unit; read as mV, as the WFDB format defines")
     return scales

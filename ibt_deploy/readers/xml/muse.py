@@ -169,7 +169,7 @@ def _lead(element: Element) -> _Lead:
                 f"{where}: {tag} is {claimed[:20]}, there are {held:g}", code="truncated_file"
             )
     if not data or len(data) % 2:
-        raise MalformedFile(f"{where}: {len(data)} bytes are no samples", code="truncated_file")
+        raise MalformedFile(f"{where}: {len(data)} bytes do not hold whole samples", code="truncated_file")
     stated = number_in(text_of(element, "LeadDataCRC32")) or 0.0
     return _Lead(
         name=name,
