@@ -117,7 +117,9 @@ def steps(found: list[Rows], variable: str, companion: tuple[str, float] | None)
         course = logs[:, INDEX[variable]]
         if companion is not None:
             beside = logs[:, INDEX[companion[0]]]
-            course = course - companion[1] * stay_checks._carried(beside, ~np.isnan(beside))
+            known, hours = np.flatnonzero(~np.isnan(beside)), np.arange(len(beside))
+            if len(known):
+                course = course - companion[1] * stay_checks._carried(beside[known], known, hours)
         out.append(np.diff(course[~np.isnan(course)]))
     return np.concatenate(out)
 

@@ -28,7 +28,7 @@ import numpy as np
 from ibt_deploy.errors import BadRows, BadUnits, InputError, TooLong, TooShort
 from ibt_deploy.preprocess.stay import HOUR, CleanCounts, clean
 from ibt_deploy.records import ADULT, Notice, Stay, are_consecutive
-from ibt_deploy.types import AnyFloats, Bools, Float32s, Floats
+from ibt_deploy.types import AnyFloats, Bools, Float32s, Floats, Ints
 from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VITALS, VARIABLES, Variable
 
 
@@ -254,37 +254,37 @@ def unit_likelihoods(values: AnyFloats, relations: LabRelations) -> Iterator[Uni
     The level of a variable is judged beside those of the others, its course by the steps from one value to
     the next: a change of unit within the stay makes some of them as large as the factor between the units.
     """
-    columns = values[:, [INDEX[name] for name in relations.variables]]
-    positive = columns > 0
-    counts = positive.sum(axis=0)
-    known = np.flatnonzero(counts)
-    if not len(known):
+    given = values.T[[INDEX[name] for name in relations.variables]]
+    which, hours = np.nonzero(given > 0)
+    if not len(which):
         return
-    logs = np.log(np.where(positive, columns, 1.0), dtype=np.float64)
-    means = logs.sum(axis=0)[known] / counts[known]
+    logs = np.log(given[which, hours], dtype=np.float64)
+    counts = np.bincount(which, minlength=len(given))
+    ends = np.cumsum(counts)
+    known = np.flatnonzero(counts)
+    firsts = (ends - counts)[known]
+    means = np.add.reduceat(logs, firsts) / counts[known]
+    spans = (np.maximum.reduceat(logs, firsts) - np.minimum.reduceat(logs, firsts)).tolist()
     precision = np.linalg.inv(relations.covariance[np.ix_(known, known)])
     sharpness = np.diag(precision)
-    unexpected = dict(
-        zip(known.tolist(), (precision @ (means - relations.mean[known]) / sharpness).tolist(), strict=True)
-    )
-    weight = dict(zip(known.tolist(), sharpness.tolist(), strict=True))
-    span = (
-        np.where(positive, logs, -np.inf).max(axis=0) - np.where(positive, logs, np.inf).min(axis=0)
-    ).tolist()
-    place = {name: index for index, name in enumerate(relations.variables)}
+    unexpected = (precision @ (means - relations.mean[known]) / sharpness).tolist()
+    weights = sharpness.tolist()
+    stretches = [slice(end - count, end) for end, count in zip(ends.tolist(), counts.tolist(), strict=True)]
+    place = {relations.variables[index]: at for at, index in enumerate(known.tolist())}
     for other in relations.units:
-        i = place[other.variable]
-        if i not in unexpected:
+        at = place.get(other.variable)
+        if at is None:
             continue
-        whole = weight[i] * other.shift * (unexpected[i] - other.shift / 2)
-        if span[i] < LEAST_SPREAD * abs(other.shift):
+        whole = weights[at] * other.shift * (unexpected[at] - other.shift / 2)
+        if spans[at] < LEAST_SPREAD * abs(other.shift):
             yield UnitLikelihood(other, whole, -np.inf, 0)
             continue
-        course = logs[positive[:, i], i]
-        expected = np.zeros(len(course))
-        if other.companion is not None:
-            j = place[other.companion[0]]
-            expected = other.companion[1] * _carried(logs[:, j], positive[:, j])[positive[:, i]]
+        own = stretches[known[at]]
+        course = logs[own]
+        expected: Floats | float = 0.0
+        if other.companion is not None and other.companion[0] in place:
+            beside = stretches[known[place[other.companion[0]]]]
+            expected = other.companion[1] * _carried(logs[beside], hours[beside], hours[own])
         is_shifted = _beyond_the_gap(course, other.shift)
         corrected = course - other.shift * is_shifted
         steps, corrected_steps = np.diff(course - expected), np.diff(corrected - expected)
@@ -292,7 +292,7 @@ def unit_likelihoods(values: AnyFloats, relations: LabRelations) -> Iterator[Uni
             (corrected_steps / other.step) ** 2 / STEP_TAIL
         )
         moved = other.shift * is_shifted.mean()
-        level = weight[i] * moved * (unexpected[i] - moved / 2)
+        level = weights[at] * moved * (unexpected[at] - moved / 2)
         yield UnitLikelihood(
             other, whole, float(level + (STEP_TAIL + 1) / 2 * walk.sum()), int(is_shifted.sum())
         )
@@ -306,13 +306,10 @@ def _beyond_the_gap(course: Floats, shift: float) -> Bools:
     return is_beyond
 
 
-def _carried(logs: Floats, positive: Bools) -> Floats:
-    """Each hour's last known value; before the first, that one; 0 throughout where there is none."""
-    places = np.flatnonzero(positive)
-    if not len(places):
-        return np.zeros(len(logs))
-    last = np.searchsorted(places, np.arange(len(logs)), side="right") - 1
-    carried: Floats = logs[places[np.maximum(last, 0)]]
+def _carried(logs: Floats, hours: Ints, wanted: Ints) -> Floats:
+    """The last of ``logs``, known at rising ``hours``, at each wanted hour; before the first, that one."""
+    last = np.searchsorted(hours, wanted, side="right") - 1
+    carried: Floats = logs[np.maximum(last, 0)]
     return carried
 
 
