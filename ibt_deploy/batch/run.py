@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -185,9 +186,10 @@ class _Inputs:
             return self._named.task
         if self.standard is not None:
             return "sepsis"
-        for count, path in enumerate(first_files(options.sources)):
-            if count >= _LOOKED_AT:
-                break
+        first = list(islice(first_files(options.sources), _LOOKED_AT))
+        if not first:
+            raise BatchError("the sources hold no file")
+        for path in first:
             if is_archive(path):
                 return "arrhythmia"
             if path.lower().endswith(TABLE_SUFFIXES):

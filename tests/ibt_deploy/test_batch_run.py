@@ -147,6 +147,14 @@ def test_a_run_that_is_there_is_not_begun_again_unasked(
     assert bytes_of(whole) == before
 
 
+def test_an_empty_folder_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for more in ({}, {"task": "arrhythmia"}, {"task": "sepsis"}):
+        options = Options(sources=[str(tmp_path / "in")], out=tmp_path / "o", device="cpu", **more)  # type: ignore[arg-type]
+        with pytest.raises(BatchError, match="the sources hold no file"):
+            run_batch(options)
+
+
 def test_a_run_below_its_source_can_be_resumed(ecg_bundle: Path, tmp_path: Path) -> None:
     write_export(tmp_path, 2)
     first = command(tmp_path, ecg_bundle, tmp_path / "scores")
