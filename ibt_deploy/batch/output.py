@@ -26,7 +26,7 @@ from ibt_deploy.types import Bools
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PREDICTIONS, REFUSED, STATE = "predictions", "refused", ".batch"
+PREDICTIONS, REFUSED, STATE, LOCK = "predictions", "refused", ".batch", "lock"
 READING = ("batch", "formats")
 """Extras whose packages readers use."""
 MISSING = "missing_extra"

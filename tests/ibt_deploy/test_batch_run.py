@@ -147,6 +147,16 @@ def test_a_run_that_is_there_is_not_begun_again_unasked(
     assert bytes_of(whole) == before
 
 
+def test_a_run_below_its_source_can_be_resumed(ecg_bundle: Path, tmp_path: Path) -> None:
+    write_export(tmp_path, 2)
+    first = command(tmp_path, ecg_bundle, tmp_path / "scores")
+    assert finished(first).returncode == 0
+    before = bytes_of(tmp_path / "scores")
+    again = finished([*first, "--resume"])
+    assert again.returncode == 0, again.stderr
+    assert bytes_of(tmp_path / "scores") == before
+
+
 def test_changed_inputs_another_bundle_or_format_are_noticed(
     ecg_bundle: Path, ecg_copy: Path, tmp_path: Path
 ) -> None:
