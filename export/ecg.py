@@ -54,8 +54,8 @@ from ibt_deploy.types import Bools, Float32s, Floats, Ints
 from ibt_deploy.vocabulary import CLASSES
 from training.data.split import FEWEST_POSITIVES, PARTS, Part
 from training.models import Encoder
-from training.models.resnet import HannunResNet
-from training.models.transformer import EcgTransformer
+from training.models.students import EcgTransformer
+from training.models.teachers import HannunResNet
 
 FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
 LOWEST_AUROC = 0.6

@@ -24,7 +24,7 @@ from ibt_deploy.preprocess.ecg import MASKED_VERSION
 from ibt_deploy.vocabulary import CLASSES, LEADS
 from training.checkpoint import TrainedNetwork
 from training.data.split import Part
-from training.models.transformer import EcgTransformer
+from training.models.students import EcgTransformer
 
 CC_BY = "CC BY 4.0"
 

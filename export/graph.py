@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 from ibt_deploy.errors import ExportError
 from training.models import Encoder
-from training.models.resnet import HannunResNet
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgTransformer, StayTransformer
+from training.models.teachers import HannunResNet
 
 OPSET = 18
 OLDEST_TRACED_OPSET = 18

@@ -34,7 +34,7 @@ from ibt_deploy.vocabulary import CLASSES, LEADS, N_CLASSES
 from training.data.cache import Cache, open_cache
 from training.data.split import PARTS, Part
 from training.models import Encoder
-from training.models.transformer import EcgTransformer
+from training.models.students import EcgTransformer
 from training.tasks import TASKS, open_cohort
 from training.tasks.base import Cohort
 from training.tasks.ecg import EcgCohort

@@ -29,11 +29,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ibt_deploy.bundle import BundleClass
-from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat
+from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat, one_line
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.predictions import ArrhythmiaPrediction, Model, Prediction, Refusal, SepsisPrediction
-from ibt_deploy.preprocess.heart_rate import HeartRate
-from ibt_deploy.printable import one_line
+from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Notice
 from ibt_deploy.types import Floats, Task
@@ -162,9 +161,11 @@ def _connection(url: str, timeout: float) -> tuple[http.client.HTTPConnection, s
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ServerError(f"{url!r} is no address of a server: {error}") from error
+        raise ServerError(f"{url!r} is not the address of a server: {error}") from error
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise ServerError(f"{url!r} is no address of a server; give one such as https://ecg.example.org:3000")
+        raise ServerError(
+            f"{url!r} is not the address of a server; give one such as https://ecg.example.org:3000"
+        )
     if parts.username is not None:
         raise ServerError("the address holds a name or password; set IBT_TOKEN instead")
     prefix = parts.path.rstrip("/")
@@ -201,7 +202,7 @@ def upload_of(path: Path) -> Upload:
     Raises
     ------
     InputError
-        There is no such file, or it is none that can be read.
+        There is no such file, or it cannot be read.
     """
     task: Task = "arrhythmia"
     try:
@@ -328,6 +329,7 @@ def _arrhythmia(entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
         window_starts=np.array([w["start"] for w in windows], dtype=np.float64),
         familiarity=entry.get("familiarity"),
         heart_rate=_heart_rate(entry.get("heart_rate")),
+        axis=_axis(entry.get("axis")),
     )  # fmt: skip
 
 
@@ -335,6 +337,10 @@ def _heart_rate(entry: Mapping[str, Any] | None) -> HeartRate | None:
     if entry is None:
         return None
     return HeartRate(entry["bpm"], np.array(entry["r_peaks"], dtype=np.float64))
+
+
+def _axis(entry: Mapping[str, Any] | None) -> FrontalAxis | None:
+    return None if entry is None else FrontalAxis(entry["degrees"], entry["spread"], entry["reason"])
 
 
 def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:

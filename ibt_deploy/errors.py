@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""What can go wrong, as one tree; and messages that are safe to show, although they quote files.
 
 ::
 
@@ -25,8 +25,6 @@
 from __future__ import annotations
 
 from typing import ClassVar
-
-from ibt_deploy.printable import one_line
 
 
 class IbtError(Exception):
@@ -185,3 +183,21 @@ def missing_extra(error: ModuleNotFoundError, purpose: str) -> MissingExtra:
         raise error
     install = f"pip install 'ibt[{EXTRA_OF[module]}]'"
     return MissingExtra(f"{purpose} needs {module}, which is not installed: {install}")
+
+
+def printable(text: str) -> str:
+    r"""``text`` with every character that cannot be seen as its escape: ``\x1b`` recolours a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, where another package may have written pages; else its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def one_line(text: object) -> str:
+    """``text`` as one printable line."""
+    return printable(" ".join(str(text).split()))

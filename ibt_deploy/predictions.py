@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ibt_deploy.bundle import BundleClass
-from ibt_deploy.errors import InputError
-from ibt_deploy.preprocess.heart_rate import HeartRate
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.records import Notice
 from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
 from ibt_deploy.vocabulary import NAMES
+
+if TYPE_CHECKING:
+    from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 
 NOTICE = "Research software, not a medical device."
 DECIMALS = 6
@@ -133,8 +134,8 @@ class ArrhythmiaPrediction:
     familiarity
         Share of the training recordings that lie at least as far from their middle; None where the bundle
         does not say what they look like.
-    heart_rate
-        Computed from the signal, not by the model; None where it was not computed.
+    heart_rate, axis
+        Computed from the signal, not by the model; None where they were not computed.
     """
 
     record: str
@@ -155,6 +156,7 @@ class ArrhythmiaPrediction:
     window_starts: Floats
     familiarity: float | None = None
     heart_rate: HeartRate | None = None
+    axis: FrontalAxis | None = None
 
     task: ClassVar[str] = "arrhythmia"
 
@@ -206,6 +208,7 @@ class ArrhythmiaPrediction:
             },
             "warnings": _notices(self.warnings),
             "heart_rate": None if self.heart_rate is None else self.heart_rate.to_dict(),
+            "axis": None if self.axis is None else self.axis.to_dict(),
             "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
             "findings": [
                 {

@@ -1,8 +1,15 @@
-"""The models of one worker: each graph is opened once, whatever operating points are asked for."""
+"""The models of one worker, and the bundles in BentoML's model store.
+
+Each graph is opened once, whatever operating points are asked for. ``python -m serving.models`` puts the
+bundles into the model store, so that a bento lists its models;
+``IBT_SERVE_ARRHYTHMIA=store:ibt-arrhythmia:TAG`` serves one from there.
+"""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import OpenGraph
@@ -12,8 +19,10 @@ from ibt_deploy.streaming import RiskStream
 from ibt_deploy.types import TASKS, Task
 from serving.http.problems import Problem
 from serving.settings import Settings
-from serving.store import PREFIX as STORE
-from serving.store import stored
+
+STORE = "store:"
+TAG_DIGITS = 16
+FOLDER = "bundle"
 
 
 def load_bundles(settings: Settings) -> dict[Task, Bundle]:
@@ -83,3 +92,33 @@ class Models:
 
 def _variant(task: Task, settings: Settings) -> str | None:
     return (settings.precision or None) if task == "arrhythmia" else None
+
+
+def store(name_or_directory: str | Path) -> str:
+    """Copy a bundle into the model store, unless it is there; returns its tag ``ibt-TASK:SHA256``."""
+    import bentoml
+    from bentoml.exceptions import NotFound
+
+    bundle = load_bundle(name_or_directory)
+    tag = f"ibt-{bundle.task}:{bundle.sha256[:TAG_DIGITS]}"
+    try:
+        bentoml.models.get(tag)
+    except NotFound:
+        labels = {"task": bundle.task, "version": bundle.version, "medical-device": "no"}
+        metadata = {"name": bundle.name, "sha256": bundle.sha256, "created": bundle.created}
+        with bentoml.models.create(tag, labels=labels, metadata=metadata) as model:
+            # not beside model.yaml: a bundle holds only what it lists
+            shutil.copytree(bundle.path, Path(model.path) / FOLDER)
+    return tag
+
+
+def stored(tag: str) -> Path:
+    """The directory of a stored bundle; raises ``bentoml.exceptions.NotFound``."""
+    import bentoml
+
+    return Path(bentoml.models.get(tag).path) / FOLDER
+
+
+if __name__ == "__main__":
+    for task in TASKS:
+        print(store(task))

@@ -22,8 +22,7 @@ from granian.log import LogLevels
 from granian.server import Server
 
 from ibt_deploy.device import driver_is_there
-from ibt_deploy.errors import BundleError
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import BundleError, one_line
 from serving.models import load_bundles
 from serving.settings import PREFIX, Settings, SettingsError, share_state_key
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,13 +30,30 @@ def chosen_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """``auto`` means bf16 on CUDA and on CPUs with bf16 instructions, where it was measured to be faster."""
-    if precision == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16
-        fast = "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    """The number format for ``fit.precision``.
+
+    bf16 is taken on CUDA and on CPUs with bf16 instructions, where it was measured to be faster. Other CPUs
+    would imitate it many times slower, or lack it: there ``bf16`` says so and computes in float32.
+    """
+    if precision == "fp32":
+        return torch.float32
+    if computes_bf16(device):
+        return torch.bfloat16
+    if precision == "bf16":
+        _say_no_bf16()
+    return torch.float32
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bf16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
+
+
+@cache
+def _say_no_bf16() -> None:
+    print('precision = "bf16": this processor does not compute in bf16; float32 is used', file=sys.stderr)
 
 
 def _cpu_flags() -> str:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ibt_deploy.errors import RecipeError
 from training.models import Encoder
-from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads
+from training.models.students import EcgDeiT, StayDeiT, StayTwoHeads
 from training.recipe import N_GROUPS, BBMRecipe, DeiTRecipe, Recipe
 from training.tasks.base import Batch
 

@@ -28,8 +28,8 @@ from training.distil import (
 )
 from training.fit import Fit, part_logits
 from training.models import Encoder
-from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads
-from training.models.resnet import calibrate_batch_norm
+from training.models.students import EcgDeiT, StayDeiT, StayTwoHeads
+from training.models.teachers import calibrate_batch_norm
 from training.recipe import Recipe
 from training.tasks import TASKS, build_network, build_teacher, open_source
 from training.tasks.base import Source

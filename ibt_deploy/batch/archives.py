@@ -30,9 +30,8 @@ from ibt_deploy.batch.plan import (
     grouped,
     stamp_of,
 )
-from ibt_deploy.errors import InputError, MalformedFile, TooLong, missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, TooLong, missing_extra, one_line
 from ibt_deploy.files import MemoryFile, MemoryFolder
-from ibt_deploy.printable import one_line
 
 ZIP = (".zip",)
 TAR = (".tar",)

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ibt_deploy.batch.archives import Archive
 from ibt_deploy.batch.plan import (
     Entry,
     FileEntry,
@@ -20,15 +19,14 @@ from ibt_deploy.batch.plan import (
     part_size,
     source_of,
 )
-from ibt_deploy.errors import BatchError, InputError
+from ibt_deploy.errors import BatchError, InputError, one_line
 from ibt_deploy.files import File
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.printable import one_line
-from ibt_deploy.progress import BytesRead
 from ibt_deploy.readers import items_of
 from ibt_deploy.records import Recording, Stay
 
 if TYPE_CHECKING:
+    from ibt_deploy.batch.archives import Archive
     from ibt_deploy.batch.tables.open import Slice, Tables
 
 Item: TypeAlias = Recording | Stay | Refusal
@@ -67,13 +65,22 @@ class Items(Protocol):
 
 @dataclass
 class PlannedFiles:
-    """Recordings in files and archives, as a plan lists them."""
+    """Recordings in files and archives, as a plan lists them.
+
+    Attributes
+    ----------
+    plan
+        The plan.
+    ignored
+        Number of files that a DICOMDIR references and that hold no ECG waveform, by their kind.
+    """
 
     plan: Plan
+    ignored: dict[str, int] = field(default_factory=dict)
     _archive: Archive | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan, "_archive": None}
+        return self.__dict__ | {"_archive": None}
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -143,6 +150,8 @@ class PlannedFiles:
     def _opened(self, entry: MemberEntry) -> Archive:
         if self._archive is None or self._archive.path != entry.archive:
             self.close()
+            from ibt_deploy.batch.archives import Archive
+
             self._archive = Archive(entry.archive)
         return self._archive
 
@@ -232,6 +241,7 @@ def opened_stays(files: Sequence[FileEntry], mapping: str | Path | None, state: 
         No patient, or not enough memory or disk.
     """
     from ibt_deploy.batch.tables.open import first_look, open_tables
+    from ibt_deploy.progress import BytesRead
 
     chosen = None
     if mapping is not None:

@@ -28,7 +28,7 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl", "fhir")
 LINES: tuple[Format, ...] = ("jsonl", "fhir")
 """Formats with one answer in each line; the others are tables."""
 
-LAYOUT = 1
+LAYOUT = 2
 """Of the output; raised when the same run would be written in another way."""
 
 
@@ -77,7 +77,7 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The job that :meth:`to_json` gave; ValueError where it is none."""
+        """The job that :meth:`to_json` gave; ValueError where the text is not a job."""
         stored = json.loads(text)
         try:
             return cls(**stored)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
-from ibt_deploy.batch.engine.local import LocalEngine
-from ibt_deploy.batch.html_report import report_page
 from ibt_deploy.batch.items import Items, PlannedFiles
-from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened
+from ibt_deploy.batch.local import LocalEngine
+from ibt_deploy.batch.output import LOCK, PREDICTIONS, REFUSED, Output, arrow, reopened
 from ibt_deploy.batch.plan import LAYOUT, LINES, Format, Job, difference, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
-from ibt_deploy.batch.tally import Tally, summary_of
+from ibt_deploy.batch.tally import Tally, report_page, summary_of
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
 from ibt_deploy.errors import BatchError, InputError
@@ -184,9 +186,10 @@ class _Inputs:
             return self._named.task
         if self.standard is not None:
             return "sepsis"
-        for count, path in enumerate(first_files(options.sources)):
-            if count >= _LOOKED_AT:
-                break
+        first = list(islice(first_files(options.sources), _LOOKED_AT))
+        if not first:
+            raise BatchError("the sources hold no file")
+        for path in first:
             if is_archive(path):
                 return "arrhythmia"
             if path.lower().endswith(TABLE_SUFFIXES):
@@ -212,7 +215,7 @@ def _locked(output: Output) -> Iterator[None]:
         output.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BatchError(f"{output.path}: cannot be written to ({error.strerror})") from error
-    with (output.state / "lock").open("wb") as stream:
+    with (output.state / LOCK).open("wb") as stream:
         if os.name == "posix":
             import fcntl
 
@@ -235,7 +238,7 @@ def _check_there(output: Output, options: Options) -> None:
             for path in output.state.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name != "lock":
+                elif path.name != LOCK:
                     path.unlink()
         return
     if job.is_file() and not options.resume:
@@ -264,10 +267,14 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
     mapping = "" if options.mapping is None else _sha256(Path(options.mapping))
     items: Items
     if task == "arrhythmia":
-        plan = written_plan(new, entries_of(options.sources))
+        ignored: Counter[str] = Counter()
+        plan = written_plan(new, entries_of(options.sources, ignored))
+        if ignored:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common())
+            print(f"ignored, as the DICOMDIR says that they are no ECG waveforms: {kinds}", file=sys.stderr)
         if not plan.inputs:
-            raise BatchError("the sources hold no file")
-        items, fingerprint = PlannedFiles(plan), plan.fingerprint
+            raise BatchError("the sources hold no ECG waveform" if ignored else "the sources hold no file")
+        items, fingerprint = PlannedFiles(plan, dict(ignored)), plan.fingerprint
     else:
         from ibt_deploy.batch.items import opened_stays
 
@@ -307,7 +314,7 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
     new.replace(output.state / PLAN)
     atomic_write(output.state / JOB, job.to_json())
     if isinstance(items, PlannedFiles):
-        items = PlannedFiles(stored_plan(output.state / PLAN))
+        items = PlannedFiles(stored_plan(output.state / PLAN), items.ignored)
     return items, job
 
 
@@ -355,7 +362,7 @@ def _score(
     if not waiting:
         return
     if options.engine == "ray":
-        from ibt_deploy.batch.engine.ray import scored_by_ray
+        from ibt_deploy.batch.ray import scored_by_ray
 
         events: Iterator[tuple[int, Tally] | None] = scored_by_ray(
             job, output, items, waiting, options.workers
@@ -382,6 +389,8 @@ def _finished(
         total.add(tally)
     tables = items.report
     summary = summary_of(job, total, tables)
+    if isinstance(items, PlannedFiles) and items.ignored:
+        summary["ignored"] = dict(items.ignored)
     page = report_page(summary, total, bundle.classes)
     atomic_write(output.path / REPORT, page)
     done = items.total - progress.before

@@ -1,30 +1,43 @@
 """The inputs that the sources of a run name: folders, files, globs, lists of files and archives.
 
 The order is fixed: sources as given, folders in the order of their names, a folder's own files before its
-sub-folders. Hidden files are left out, as are links to folders (they may lead round in a circle). What is
-named twice is listed once.
+sub-folders. Hidden files are left out, as are links to folders (they may lead round in a circle) and folders
+that a batch run writes to. What is named twice is listed once.
+
+A DICOMDIR stands for the files that it references: ECG waveforms are inputs, references to anything else are
+ignored and counted. Files in its folder that it does not reference are inputs like any other.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ibt_deploy.batch.archives import MAX_HEADER_BYTES, archive_entries, is_archive
+from ibt_deploy.batch.output import LOCK, STATE
 from ibt_deploy.batch.plan import Entry, FileEntry, Group, RefusedEntry, Stamp, grouped, stamp_of
-from ibt_deploy.errors import BatchError
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import BatchError, one_line
+from ibt_deploy.readers.dicom import DAMAGE, ECG_CLASSES
 
 LIST_MARK = "@"
 MAX_LIST_BYTES = 1 << 30
+DICOMDIR, IN_USE = "DICOMDIR", 0xFFFF
 _MAGIC = "*?["
 
 
-def entries_of(sources: Sequence[str]) -> Iterator[Entry]:
+def entries_of(sources: Sequence[str], ignored: Counter[str] | None = None) -> Iterator[Entry]:
     """Every input of the sources, in order.
+
+    Parameters
+    ----------
+    sources
+        As the user names them.
+    ignored
+        Counts what a DICOMDIR references that is no ECG waveform, by its kind.
 
     Raises
     ------
@@ -33,9 +46,10 @@ def entries_of(sources: Sequence[str]) -> Iterator[Entry]:
         then, and the run must not pretend to be complete.
     """
     folders, files = expanded(sources)
+    counts: Counter[str] = Counter() if ignored is None else ignored
     for path in folders:
-        yield from _walked(path)
-    yield from _listed(files)
+        yield from _walked(path, counts)
+    yield from _listed(files, counts)
 
 
 def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -139,11 +153,19 @@ class _Folder:
     archives: list[str] = field(default_factory=list)
 
 
-def _walked(top: str) -> Iterator[Entry]:
+def _walked(top: str, ignored: Counter[str]) -> Iterator[Entry]:
+    passed_over: set[str] = set()
     for place, names, stamps in _scanned(top):
         folder = _folder(place, names, stamps)
+        for name in names:
+            path = str(Path(place) / name)
+            if name.upper() == DICOMDIR and (found := _references(path)) is not None:
+                passed_over |= {path, *found.others}
+                ignored.update(found.others.values())
+                yield from found.refused
         for name, companions in folder.groups:
-            yield _file_entry(place, name, companions, folder.stamps)
+            if not passed_over or str(Path(place) / name) not in passed_over:
+                yield _file_entry(place, name, companions, folder.stamps)
         for name in folder.archives:
             yield from archive_entries(str(Path(place) / name))
 
@@ -153,6 +175,8 @@ def _scanned(top: str) -> Iterator[tuple[str, list[str], dict[str, Stamp]]]:
     waiting = [top]
     while waiting:
         place = waiting.pop()
+        if place != top and (Path(place) / STATE / LOCK).is_file():
+            continue
         stamps: dict[str, Stamp] = {}
         below = []
         try:
@@ -168,6 +192,60 @@ def _scanned(top: str) -> Iterator[tuple[str, list[str], dict[str, Stamp]]]:
             raise _unreadable(place, error) from error
         yield place, sorted(stamps), stamps
         waiting += [str(Path(place) / name) for name in sorted(below, reverse=True)]
+
+
+@dataclass(frozen=True)
+class _References:
+    """Files that a DICOMDIR references: ECG waveforms, others with their kind, and those not to be had."""
+
+    ecgs: tuple[str, ...]
+    others: dict[str, str]
+    refused: tuple[RefusedEntry, ...]
+
+
+def _references(path: str) -> _References | None:
+    """What a DICOMDIR references (PS3.3 F.3); None where it cannot be read as one, or pydicom is missing."""
+    try:
+        from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
+        from pydicom.uid import UID
+    except ModuleNotFoundError:
+        return None
+    try:
+        records = list(dcmread(path).DirectoryRecordSequence)
+        found = [
+            (record.ReferencedFileID, str(record.get("ReferencedSOPClassUIDInFile", "")))
+            for record in records
+            if record.get("ReferencedFileID") and record.get("RecordInUseFlag", IN_USE) == IN_USE
+        ]
+    except (*DAMAGE, InvalidDicomError):
+        return None
+    ecgs: dict[str, None] = {}
+    others: dict[str, str] = {}
+    refused = []
+    for parts, kind in found:
+        names = [parts] if isinstance(parts, str) else [str(part) for part in parts]
+        file = _below(Path(path).parent, names)
+        if file is None:
+            shown = one_line("/".join(names))
+            refused.append(
+                RefusedEntry(
+                    f"{path}: {shown}", "no_such_file", f"{path}: references {shown}, which is not there"
+                )
+            )
+        elif kind in ECG_CLASSES:
+            ecgs[str(file)] = None
+        else:
+            others[str(file)] = UID(kind).name if kind else "no stated kind"
+    return _References(tuple(ecgs), others, tuple(refused))
+
+
+def _below(folder: Path, names: Sequence[str]) -> Path | None:
+    """The file that a DICOMDIR means, also in small letters; never one outside the folder."""
+    if any(name in ("", ".", "..") or not set(name).isdisjoint("/\\\0") for name in names):
+        return None
+    choices = (folder.joinpath(*names), folder.joinpath(*(name.lower() for name in names)))
+    return next((path for path in choices if path.is_file()), None)
 
 
 def _leads_to_folder(item: os.DirEntry[str]) -> bool:
@@ -205,15 +283,23 @@ def _file_entry(place: str, name: str, companions: Sequence[str], stamps: dict[s
     return FileEntry(str(Path(place) / name), stamps[name], beside)
 
 
-def _listed(files: Sequence[str]) -> Iterator[Entry]:
+def _listed(files: Sequence[str], ignored: Counter[str]) -> Iterator[Entry]:
     """Entries of files named one by one; the signal files of a header are found beside it."""
     known: dict[str, _Folder] = {}
     owners: dict[str, dict[str, Group]] = {}
     done: set[tuple[str, str]] = set()
+    named = {str(Path(path).absolute()) for path in files}
     for path in files:
         place, name = str(Path(path).parent), Path(path).name
         if is_archive(name):
             yield from archive_entries(path)
+            continue
+        if name.upper() == DICOMDIR and (found := _references(path)) is not None:
+            ignored.update(found.others.values())
+            yield from found.refused
+            yield from (
+                entry for entry in stamped(found.ecgs) if str(Path(entry.path).absolute()) not in named
+            )
             continue
         if place not in known:
             known[place] = _neighbours(place)

@@ -9,8 +9,7 @@ import click
 
 from ibt_deploy.cli.group import Failure, Interrupted, model_options
 from ibt_deploy.device import Device
-from ibt_deploy.errors import InputError
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.types import Task
 
 if TYPE_CHECKING:

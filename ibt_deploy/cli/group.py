@@ -18,9 +18,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from ibt_deploy.device import DEVICES
-from ibt_deploy.errors import IbtError, missing_extra
+from ibt_deploy.errors import IbtError, missing_extra, one_line
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.printable import one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

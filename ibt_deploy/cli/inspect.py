@@ -12,19 +12,19 @@ import numpy as np
 
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.cli.group import FILE, echo_refusal
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.files import AnyFile
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, examined, window_spans
-from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.preprocess.stay_checks import checked_stay
-from ibt_deploy.printable import one_line
-from ibt_deploy.readers import items_of
-from ibt_deploy.records import Notice, Recording, Stay
+from ibt_deploy.readers import items_of, outline_of
+from ibt_deploy.records import Notice, Recording, Stay, plausible_age
 from ibt_deploy.scorers.ecg import window_changes
 from ibt_deploy.types import Float32s, Floats
 from ibt_deploy.vocabulary import N_TIME_VARYING, VARIABLES
+
+LONGEST_FIELD = 600
 
 
 def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Iterator[dict[str, Any]]:
@@ -35,18 +35,25 @@ def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Itera
     file
         Its path, or the file in memory.
     constants
-        Of the ECG model whose filter and windows are to be told; None leaves these out.
+        Of the ECG model whose filter and windows are reported; None leaves these out.
 
     Yields
     ------
     A dictionary with ``source``, ``refused`` (None, or code and message) and, where the file could be read,
     ``task``, ``record``, ``format``, ``notes`` (of the reader), ``changes``, ``warnings`` and numbers about
     the content: ``leads`` of a recording, ``variables`` of a stay. A recording that is not refused also has
-    its ``heart_rate`` and the ``quality`` of its leads.
+    its ``heart_rate``, its ``axis`` and the ``quality`` of its leads. What could not be read has ``bytes``,
+    ``format`` and ``header``: as many header fields as could be found.
     """
+    outline: dict[str, Any] | None = None
     for item in items_of(file):
         if isinstance(item, Refusal):
-            yield {"source": item.source, "refused": {"code": item.code, "message": item.message}}
+            outline = outline or outline_of(file)
+            yield {
+                "source": item.source,
+                **outline,
+                "refused": {"code": item.code, "message": item.message},
+            }
         elif isinstance(item, Recording):
             yield _recording(item, constants)
         else:
@@ -88,6 +95,7 @@ def _recording(recording: Recording, constants: EcgPreprocessing | None) -> dict
         changes += window_changes(window_spans(samples, constants.length), samples, constants)
     rate = standard.heart_rate
     found["heart_rate"] = None if rate is None else rate.to_dict()
+    found["axis"] = None if standard.axis is None else standard.axis.to_dict()
     found["quality"] = [lead.to_dict() for lead in standard.leads]
     return found | _outcome(changes, standard.warnings, None)
 
@@ -172,13 +180,15 @@ Examples:
 )
 @click.pass_context
 def inspect(ctx: click.Context, files: tuple[Path, ...], as_json: bool, bundle: Path | None) -> None:
-    """Show what was read and everything preprocessing would change, also for refused files.
+    """Show what was read and everything preprocessing would change.
 
-    Nothing is scored.
+    Of a file that is refused it shows format, size, header fields and the reason, and ends with 1. Nothing is
+    scored.
     """
     constants = load_bundle(bundle).preprocessing if bundle is not None else installed_ecg_constants()
     ecg = constants if isinstance(constants, EcgPreprocessing) else None
     refused = False
+    outlined: set[str] = set()
     for file in files:
         for found in inspected(file, ecg):
             reason = found["refused"]
@@ -187,6 +197,9 @@ def inspect(ctx: click.Context, files: tuple[Path, ...], as_json: bool, bundle: 
                 click.echo(json.dumps(found, allow_nan=False))
             elif "task" in found:
                 _show(found)
+            elif found["bytes"] is not None and found["source"] not in outlined:
+                outlined.add(found["source"])
+                _show_outline(found)
             if reason is not None:
                 echo_refusal(Refusal(found["source"], reason["code"], reason["message"]))
     ctx.exit(1 if refused else 0)
@@ -205,6 +218,24 @@ def _show(found: dict[str, Any]) -> None:
     elif not (found["changes"] or found["warnings"] or found["notes"]):
         report.append(Line("nothing to change, nothing to warn of"))
     show(report)
+
+
+def _show_outline(found: dict[str, Any]) -> None:
+    """What could be read of a file that is refused."""
+    from ibt_deploy.render.report import Line, show
+
+    report = [
+        Line(one_line(f"{found['source']}: {found['format'] or 'unknown format'}"), "heading"),
+        Line(f"{found['bytes']:,} bytes", label="size"),
+    ]
+    for name, value in found["header"].items():
+        if isinstance(value, dict):
+            value = [f"{key} {text}" for key, text in value.items()]
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if value not in (None, ""):
+            report.append(Line(one_line(value)[:LONGEST_FIELD], label=name.replace("_", " ")))
+    show([*report, Line(found["refused"]["message"], "positive", label="refused")])
 
 
 def _recording_lines(found: dict[str, Any]) -> list[Any]:

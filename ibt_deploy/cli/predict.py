@@ -15,12 +15,10 @@ import click
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.cli.group import FILE, echo_refusal, model_options
 from ibt_deploy.device import Device
-from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat
+from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat, one_line
 from ibt_deploy.files import File, MemoryFolder, atomic_write
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor, load
-from ibt_deploy.printable import one_line
-from ibt_deploy.progress import shown
 from ibt_deploy.readers import Recognised, recognised
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Task
@@ -211,14 +209,17 @@ def predict(
     named = list(named_files(files))
     left_out: list[Path] = []
     explained: _Explainer = _unexplained
+    waiting: Iterable[Named | Refusal] = named
+    if len(named) > 1:
+        from ibt_deploy.progress import shown
+
+        waiting = shown(named, "scoring", beside_output=out_dir is None)
     if server is None:
         predictor_for = _predictors(bundle, device, precision, operating_point)
         if explain:
             explained = _explainer(predictor_for)
-        waiting = shown(named, "scoring", beside_output=out_dir is None)
         answers = _answers(waiting, predictor_for, left_out, single_task=as_csv and out_dir is None)
     else:
-        waiting = shown(named, "scoring", beside_output=out_dir is None)
         answers = _answers_of_server(server, waiting, left_out, single_task=as_csv and out_dir is None)
     refused = False
     for item, answer in answers:

@@ -132,7 +132,7 @@ class LabelTable:
         for number, row in self._rows():
             codes = tuple(re.findall(r"\w+", row["dx"]))
             if wrong := [code for code in codes if not SNOMED.fullmatch(code)]:
-                raise DataError(f"{path}: row {number}: {wrong[0][:40]!r} in dx is no SNOMED CT code")
+                raise DataError(f"{path}: row {number}: {wrong[0][:40]!r} in dx is not a SNOMED CT code")
             if not codes:
                 continue
             label = Label(codes, row.get("patient") or None, row.get("source", ""))

@@ -600,7 +600,7 @@ def _check(mapping: Mapping, where: str) -> None:
             )
     for code in (*mapping.table.missing, *(m for c in mapping.columns.values() for m in c.missing)):
         if len(code) > LONGEST_CODE or "\0" in code:
-            raise _bad(f"{where}: table.missing", f"{code[:20]!r}... is no code")
+            raise _bad(f"{where}: table.missing", f"{code[:20]!r}... is not a code")
 
 
 def _bad(where: str, message: str) -> MalformedFile:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.errors import BadUnits, InputError, MalformedFile, missing_extra
+from ibt_deploy.errors import BadUnits, InputError, MalformedFile, first_line, missing_extra
 from ibt_deploy.mapping.doubts import OTHER_UNITS, central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,
@@ -42,7 +42,6 @@ from ibt_deploy.mapping.synonyms import (
     unit_in_brackets,
 )
 from ibt_deploy.mapping.units import CANONICAL, conversion
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.columns import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 from ibt_deploy.types import Floats
@@ -326,7 +325,7 @@ def table_lines(
     if sample.decimal == ",":
         yield 'decimal = ","'
     if sample.encoding != "utf-8":
-        yield f"encoding = {quoted(sample.encoding)}  # the file is no UTF-8"
+        yield f"encoding = {quoted(sample.encoding)}  # the file is not UTF-8"
 
 
 def column_lines(sample: Sample, found: Sequence[Match], used: set[str]) -> Iterator[str]:
@@ -373,7 +372,7 @@ def likely_unit(
         try:
             known = conversion(variable, stated, match.substance)
         except BadUnits:
-            return "?", f"{shown}; {stated_by} says {comment(stated)}, which is no unit of {variable}"
+            return "?", f"{shown}; {stated_by} says {comment(stated)}, which is not a unit of {variable}"
         usual = wide(variable)
         if median is None or usual is None or is_within(known.value(median), usual):
             return stated, f"{stated_by} says so; {shown}"

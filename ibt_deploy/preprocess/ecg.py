@@ -25,15 +25,15 @@ import numpy as np
 
 from ibt_deploy.errors import BadSampling, BundleError, MissingLeads, TooShort
 from ibt_deploy.preprocess.filters import band_passed, resample
-from ibt_deploy.preprocess.heart_rate import HeartRate
-from ibt_deploy.preprocess.plausibility import (
-    age_notices,
+from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate, frontal_axis
+from ibt_deploy.preprocess.quality import (
+    LeadQuality,
     limb_lead_notices,
     raw_signal_notices,
+    signal_quality,
     valid_samples,
 )
-from ibt_deploy.preprocess.quality import LeadQuality, signal_quality
-from ibt_deploy.records import Notice, Recording
+from ibt_deploy.records import Notice, Recording, age_notices
 from ibt_deploy.types import Float32s, Floats
 from ibt_deploy.vocabulary import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canonical_lead
 
@@ -70,7 +70,7 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
     MissingLeads
         One of these is not there, or a lead is there twice.
     BadUnits, TooShort
-        See :func:`ibt_deploy.preprocess.plausibility.valid_samples`.
+        See :func:`ibt_deploy.preprocess.quality.valid_samples`.
     """
     rows, changes = _rows(recording)
     limb = [lead for lead in LIMB_LEADS if lead in rows]
@@ -157,6 +157,10 @@ MIN_SECONDS = 5.0
 FILLED_SAMPLES = 20
 """A window that lacks no more than these (0.1 s) is filled with zeros where a model needs it full."""
 GAP_SECONDS = 0.2
+AXIS_DOUBTED = frozenset(
+    {"electrodes_exchanged", "leads_inverted", "lead_amplitude", "limb_leads_contradict", "negative_gain"}
+)
+"""Warnings that leave no lead to compute an axis from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +256,7 @@ class StandardEcg:
         What a reader of the score should know.
     missing_leads
         Leads that are zero throughout because the recording has no valid sample of them.
-    heart_rate
+    heart_rate, axis
         Of :func:`examined`; None before that.
     leads
         Quality of each of the 12 leads, of :func:`examined`; empty before that.
@@ -263,6 +267,7 @@ class StandardEcg:
     warnings: tuple[Notice, ...]
     missing_leads: tuple[str, ...]
     heart_rate: HeartRate | None = None
+    axis: FrontalAxis | None = None
     leads: tuple[LeadQuality, ...] = ()
 
 
@@ -296,7 +301,7 @@ def standardise(recording: Recording) -> StandardEcg:
 
 
 def examined(recording: Recording) -> StandardEcg:
-    """:func:`standardise`, and what is found in the signal before any model sees it: quality and heart rate.
+    """:func:`standardise`, and what is found in the signal before any model sees it: quality, rate and axis.
 
     Every surface that scores calls this; training reads the signal alone.
 
@@ -310,7 +315,15 @@ def examined(recording: Recording) -> StandardEcg:
     known = {warning.code for warning in standard.warnings}
     warnings = [*standard.warnings, *(w for w in found.warnings if w.code not in known)]
     warnings += [*raw_signal_notices(recording), *age_notices(recording.age)]
-    return replace(standard, warnings=tuple(warnings), heart_rate=found.heart_rate, leads=found.leads)
+    doubted = {warning.code for warning in warnings} & AXIS_DOUBTED
+    usable = {lead.lead for lead in found.leads if lead.usable} - set(standard.missing_leads)
+    if doubted or not {"I", "aVF"} <= usable:
+        axis = FrontalAxis(reason="leads")
+    else:
+        axis = frontal_axis(standard.signal, SAMPLING_RATE, found.heart_rate.peaks)
+    return replace(
+        standard, warnings=tuple(warnings), heart_rate=found.heart_rate, axis=axis, leads=found.leads
+    )
 
 
 def filtered(signal: Floats, constants: EcgPreprocessing) -> Floats:
@@ -372,7 +385,7 @@ def _usable_rate(rate: float) -> int:
     """The sampling rate as a whole number; BadSampling where it is none, or none for an ECG."""
     if not math.isfinite(rate) or rate != round(rate):
         raise BadSampling(
-            f"{rate:g} Hz is no whole number; resample the recording first", code="non_integer_rate"
+            f"{rate:g} Hz is not a whole number; resample the recording first", code="non_integer_rate"
         )
     if not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
         raise BadSampling(

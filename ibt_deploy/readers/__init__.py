@@ -1,7 +1,8 @@
 """Read recordings and stays; the content decides about the format, not the name alone.
 
 A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(file, head)`` (whether
-the file is of this format, from its name and its first bytes) and ``read(file)``. It is imported when needed.
+the file is of this format, from its name and its first bytes) and ``read(file)``. It may have
+``outline(file)``: header fields for a person to see where the file is refused. It is imported when needed.
 Other packages add readers through entry points of the group ``ibt.readers`` (docs/formats.md shows one),
 which are looked up once, when none of our readers knows a file.
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -135,6 +136,27 @@ def items_of(file: AnyFile | Recognised) -> Iterator[Recording | Stay | Refusal]
     except MissingExtra as error:
         refused = UnsupportedFormat(str(error), where=str(file), code="missing_extra")
         yield Refusal.of(str(file), refused)
+
+
+def outline_of(file: AnyFile) -> dict[str, Any]:
+    """Size, format and header fields of a file that may be refused, as far as they can be found.
+
+    Returns
+    -------
+    A dictionary with ``bytes`` and ``format``, both None where unknown, and ``header``, perhaps empty.
+    """
+    found: dict[str, Any] = {"bytes": None, "format": None, "header": {}}
+    with suppress(InputError, OSError, MissingExtra):
+        known = resolved(file)
+        status = known.stat()
+        if stat.S_ISREG(status.st_mode):
+            found["bytes"] = status.st_size
+        reader = reader_of(known)
+        found["format"] = reader.NAME
+        outline: Callable[[File], dict[str, Any]] | None = getattr(reader, "outline", None)
+        if outline is not None:
+            found["header"] = outline(known)
+    return found
 
 
 def resolved(file: AnyFile) -> File:

@@ -36,9 +36,9 @@ from ibt_deploy.errors import (
     MissingLeads,
     TooLong,
     UnsupportedFormat,
+    first_line,
 )
 from ibt_deploy.files import File
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import MAX_RATE, millivolts_per
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Array, Floats
@@ -619,3 +619,17 @@ def _not_one(names: list[str]) -> InputError:
     return MalformedFile(
         f"holds several arrays; name one in the layout as variable: {listed}", code="bad_layout"
     )
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Names and shapes of the arrays."""
+    if file.stat().st_size > MAX_BYTES:
+        return {}
+    arrays, what = _arrays(file.read_bytes())
+    return {
+        "kind": what,
+        "arrays": [
+            f"{name or 'array'}: {'x'.join(map(str, np.shape(array)))} {getattr(array, 'dtype', 'text')}"
+            for name, array in arrays.items()
+        ],
+    }

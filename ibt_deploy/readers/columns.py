@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadRows, MalformedFile, TooLong, missing_extra
+from ibt_deploy.errors import BadRows, MalformedFile, TooLong, first_line, missing_extra
 from ibt_deploy.files import File, openable
-from ibt_deploy.printable import first_line
 from ibt_deploy.types import Floats
 from ibt_deploy.vocabulary import NAMES
 

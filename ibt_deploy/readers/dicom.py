@@ -23,10 +23,10 @@ from ibt_deploy.errors import (
     MissingLeads,
     TooLong,
     UnsupportedFormat,
+    first_line,
     missing_extra,
 )
 from ibt_deploy.files import File
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import (
     age_between,
     device_of,
@@ -110,7 +110,7 @@ class Group:
                 f"no voltage among the channels: {', '.join(dropped)[:200]}", code="no_ecg_lead"
             )
         if dropped:
-            notes.append(f"left out what is no voltage: {', '.join(dropped)[:200]}")
+            notes.append(f"left out channels that are not voltages: {', '.join(dropped)[:200]}")
         if any(channel.skewed for channel in self.channels):
             notes.append("channels are sampled up to some samples apart, which is left as it is")
         signal = np.empty((len(voltages), len(self.raw)))
@@ -293,7 +293,7 @@ _AGE = re.compile(r"(\d{3})([YMWD])", re.ASCII)
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _ABSENT = re.compile(r"'(?:File\w+)?Dataset' object has no attribute '(\w+)'")
 _PREAMBLE = 128
-_DAMAGE = (
+DAMAGE = (
     AttributeError, AssertionError, EOFError, IndexError, KeyError, LookupError, NotImplementedError,
     OSError, OverflowError, RecursionError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
@@ -379,7 +379,7 @@ def _damage() -> Iterator[None]:
 
     try:
         yield
-    except (*_DAMAGE, BytesLengthException, InvalidDicomError) as error:
+    except (*DAMAGE, BytesLengthException, InvalidDicomError) as error:
         reason = first_line(error)[:200]
         if absent := _ABSENT.search(reason):
             raise MalformedFile(
@@ -489,3 +489,31 @@ def _patient(dataset: Any) -> tuple[float | None, str | None]:
         if then := str(dataset.get(keyword, "") or ""):
             return age_between(born, then), sex
     return None, sex
+
+
+def outline(file: File) -> dict[str, Any]:
+    """What kind of object it is, of which device and moment, and the size of its waveforms."""
+    import pydicom
+
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES)
+    with catch_warnings(), _damage():
+        simplefilter("ignore")
+        dataset = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        uid = dataset.get("SOPClassUID")
+        recorded = _recorded(dataset)
+        found: dict[str, Any] = {
+            "object": None if uid is None else str(uid.name)[:80],
+            "modality": str(dataset.get("Modality", "") or "") or None,
+            "device": device_of(
+                str(dataset.get("Manufacturer", "")), str(dataset.get("ManufacturerModelName", ""))
+            ),
+            "recorded": None if recorded is None else recorded.isoformat(),
+        }
+        groups = list(dataset.get("WaveformSequence", None) or [])[:MAX_GROUPS]
+        found["waveforms"] = [
+            f"{group.get('NumberOfWaveformChannels')} channels, "
+            f"{group.get('NumberOfWaveformSamples')} samples, {group.get('SamplingFrequency')} Hz"
+            for group in groups
+        ]
+    return found

@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -282,7 +282,7 @@ def read(file: File) -> list[Recording]:
     MissingLeads
         No channel is a standard lead.
     BadUnits
-        A lead is no voltage, or its digital and physical ranges give no gain.
+        A lead is not a voltage, or its digital and physical ranges give no gain.
     MalformedFile
         A damaged header; fewer records than it claims.
     TooLong
@@ -323,7 +323,7 @@ def read(file: File) -> list[Recording]:
         row *= gain
         row += lowest
     if others:
-        notes.append(f"left out channels that are no standard lead: {', '.join(others)[:200]}")
+        notes.append(f"left out channels that are not standard leads: {', '.join(others)[:200]}")
     notes += [
         f"converted from {unit} to mV"
         for unit in sorted({one.unit for one in leads.values()})
@@ -408,3 +408,20 @@ def _integers(block: bytes, count: int, header: EdfHeader, signal: EdfSignal) ->
     triples = np.zeros((part.size // 3, 4), np.uint8)
     triples[:, 1:] = part.reshape(-1, 3)
     return triples.view("<i4").reshape(-1) >> 8
+
+
+def outline(file: File) -> dict[str, Any]:
+    """What the header states, with its signals."""
+    with file.open("rb") as stream:
+        header = parse_header(stream)
+    return {
+        "dialect": header.dialect,
+        "records": header.records,
+        "record_seconds": header.duration,
+        "recorded": None if header.recorded is None else header.recorded.isoformat(),
+        "device": header.device,
+        "signals": [
+            f"{signal.label}: {signal.samples / header.duration:g} Hz, {signal.unit or 'no unit'}"
+            for signal in header.signals
+        ],
+    }

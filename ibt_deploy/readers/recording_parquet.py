@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, missing_extra
+from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, first_line, missing_extra
 from ibt_deploy.files import File, openable
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stated import device_of, moment_of_iso
 from ibt_deploy.records import Recording
 
@@ -62,7 +61,7 @@ def read(file: File) -> list[Recording]:
             raise MalformedFile("holds no samples", code="empty_file")
         described = _description(table.schema_arrow.metadata or {})
         if not all(pa.types.is_floating(column) for column in table.schema_arrow.types):
-            raise MalformedFile("a lead is no column of floating-point numbers", code="not_numbers")
+            raise MalformedFile("a lead is not a column of floating-point numbers", code="not_numbers")
         if len(set(names)) < len(names):
             raise MissingLeads("a lead is there twice", code="doubled_lead")
         signal = np.empty((len(names), table.metadata.num_rows))

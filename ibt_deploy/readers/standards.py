@@ -60,7 +60,7 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
     files = _files(file) if isinstance(file, Path) and file.is_dir() else [file]
     export = found_export(files)
     if export is None:
-        raise UnsupportedFormat("this is no export of MEDS, OMOP CDM or FHIR R4")
+        raise UnsupportedFormat("this is not an export of MEDS, OMOP CDM or FHIR R4")
     with tempfile.TemporaryDirectory(prefix="ibt-") as folder:
         stays = opened(export, Path(folder), source=str(file), threads=THREADS)
         yield from stays.read_stays(0, len(stays))

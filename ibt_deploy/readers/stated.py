@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, timezone
 
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import one_line
 from ibt_deploy.records import Notice
 
 MAX_RATE = 1e7

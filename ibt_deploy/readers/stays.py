@@ -365,3 +365,9 @@ def _checked_labels(labels: Floats, numbers: RowNumbers) -> npt.NDArray[np.int8]
         row = int(np.argmin(usable))
         raise BadRows(f"row {numbers[row]} has the {LABEL} {labels[row]:g}, not 0 or 1", code="bad_label")
     return np.where(np.isnan(labels), -1, labels).astype(np.int8)
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Rows and columns of the table."""
+    table, file_format = _opened(file)
+    return {"kind": file_format, "rows": len(table), "columns": [shortened(name) for name in table.names]}

@@ -244,7 +244,7 @@ def sniff(file: File, head: bytes) -> bool:
     try:
         layout = layout_beside(file)
     except MalformedFile:
-        layout = Layout({}, "")  # a layout that cannot be read is no reason to think it none
+        layout = Layout({}, "")  # a layout that cannot be read does not mean that there is none
     table = table_in(text, layout.stated)
     if table is None:
         return False
@@ -409,7 +409,7 @@ def _leads_of(
             )
     others = [names[i] for i in range(len(names)) if i not in chosen and i not in times]
     if others:
-        notes.append(f"left out columns that are no lead: {', '.join(others)[:120]}")
+        notes.append(f"left out columns that are not leads: {', '.join(others)[:120]}")
     return columns[:, chosen], found, notes
 
 
@@ -424,3 +424,22 @@ def _rate(seconds: Floats) -> float:
         raise BadSampling("the times are not evenly spaced", code="missing_rate")
     rate = steps / length
     return float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The shape and names of the table, and what the lines before it state."""
+    with file.open("rb") as stream:
+        text = _decoded(stream.read(MAX_BYTES))
+    layout = layout_beside(file)
+    table = table_in(text, layout.stated)
+    if table is None:
+        return {"layout": layout.source or None}
+    return {
+        "delimiter": table.delimiter,
+        "rows": len(table.rows),
+        "columns": table.width,
+        "names": [] if table.names is None else [name[:40] for name in table.names[:WIDEST]],
+        "stated": {
+            key: str(value)[:80] for key, value in (statements(table.preamble) | dict(layout.stated)).items()
+        },
+    }

@@ -6,8 +6,8 @@ from html import escape
 
 import numpy as np
 
+from ibt_deploy.errors import one_line
 from ibt_deploy.predictions import Prediction
-from ibt_deploy.printable import one_line
 from ibt_deploy.records import Recording
 from ibt_deploy.render.prediction import prediction_report
 from ibt_deploy.render.report import Line, Meaning, Report

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from ibt_deploy.errors import one_line
 from ibt_deploy.predictions import (
     DECIMALS,
     NOTICE,
@@ -18,8 +19,7 @@ from ibt_deploy.predictions import (
     SepsisPrediction,
     WindowShare,
 )
-from ibt_deploy.preprocess.heart_rate import HeartRate
-from ibt_deploy.printable import one_line
+from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
 from ibt_deploy.types import Floats
 from ibt_deploy.vocabulary import N_TIME_VARYING
@@ -95,6 +95,21 @@ def rate_summary(rate: HeartRate) -> str:
     return f"{rate.bpm:.0f} bpm{spread} (computed from the signal)"
 
 
+_NO_AXIS = {
+    "no_rate": "not stated, for lack of reliable beats",
+    "leads": "not stated, because leads I and aVF cannot be relied on",
+    "small": "indeterminate: the complexes are too small in I and aVF",
+    "spread": "not stated, because it differs from beat to beat",
+}
+
+
+def axis_summary(axis: FrontalAxis) -> str:
+    """One line about the computed axis."""
+    if axis.degrees is None:
+        return f"{_NO_AXIS[axis.reason or 'no_rate']} (computed from the signal)"
+    return f"{axis.degrees:.0f} degrees (computed from the signal)"
+
+
 def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
     evaluable, others = sorted_findings(prediction)
     rows = tuple(
@@ -123,6 +138,7 @@ def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
         Line(found, label="input"),
         *_context(prediction),
         *([Line(rate_summary(prediction.heart_rate), label="heart rate")] if prediction.heart_rate else []),
+        *([Line(axis_summary(prediction.axis), label="axis")] if prediction.axis else []),
         Line(findings_summary(prediction), "positive" if prediction.positive.any() else "plain", "findings"),
         Table(titles, rows),
     ]

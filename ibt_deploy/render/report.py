@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TextIO
 
-from ibt_deploy.printable import printable
+from ibt_deploy.errors import printable
 
 Meaning = Literal["plain", "heading", "positive", "warning", "muted"]
 

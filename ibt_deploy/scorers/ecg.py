@@ -20,7 +20,7 @@ from ibt_deploy.preprocess.ecg import (
     window_spans,
     windows,
 )
-from ibt_deploy.preprocess.heart_rate import HeartRate
+from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Bools, Float32s, Floats
@@ -43,7 +43,7 @@ class PreparedEcg:
         Of the recording.
     changes, warnings
         Of its reader and of preprocessing.
-    heart_rate
+    heart_rate, axis
         As computed from the signal.
     """
 
@@ -58,6 +58,7 @@ class PreparedEcg:
     changes: tuple[str, ...]
     warnings: tuple[Notice, ...]
     heart_rate: HeartRate | None
+    axis: FrontalAxis | None
 
     @property
     def size(self) -> int:
@@ -101,6 +102,7 @@ class EcgScorer:
             changes=(*recording.notes, *standard.changes),
             warnings=standard.warnings,
             heart_rate=standard.heart_rate,
+            axis=standard.axis,
         )
 
     @staticmethod
@@ -181,6 +183,7 @@ class EcgScorer:
             window_starts=starts,
             familiarity=familiarity,
             heart_rate=prepared.heart_rate,
+            axis=prepared.axis,
         )
 
     def _contradicted(self, rate: HeartRate | None, positive: Bools) -> list[Notice]:

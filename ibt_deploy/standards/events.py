@@ -184,6 +184,7 @@ ROWS_IN_GROUP = 16_384
 OLDEST = 90.0
 AGE_OF_OLDEST = 100.0
 """The Challenge writes 100 for an age of 90 or above."""
+ASSUMED_NOTE = "No ICU admission is stated: hour 1 begins with the first measurement."
 
 Meanings = Callable[[str, str | None], "Meaning | str"]
 """What a code with a unit means, or the reason why its values are not used."""

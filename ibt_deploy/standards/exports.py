@@ -18,14 +18,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, first_line, missing_extra
 from ibt_deploy.files import File
 from ibt_deploy.mapping.schema import Mapping
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers.stays import hourly, inserted_note
 from ibt_deploy.records import Stay
 from ibt_deploy.standards import fhir_observations, long_table, meds, omop
-from ibt_deploy.standards.events import EventReport, hourly_table
+from ibt_deploy.standards.events import ASSUMED_NOTE, EventReport, hourly_table
 from ibt_deploy.vocabulary import MAX_HOURS, NAMES
 
 Standard = Literal["MEDS", "OMOP CDM", "FHIR R4", "long table"]
@@ -37,7 +36,6 @@ LOOKED_AT = 50
 
 HOURS = "hours.parquet"
 CUT_NOTE = f"Hours after {MAX_HOURS} (two weeks) were left out."
-ASSUMED_NOTE = "No ICU admission is stated: hour 1 begins with the first measurement."
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from typing import Any
 from ibt_deploy.batch.items import WORKER_DIED, At, Item, Skipped
 from ibt_deploy.batch.plan import part_size
 from ibt_deploy.batch.tables.facts import Report, column_facts
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.printable import one_line
 from ibt_deploy.standards.exports import EventStays, Export, opened
 
 UNMAPPED = "not_mapped.csv"
@@ -112,7 +111,7 @@ def export_items(export: Export, sources: Sequence[str], out: Path, state: Path)
         refused_files=(
             *((path, "not_read", reason) for path, reason in events.unread),
             *(
-                (str(file), "not_read", f"is no part of the {export.standard} export")
+                (str(file), "not_read", f"is not part of the {export.standard} export")
                 for file in export.others
             ),
         ),

@@ -101,7 +101,7 @@ def load(connection: Any, files: Sequence[File], mapping: Mapping, folder: Path)
     connection
         Of the engine.
     files
-        On disk; those that are no such table are named as unread.
+        On disk; those that are not such tables are named as unread.
     mapping
         With a section ``[long]``.
     folder

@@ -198,16 +198,43 @@ class Tracing(Output):
     )
 
 
+class Effect(Output):
+    """What a stretch of time did to an output."""
+
+    start: float = Field(description="In seconds.")
+    end: float
+    effect: float
+
+
+class Explained(Output):
+    """Only with `explain=true`: what the log odds of a finding lose without a part of the recording."""
+
+    output: str = Field(description="Abbreviation of the finding.")
+    method: Literal["occlusion"]
+    unit: Literal["log odds"]
+    time: list[Effect] = Field(description="Half seconds, all leads together.")
+    channels: dict[str, float] = Field(description="By lead, throughout the recording.")
+
+
 class Findings(Answer):
     """The findings of one ECG."""
 
     findings: list[Finding]
     heart_rate: dict[str, Any] | None = Field(default=None, description="Computed from the signal.")
+    axis: dict[str, Any] | None = Field(
+        default=None, description="Frontal QRS axis in degrees, computed from the signal; null with a reason."
+    )
     familiarity: float | None = Field(
         default=None, description="Share of the training recordings at least as far from their middle."
     )
     windows: list[dict[str, Any]] = Field(description="Probabilities of every 10-second window.")
     signal: Tracing | None = None
+
+
+class ExplainedFindings(Findings):
+    """The same with explanations; BentoML's client cannot read a model in which a list may be null."""
+
+    explanations: list[Explained]
 
 
 class Hour(Output):
@@ -236,7 +263,7 @@ class Risk(Answer):
 
 
 class RiskAndVitals(Risk):
-    """The same with the vital signs; BentoML's client cannot read a model in which a list may be null."""
+    """The same with the vital signs; a class of its own as :class:`ExplainedFindings` is."""
 
     vitals: list[Vital]
 
@@ -276,6 +303,7 @@ class ProblemDetails(Output):
 INPUTS: tuple[type[BaseModel], ...] = (Recording, Row, StayByRows, StayByColumns, Stays, NextHours)
 OUTPUTS: tuple[type[BaseModel], ...] = (
     Findings,
+    ExplainedFindings,
     Risk,
     RiskAndVitals,
     Risks,

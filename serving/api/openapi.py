@@ -9,6 +9,7 @@ from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import TASKS, Task
 from serving.api import examples
 from serving.api.models import (
+    ExplainedFindings,
     Findings,
     NextHours,
     ProblemDetails,
@@ -49,6 +50,12 @@ _SIGNAL = {
     "name": "signal",
     "in": "query",
     "description": "Add the signal to the answer, for a drawing.",
+    "schema": {"type": "boolean", "default": False},
+}
+_EXPLAIN = {
+    "name": "explain",
+    "in": "query",
+    "description": "Add which half seconds and leads moved the positive findings (at most 60 s of signal).",
     "schema": {"type": "boolean", "default": False},
 }
 _VITALS = {
@@ -104,8 +111,8 @@ def _scoring(models: Models) -> Part:
                 },
                 "multipart/form-data": upload,
             },
-            [_point(models, "arrhythmia"), _SIGNAL],
-            ref(Findings),
+            [_point(models, "arrhythmia"), _SIGNAL, _EXPLAIN],
+            {"anyOf": [ref(ExplainedFindings), ref(Findings)]},
             f"curl -sO {BASE}/examples/recording.hea -sO {BASE}/examples/recording.dat\n"
             f"curl -s -F files=@recording.hea -F files=@recording.dat {BASE}/v1/arrhythmia",
             fhir="A Bundle of a DiagnosticReport, an Observation for each class and the Device.",

@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -166,6 +167,7 @@ class Middleware:
                     async with self._guard(scope, exchange.take) as guarded:
                         await self._app(scope, guarded, exchange.give)
             except ClientDisconnect:
+                await _let_go(exchange)
                 exchange.status = CLIENT_GONE
             except Exception as error:  # noqa: BLE001 - the client gets a problem in any case
                 problem, place = as_problem(error), _place(error)
@@ -270,6 +272,19 @@ async def _refuse(exchange: Exchange, problem: Problem, headers: dict[bytes, byt
             problem.headers["Connection"] = "close"
     form = outcome if wants_fhir(exchange.scope["headers"]) else Problem.response
     await form(problem, exchange.request_id)(exchange.scope, exchange.receive, exchange.give)
+
+
+async def _let_go(exchange: Exchange) -> None:
+    """End the connection of a client that is gone, or that granian says is gone.
+
+    It says so of a body that it breaks off as well, one with endless trailers, and holds the connection of
+    such a client until there is an answer.
+    """
+    if not exchange.status:
+        head = [(b"connection", b"close"), (b"content-length", b"0")]
+        with suppress(OSError, RuntimeError):  # nobody is there
+            await exchange.send({"type": "http.response.start", "status": 400, "headers": head})
+            await exchange.send({"type": "http.response.body", "body": b""})
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:

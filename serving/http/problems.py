@@ -11,9 +11,8 @@ from collections.abc import Mapping
 
 from starlette.responses import Response
 
-from ibt_deploy.errors import InputError, UnsupportedFormat
+from ibt_deploy.errors import InputError, UnsupportedFormat, one_line
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.printable import one_line
 
 TITLES: dict[str, tuple[int, str]] = {
     "bad_request": (400, "The request cannot be understood"),

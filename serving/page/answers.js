@@ -31,8 +31,9 @@ export function refusalArticle({ source, code, message, status }) {
 /**
  * @param {object} answer - as the server sent it
  * @param {{points: Record<string, {description: string}>, rescore: (point: string) => void}} [choice] - operating points
+ * @param {() => Promise<object[]>} [explain] - what moved the findings of an ECG
  */
-export function answerArticle(answer, choice) {
+export function answerArticle(answer, choice, explain) {
   const title = fresh("answer");
   const ecg = answer.task === "arrhythmia";
   const { signal, vitals, ...contract } = answer;
@@ -49,7 +50,7 @@ export function answerArticle(answer, choice) {
     el("div", { class: "lead" }, ecg ? positives(answer) : el("p", {}, ...alarms(answer))),
     choice && pointChooser(answer, choice),
     warnings(answer),
-    ecg ? signal && ecgFigure(signal, answer.record) : stayFigure(answer),
+    ecg ? signal && ecgFigure(signal, answer.record, explain) : stayFigure(answer),
     el("div", { class: ecg ? "columns" : null },
       ecg && findingsTable(answer.findings),
       about(answer),
@@ -67,8 +68,8 @@ function described({ task, input }) {
   return `ICU stay, ${input.format}, ${hours} (${input.first_hour} to ${input.last_hour} since admission)`;
 }
 
-/** Rhythm, heart rate and abnormal findings, a line each; one may be positive only because no other came nearer. */
-function positives({ findings, heart_rate: rate }) {
+/** Rhythm, heart rate, axis and abnormal findings, a line each; one may be positive only because no other came nearer. */
+function positives({ findings, heart_rate: rate, axis }) {
   const found = positiveOf(findings);
   const rhythm = found.filter(isRhythm);
   const other = found.filter((f) => !isRhythm(f));
@@ -76,7 +77,8 @@ function positives({ findings, heart_rate: rate }) {
   const perMinute = typeof rate === "number" ? rate : rate?.bpm;
   return [
     rhythm.length > 0 && el("p", {}, "Rhythm: ", ...named(rhythm), "."),
-    perMinute > 0 && el("p", {}, "Heart rate: ", el("strong", {}, `${Math.round(perMinute)}/min`), ", computed from the tracing."),
+    perMinute > 0 && el("p", {}, "Heart rate: ", el("strong", {}, `${Math.round(perMinute)}/min`),
+      typeof axis?.degrees === "number" && [", frontal axis: ", el("strong", {}, `${axis.degrees}°`)], ", computed from the tracing."),
     el("p", {}, other.length ? "Findings: " : "No abnormal finding besides the rhythm", ...named(other), "."),
     nearest && el("p", { class: "fine" }, "No finding reached its threshold; this one came nearest, and the model always names one."),
   ];

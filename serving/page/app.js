@@ -3,7 +3,7 @@
 import { answerArticle, overview, refusalArticle } from "./answers.js";
 import { el, plural } from "./dom.js";
 import { uploads } from "./files.js";
-import { answersTo, operatingPoints, Problem, setToken } from "./server.js";
+import { answersTo, explanationsOf, operatingPoints, Problem, setToken } from "./server.js";
 
 const EXAMPLES = { ecg: ["recording.hea", "recording.dat"], stay: ["stay.psv"] };
 const AT_ONCE = 20;
@@ -58,7 +58,7 @@ async function scored(job) {
 function show(found, job, points) {
   for (const answer of found.slice(0, AT_ONCE)) {
     const choice = points && found.length === 1 && { points, rescore: (point) => queue(() => rescored(job, point, points)) };
-    add(answer.refused ? refusalArticle(answer) : answerArticle(answer, choice), answer, job);
+    add(answer.refused ? refusalArticle(answer) : answerArticle(answer, choice, () => explanationsOf(job, say, answer.operating_point)), answer, job);
   }
   const rest = found.slice(AT_ONCE);
   if (!rest.length) return;
@@ -73,7 +73,8 @@ async function rescored(job, point, points) {
   try {
     const [answer] = await answersTo(job, say, point);
     const entry = shown.find((each) => each.job === job);
-    const article = answerArticle(answer, { points, rescore: (next) => queue(() => rescored(job, next, points)) });
+    const choice = { points, rescore: (next) => queue(() => rescored(job, next, points)) };
+    const article = answerArticle(answer, choice, () => explanationsOf(job, say, answer.operating_point));
     entry.article.replaceWith(article);
     Object.assign(entry, { article, answer });
     summarise();

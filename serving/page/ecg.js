@@ -2,7 +2,7 @@
 
 import { begin, between, calipers } from "./calipers.js";
 import { el, fresh, svg } from "./dom.js";
-import { savePicture } from "./export.js";
+import { printAnswer, savePicture } from "./export.js";
 
 const SPEEDS = [25, 50];
 const GAINS = [5, 10, 20];
@@ -19,12 +19,16 @@ const LAYOUTS = {
   "12 rows": { rows: 12, pitch: 20, top: 15, bottom: 15, cells: twelveRows },
 };
 
+const EXPLAINED_SECONDS = 60;
+const MOST_LEADS = 3;
+
 /**
  * @param {string} record - its name, for the picture
+ * @param {() => Promise<object[]>} [explain] - asks what moved the findings; each explanation as `ibt predict --explain` has it
  * @param {{sampling_rate: number, scale: number, seconds: number, leads: string[], missing: string[],
  *          values: (number|null)[][]}} signal - integers; millivolts are value times scale
  */
-export function ecgFigure(signal, record) {
+export function ecgFigure(signal, record, explain) {
   let layout = Object.keys(LAYOUTS)[0];
   let start = 0;
   let zoom = 1;
@@ -39,18 +43,25 @@ export function ecgFigure(signal, record) {
   const measured = el("output", { class: "measured", hidden: true });
   const measure = el("button", { class: "button small", type: "button", "aria-pressed": "false", onclick: toggle }, "Calipers");
 
+  const reason = el("p", { class: "reason", role: "status", hidden: true });
+  const outputs = el("span", { class: "setting" });
+  const why = el("button", { class: "button small", type: "button", "aria-pressed": "false", onclick: explained }, "Explain");
+  let explanations = null;
+  let shown = null;
+
   function draw() {
     const seconds = Math.min(SECONDS, signal.seconds - start);
     place.textContent = `${start} to ${+(start + seconds).toFixed(1)} s of ${+signal.seconds.toFixed(1)} s`;
     earlier.disabled = start === 0;
     later.disabled = start + SECONDS >= signal.seconds;
-    const drawing = paper(signal, LAYOUTS[layout], start, seconds, scale);
+    const drawing = paper(signal, LAYOUTS[layout], start, seconds, scale, shown);
     const { width, height } = drawing.viewBox.baseVal;
     const times = (zoom * width) / widthAt(USUAL.speed);
     drawing.style.width = `${100 * times}%`;
     drawing.style.minWidth = `${NARROWEST * times}rem`;
     const tell = () => { measured.textContent = between(points, scale); };
     if (points) drawing.append(...calipers(points, { left: PULSE, right: width, height, ...scale }, tell));
+    drawing.setAttribute("role", points ? "group" : "img"); // what is inside an image cannot be operated
     sheet.replaceChildren(drawing);
     note.textContent = `${scale.speed} mm/s, ${scale.gain} mm/mV: a large square is ${5 / scale.speed} s wide and ${5 / scale.gain} mV high. `;
   }
@@ -59,6 +70,34 @@ export function ecgFigure(signal, record) {
     points = points ? null : begin();
     measured.hidden = !points;
     measure.setAttribute("aria-pressed", String(points !== null));
+    draw();
+  }
+
+  /** Asks once, then shows and hides what moved one finding. */
+  async function explained() {
+    if (shown) return showReason(null);
+    why.disabled = true;
+    reason.hidden = false;
+    reason.textContent = "Asking the server which parts moved the findings…";
+    try {
+      explanations ??= await explain();
+      showReason(explanations[0]);
+    } catch (error) {
+      reason.textContent = `There is no explanation: ${error.message}`;
+    }
+    why.disabled = false;
+    why.focus();
+  }
+
+  function showReason(explanation) {
+    shown = explanation;
+    why.setAttribute("aria-pressed", String(shown !== null));
+    reason.hidden = !shown;
+    const names = (explanations ?? []).map((each) => each.output);
+    outputs.replaceChildren(...(shown && names.length > 1
+      ? setting("Finding", names, shown.output, "", (name) => showReason(explanations.find((each) => each.output === name))).childNodes
+      : []));
+    if (shown) reason.textContent = inWords(shown);
     draw();
   }
 
@@ -77,9 +116,14 @@ export function ecgFigure(signal, record) {
       setting("Gain", GAINS, scale.gain, "mm/mV", (value) => { scale.gain = value; draw(); }),
       setting("Zoom", ZOOMS, zoom, "×", (value) => { zoom = value; draw(); }),
       measure,
+      explain && signal.seconds < EXPLAINED_SECONDS && why,
+      outputs,
       windows > 1 && el("div", { class: "turn" }, earlier, place, later),
-      el("button", { class: "button small", type: "button", onclick: () => savePicture(sheet.querySelector("svg"), record) }, "Save as PNG")),
+      el("div", { class: "exports" },
+        el("button", { class: "button small", type: "button", onclick: () => savePicture(sheet.querySelector("svg"), record) }, "Save as PNG"),
+        el("button", { class: "button small", type: "button", onclick: (event) => printAnswer(event.target) }, "Print or PDF"))),
     sheet,
+    reason,
     measured,
     el("figcaption", { class: "fine" },
       note,
@@ -101,22 +145,47 @@ function setting(label, values, chosen, unit, change) {
   const id = fresh("setting");
   return el("span", { class: "setting" },
     el("label", { for: id }, label),
-    el("select", { id, onchange: (event) => change(Number(event.target.value)) },
-      values.map((value) => el("option", { value, selected: value === chosen }, `${value} ${unit}`))));
+    el("select", { id, onchange: (event) => change(values[event.target.selectedIndex]) },
+      values.map((value) => el("option", { value, selected: value === chosen }, `${value} ${unit}`.trim()))));
 }
 
-function paper(signal, layout, start, seconds, scale) {
+/** The strongest parts of an explanation, and how to read it. */
+function inWords({ output, time, channels }) {
+  const most = strongest(time.map((part) => [`${part.start} to ${part.end} s`, part.effect]));
+  const leads = strongest(Object.entries(channels));
+  if (!most.length && !leads.length) return `No single part raised ${output}.`;
+  const parts = [...most, ...leads].map(([name, effect]) => `${name} (+${effect.toFixed(2)})`).join(", ");
+  return `${output} was raised most by ${parts}. The numbers are what its log odds lose when a straight line replaces that stretch of all leads, `
+    + "or that lead throughout. The darker a stretch, the more it raised the finding. This shows what the model relied on, not what causes what.";
+}
+
+const strongest = (parts) => parts.filter(([, effect]) => effect > 0).sort((a, b) => b[1] - a[1]).slice(0, MOST_LEADS);
+
+/** A band of the whole height for every stretch that raised the finding; in both layouts time runs from left to right. */
+function bands({ time }, start, seconds, { speed }, height) {
+  const highest = Math.max(...time.map((part) => part.effect));
+  return time.filter((part) => part.effect > 0 && part.end > start && part.start < start + seconds).map((part) => {
+    const from = Math.max(part.start, start);
+    const until = Math.min(part.end, start + seconds);
+    return svg("rect", { class: "moved", x: PULSE + (from - start) * speed, y: 0, width: (until - from) * speed, height,
+      "fill-opacity": (0.05 + 0.4 * (part.effect / highest)).toFixed(3) });
+  });
+}
+
+function paper(signal, layout, start, seconds, scale, shown) {
   const width = widthAt(scale.speed);
   const room = Math.max(1, scale.gain / USUAL.gain);
   const height = room * (layout.top + (layout.rows - 1) * layout.pitch + layout.bottom);
   const baseline = (row) => room * (layout.top + row * layout.pitch);
+  const moving = new Map(shown ? strongest(Object.entries(shown.channels)) : []);
   const label = `12-lead ECG, ${+seconds.toFixed(1)} seconds, leads ${signal.leads.join(", ")}`;
   return svg("svg", { class: "paper", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
     svg("path", { class: "fine-grid", d: grid(width, height, 1) }),
     svg("path", { class: "coarse-grid", d: grid(width, height, 5) }),
+    shown && bands(shown, start, seconds, scale, height),
     Array.from({ length: layout.rows }, (_, row) =>
       svg("path", { class: "trace", d: `M2 ${baseline(row)}h1v-${scale.gain}h5v${scale.gain}h1` })),
-    layout.cells(signal.leads, seconds).map((cell) => lead(signal, cell, start, baseline(cell.row), scale)));
+    layout.cells(signal.leads, seconds).map((cell) => lead(signal, cell, start, baseline(cell.row), scale, moving)));
 }
 
 function grid(width, height, step) {
@@ -138,7 +207,7 @@ function twelveRows(leads, seconds) {
   return leads.map((name, row) => ({ name, row, from: 0, seconds }));
 }
 
-function lead(signal, { name, row, from, seconds }, start, baseline, scale) {
+function lead(signal, { name, row, from, seconds }, start, baseline, scale, moving) {
   const x = PULSE + from * scale.speed;
   const absent = signal.missing.includes(name);
   const first = Math.round((start + from) * signal.sampling_rate);
@@ -147,7 +216,8 @@ function lead(signal, { name, row, from, seconds }, start, baseline, scale) {
   return svg("g", { "data-lead": name, "data-row": row },
     from > 0 && svg("path", { class: "separator", d: `M${x} ${baseline - 3}v6` }),
     !absent && svg("path", { class: "trace", d: trace(values, signal, x, baseline, scale) }),
-    svg("text", { x: x + 1.5, y: baseline - 8.5 }, absent ? `${name} (no signal)` : name));
+    svg("text", { x: x + 1.5, y: baseline - 8.5, class: moving.has(name) ? "moving" : null },
+      absent ? `${name} (no signal)` : moving.has(name) ? `${name} +${moving.get(name).toFixed(2)}` : name));
 }
 
 function trace(values, { sampling_rate, scale: millivolts }, x0, baseline, { speed, gain }) {

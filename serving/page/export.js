@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 
 const DRAWN = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "stroke-linecap",
-  "font-size", "font-weight", "font-family", "paint-order", "opacity", "text-anchor"];
+  "fill-opacity", "font-size", "font-weight", "font-family", "paint-order", "opacity", "text-anchor"];
 const PICTURE_WIDTH = 2600;
 const CAPTION = 80;
 
@@ -42,6 +42,18 @@ function cell(value) {
   let text = String(value ?? "");
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Print the article of a control alone; the browser's dialogue also saves it as PDF. */
+export function printAnswer(control) {
+  const article = control.closest("article");
+  article.classList.add("printed");
+  document.body.classList.add("prints-one");
+  addEventListener("afterprint", () => {
+    article.classList.remove("printed");
+    document.body.classList.remove("prints-one");
+  }, { once: true });
+  print();
 }
 
 /** The drawing as PNG, with the look that it has on the page. */

@@ -1,5 +1,6 @@
 /** Talks to the service this page came from, and to nothing else. */
 
+const EXPLAIN = "v1/arrhythmia?explain=true";
 const ROUTES = { arrhythmia: "v1/arrhythmia?signal=true", sepsis: "v1/sepsis?vitals=true" };
 const OTHER = { arrhythmia: "sepsis", sepsis: "arrhythmia" };
 const TRIES = 5;
@@ -26,11 +27,17 @@ export const setToken = (value) => { token = value.trim(); };
  */
 export async function answersTo(upload, say, point = "") {
   try {
-    return await ask(upload, upload.task, say, point);
+    return await ask(upload, ROUTES[upload.task], say, point);
   } catch (error) {
     if (error.code !== "wrong_task") throw error;
-    return ask(upload, OTHER[upload.task], say, point);
+    return ask(upload, ROUTES[OTHER[upload.task]], say, point);
   }
+}
+
+/** Which parts of an ECG moved its positive findings; asked for apart, because it takes far longer than an answer. */
+export async function explanationsOf(upload, say, point) {
+  const [answer] = await ask(upload, EXPLAIN, say, point);
+  return answer.explanations;
 }
 
 /** Operating points by task, asked for once; nothing where the server does not tell. */
@@ -46,9 +53,9 @@ export async function operatingPoints(task) {
   return points[task];
 }
 
-async function ask(upload, task, say, point) {
+async function ask(upload, route, say, point) {
   for (let tried = 1; ; tried++) {
-    const response = await send(upload, task, point);
+    const response = await send(upload, route, point);
     const busy = response.status === 429 || response.status === 503;
     if (!busy || tried === TRIES) return read(response);
     const seconds = Math.min(Number(response.headers.get("Retry-After")) || 2 ** tried, LONGEST_WAIT);
@@ -57,13 +64,13 @@ async function ask(upload, task, say, point) {
   }
 }
 
-async function send(upload, task, point) {
+async function send(upload, route, point) {
   const body = new FormData();
   for (const file of upload.files) body.append("files", file, file.name);
   const headers = { Accept: "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
   try {
     const chosen = point && `&operating_point=${encodeURIComponent(point)}`;
-    return await fetch(`${ROUTES[task]}${chosen}`, { method: "POST", body, headers, credentials: "omit" });
+    return await fetch(`${route}${chosen}`, { method: "POST", body, headers, credentials: "omit" });
   } catch {
     throw new Problem(0, "unreachable", "The server could not be reached, or a file could not be read (folders cannot).");
   }

@@ -1,11 +1,14 @@
 /** The risk over the hours of a stay and the vital signs below it, and one hour at a time read out. */
 
 import { el, fresh, percent, svg } from "./dom.js";
-import { savePicture } from "./export.js";
+import { printAnswer, savePicture } from "./export.js";
 
 const DEMOGRAPHIC = new Set(["Age", "Gender", "Unit1", "Unit2", "HospAdmTime", "ICULOS"]);
 export const VARYING = 34;
 export const unmeasured = (hour) => hour.missing.filter((name) => !DEMOGRAPHIC.has(name));
+
+/** Share of the hours of the Challenge's public training sets with a SepsisLabel of 1: 27,916 of 1,552,210. */
+const USUAL_RISK = 27916 / 1552210;
 
 const HEIGHT = 300;
 const STRIP = 46;
@@ -34,7 +37,7 @@ export function stayFigure({ hours, record, vitals = [] }) {
   }
 
   function draw() {
-    if (holder.clientWidth === width || !holder.clientWidth) return;
+    if (holder.clientWidth === width || holder.clientWidth <= MARGIN.left + MARGIN.right) return;
     width = holder.clientWidth;
     scales = scalesOf(hours, width);
     holder.replaceChildren(chart(hours, scales, strips));
@@ -58,9 +61,12 @@ export function stayFigure({ hours, record, vitals = [] }) {
     readout,
     el("figcaption", { class: "fine" },
       "The risk is the model's estimate that sepsis begins within the next 6 hours or has begun (Sepsis-3, as in the PhysioNet/CinC Challenge 2019). ",
-      `Few hours are of that kind, so that the operating point already calls ${percent(hours[0].threshold)} an alarm.`,
+      `Only ${percent(USUAL_RISK)} of the hours of that Challenge are of this kind: ${percent(hours[0].threshold)}, from which this operating point alarms, `,
+      `is ${(hours[0].threshold / USUAL_RISK).toFixed(1)} times as much. Where the threshold lies is a choice between early alarms and false ones, not a diagnosis.`,
       strips.length ? " The strips under the curve show the vital signs as the model read them." : ""),
-    el("button", { class: "button small", type: "button", onclick: () => savePicture(holder.querySelector("svg"), record) }, "Save as PNG"));
+    el("div", { class: "exports" },
+      el("button", { class: "button small", type: "button", onclick: () => savePicture(holder.querySelector("svg"), record) }, "Save as PNG"),
+      el("button", { class: "button small", type: "button", onclick: (event) => printAnswer(event.target) }, "Print or PDF")));
 }
 
 function details(hour, strips, index) {

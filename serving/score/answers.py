@@ -1,4 +1,4 @@
-"""Answers as JSON, with the tracing of a recording or the vital signs of a stay where a client asks for them.
+"""Answers as JSON, with what a client asks for: tracing and explanation of an ECG, vital signs of a stay.
 
 A stay's answer is what ``json.dumps`` writes of its ``to_dict()``, byte for byte, and faster: its hours, each
 with the names of what was not measured, are nearly all of it.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from ibt_deploy.predictions import DECIMALS, NOTICE, Prediction, Refusal, SepsisPrediction
-from ibt_deploy.predictor import Item
+from ibt_deploy.predictor import Item, Predictor
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, standardise
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Bools
@@ -24,6 +25,9 @@ from serving.http.problems import Problem
 from serving.score.batching import Answers
 
 TRACING_SECONDS = 60
+EXPLAINED_SECONDS = 60
+"""An explanation asks the graph 33 times for each 10 s."""
+
 TRACING_STEP = 0.001
 """Millivolts; finer than any ECG amplifier resolves."""
 
@@ -50,13 +54,40 @@ def as_json(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
-def with_tracing(item: Item, answers: Answers) -> bytes:
-    """The one answer with its recording's signal under ``signal``; raises a Problem if it is refused."""
-    (answer,) = answers
-    if isinstance(answer, Refusal):
-        raise Problem.refused(answer)
-    assert isinstance(item, Recording)  # anything else is refused as being for another task
-    return as_json(answer.to_dict() | {"signal": tracing(item)})
+@dataclass(frozen=True)
+class EcgExtras:
+    """What is added to the answer to one recording.
+
+    Attributes
+    ----------
+    drawn
+        Its signal under ``signal``.
+    explainer
+        Gives ``explanations``; None adds none.
+    """
+
+    drawn: bool = False
+    explainer: Predictor | None = None
+
+    def __bool__(self) -> bool:
+        return self.drawn or self.explainer is not None
+
+    def written(self, item: Item, answers: Answers) -> bytes:
+        """The one answer with the extras; raises a Problem if it is refused or too long to be explained."""
+        (answer,) = answers
+        if isinstance(answer, Refusal):
+            raise Problem.refused(answer)
+        assert isinstance(item, Recording)  # anything else is refused as being for another task
+        whole = answer.to_dict()
+        if self.drawn:
+            whole["signal"] = tracing(item)
+        if self.explainer is not None:
+            if item.duration > EXPLAINED_SECONDS:
+                raise Problem(
+                    "record_too_long", f"At most {EXPLAINED_SECONDS} s of a recording can be explained."
+                )
+            whole["explanations"] = [e.to_dict() for e in self.explainer.explain(item)]
+        return as_json(whole)
 
 
 def with_vitals(answers: Answers, is_list: bool) -> bytes:

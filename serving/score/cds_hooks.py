@@ -16,7 +16,7 @@ from typing import Any
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.predictions import NOTICE, Refusal, SepsisPrediction
 from ibt_deploy.standards.fhir_answers import HORIZON_HOURS, SNOMED
-from ibt_deploy.standards.fhir_stay import PatientStay, patient_stay
+from ibt_deploy.standards.fhir_observations import PatientStay, patient_stay
 from serving.http.problems import Problem
 from serving.score.answers import as_json
 from serving.score.batching import Answers, ToScore

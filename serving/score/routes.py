@@ -26,7 +26,7 @@ from serving.input.stays import Stays, from_json, from_text
 from serving.input.uploads import unpacked, uploaded
 from serving.models import Models
 from serving.score import cds_hooks
-from serving.score.answers import one, several, with_tracing, with_vitals
+from serving.score.answers import EcgExtras, one, several, with_vitals
 from serving.score.batching import Job, Pool, ScoreJob, SingleJob, ToScore
 from serving.score.next_hour import FRAMED, NextHours
 from serving.settings import Settings
@@ -53,24 +53,26 @@ class Scorer:
     memory: Memory
 
     async def arrhythmia(self, request: Request) -> Response:
-        """Findings of one recording, with its signal if the query asks for it."""
-        point = self._point("arrhythmia", request, {"operating_point", "signal"})
-        drawn, form = _flag(request, "signal"), _form(request)
-        if drawn and form == FHIR:
-            raise Problem("bad_request", "The signal is added to answers in plain JSON only.")
+        """Findings of one recording, with its signal and an explanation if the query asks for them."""
+        point = self._point("arrhythmia", request, {"operating_point", "signal", "explain"})
+        predictor = self.models.predictors["arrhythmia", point]
+        extras = EcgExtras(_flag(request, "signal"), predictor if _flag(request, "explain") else None)
+        form = _form(request)
+        if extras and form == FHIR:
+            raise Problem("bad_request", "Signal and explanation are added to answers in plain JSON only.")
         kind = content_kind(request, JSON, MULTIPART)
 
         def read(body: Body) -> ToScore:
             if kind == JSON:
-                asked = self.recording(parsed(body.whole(), self.rooms["arrhythmia"]), drawn)
+                asked = self.recording(parsed(body.whole(), self.rooms["arrhythmia"]), extras)
             else:
                 files = unpacked(self._files(request, body), self.settings)
-                asked = _one_of(uploaded_recording(files, self.settings), drawn)
+                asked = _one_of(uploaded_recording(files, self.settings), extras)
             return _in_form(asked, form)
 
         return await self._answered(
             request,
-            lambda body: ScoreJob(self.models.predictors["arrhythmia", point], partial(read, body)),
+            lambda body: ScoreJob(predictor, partial(read, body)),
             form,
         )
 
@@ -144,9 +146,9 @@ class Scorer:
             "sepsis_next": stays_room(depth, MAX_HOURS),
         }
 
-    def recording(self, value: Any, drawn: bool = False) -> ToScore:
+    def recording(self, value: Any, extras: EcgExtras = EcgExtras()) -> ToScore:  # noqa: B008 - it is frozen
         """The recording that parsed JSON states; raises a Problem or InputError."""
-        return _one_of(stated_recording(value, self.settings), drawn)
+        return _one_of(stated_recording(value, self.settings), extras)
 
     def stays(self, value: Any, record: str | None = None) -> ToScore:
         """The stays that parsed JSON states; raises a Problem or InputError."""
@@ -210,8 +212,8 @@ def _to_score(stays: Stays) -> ToScore:
     return ToScore(stays.items, several if stays.several else one)
 
 
-def _one_of(items: Sequence[Item], drawn: bool) -> ToScore:
-    return ToScore(items, partial(with_tracing, items[0]) if drawn else one)
+def _one_of(items: Sequence[Item], extras: EcgExtras) -> ToScore:
+    return ToScore(items, partial(extras.written, items[0]) if extras else one)
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -121,7 +121,7 @@ def test_the_teacher_and_the_external_set_are_reported(ecg_bundle: Path, stay_bu
 
 
 def poisoned(data: Data) -> Data:
-    """The same data with the labels of the test part dealt out anew among its patients."""
+    """The same data with the labels of the test part reshuffled among its patients."""
     rng = np.random.default_rng(0)
     test = data.parts["test"]
     if isinstance(test, EcgPart):

@@ -16,10 +16,8 @@ from export.graph import converted_down, graph_of
 from ibt_deploy.device import open_session
 from ibt_deploy.errors import ExportError
 from training.models import Encoder
-from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads
-from training.models.lstm import ResidualLSTM
-from training.models.resnet import HannunResNet
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgDeiT, EcgTransformer, StayDeiT, StayTransformer, StayTwoHeads
+from training.models.teachers import HannunResNet, ResidualLSTM
 
 SMALL: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0}
 METADATA = {"task": "arrhythmia", "checkpoint_sha256": "abc"}

@@ -12,7 +12,7 @@ import torch
 from export.check import StayGraph, batch_change, earlier_change, gate_report, streaming_difference
 from export.graph import graph_of, quantised
 from ibt_deploy.device import OpenGraph, open_session
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgTransformer, StayTransformer
 
 
 @pytest.fixture(scope="module")

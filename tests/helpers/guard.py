@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import sys
@@ -52,13 +53,17 @@ def bounded(seconds: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[No
 def try_reader(reader: str, file: MemoryFile) -> str:
     """Sniff and read ``file`` by one reader, and prepare what it gives; the code of the refusal, or ``read``.
 
-    Anything that is not of the error tree is raised.
+    Anything that is not of the error tree is raised, also by the outline of a file that is refused.
     """
     module = sys.modules[f"ibt_deploy.readers.{reader}"]
+    outline = getattr(module, "outline", None)
     try:
         module.sniff(file, file.read_bytes()[:4096])
         items = module.read(file)
     except InputError as error:
+        if outline is not None:
+            with suppress(InputError):
+                json.dumps(outline(file))
         return _told(error)
     except MissingExtra:
         return "missing_extra"

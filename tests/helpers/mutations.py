@@ -79,8 +79,8 @@ def layers(data: bytes) -> list[Layer]:
 
 
 def _scp(data: bytes) -> Iterator[Layer]:
-    """An SCP-ECG record, and the body of each of its sections; pointers and checksums are made anew."""
-    from ibt_deploy.readers.scp.record import looks_like_record, record_of
+    """An SCP-ECG record, and the body of each of its sections; pointers and checksums are made again."""
+    from ibt_deploy.readers.scp import looks_like_record, record_of
 
     if not looks_like_record(data):
         return
@@ -241,7 +241,7 @@ def with_tar_checksums(data: bytes) -> bytes:
 
 
 def _parquet(data: bytes) -> Iterator[Layer]:
-    """A Parquet file as it is, and each entry of its metadata, written anew."""
+    """A Parquet file as it is, and each entry of its metadata, rewritten."""
     if not data.startswith(b"PAR1"):
         return
     yield Layer(data, bytes)

@@ -8,11 +8,14 @@ import random
 import struct
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.exports_ecg import write_export
 from hypothesis import given
@@ -35,6 +38,7 @@ from ibt_deploy.batch.plan import (
     to_line,
     written_plan,
 )
+from ibt_deploy.batch.run import Options, run_batch
 from ibt_deploy.batch.sources import entries_of
 from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.predictions import Refusal
@@ -352,3 +356,89 @@ def test_an_archive_without_a_file_is_refused_not_passed_over(tmp_path: Path, na
 def _export(tmp_path: Path) -> Path:
     write_export(tmp_path / "export", 12)
     return tmp_path / "export"
+
+
+def written_file_set(folder: Path) -> list[Path]:
+    """A DICOM file set of two ECGs, an image and a report, written by pydicom; returns the ECGs."""
+    dcmread = pytest.importorskip("pydicom").dcmread
+    from helpers.dicom_records import channel, dicom, group
+    from pydicom.dataset import Dataset
+    from pydicom.fileset import FileSet
+    from pydicom.uid import CTImageStorage, EnhancedSRStorage, TwelveLeadECGWaveformStorage, generate_uid
+
+    (recording,) = read(Path(__file__).parents[2] / "examples" / "recording.hea")
+    assert isinstance(recording, Recording)
+    raw = np.nan_to_num(np.asarray(recording.signal) * 400).astype(np.int16)  # 2.5 uV each
+    found = FileSet()
+    kinds = {"ECG": TwelveLeadECGWaveformStorage, "CT": CTImageStorage, "SR": EnhancedSRStorage}
+    for number, modality in enumerate(("ECG", "CT", "ECG", "SR")):
+        stated: dict[str, Any] = {
+            "PatientID": "1", "PatientName": "", "StudyInstanceUID": "1.2.3", "StudyID": "1",
+            "StudyDate": "20210301", "StudyTime": "1000", "SeriesInstanceUID": generate_uid(),
+            "Modality": modality, "SeriesNumber": number, "InstanceNumber": number,
+            "ContentDate": "20210301", "ContentTime": "1000", "CompletionFlag": "COMPLETE",
+            "VerificationFlag": "UNVERIFIED",
+        }  # fmt: skip
+        groups = (
+            [group(raw, [channel(lead) for lead in recording.leads], rate=recording.sampling_rate)]
+            if modality == "ECG"
+            else []
+        )
+        if modality == "SR":
+            code = Dataset()
+            code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "11524-6", "LN", "EKG study"
+            stated["ConceptNameCodeSequence"] = [code]
+        found.add(dcmread(BytesIO(dicom(*groups, sop_class=kinds[modality], **stated))))
+    found.write(folder)
+    ecgs = sorted(Path(instance.path) for instance in found if instance.Modality == "ECG")
+    found._stage["t"].cleanup()  # pydicom leaves it to the garbage collector, which warns
+    return ecgs
+
+
+@pytest.mark.parametrize("source", ["", "DICOMDIR"])
+def test_a_dicomdir_names_its_ecgs_and_what_is_ignored(tmp_path: Path, source: str) -> None:
+    ecgs = written_file_set(tmp_path)
+    assert all("." not in path.name for path in ecgs)
+    ignored: Counter[str] = Counter()
+    assert names(entries_of([str(tmp_path / source)], ignored)) == [str(path) for path in ecgs]
+    assert ignored == {"CT Image Storage": 1, "Enhanced SR Storage": 1}
+    beside = [str(tmp_path / "DICOMDIR"), str(ecgs[0])]
+    assert sorted(names(entries_of(beside))) == [str(path) for path in ecgs]
+
+
+def test_a_dicomdir_is_scored_and_says_what_it_ignored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ecgs = written_file_set(tmp_path / "cd")
+    (tmp_path / "cd" / "notes.txt").write_text("hello", encoding="utf-8")
+    ecgs[0].unlink()
+    result = run_batch(
+        Options(sources=[str(tmp_path / "cd")], out=tmp_path / "out", format="jsonl", workers=1)
+    )
+    assert (result.tally.records, dict(result.tally.refused)) == (
+        1,
+        {"no_such_file": 1, "unsupported_format": 1},
+    )
+    assert result.summary["ignored"] == {"CT Image Storage": 1, "Enhanced SR Storage": 1}
+    assert "no ECG waveforms: 1 CT Image Storage, 1 Enhanced SR Storage" in capsys.readouterr().err
+
+
+def test_a_dicomdir_leads_nowhere_else(tmp_path: Path) -> None:
+    (ecg, other) = written_file_set(tmp_path / "cd")
+    directory = tmp_path / "cd" / "DICOMDIR"
+    outside = tmp_path / "OUTSIDE"
+    outside.write_bytes(ecg.read_bytes())
+    old = "\\".join(ecg.relative_to(tmp_path / "cd").parts).encode()
+    new = b"..\\OUTSIDE".ljust(len(old))
+    assert len(new) == len(old)
+    directory.write_bytes(directory.read_bytes().replace(old, new))
+    entries = list(entries_of([str(directory)]))
+    assert [type(entry) for entry in entries] == [RefusedEntry, FileEntry]
+    assert source_of(entries[1]) == str(other)
+
+
+def test_a_damaged_dicomdir_is_refused_like_any_file(tmp_path: Path) -> None:
+    written_file_set(tmp_path)
+    path = tmp_path / "DICOMDIR"
+    path.write_bytes(path.read_bytes()[:200])
+    assert str(path) in names(entries_of([str(tmp_path)]))

@@ -168,7 +168,7 @@ def test_the_first_rows_of_a_large_table_refuse_only_what_is_evident(
         assert "doubtful: Temp: 100% of the values are outside" in said
         assert "all rows decide" in said
         return
-    monkeypatch.setattr("ibt_deploy.batch.items.BytesRead", None)
+    monkeypatch.setattr("ibt_deploy.progress.BytesRead", None)
     with pytest.raises(InputError, match="looks like degF"):
         opened_stays(stamped([str(path)]), None, tmp_path / "w")
 
@@ -185,7 +185,7 @@ def test_an_error_does_not_join_the_line_that_says_how_much_was_read(
     terminal = Terminal()
     now = iter(range(1000))
     monkeypatch.setattr("ibt_deploy.progress.monotonic", lambda: next(now))
-    monkeypatch.setattr("ibt_deploy.batch.items.BytesRead", lambda _: BytesRead(1 << 30, terminal))
+    monkeypatch.setattr("ibt_deploy.progress.BytesRead", lambda _: BytesRead(1 << 30, terminal))
     (tmp_path / "a.csv").write_text("patient_id,ICULOS\n")
     with pytest.raises(InputError):
         opened_stays(stamped([str(tmp_path / "a.csv")]), None, tmp_path / "w")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from helpers.bundles import recording, reseal, stay, write_header, write_psv
+from helpers.ecg_files import cardiosoft, edf, muse
 
 from ibt_deploy import bundle as bundles
 from ibt_deploy.cli import main
@@ -125,6 +126,50 @@ def test_inspect_shows_refused_inputs_as_far_as_they_were_read(tmp_path: Path) -
     assert absent["refused"]["code"] == "no_such_file"
     assert len(result.stderr.splitlines()) == 2
     assert "refused" in run("inspect", short).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "file_format", "header", "code"),
+    [
+        (
+            "e.edf",
+            edf(unit="mmHg"),
+            "EDF",
+            {"records": 10, "recorded": "2002-03-02T10:00:00"},
+            "unknown_unit",
+        ),
+        ("m.xml", muse(LeadAmplitudeUnits=""), "GE MUSE XML", {"SampleBase": "500"}, "missing_unit"),
+        ("c.xml", cardiosoft(rate=""), "GE CardioSoft XML", {"Resolution": "4.88 uVperLsb"}, "missing_rate"),
+        ("t.csv", b"I,II,V1\n1,2,3\n2,3,4\n", "ECG as text", {"names": ["I", "II", "V1"]}, "missing_rate"),
+        (
+            "r.hea",
+            b"r 1 500 5000\nr.dat 16 1000/mV 16 0 0 0 0 I\n",
+            "WFDB",
+            {"record": "r 1 500 5000", "signals": ["r.dat 16 1000/mV 16 0 0 0 0 I"]},
+            "missing_signal_file",
+        ),
+        ("n.bin", b"\x01\x02 nothing known", None, {}, "unsupported_format"),
+    ],
+)
+def test_inspect_shows_what_it_can_of_a_file_that_is_refused(
+    tmp_path: Path,
+    name: str,
+    content: bytes,
+    file_format: str | None,
+    header: dict[str, object],
+    code: str,
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    result = run("inspect", tmp_path / name, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert (found["bytes"], found["format"]) == (len(content), file_format)
+    assert header.items() <= found["header"].items()
+    assert found["refused"]["code"] == code
+    shown = run("inspect", tmp_path / name)
+    assert shown.exit_code == 1
+    for text in (file_format or "unknown format", f"{len(content):,} bytes", "refused", *header):
+        assert text.replace("_", " ") in shown.stdout
 
 
 def test_evaluate_scores_a_labelled_folder(tmp_path: Path, ecg_bundle: Path) -> None:

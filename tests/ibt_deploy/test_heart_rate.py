@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.preprocess.heart_rate import HeartRate, heart_rate_of, qrs_band, r_peaks, smoothed_energy
+from ibt_deploy.preprocess.ecg import examined
+from ibt_deploy.preprocess.heart_rate import (
+    HeartRate,
+    frontal_axis,
+    heart_rate_of,
+    qrs_band,
+    r_peaks,
+    smoothed_energy,
+)
+from ibt_deploy.readers import read
 from tests.helpers.wfdb_records import raw_ecg
 
 
@@ -108,3 +120,82 @@ def test_findings_that_contradict_the_rate(bpm: float, finding: str, contradicts
     reason = HeartRate(bpm, np.empty(0)).contradiction(finding)
     assert (reason is not None) == contradicts
     assert reason is None or f"{bpm} bpm" in reason
+
+
+PLACES = np.arange(0.5, 9.7, 0.8)
+
+
+def frontal(angles: np.ndarray, size: float = 1.0) -> np.ndarray:
+    """12 leads at 200 Hz, a beat at each of PLACES whose heart vector points to an angle in degrees.
+
+    Limb leads are projections on Einthoven's triangle (I at 0, II at 60 degrees); the others follow.
+    """
+    away = np.arange(2000)[:, None] / 200 - PLACES
+    r, s = np.exp(-(away**2) / (2 * 0.01**2)), -0.3 * np.exp(-((away - 0.03) ** 2) / (2 * 0.01**2))
+    beat = size * (r + s)
+    one, two = (beat @ np.cos(np.radians(angles - direction)) for direction in (0, 60))
+    out = np.zeros((12, 2000))
+    out[:6] = one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2
+    return out + 0.2
+
+
+@pytest.mark.parametrize("angle", range(-170, 181, 25))
+def test_the_axis_of_a_known_vector(angle: int) -> None:
+    axis = frontal_axis(frontal(np.full(len(PLACES), float(angle))), 200, PLACES)
+    assert axis.degrees == pytest.approx(angle, abs=1)
+    assert axis.spread == pytest.approx(0, abs=0.5)
+
+
+def test_an_ectopic_beat_does_not_turn_the_axis() -> None:
+    angles = np.full(len(PLACES), 40.0)
+    angles[[2, 7]] = -100.0
+    assert frontal_axis(frontal(angles), 200, PLACES).degrees == pytest.approx(40, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("signal", "peaks", "reason"),
+    [
+        (frontal(np.linspace(-60, 120, len(PLACES))), PLACES, "spread"),
+        (frontal(np.full(len(PLACES), 30.0), 0.1), PLACES, "small"),
+        (frontal(np.full(len(PLACES), 30.0)), PLACES[:2], "no_rate"),
+        (frontal(np.full(len(PLACES), 30.0)), np.empty(0), "no_rate"),
+    ],
+)
+def test_an_axis_that_is_not_sound_is_not_stated(signal: np.ndarray, peaks: np.ndarray, reason: str) -> None:
+    axis = frontal_axis(signal, 200, peaks)
+    assert (axis.degrees, axis.reason) == (None, reason)
+    assert axis.to_dict()["degrees"] is None
+
+
+@pytest.mark.parametrize("change", ["gain", "arms"])
+def test_leads_that_cannot_be_relied_on_give_no_axis(root: Path, change: str) -> None:
+    recording = read(root / "examples" / "recording.hea")[0]
+    signal = np.array(recording.signal)
+    lead = {name: i for i, name in enumerate(recording.leads)}
+    if change == "gain":
+        signal[lead["I"]] *= 10
+    else:
+        swapped = {"I": -signal[lead["I"]], "II": signal[lead["III"]], "III": signal[lead["II"]]}
+        swapped |= {"aVR": signal[lead["aVL"]], "aVL": signal[lead["aVR"]]}
+        for name, row in swapped.items():
+            signal[lead[name]] = row
+    axis = examined(replace(recording, signal=signal)).axis
+    assert axis is not None
+    assert (axis.degrees, axis.reason) == (None, "leads")
+
+
+DEVICES = {"trio/Example.scp": -61, "philips/3191723_ZZDEMOPTONLY_1-04_orig.xml": 78}
+DEVICES |= {"philips/ad4d3d80-d165_1-04_orig.xml": 85}
+
+
+@pytest.mark.parametrize(("name", "stated"), DEVICES.items())
+def test_the_axis_is_near_that_of_the_device(shared: Path, name: str, stated: int) -> None:
+    axis = examined(read(shared / "data" / "formats" / name)[0]).axis
+    assert axis is not None
+    assert axis.degrees == pytest.approx(stated, abs=10)
+
+
+def test_the_axis_of_the_example_is_near_that_of_its_device(root: Path) -> None:
+    axis = examined(read(root / "examples" / "recording.hea")[0]).axis
+    assert axis is not None
+    assert axis.degrees == pytest.approx(52, abs=5)

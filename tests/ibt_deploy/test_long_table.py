@@ -17,7 +17,8 @@ from ibt_deploy.errors import InputError
 from ibt_deploy.mapping import Mapping, load_mapping, parse_mapping
 from ibt_deploy.mapping.suggest import suggested_mapping
 from ibt_deploy.records import Stay
-from ibt_deploy.standards.exports import ASSUMED_NOTE, EventStays, Export, opened
+from ibt_deploy.standards.events import ASSUMED_NOTE
+from ibt_deploy.standards.exports import EventStays, Export, opened
 from ibt_deploy.vocabulary import NAMES
 
 pytest.importorskip("duckdb")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibt_deploy.printable import first_line, one_line, printable
+from ibt_deploy.errors import first_line, one_line, printable
 
 
 @pytest.mark.parametrize(

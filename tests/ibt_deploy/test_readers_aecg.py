@@ -138,7 +138,7 @@ def test_patient() -> None:
 def test_what_is_no_lead_is_left_out() -> None:
     (found,) = recordings(aecg(rhythm(lead("I", [1, 2]) + sequence("MDC_PULS_RATE", "<digits>60</digits>"))))
     assert found.leads == ("I",)
-    assert found.notes == ("left out what is no lead: MDC_PULS_RATE",)
+    assert found.notes == ("left out channels that are not leads: MDC_PULS_RATE",)
 
 
 def test_a_negative_scale_is_warned_of() -> None:

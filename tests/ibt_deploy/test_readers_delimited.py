@@ -21,7 +21,7 @@ QUOTED = ['"1"', '"a|b"', '"1\t2"', '""']
 
 
 def value(cell: str) -> float:
-    """What a cell states; NaN where that is no finite number."""
+    """What a cell states; NaN where that is not a finite number."""
     return math.nan if cell.strip() in MISSING or cell in WRONG else float(cell)
 
 

@@ -188,7 +188,7 @@ def test_a_channel_that_is_no_voltage_is_left_out() -> None:
     pressure = dcm.channel("?", unit="mm[Hg]", code=("109016", "DCM"), meaning="Arterial pressure")
     found = recording(dcm.dicom(dcm.group(dcm.ecg(leads=2), [pressure, dcm.channel("II")])))
     assert found.leads == ("II",)
-    assert found.notes == ("left out what is no voltage: Arterial pressure",)
+    assert found.notes == ("left out channels that are not voltages: Arterial pressure",)
 
 
 def spoilt(keyword: str, value: object) -> bytes:

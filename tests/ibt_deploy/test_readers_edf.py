@@ -121,7 +121,7 @@ def test_equals_pyedflib(tmp_path: Path, kind: str) -> None:
     assert (found.leads, found.sampling_rate, found.format) == (LEADS, 500.0, kind.upper())
     if kind.endswith("+"):
         assert (found.age, found.sex) == (50.0, "Female")
-    assert found.notes[0] == "left out channels that are no standard lead: EEG Fpz-Cz, Resp"
+    assert found.notes[0] == "left out channels that are not standard leads: EEG Fpz-Cz, Resp"
 
 
 def test_a_file_that_was_never_closed() -> None:

@@ -133,7 +133,7 @@ def test_column_of_times_and_other_columns() -> None:
     expect_raw(found)
     assert found.notes == (
         "the sampling rate is that of the column of times",
-        "left out columns that are no lead: marker",
+        "left out columns that are not leads: marker",
     )
     rows[300:, 0] += 50
     assert code_of(BadSampling, table(header, rows=rows)) == "missing_rate"

@@ -124,7 +124,7 @@ def test_signals_that_are_no_voltage_are_left_out(tmp_path: Path) -> None:
     path.write_text("\n".join(text))
     (recording,) = read(path)
     assert recording.leads == LEADS[:11]
-    assert recording.notes == ("left out what is no voltage: PLETH",)
+    assert recording.notes == ("left out channels that are not voltages: PLETH",)
 
 
 def test_no_voltage_at_all(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_records_of_many_kinds(shared: Path, name: str) -> None:
 def test_signals_in_other_units_beside_leads(shared: Path) -> None:
     (recording,) = read(shared / "data" / "formats" / "wfdb" / "a103l.hea")
     assert recording.leads == ("II", "V")
-    assert recording.notes == ("left out what is no voltage: PLETH",)
+    assert recording.notes == ("left out channels that are not voltages: PLETH",)
 
 
 def test_every_public_recording_reads_as_wfdb_reads_it(shared: Path) -> None:

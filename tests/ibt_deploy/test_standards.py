@@ -29,7 +29,8 @@ from ibt_deploy.files import MemoryFolder
 from ibt_deploy.predictions import Refusal, SepsisPrediction
 from ibt_deploy.readers import items_of, read, task_of
 from ibt_deploy.records import Stay
-from ibt_deploy.standards.exports import ASSUMED_NOTE, CUT_NOTE, found_export, opened
+from ibt_deploy.standards.events import ASSUMED_NOTE
+from ibt_deploy.standards.exports import CUT_NOTE, found_export, opened
 from ibt_deploy.vocabulary import INDEX, NAMES
 
 duckdb = pytest.importorskip("duckdb")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import highdicom
@@ -93,3 +95,36 @@ def test_the_command_writes_it(ecg: Path, root: Path, tmp_path: Path) -> None:
     stay = run(main, ["predict", str(root / "examples" / "stay.psv"), "--sr", str(tmp_path / "x")])
     assert stay.exit_code == 2
     assert not (tmp_path / "x").exists()
+
+
+def dcmtk(tool: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """What a tool of dcmtk says of a file."""
+    found = shutil.which(tool)
+    if found is None:
+        pytest.skip(f"dcmtk is not installed: no {tool}")
+    return subprocess.run([found, str(path)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("tool", ["dcmdump", "dsrdump", "dsr2html"])
+def test_dcmtk_reads_it_without_complaint(
+    tool: str, prediction: ArrhythmiaPrediction, ecg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.dcm"
+    path.write_bytes(dicom_report(prediction, ecg))
+    said = dcmtk(tool, path)
+    assert (said.returncode, said.stderr) == (0, "")
+    for finding in prediction.findings:
+        if finding.positive:
+            assert (finding.name if tool == "dsr2html" else finding.code) in said.stdout
+            assert f"{finding.probability:.6f}".rstrip("0") in said.stdout
+
+
+def test_dcmtk_would_see_a_fault(prediction: ArrhythmiaPrediction, ecg: Path, tmp_path: Path) -> None:
+    """Control of the test above: a report that infers its content from the root is not valid."""
+    report = pydicom.dcmread(io.BytesIO(dicom_report(prediction, ecg)))
+    for item in report.ContentSequence:
+        item.RelationshipType = "INFERRED FROM"
+    path = tmp_path / "report.dcm"
+    report.save_as(path)
+    said = dcmtk("dsrdump", path)
+    assert said.returncode != 0 or "E:" in said.stderr

@@ -117,6 +117,16 @@ def test_trailers_do_not_fill_the_memory(root: Path, method: bytes) -> None:
         assert httpx.get(f"{address}/livez").status_code == 200
 
 
+@pytest.mark.parametrize("route", [b"/v1/sepsis", b"/sepsis", b"/v1/arrhythmia"])
+def test_a_connection_with_endless_trailers_is_closed(service: str, route: bytes) -> None:
+    head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    kind = b"multipart/form-data; boundary=x" if b"arrhythmia" in route else b"application/json"
+    began = time.monotonic()
+    answer = exchanged(service, head % (route, kind), b"a: b\r\n" * 11_000)
+    assert time.monotonic() - began < 10
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
 def test_a_request_names_one_host(service: str, hosts: bytes) -> None:
     answer = exchanged(service, b"GET /livez HTTP/1.1\r\n" + hosts + b"Connection: close\r\n\r\n")
@@ -219,7 +229,7 @@ def first_block(page: Path) -> str:
 
 def test_the_quick_start_works_as_printed(root: Path, tmp_path: Path) -> None:
     if "serve" not in {entry.name for entry in entry_points(group="ibt.commands")}:
-        pytest.skip("'ibt serve' is no entry point of the installed package; install it again")
+        pytest.skip("'ibt serve' is not an entry point of the installed package; install it again")
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 3000)) == 0:
             pytest.skip("something else listens on port 3000")
@@ -514,7 +524,7 @@ def test_a_bento_is_built_lists_its_models_and_serves(root: Path, tmp_path: Path
     bentoml = str(Path(sys.executable).with_name("bentoml"))
     home = {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
     for command in (
-        [sys.executable, "-m", "serving.store"],
+        [sys.executable, "-m", "serving.models"],
         [bentoml, "build", "-f", "deploy/bentofile.yaml", "-o", "tag", "."],
     ):
         ran = subprocess.run(command, cwd=root, env=os.environ | home, capture_output=True, text=True)

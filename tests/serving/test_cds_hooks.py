@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ibt_deploy.errors import InputError
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.readers import read
-from ibt_deploy.standards.fhir_stay import patient_stay
+from ibt_deploy.standards.fhir_observations import patient_stay
 from serving.settings import Settings
 
 URL = "/cds-services/ibt-sepsis"

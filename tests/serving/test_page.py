@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.bundles import recording, stay, write_header, write_psv
 
 from benchmarks.load_server import started
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.predictor import Predictor, load
+from ibt_deploy.readers import read
 from ibt_deploy.vocabulary import LEADS
 
 pytest.importorskip("bentoml", reason="the service is not installed: pip install 'ibt[serve]'")
@@ -556,6 +558,90 @@ def test_calipers_measure_time_and_voltage(visits: Any, look: str) -> None:
     button.click()
     assert article.locator(".caliper").count() == 0
     assert not readout.is_visible()
+
+
+def test_what_moved_a_finding_is_drawn_over_the_tracing(
+    visits: Any, examples: Path, predictors: dict[str, Predictor]
+) -> None:
+    page = visits()
+    page.get_by_role("button", name="Example ECG").click()
+    article = shown(page)
+    assert article.locator(".moved").count() == 0
+    button = article.get_by_role("button", name="Explain")
+    button.click()
+    sync_api.expect(button).to_have_attribute("aria-pressed", "true", timeout=30_000)
+    (expected,) = predictors["arrhythmia"].explain(read(examples / "recording.hea")[0])
+    bands = article.locator(".moved")
+    raised = [(start, effect) for start, effect in zip(expected.starts, expected.over_time, strict=True)]
+    raised = [(start, effect) for start, effect in raised if round(float(effect), 4) > 0]
+    assert bands.count() == len(raised)
+    for band, (start, effect) in zip(bands.all(), raised, strict=True):
+        assert float(band.get_attribute("x")) == pytest.approx(10 + 25 * start)
+        share = effect / max(effect for _, effect in raised)
+        assert float(band.get_attribute("fill-opacity")) == pytest.approx(0.05 + 0.4 * share, abs=0.01)
+    leads = [LEADS[i] for i in sorted(np.argsort(-expected.by_channel)[:3]) if expected.by_channel[i] > 0]
+    named = [text.split(" ")[0] for text in article.locator("svg.paper text.moving").all_text_contents()]
+    assert set(named) == set(leads)
+    assert f"{expected.output} was raised most by" in article.locator(".reason").inner_text()
+    article.get_by_text("12 rows").click()
+    assert bands.count() == len(raised)
+    button.click()
+    assert bands.count() == 0
+    assert not article.locator(".reason").is_visible()
+
+
+def test_an_explanation_that_fails_says_why(visits: Any) -> None:
+    page = visits()
+    page.get_by_role("button", name="Example ECG").click()
+    article = shown(page)
+    body = '{"code": "too_slow", "detail": "No time left."}'
+    page.route(
+        "**/v1/arrhythmia?explain=true*",
+        lambda route: route.fulfill(status=422, content_type="application/problem+json", body=body),
+    )
+    article.get_by_role("button", name="Explain").click()
+    sync_api.expect(article.locator(".reason")).to_contain_text("No time left.")
+    assert article.locator(".moved").count() == 0
+
+
+def test_one_of_several_answers_is_printed_alone(visits: Any, examples: Path, tmp_path: Path) -> None:
+    page = visits()
+    page.evaluate("window.print = () => { window.printed = true; }")
+    choose(page, examples / "stay.psv", examples / "recording.hea", examples / "recording.dat")
+    shown(page, 2)
+    stay_article, ecg_article = page.locator("article.answer").all()
+    stay_article.get_by_role("button", name="Print or PDF").click()
+    assert page.evaluate("window.printed")
+    page.emulate_media(media="print")
+    assert [stay_article.is_visible(), ecg_article.is_visible()] == [True, False]
+    assert not page.locator(".overview").is_visible()
+    assert page.pdf(path=tmp_path / "stay.pdf", format="A4").startswith(b"%PDF")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert ecg_article.is_visible()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_no_barrier_that_axe_knows(visits: Any, examples: Path, look: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing"
+    )
+    page = visits(**LOOKS[look])
+    empty = axe.Axe().run(page)
+    assert empty.violations_count == 0, empty.generate_report()
+    choose(page, examples / "stay.psv", examples / "recording.hea", examples / "recording.dat")
+    shown(page, 2)
+    choose(page, examples / "recording.hea")
+    article = shown(page, 3)
+    ecg = page.locator("article", has=page.locator("svg.paper"))
+    ecg.get_by_role("button", name="Calipers").click()
+    explain = ecg.get_by_role("button", name="Explain")
+    explain.click()
+    sync_api.expect(explain).to_have_attribute("aria-pressed", "true", timeout=30_000)
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert article.is_visible()
+    results = axe.Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
 
 
 def test_vital_signs_are_drawn_below_the_risk(visits: Any, examples: Path) -> None:

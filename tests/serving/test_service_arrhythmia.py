@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.bundles import recording, write_header
 
 from ibt_deploy.cli import main
 from ibt_deploy.readers import read
@@ -132,3 +133,23 @@ def test_uploads_that_are_not_one_recording_are_refused(client: Any, ecg_files: 
         assert (answer.status_code, answer.json()["code"]) == (422, code)
     unknown = client.upload(ROUTE, ("photo.jpg", b"\xff\xd8\xff\xe0" + bytes(100)))
     assert (unknown.status_code, unknown.json()["code"]) == (415, "unsupported_format")
+
+
+def test_an_explanation_is_that_of_the_command_line(
+    client: Any, settings: Settings, examples: Path, ecg_files: list[File], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(examples)
+    asked = ["predict", "recording.hea", "--json", "--explain", "--device", "cpu"]
+    told = CliRunner().invoke(main, [*asked, "--bundle", settings.arrhythmia])
+    answer = client.upload(f"{ROUTE}?explain=true", *ecg_files).json()
+    assert answer == json.loads(told.stdout)
+    assert [len(e["time"]) for e in answer["explanations"]] == [20] * len(answer["explanations"])
+    assert "explanations" not in client.upload(f"{ROUTE}?signal=true", *ecg_files).json()
+
+
+def test_a_long_recording_is_not_explained(client: Any, tmp_path: Path) -> None:
+    header = write_header(tmp_path, recording(61.0, seed=1))
+    files = [(path.name, path.read_bytes()) for path in (header, header.with_suffix(".dat"))]
+    assert client.upload(ROUTE, *files).status_code == 200
+    refused = client.upload(f"{ROUTE}?explain=true", *files)
+    assert (refused.status_code, refused.json()["code"]) == (422, "record_too_long")

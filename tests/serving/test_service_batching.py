@@ -39,8 +39,10 @@ def done(kind: object = "kind") -> Task:
 
 
 @contextmanager
-def pool(threads: int = 1, batch: int = 1, queue: int = 4) -> Iterator[Pool]:
-    made = Pool(threads, batch, queue)
+def pool(
+    threads: int = 1, batch: int = 1, queue: int = 4, lengths: list[int] | None = None
+) -> Iterator[Pool]:
+    made = Pool(threads, batch, queue, [].append if lengths is None else lengths.append)
     yield made
     made.close()
 
@@ -68,6 +70,23 @@ def test_what_does_not_fit_into_the_queue_is_refused_at_once() -> None:
         assert await made.answer(done(), 10) == b"1"
 
     with pool() as made:
+        asyncio.run(main(made))
+
+
+def test_the_length_of_the_queue_is_told_while_work_waits() -> None:
+    async def main(made: Pool) -> None:
+        first = Task()
+        waiting = [asyncio.create_task(made.answer(first, 10))]
+        await until(lambda: made.busy)
+        waiting += [asyncio.create_task(made.answer(done(), 10)) for _ in range(3)]
+        await until(lambda: made.waiting == 3)
+        assert lengths[-3:] == [1, 2, 3]
+        first.gate.set()
+        await asyncio.gather(*waiting)
+        assert lengths[-1] == 0
+
+    lengths: list[int] = []
+    with pool(lengths=lengths) as made:
         asyncio.run(main(made))
 
 

@@ -392,9 +392,13 @@ def test_a_pause_after_many_bytes_is_waited_for(served: Any) -> None:
     assert sent[0]["status"] == 422
 
 
-def test_a_client_that_goes_away_is_no_failure(app: Any) -> None:
+def test_a_client_that_goes_away_is_no_failure(app: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is sent ends the connection, should the server still hold it."""
     sent, _ = asked(app, [(0.0, {"type": "http.disconnect"})])
-    assert not sent
+    assert (sent[0]["status"], dict(sent[0]["headers"])[b"connection"]) == (400, b"close")
+    assert sent[1:] == [{"type": "http.response.body", "body": b""}]
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["status"]) == ("request", 499)
 
 
 def test_after_all_that_the_service_still_answers(client: Any, examples: Path) -> None:

@@ -13,9 +13,8 @@ from ibt_deploy.errors import DataError
 from training.data.split import PARTS, write_split
 from training.distil import BBM, BlockMatching, DeiT, Supervised
 from training.fit import part_logits
-from training.models.lstm import ResidualLSTM
-from training.models.resnet import HannunResNet
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgTransformer, StayTransformer
+from training.models.teachers import HannunResNet, ResidualLSTM
 from training.run import _plain_inputs, build_objective, load_teacher
 from training.tasks import open_source
 

@@ -10,7 +10,7 @@ import torch
 from helpers.tiny import tiny_recipe
 
 from training.models import Encoder
-from training.models.transformer import Block
+from training.models.students import Block
 from training.study.similarity import (
     attention_summary,
     measures,

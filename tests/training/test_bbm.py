@@ -21,9 +21,8 @@ from training.distil import (
     resize_matrix,
 )
 from training.models import Encoder
-from training.models.lstm import ResidualLSTM
-from training.models.resnet import HannunResNet
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgTransformer, StayTransformer
+from training.models.teachers import HannunResNet, ResidualLSTM
 from training.recipe import BBMRecipe
 from training.tasks.base import Batch
 

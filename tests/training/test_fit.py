@@ -20,6 +20,7 @@ import torch
 from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import DataError, RecipeError
+from training import device
 from training.checkpoint import load_network, read_checkpoint, save_atomically
 from training.device import Place
 from training.fit import DivergedError, Fit, Reporter, one_ahead
@@ -338,3 +339,27 @@ def test_gradients_are_clipped(stays: Path, tmp_path: Path) -> None:
         sum(float(p.grad.square().sum()) for p in fit.objective.parameters() if p.grad is not None)
     )
     assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "dtype"),
+    [
+        ("flags: avx2", "auto", torch.float32),
+        ("flags: avx2", "bf16", torch.float32),
+        ("flags: avx2 avx512_bf16", "auto", torch.bfloat16),
+        ("flags: amx_bf16", "bf16", torch.bfloat16),
+        ("flags: amx_bf16", "fp32", torch.float32),
+    ],
+)
+def test_a_processor_without_bf16_computes_in_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: str,
+    precision: str,
+    dtype: torch.dtype,
+) -> None:
+    monkeypatch.setattr(device, "_cpu_flags", lambda: flags)
+    device._say_no_bf16.cache_clear()
+    assert device.chosen_dtype(precision, torch.device("cpu")) == dtype
+    says = "does not compute in bf16" in capsys.readouterr().err
+    assert says == (precision == "bf16" and dtype == torch.float32)

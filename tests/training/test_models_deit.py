@@ -8,8 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.models.deit import EcgDeiT, StayDeiT, StayTwoHeads, attend_rows_and_queries
-from training.models.transformer import MASKED, Attention
+from training.models.students import (
+    MASKED,
+    Attention,
+    EcgDeiT,
+    StayDeiT,
+    StayTwoHeads,
+    attend_rows_and_queries,
+)
 
 
 def stay_deit(kind: type[StayDeiT | StayTwoHeads] = StayDeiT) -> StayDeiT | StayTwoHeads:

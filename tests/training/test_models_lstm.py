@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.models.lstm import ResidualLSTM
+from training.models.teachers import ResidualLSTM
 
 
 def lstm_layers(network: ResidualLSTM) -> list[nn.LSTM]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from training.models.resnet import HannunResNet, ResidualBlock, SameConv, calibrate_batch_norm
+from training.models.teachers import HannunResNet, ResidualBlock, SameConv, calibrate_batch_norm
 
 
 def count(module: nn.Module) -> int:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from training.models.deit import EcgDeiT
-from training.models.transformer import (
+from training.models.students import (
     Attention,
     Block,
+    EcgDeiT,
     EcgTransformer,
     StayTransformer,
     attend,

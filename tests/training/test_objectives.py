@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from training.distil import BBM, DeiT, FrozenTeacher, Supervised, bce, response_distillation, supervised
-from training.models.deit import EcgDeiT, StayDeiT
-from training.models.lstm import ResidualLSTM
-from training.models.resnet import HannunResNet
+from training.models.students import EcgDeiT, StayDeiT
+from training.models.teachers import HannunResNet, ResidualLSTM
 from training.recipe import BBMRecipe, DeiTRecipe
 from training.tasks.base import Batch
 

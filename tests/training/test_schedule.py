@@ -11,10 +11,8 @@ from helpers.tiny import tiny_recipe
 
 from training.distil import BBM, BlockMatching, FrozenTeacher, Objective, Supervised
 from training.fit import learning_rate, parameter_groups
-from training.models.deit import EcgDeiT, StayDeiT
-from training.models.lstm import ResidualLSTM
-from training.models.resnet import HannunResNet
-from training.models.transformer import EcgTransformer, StayTransformer
+from training.models.students import EcgDeiT, EcgTransformer, StayDeiT, StayTransformer
+from training.models.teachers import HannunResNet, ResidualLSTM
 from training.recipe import BBMRecipe, FitRecipe
 
 FIT = FitRecipe(epochs=100, lr=2.0, warmup_epochs=10.0, warmup_fraction=0.1, final_lr=0.01)

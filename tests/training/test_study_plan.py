@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import get_args
+from unittest.mock import Mock
 
 import pytest
 
-from ibt_deploy.errors import RecipeError
+from ibt_deploy.errors import MissingExtra, RecipeError
 from ibt_deploy.types import Task
 from training.recipe import load_recipe
+from training.study import results
 from training.study.plan import BUDGETS, PURPOSES, load_budget, planned_runs, site_studies
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
@@ -71,3 +74,17 @@ def test_external_tests_leave_one_site_out() -> None:
 def test_a_budget_that_is_not_there() -> None:
     with pytest.raises(RecipeError, match="no budget; give cpu, gpu, tiny"):
         load_budget("huge")
+
+
+def test_a_report_that_could_not_be_drawn_stops_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*args: object, **kwargs: object) -> dict[str, str]:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(results, "train_runs", train)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtra, match="needs matplotlib"):
+        results.reproduced(
+            Mock(), split=None, only=(), jobs=1, device="cpu", train=True, draws=1, say=lambda line: None
+        )

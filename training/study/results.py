@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ibt_deploy.errors import DataError
+from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import Floats
@@ -267,6 +267,7 @@ def reproduced(
     -------
     Why a run could not be trained, by its name.
     """
+    require_packages()
     chosen, timings = chosen_device(device), Timings()
     failed: dict[str, str] = {}
     if train:
@@ -293,6 +294,21 @@ def reproduced(
     atomic_write(study.out / TIMINGS, json.dumps(found, indent=1) + "\n")
     atomic_write(study.out / REPORT, report_text([_read(study.out)], [FIGURES]))
     return failed
+
+
+def require_packages() -> None:
+    """Refuse to begin where the report, which comes after all the training, could not be written.
+
+    Raises
+    ------
+    MissingExtra
+        A package is not installed that draws the figures or scores the shipped models.
+    """
+    try:
+        import matplotlib  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "the report of ibt reproduce") from error
 
 
 def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:

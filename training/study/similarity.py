@@ -36,8 +36,7 @@ from training.checkpoint import load_network
 from training.data.augment import SAMPLING_RATE
 from training.distil import boundaries
 from training.models import Encoder
-from training.models.deit import StayDeiT
-from training.models.transformer import Block, EcgTransformer, causal_mask
+from training.models.students import Block, EcgTransformer, StayDeiT, causal_mask
 from training.study.measures import subject_sha256
 from training.study.plan import Run
 from training.study.study import TEST, Arrays, Study, kept

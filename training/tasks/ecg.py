@@ -27,9 +27,8 @@ from ibt_deploy.vocabulary import LEADS, N_CLASSES
 from training.data.augment import operations_under, rand_augment
 from training.data.cache import Cache
 from training.data.split import FEWEST_POSITIVES, Part, read_split
-from training.models.deit import EcgDeiT
-from training.models.resnet import HannunResNet
-from training.models.transformer import EcgTransformer
+from training.models.students import EcgDeiT, EcgTransformer
+from training.models.teachers import HannunResNet
 from training.recipe import AugmentRecipe, DataRecipe, Recipe
 from training.tasks.base import (
     EVERYTHING,

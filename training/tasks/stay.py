@@ -25,9 +25,8 @@ from ibt_deploy.types import Float32s, Ints, Strings
 from ibt_deploy.vocabulary import INDEX
 from training.data.cache import Cache
 from training.data.split import Part, read_split
-from training.models.deit import StayDeiT, StayTwoHeads
-from training.models.lstm import ResidualLSTM
-from training.models.transformer import StayTransformer
+from training.models.students import StayDeiT, StayTransformer, StayTwoHeads
+from training.models.teachers import ResidualLSTM
 from training.recipe import DataRecipe, Recipe
 from training.tasks.base import (
     EVERYTHING,

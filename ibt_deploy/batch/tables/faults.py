@@ -20,8 +20,7 @@ import numpy as np
 
 from ibt_deploy.batch.tables.layout import Layout, is_missing
 from ibt_deploy.batch.tables.survey import TableFile, cells_of, opened
-from ibt_deploy.errors import BadRows, InputError, MalformedFile
-from ibt_deploy.printable import first_line
+from ibt_deploy.errors import BadRows, InputError, MalformedFile, first_line
 from ibt_deploy.readers.columns import MEASURED, MISSING_WORDS, cell_number, shortened
 
 LONGEST_LINE = 1 << 21

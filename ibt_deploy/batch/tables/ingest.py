@@ -38,8 +38,7 @@ from ibt_deploy.batch.tables.store import (
     write_starts,
 )
 from ibt_deploy.batch.tables.survey import TableFile, arrow
-from ibt_deploy.errors import BatchError, InputError
-from ibt_deploy.printable import first_line, one_line
+from ibt_deploy.errors import BatchError, InputError, first_line, one_line
 
 ROWS_IN_GROUP = 32_768
 

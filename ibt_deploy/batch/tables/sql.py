@@ -15,9 +15,8 @@ from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, NumberColumn
 from ibt_deploy.batch.tables.survey import TableFile
-from ibt_deploy.errors import BatchError, missing_extra
+from ibt_deploy.errors import BatchError, missing_extra, one_line
 from ibt_deploy.mapping.schema import LongTable, Time
-from ibt_deploy.printable import one_line
 from ibt_deploy.readers.columns import LIMIT, LONGEST_SHOWN, MISSING_WORDS
 from ibt_deploy.vocabulary import NAMES
 

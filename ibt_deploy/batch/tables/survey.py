@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast
 
-from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, first_line, missing_extra
 from ibt_deploy.mapping.schema import Mapping
-from ibt_deploy.printable import first_line
 from ibt_deploy.readers import kind_of
 from ibt_deploy.readers.columns import shortened, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
@@ -229,7 +230,7 @@ def read(file: File) -> list[Recording]:
     ------
     InputError
         See :func:`parse_header`, :func:`parse_segments`, :func:`signal_files`, :func:`available_frames` and
-        :func:`raw_signals`. BadUnits: the unit of a lead is no voltage. MissingLeads: no voltage at all.
+        :func:`raw_signals`. BadUnits: the unit of a lead is not a voltage. MissingLeads: no voltage at all.
         MalformedFile: all checksums and initial values contradict the samples, or a segment contradicts its
         record. UnsupportedFormat: leads of different rates.
     """
@@ -436,7 +437,7 @@ def _millivolts_per_unit(header: Header, notes: list[str]) -> dict[int, float]:
         raise MissingLeads(f"no voltage among the signals: {', '.join(dropped)[:200]}", code="no_ecg_lead")
     notes += [f"converted from {unit} to mV" for unit in sorted(filter(None, converted))]
     if dropped:
-        notes.append(f"left out what is no voltage: {', '.join(dropped)[:200]}")
+        notes.append(f"left out channels that are not voltages: {', '.join(dropped)[:200]}")
     if unstated:
         notes.append("the header names no unit; read as mV, as the WFDB format defines")
     return scales
@@ -490,3 +491,14 @@ def _fill_millivolts(out: Floats, raw: AnyInts, signal: SignalLine, scale: float
         filled *= scale
     if (marker := INVALID[signal.format]) is not None and (invalid := raw == marker).any():
         filled[invalid] = np.nan
+
+
+LINES_SHOWN = 16
+
+
+def outline(file: File) -> dict[str, Any]:
+    """The first lines of the header as they are."""
+    header_file = file if file.suffix.lower() == SUFFIX else _header_beside(file) or file
+    lines = [line.strip()[:120] for line in _header_text(header_file).splitlines() if line.strip()]
+    content = [line for line in lines if not line.startswith("#")]
+    return {"record": content[0] if content else None, "signals": content[1 : LINES_SHOWN + 1]}

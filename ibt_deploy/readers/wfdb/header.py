@@ -255,7 +255,7 @@ def _rate_and_frames(fields: list[str]) -> tuple[float, int | None]:
     if len(fields) < 2:
         return rate, None
     if not re.fullmatch(r"\d{1,18}", fields[1]):
-        raise MalformedFile(f"{fields[1][:80]!r} is no number of samples", code="bad_header")
+        raise MalformedFile(f"{fields[1][:80]!r} is not a number of samples", code="bad_header")
     return rate, int(fields[1]) or None
 
 
@@ -273,7 +273,7 @@ def _signal(number: int, line: str) -> SignalLine:
         raise MalformedFile(f"{where}: no samples in a frame ({fields[1]})", code="bad_header")
     gain = _GAIN.match(fields[2]) if len(fields) > 2 else None
     if gain is None or not 0 < abs(float(gain["gain"])) < float("inf"):
-        stated = f"{fields[2][:80]!r} is no gain" if len(fields) > 2 else "no gain is stated"
+        stated = f"{fields[2][:80]!r} is not a gain" if len(fields) > 2 else "no gain is stated"
         raise BadUnits(f"{where}: {stated}; write units per mV, e.g. 1000/mV", code="missing_gain")
     numbers = fields[3:8]
     if not all(_INTEGER.match(field) for field in numbers):
@@ -307,7 +307,7 @@ def _recorded(fields: list[str], stated: Stated) -> datetime | date | None:
 
 
 def _base_moment(fields: list[str]) -> datetime | date | None:
-    """Base time and date after the number of frames; None without a date, for a time alone is no moment."""
+    """Base time and date after the number of frames; None without a date: a time alone is not enough."""
     if len(fields) < 4:
         return None
     clock, on = _CLOCK.fullmatch(fields[2]), _DAY.fullmatch(fields[3])

@@ -12,6 +12,7 @@ import binascii
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -24,6 +25,7 @@ MAX_DEPTH = 200
 MAX_TAG_BYTES = 1 << 20
 """Far beyond any ECG of minutes; so a tree takes less than 500 MB and 2 s whatever the file holds."""
 
+MAX_LISTED = 64
 _CHUNK = 1 << 16
 _FIRST_NAME = re.compile(
     r"(?:\s|<\?[^>]*\?>|<!--.*?-->)*<(?:!DOCTYPE\s+)?(?P<name>[A-Za-z_][\w:.-]*)", re.DOTALL
@@ -145,3 +147,27 @@ def decoded(text: str, what: str) -> bytes:
         return base64.b64decode(packed.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise MalformedFile(f"{what}: damaged Base64") from error
+
+
+def outline_of(file: File, *paths: str, leads: str = "") -> dict[str, Any]:
+    """The root element and the texts at ``paths``, under the names of their last elements, where they are.
+
+    Parameters
+    ----------
+    leads
+        Path of the leads whose names are listed; ``@attribute`` at its end where an attribute is the name.
+    """
+    root = parsed(file)
+    found: dict[str, Any] = {"root": root.tag[:80]}
+    for path in paths:
+        element = root.find(path)
+        if element is not None:
+            stated = " ".join([(element.text or "").strip(), *element.attrib.values()]).strip()
+            found[local_name(path.rpartition("/")[2])] = stated[:80]
+    if leads:
+        where, _, attribute = leads.partition("@")
+        names = [
+            e.get(attribute, "") if attribute else (e.text or "") for e in root.iterfind(where.rstrip("/"))
+        ]
+        found["leads"] = list(dict.fromkeys(name.strip()[:20] for name in names))[:MAX_LISTED]
+    return found

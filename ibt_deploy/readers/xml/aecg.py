@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date, datetime
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -24,7 +25,7 @@ from ibt_deploy.readers.stated import (
     rate_of_interval,
     sex_of,
 )
-from ibt_deploy.readers.xml import children, parsed, root_name
+from ibt_deploy.readers.xml import children, outline_of, parsed, root_name
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Floats
 from ibt_deploy.vocabulary import canonical_lead
@@ -57,8 +58,8 @@ def read(file: File) -> list[Recording]:
     Raises
     ------
     InputError
-        See :func:`ibt_deploy.readers.xml.parsed`. MalformedFile: no rhythm, or digits that are no
-        numbers. BadSampling, BadUnits: no increment of time, no scale or a unit that is no voltage.
+        See :func:`ibt_deploy.readers.xml.parsed`. MalformedFile: no rhythm, or digits that are not
+        numbers. BadSampling, BadUnits: no increment of time, no scale or a unit that is not a voltage.
         MissingLeads: no sequence of a lead.
     """
     root = parsed(file)
@@ -156,7 +157,7 @@ def _signal(
         raise MalformedFile(f"leads of {min(lengths)} and of {max(lengths)} samples", code="uneven_leads")
     if lengths == {0}:
         raise MalformedFile("the leads hold no samples", code="empty_file")
-    notes = (f"left out what is no lead: {', '.join(others)[:200]}",) if others else ()
+    notes = (f"left out channels that are not leads: {', '.join(others)[:200]}",) if others else ()
     signal = np.array(rows)
     if not np.isfinite(signal).all():
         raise MalformedFile("holds values that are not finite", code="not_numbers")
@@ -183,10 +184,10 @@ def _quantity(value: Element | None, what: str, name: str) -> float | None:
         return None
     number, unit = found.get("value", "").strip(), found.get("unit", "")
     if not _FLOAT.fullmatch(number):
-        raise BadUnits(f"lead {name}: {number[:40]!r} is no {what}", code="missing_gain")
+        raise BadUnits(f"lead {name}: {number[:40]!r} is not a number ({what})", code="missing_gain")
     factor = millivolts_per(unit)
     if factor is None and float(number) != 0:
-        raise BadUnits(f"lead {name}: the unit {unit[:40]!r} is no voltage", code="unknown_unit")
+        raise BadUnits(f"lead {name}: the unit {unit[:40]!r} is not a voltage", code="unknown_unit")
     return float(number) * (factor or 0.0)
 
 
@@ -230,3 +231,14 @@ def _patient(root: Element) -> tuple[float | None, str | None]:
             if _FLOAT.fullmatch(number) and unit and 0 <= float(number) * unit < 150:
                 age = float(number) * unit
     return age, sex
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "effectiveTime/low",
+        "effectiveTime/center",
+        "component/series/author/seriesAuthor/manufacturedSeriesDevice/manufacturerModelName",
+        leads=".//sequence/code/@code",
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from ibt_deploy.errors import BadSampling, BadUnits, MalformedFile, MissingLeads
 from ibt_deploy.files import File
 from ibt_deploy.readers.stated import YEARS, clock_of, device_of, moment, sex_of, whole_years
-from ibt_deploy.readers.xml import children, number_in, parsed, root_name, text_of
+from ibt_deploy.readers.xml import children, number_in, outline_of, parsed, root_name, text_of
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Floats
 
@@ -169,3 +170,15 @@ def _age(root: Element, recorded: date | None) -> float | None:
         return None
     then = recorded.date() if isinstance(recorded, datetime) else recorded
     return float(whole_years(born, then)) if born <= then else None
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "ObservationType",
+        "StripData/SampleRate",
+        "StripData/Resolution",
+        "StripData/ChannelSampleCountTotal",
+        leads="StripData/WaveformData/@lead",
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -27,6 +27,7 @@ from ibt_deploy.readers.stated import YEARS, clock_of, device_of, millivolts_per
 from ibt_deploy.readers.xml import (
     decoded,
     number_in,
+    outline_of,
     parsed,
     root_name,
     text_of,
@@ -168,7 +169,7 @@ def _lead(element: Element) -> _Lead:
                 f"{where}: {tag} is {claimed[:20]}, there are {held:g}", code="truncated_file"
             )
     if not data or len(data) % 2:
-        raise MalformedFile(f"{where}: {len(data)} bytes are no samples", code="truncated_file")
+        raise MalformedFile(f"{where}: {len(data)} bytes do not hold whole samples", code="truncated_file")
     stated = number_in(text_of(element, "LeadDataCRC32")) or 0.0
     return _Lead(
         name=name,
@@ -179,4 +180,15 @@ def _lead(element: Element) -> _Lead:
         ),
         is_off=text_of(element, "LeadOff").upper() == "TRUE",
         checksum_differs=stated != 0 and int(stated) % (1 << 32) != zlib.crc32(data),
+    )
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "TestDemographics/AcquisitionDevice",
+        "TestDemographics/AcquisitionDate",
+        "Waveform/SampleBase",
+        leads=".//LeadData/LeadID",
     )

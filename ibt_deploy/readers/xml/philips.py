@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -31,6 +32,7 @@ from ibt_deploy.readers.stated import age_between, device_of, moment_of_iso, sex
 from ibt_deploy.readers.xml import (
     decoded,
     number_in,
+    outline_of,
     parsed,
     root_name,
     text_of,
@@ -367,3 +369,14 @@ def _samples(packed: bytes, start: int) -> Ints:
     if np.abs(samples).max() > 1 << 15:
         raise MalformedFile("a damaged compressed lead: samples beyond 16 bits")
     return samples
+
+
+def outline(file: File) -> dict[str, Any]:
+    """Header fields for a person to see."""
+    return outline_of(
+        file,
+        "documentinfo/documentversion",
+        "dataacquisition/machine",
+        "dataacquisition/signalcharacteristics/samplingrate",
+        "dataacquisition/signalcharacteristics/resolution",
+    )

@@ -193,7 +193,7 @@ class LocalEngine:
     def _started(self) -> subprocess.Popen[bytes] | None:
         environment = os.environ | dict.fromkeys(_ONE_THREAD, "1")
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        command = [sys.executable, "-P", "-m", "ibt_deploy.batch.engine.worker", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "ibt_deploy.batch.worker", str(os.getpid())]
         with self._lock:
             if self._over.is_set():
                 return None

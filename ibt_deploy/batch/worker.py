@@ -1,6 +1,6 @@
 """A worker: a process of its own that scores the parts it is asked for.
 
-Started as ``python -m ibt_deploy.batch.engine.worker``, so that a notebook needs no ``__main__`` guard. It
+Started as ``python -m ibt_deploy.batch.worker``, so that a notebook needs no ``__main__`` guard. It
 reads pickled requests from its standard input and writes pickled reports to its standard output; before it
 reads an input it reports which one, so that the process that started it knows which input killed it.
 """
@@ -15,10 +15,9 @@ import sys
 import threading
 from typing import Any, BinaryIO
 
-from ibt_deploy.batch.engine.local import Crashed, Done, Failed, Reading, Report, Request, Setting
+from ibt_deploy.batch.local import Crashed, Done, Failed, Reading, Report, Request, Setting
 from ibt_deploy.batch.scoring import PartScorer, ReadingCrashed
-from ibt_deploy.errors import IbtError
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import IbtError, one_line
 
 
 def serve(requests: BinaryIO, reports: BinaryIO) -> None:

@@ -18,8 +18,7 @@ from ibt_deploy.batch.output import Output
 from ibt_deploy.batch.plan import Job
 from ibt_deploy.batch.scoring import PartScorer, pools_of
 from ibt_deploy.batch.tally import Tally
-from ibt_deploy.errors import BatchError, IbtError, missing_extra
-from ibt_deploy.printable import one_line
+from ibt_deploy.errors import BatchError, IbtError, missing_extra, one_line
 
 _CPUS_OF_READER = 0.5
 """Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""

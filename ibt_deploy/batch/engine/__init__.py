@@ -1,1 +1,0 @@
-"""The engines that score the parts of a run: worker processes of one machine, or a Ray cluster."""
