@@ -51,7 +51,7 @@ from ibt_deploy.metrics import sepsis as stay_metrics
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.metrics.sepsis import alarm_statistics, policy_alarms
 from ibt_deploy.predictions import NOTICE
-from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.render.report import count, decimal, table
 from ibt_deploy.render.svg import reliability_svg
 from ibt_deploy.types import Bools, Floats, Ints
 
