@@ -34,6 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RELATIONS = ROOT / "ibt_deploy" / "data" / "lead_relations.json"
 PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 50, 99, 99.5, 99.8, 99.9, 100)
 FAULTY = 60
+MARGIN = 1.02
+FAULTY_CHEST = ("HR00651", "HR06196", "HR07470", "HR18299", "HR19299")
+"""Training records in whose picture V5 or V6 loses contact or stops, so that scaling by it made it small."""
+
 DEVIATION = {"LAD": "39732003", "RAD": "47665007", "LAnFB": "445118002"}
 Signal = np.ndarray
 
@@ -96,14 +100,27 @@ def fit(found: list[Known]) -> None:
     beats = [quality.beats_of(standardise(k.recording).signal) for k in known]
     complete = [b for b in beats if b.complete]
     true = [b for k, b in zip(known, beats, strict=True) if k.true_voltage and b.complete]
-    heights = np.log([b.height[list(quality.INDEPENDENT)] for b in true])
-    rows, deviations = [], []
+    independent = list(quality.INDEPENDENT)
+    heights = np.log([b.height[independent] for b in true])
+    rows = []
     for lead in range(8):
         given = np.c_[heights, np.ones(len(heights))]
         given[:, lead] = 0.0
-        weights = np.linalg.lstsq(given, heights[:, lead], rcond=None)[0]
-        rows.append(weights.tolist())
-        deviations.append(float((heights[:, lead] - given @ weights).std()))
+        rows.append(np.linalg.lstsq(given, heights[:, lead], rcond=None)[0])
+    weights = np.array(rows)
+    sound = [
+        b
+        for k, b in zip(known, beats, strict=True)
+        if b.complete and k.recording.record_id not in FAULTY_CHEST
+    ]
+    everything = np.log([b.height[independent] for b in sound])
+    excess, true_excess = (x - x @ weights[:, :-1].T - weights[:, -1] for x in (everything, heights))
+    usual = [
+        (np.percentile(sign * excess, 99, axis=0) + np.percentile(sign * true_excess, 99, axis=0)) / 2
+        for sign in (-1, 1)
+    ]
+    furthest = np.maximum(-excess / usual[0], excess / usual[1]).max()
+    smallest, largest = (MARGIN * furthest * side for side in usual)
     averages = [b.average for b in complete]
     cases = [averages, *([make(a) for a in averages] for make in PLACED.values())]
     features = np.array(
@@ -117,8 +134,9 @@ def fit(found: list[Known]) -> None:
         "source": "benchmarks/quality.py --fit, training part of training/splits/arrhythmia.csv",
         "amplitude": {
             "leads": [LEADS[i] for i in quality.INDEPENDENT],
-            "weights": np.round(rows, 5).tolist(),
-            "deviation": np.round(deviations, 5).tolist(),
+            "weights": np.round(weights, 5).tolist(),
+            "smallest": np.round(smallest, 4).tolist(),
+            "largest": np.round(largest, 4).tolist(),
         },
         "placement": {
             "names": list(PLACED),
@@ -137,8 +155,8 @@ def fit(found: list[Known]) -> None:
         "prominence": [b.prominence for b in beats],
         "agreement, worst lead": [b.agreement[b.height >= quality.LEAST_HEIGHT].min() for b in judged],
         "noise": [quality.noise_of(b) for b in judged],
-        "QRS, mV": [float(np.median(b.height[b.height >= quality.LEAST_HEIGHT])) for b in judged],
-        "QRS, mV, true voltage": [float(np.median(b.height)) for b in true],
+        "QRS, mV": [quality.typical_height(b) for b in judged],
+        "QRS, mV, true voltage": [quality.typical_height(b) for b in true],
         "disproportion, true voltage": [np.abs(quality.disproportion(b.height)).max() for b in true],
         "disproportion": [np.abs(quality.disproportion(b.height)).max() for b in complete],
         "placement": [max(quality.placement_odds(a).values()) for a in averages],
@@ -197,9 +215,11 @@ FAULTS: dict[str, Fault] = {
     "all leads inverted": lambda x, _: -x,
     "V1 and V6 exchanged": lambda x, _: PLACED["v1_v6"](x),
     "V1 to V6 in reverse": lambda x, _: PLACED["chest_order"](x),
-    "V2 ten times too large": lambda x, _: scaled_lead(x, 7, 10.0),
-    "V5 ten times too small": lambda x, _: scaled_lead(x, 10, 0.1),
-    "lead I ten times too large": lambda x, _: scaled_lead(x, 0, 10.0),
+    **{
+        f"{lead} ten times too {size}": lambda x, _, i=i, factor=factor: scaled_lead(x, i, factor)
+        for i, lead in enumerate(LEADS)
+        for size, factor in (("large", 10.0), ("small", 0.1))
+    },
     "all leads three times too large": lambda x, _: 3 * x,
     "all leads three times too small": lambda x, _: x / 3,
     "all leads ten times too large": lambda x, _: 10 * x,
@@ -228,11 +248,22 @@ def report(found: list[Known]) -> None:
             refused = sum(c[:1] != () and c[0].startswith("(") for c in seen)
             noticed = sum(bool(c) for c in seen)
             click.echo(f"{name}; {fault}: {noticed - refused} warned, {refused} refused; {dict(counts)}")
-    standards = [standardise(k.recording).signal for k in found[:200]]
-    start = time.perf_counter()
-    for signal in standards:
-        quality.signal_quality(signal)
-    click.echo(f"time: {(time.perf_counter() - start) / len(standards) * 1000:.2f} ms per record")
+    click.echo(f"time: {seconds_of(found) * 1000:.2f} ms of one core for 10 s of 12 leads")
+
+
+def seconds_of(found: list[Known]) -> float:
+    """CPU time of the judgement of a recording of 10 s: mean over up to 200, each the best of 20."""
+    best = []
+    for known in found:
+        signal = standardise(known.recording).signal
+        if signal.shape[1] == 2000 and len(best) < 200:
+            taken = []
+            for _ in range(20):
+                start = time.process_time()
+                quality.signal_quality(signal)
+                taken.append(time.process_time() - start)
+            best.append(min(taken))
+    return float(np.mean(best))
 
 
 def compare_axes(found: list[Known]) -> None:

@@ -27,28 +27,30 @@ METHODS = ("teacher", "transformer", "deit", "bbm")
 ECGS, STAYS, HOURS = 32, 64, 40
 
 
-def training_table(least: float) -> str:
-    """One row for each method: ECGs and stays of 40 hours that one second trains on."""
-    rows = []
+def training_rates(least: float) -> dict[str, dict[str, float | None]]:
+    """ECGs and stays of 40 hours that a second trains on, by method and kind; None for what is not there."""
+    rates: dict[str, dict[str, float | None]] = {}
     has_bf16 = computes_bf16(chosen_device("auto"))
     for method in METHODS:
-        cells = [method]
-        for task in ("arrhythmia", "sepsis"):
+        row = rates[method] = {}
+        for task, what in (("arrhythmia", "ECGs/s {}"), ("sepsis", f"stays/s {{}} ({HOURS} h)")):
             for precision in ("fp32", "bf16"):
+                name = what.format(precision)
                 if precision == "bf16" and not has_bf16:
-                    cells.append("no bf16 here")
+                    row[name] = None
                     continue
                 recipe = recipe_from_dict({"task": task, "method": method, "fit": {"precision": precision}})
-                cells.append(f"{_items_per_second(recipe, least):.1f}")
-        rows.append(cells)
-    header = [
-        "training",
-        "ECGs/s fp32",
-        "ECGs/s bf16",
-        f"stays/s fp32 ({HOURS} h)",
-        f"stays/s bf16 ({HOURS} h)",
+                row[name] = _items_per_second(recipe, least)
+    return rates
+
+
+def training_table(rates: dict[str, dict[str, float | None]]) -> str:
+    """One row for each method."""
+    rows = [
+        [method, *("no bf16 here" if rate is None else f"{rate:.1f}" for rate in row.values())]
+        for method, row in rates.items()
     ]
-    return markdown(header, rows)
+    return markdown(["training", *next(iter(rates.values()))], rows)
 
 
 def _items_per_second(recipe: Recipe, least: float) -> float:

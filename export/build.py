@@ -168,7 +168,12 @@ GOLDEN_INPUTS: Mapping[str, Callable[[Path], Mapping[str, Any]]] = {
     "arrhythmia": ecg_inputs,
     "sepsis": stay_inputs,
 }
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+_BESIDE = Path(__file__).resolve().parents[1]
+EXAMPLES = next(
+    (folder for folder in (_BESIDE / "examples", _BESIDE / "serving" / "examples") if folder.is_dir()),
+    _BESIDE / "examples",
+)
+"""A wheel has the copies of the service alone."""
 
 
 def _silent(_line: str) -> None:

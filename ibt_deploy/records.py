@@ -160,3 +160,23 @@ def are_consecutive(hours: Floats) -> bool:
         and float(first).is_integer()
         and bool((hours[1:] - hours[:-1] == 1).all())
     )
+
+
+ADULT, OLDEST = 18, 120
+"""Years: the models learnt from adults, and nobody is older."""
+
+
+def age_notices(age: float | None) -> list[Notice]:
+    """A warning where ``age`` in years is impossible or that of a child; None is unknown: no warning."""
+    if age is None:
+        return []
+    if plausible_age(age) is None:
+        return [Notice("impossible_age", f"an age of {age:g} years is impossible and was dropped")]
+    if age < ADULT:
+        return [Notice("not_adult", f"{age:g} years old: the models learnt from adults alone")]
+    return []
+
+
+def plausible_age(age: float | None) -> float | None:
+    """``age`` in years, or None where it is impossible."""
+    return age if age is not None and 0 <= age <= OLDEST else None

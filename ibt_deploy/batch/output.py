@@ -21,11 +21,12 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import EXTRA_OF, missing_extra, printable
 from ibt_deploy.files import PARTIAL, atomic_open, atomic_write
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal, SepsisPrediction
+from ibt_deploy.types import Bools
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PREDICTIONS, REFUSED, STATE = "predictions", "refused", ".batch"
+PREDICTIONS, REFUSED, STATE, LOCK = "predictions", "refused", ".batch", "lock"
 READING = ("batch", "formats")
 """Extras whose packages readers use."""
 MISSING = "missing_extra"
@@ -177,13 +178,27 @@ def _findings(predictions: Sequence[ArrhythmiaPrediction], job: Job, bundle: Bun
     shape = (len(predictions), len(classes))
     probabilities = np.array([p.probabilities for p in predictions], dtype=np.float32).reshape(shape)
     positive = np.array([p.positive for p in predictions], dtype=bool).reshape(shape)
+    alternative = np.array([p.alternative for p in predictions], dtype=bool).reshape(shape)
+    share, highest, highest_at = (np.empty(shape, dtype=np.float32) for _ in range(3))
+    for row, p in enumerate(predictions):
+        share[row] = (p.windows >= p.thresholds).mean(axis=0)
+        highest[row] = p.windows.max(axis=0)
+        highest_at[row] = p.window_starts[p.windows.argmax(axis=0)]
     words = pa.list_(pa.string())
+
+    def named(flags: Bools) -> list[list[str]]:
+        return [[n for n, y in zip(names, row, strict=True) if y] for row in flags]
+
     columns: list[tuple[str, Any, Any]] = [
         ("record", pa.string(), [printable(p.record) for p in predictions]),
         ("source", pa.string(), [printable(p.source) for p in predictions]),
-        ("findings", words, [[n for n, y in zip(names, row, strict=True) if y] for row in positive]),
+        ("findings", words, named(positive)),
+        ("alternatives", words, named(alternative)),
         *((f"p_{name}", pa.float32(), p) for name, p in zip(names, probabilities.T, strict=True)),
         *((f"pos_{name}", pa.bool_(), y) for name, y in zip(names, positive.T, strict=True)),
+        *((f"share_{name}", pa.float32(), s) for name, s in zip(names, share.T, strict=True)),
+        *((f"max_{name}", pa.float32(), p) for name, p in zip(names, highest.T, strict=True)),
+        *((f"max_at_{name}", pa.float32(), s) for name, s in zip(names, highest_at.T, strict=True)),
         ("windows", pa.int32(), [len(p.windows) for p in predictions]),
         ("duration", pa.float64(), [round(p.duration, 3) for p in predictions]),
         ("sampling_rate", pa.float64(), [p.sampling_rate for p in predictions]),

@@ -28,7 +28,7 @@ FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl", "fhir")
 LINES: tuple[Format, ...] = ("jsonl", "fhir")
 """Formats with one answer in each line; the others are tables."""
 
-LAYOUT = 1
+LAYOUT = 2
 """Of the output; raised when the same run would be written in another way."""
 
 

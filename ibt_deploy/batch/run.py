@@ -18,7 +18,7 @@ from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
 from ibt_deploy.batch.items import Items, PlannedFiles
 from ibt_deploy.batch.local import LocalEngine
-from ibt_deploy.batch.output import PREDICTIONS, REFUSED, Output, arrow, reopened
+from ibt_deploy.batch.output import LOCK, PREDICTIONS, REFUSED, Output, arrow, reopened
 from ibt_deploy.batch.plan import LAYOUT, LINES, Format, Job, difference, stored_plan, written_plan
 from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
 from ibt_deploy.batch.tally import Tally, report_page, summary_of
@@ -213,7 +213,7 @@ def _locked(output: Output) -> Iterator[None]:
         output.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BatchError(f"{output.path}: cannot be written to ({error.strerror})") from error
-    with (output.state / "lock").open("wb") as stream:
+    with (output.state / LOCK).open("wb") as stream:
         if os.name == "posix":
             import fcntl
 
@@ -236,7 +236,7 @@ def _check_there(output: Output, options: Options) -> None:
             for path in output.state.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name != "lock":
+                elif path.name != LOCK:
                     path.unlink()
         return
     if job.is_file() and not options.resume:

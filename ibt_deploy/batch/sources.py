@@ -1,8 +1,8 @@
 """The inputs that the sources of a run name: folders, files, globs, lists of files and archives.
 
 The order is fixed: sources as given, folders in the order of their names, a folder's own files before its
-sub-folders. Hidden files are left out, as are links to folders (they may lead round in a circle). What is
-named twice is listed once.
+sub-folders. Hidden files are left out, as are links to folders (they may lead round in a circle) and folders
+that a batch run writes to. What is named twice is listed once.
 
 A DICOMDIR stands for the files that it references: ECG waveforms are inputs, references to anything else are
 ignored and counted. Files in its folder that it does not reference are inputs like any other.
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ibt_deploy.batch.archives import MAX_HEADER_BYTES, archive_entries, is_archive
+from ibt_deploy.batch.output import LOCK, STATE
 from ibt_deploy.batch.plan import Entry, FileEntry, Group, RefusedEntry, Stamp, grouped, stamp_of
 from ibt_deploy.errors import BatchError, one_line
 from ibt_deploy.readers.dicom import DAMAGE, ECG_CLASSES
@@ -174,6 +175,8 @@ def _scanned(top: str) -> Iterator[tuple[str, list[str], dict[str, Stamp]]]:
     waiting = [top]
     while waiting:
         place = waiting.pop()
+        if place != top and (Path(place) / STATE / LOCK).is_file():
+            continue
         stamps: dict[str, Stamp] = {}
         below = []
         try:

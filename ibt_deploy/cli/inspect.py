@@ -16,11 +16,10 @@ from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.files import AnyFile
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.preprocess.ecg import EcgPreprocessing, examined, window_spans
-from ibt_deploy.preprocess.plausibility import plausible_age
 from ibt_deploy.preprocess.stay import clean
 from ibt_deploy.preprocess.stay_checks import checked_stay
 from ibt_deploy.readers import items_of, outline_of
-from ibt_deploy.records import Notice, Recording, Stay
+from ibt_deploy.records import Notice, Recording, Stay, plausible_age
 from ibt_deploy.scorers.ecg import window_changes
 from ibt_deploy.types import Float32s, Floats
 from ibt_deploy.vocabulary import N_TIME_VARYING, VARIABLES

@@ -201,8 +201,11 @@ class Doubt:
 def other_units(stated: Conversion) -> dict[str, Conversion]:
     """Other units that the column might have: how its converted values would have been converted instead."""
     found = {}
-    for unit in (CANONICAL[stated.variable], *OTHER_UNITS.get(stated.variable, ())):
-        own = conversion(stated.variable, unit)
+    own_units = (CANONICAL[stated.variable], *OTHER_UNITS.get(stated.variable, ()))
+    readings = {unit: conversion(stated.variable, unit) for unit in own_units}
+    if stated.variable == "BUN":
+        readings["mg/dL of urea"] = conversion("BUN", "mg/dL", "urea")
+    for unit, own in readings.items():
         factor = own.factor / stated.factor
         if abs(factor - 1) > SAME_UNIT:
             found[unit] = Conversion(stated.variable, unit, factor, own.offset - stated.offset * factor)

@@ -26,14 +26,14 @@ import numpy as np
 from ibt_deploy.errors import BadSampling, BundleError, MissingLeads, TooShort
 from ibt_deploy.preprocess.filters import band_passed, resample
 from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate, frontal_axis
-from ibt_deploy.preprocess.plausibility import (
-    age_notices,
+from ibt_deploy.preprocess.quality import (
+    LeadQuality,
     limb_lead_notices,
     raw_signal_notices,
+    signal_quality,
     valid_samples,
 )
-from ibt_deploy.preprocess.quality import LeadQuality, signal_quality
-from ibt_deploy.records import Notice, Recording
+from ibt_deploy.records import Notice, Recording, age_notices
 from ibt_deploy.types import Float32s, Floats
 from ibt_deploy.vocabulary import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canonical_lead
 
@@ -70,7 +70,7 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
     MissingLeads
         One of these is not there, or a lead is there twice.
     BadUnits, TooShort
-        See :func:`ibt_deploy.preprocess.plausibility.valid_samples`.
+        See :func:`ibt_deploy.preprocess.quality.valid_samples`.
     """
     rows, changes = _rows(recording)
     limb = [lead for lead in LIMB_LEADS if lead in rows]

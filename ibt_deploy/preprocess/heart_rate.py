@@ -219,8 +219,7 @@ def r_peaks(energy: Floats, rate: int) -> Ints:
         Hz.
     """
     half = round(REFRACTORY_SECONDS * rate / 2)
-    padded = np.pad(energy, half)
-    highest = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1).max(axis=1)
+    highest = _moving_maximum(energy, half)
     candidates = np.flatnonzero((energy == highest) & (energy > 0))
     end = round(END_SECONDS * rate)
     candidates = candidates[(candidates >= end) & (candidates < len(energy) - end)]
@@ -282,6 +281,18 @@ def _beats(candidates: Ints, heights: Floats, usual: float, rate: int) -> Ints:
             if between:
                 more.append(max(between, key=levels.__getitem__))
     return np.array([places[index] for index in sorted([*found, *more])], dtype=np.int64)
+
+
+def _moving_maximum(values: Floats, half: int) -> Floats:
+    """Centred maximum over ``2 half + 1`` samples, of zeros beyond the ends."""
+    width, size = 2 * half + 1, 1
+    highest = np.concatenate([np.zeros(half), values, np.zeros(half)])
+    while 2 * size <= width:
+        highest = np.maximum(highest[:-size], highest[size:])
+        size *= 2
+    rest = width - size
+    widest: Floats = np.maximum(highest[: len(highest) - rest], highest[rest:])
+    return widest
 
 
 def _moving_mean(values: Floats, width: int) -> Floats:

@@ -20,8 +20,7 @@ import numpy as np
 from ibt_deploy.errors import missing_extra
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding, Prediction, SepsisPrediction
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
-from ibt_deploy.preprocess.plausibility import plausible_age
-from ibt_deploy.records import Recording, Stay
+from ibt_deploy.records import Recording, Stay, plausible_age
 from ibt_deploy.render.prediction import alarm_summary, caption, sorted_findings, warning_captions
 from ibt_deploy.types import Bools, Floats
 from ibt_deploy.vocabulary import INDEX, LEADS, VARIABLES

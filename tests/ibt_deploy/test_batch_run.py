@@ -92,6 +92,11 @@ def test_answers_are_those_of_the_predictor(export: Path, whole: Path, ecg: Pred
             name = min(finding["abbreviation"].split("|"), key=len)
             assert row[f"p_{name}"] == pytest.approx(finding["probability"], abs=2e-6)
             assert row[f"pos_{name}"] == finding["positive"] == (name in row["findings"])
+            assert (name in row["alternatives"]) == (finding["status"] == "alternative")
+            windows = finding["windows"]
+            shown = [row[f"{column}_{name}"] for column in ("share", "max", "max_at")]
+            expected = [windows["share"], windows["highest"], windows["highest_at"]]
+            assert shown == pytest.approx(expected, abs=2e-6)
         assert row["changes"] == answer["input"]["changes"]
         assert row["warnings"] == [warning["code"] for warning in answer["warnings"]]
     described = json.loads(
@@ -140,6 +145,16 @@ def test_a_run_that_is_there_is_not_begun_again_unasked(
     assert bytes_of(whole) == before
     assert finished(command(export, ecg_bundle, whole, "--resume")).returncode == 1
     assert bytes_of(whole) == before
+
+
+def test_a_run_below_its_source_can_be_resumed(ecg_bundle: Path, tmp_path: Path) -> None:
+    write_export(tmp_path, 2)
+    first = command(tmp_path, ecg_bundle, tmp_path / "scores")
+    assert finished(first).returncode == 0
+    before = bytes_of(tmp_path / "scores")
+    again = finished([*first, "--resume"])
+    assert again.returncode == 0, again.stderr
+    assert bytes_of(tmp_path / "scores") == before
 
 
 def test_changed_inputs_another_bundle_or_format_are_noticed(

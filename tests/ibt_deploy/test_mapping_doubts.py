@@ -32,6 +32,7 @@ def facts(variable: str, unit: str, median: float, **others: object) -> ColumnFa
         ("Creatinine", "mg/dL", 80, "umol/L"),
         ("Bilirubin_total", "mg/dL", 14, "umol/L"),
         ("BUN", "mg/dL", 6.4, "mmol/L"),
+        ("BUN", "mg/dL", 38, "mg/dL of urea"),
         ("Hgb", "g/dL", 104, "g/L"),
         ("Hgb", "g/dL", 6.4, "mmol/L"),
         ("PaCO2", "mmHg", 5.3, "kPa"),

@@ -11,7 +11,12 @@ from helpers.bundles import ORDINARY
 from ibt_deploy import load
 from ibt_deploy.errors import BadRows, BadUnits, InputError
 from ibt_deploy.mapping.units import conversion
-from ibt_deploy.preprocess.stay_checks import UNIT_RULES, checked_stay
+from ibt_deploy.preprocess.stay_checks import (
+    UNIT_RULES,
+    checked_stay,
+    lab_relations,
+    unit_likelihoods,
+)
 from ibt_deploy.records import Stay
 from ibt_deploy.vocabulary import INDEX, VARIABLES
 
@@ -73,6 +78,73 @@ def test_another_unit_is_seen_in_one_stay(variable: str, unit: str, outcome: tup
     rows = ordinary()
     rows[:, INDEX[variable]] = (rows[:, INDEX[variable]] - known.offset) / known.factor
     assert tuple(code for code in found(rows) if code != "values_out_of_range") == outcome
+
+
+SHIFTED = [
+    ("Creatinine", "umol/L"),
+    ("Bilirubin_total", "umol/L"),
+    ("Bilirubin_direct", "umol/L"),
+    ("Glucose", "mmol/L"),
+    ("Lactate", "mg/dL"),
+    ("Magnesium", "mmol/L"),
+    ("Hgb", "mmol/L"),
+    ("PaCO2", "kPa"),
+    ("AST", "ukat/L"),
+    ("Alkalinephos", "ukat/L"),
+    ("TroponinI", "ng/L"),
+]
+
+
+@pytest.mark.parametrize("hours", [slice(0, 5), slice(5, None), slice(0, None, 2)])
+@pytest.mark.parametrize(("variable", "unit"), SHIFTED)
+def test_a_unit_that_changes_within_a_stay_is_seen(variable: str, unit: str, hours: slice) -> None:
+    known = conversion(variable, unit)
+    rows = ordinary()
+    rows[hours, INDEX[variable]] = (rows[hours, INDEX[variable]] - known.offset) / known.factor
+    assert tuple(code for code in found(rows) if code != "values_out_of_range") == ("doubtful_unit",)
+    assert "doubtful_unit" not in found(rows, confirmed=frozenset({variable}))
+
+
+def test_urea_nitrogen_that_changes_to_and_fro_is_seen() -> None:
+    rows = ordinary()
+    rows[::2, INDEX["BUN"]] /= 2.801
+    assert found(rows) == ("doubtful_unit",)
+
+
+def test_a_change_of_unit_is_counted() -> None:
+    rows = ordinary()
+    rows[7:, INDEX["Lactate"]] *= 9.008
+    notices = checked_stay(Stay(rows, "p1", "p1.psv", "PSV"))[1]
+    assert "5 of 12 values look like mg/dL, not mmol/L" in notices[0].message
+
+
+def test_urea_that_falls_with_creatinine_is_dialysis() -> None:
+    rows = ordinary()
+    rows[:, INDEX["BUN"]], rows[:, INDEX["Creatinine"]] = 84, 6.0
+    rows[6:, INDEX["BUN"]], rows[6:, INDEX["Creatinine"]] = 30, 2.1
+    assert found(rows) == ()
+
+
+def test_the_likelihood_of_a_unit_is_that_of_the_joint_distribution() -> None:
+    """Against the density of the normal distribution, evaluated once as given and once converted."""
+    relations = lab_relations()
+    rows = ordinary()
+    rows[:, INDEX["BUN"]] = 7
+    rows[:, [INDEX["Lactate"], INDEX["TroponinI"]]] = np.nan
+    given = np.array([np.log(rows[:, INDEX[name]]).mean() for name in relations.variables])
+    known = ~np.isnan(given)
+    sigma = relations.covariance[np.ix_(known, known)]
+
+    def density(values: np.ndarray) -> float:
+        rest = (values - relations.mean)[known]
+        return float(-rest @ np.linalg.solve(sigma, rest) / 2)
+
+    judged = list(unit_likelihoods(rows, relations))
+    assert {"Lactate", "TroponinI"}.isdisjoint(one.other.variable for one in judged)
+    for one in judged:
+        converted = given.copy()
+        converted[relations.variables.index(one.other.variable)] -= one.other.shift
+        assert one.whole == pytest.approx(density(converted) - density(given), abs=1e-6)
 
 
 def test_the_message_says_which_values_and_what_to_do() -> None:

@@ -78,5 +78,11 @@ def test_commands_of_a_wheel_work_beside_folders_of_the_same_names(wheel: Path, 
     assert "sepsis-bbm" in run(command.format(["train", "recipes"]))
     for name in ("export", "serve", "reproduce"):
         assert "Usage" in run(command.format([name, "--help"]))
+    examples = (
+        "from ibt_deploy.wings import on_path; on_path(); from export.build import EXAMPLES; print(EXAMPLES)"
+    )
+    folder = Path(run(examples).strip())
+    assert folder.is_relative_to(site)
+    assert all((folder / name).is_file() for name in ("recording.hea", "recording.dat", "stay.psv"))
     where = "from ibt_deploy.wings import on_path; on_path(); import training; print(training.__file__)"
     assert str(site / "ibt_deploy" / "wings") in run(where)
