@@ -34,7 +34,7 @@ from ibt_deploy.golden import GOLDEN, GoldenCase, golden_arrays
 from ibt_deploy.preprocess.filters import resample
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers import Scorer
+from ibt_deploy.scorers import TaskScorer
 from ibt_deploy.types import Bools, Floats, Int16s
 from ibt_deploy.vocabulary import INDEX, LEADS, MAX_HOURS, N_TIME_VARYING
 
@@ -424,7 +424,7 @@ def stay_inputs(examples: Path) -> dict[str, Stay]:
     return {name: Stay(rows, name, GOLDEN, "golden") for name, rows in found.items()}
 
 
-def golden_cases(scorer: Scorer, inputs: Mapping[str, Recording | Stay]) -> dict[str, GoldenCase]:
+def golden_cases(scorer: TaskScorer, inputs: Mapping[str, Recording | Stay]) -> dict[str, GoldenCase]:
     """The inputs with the features and logits that scoring gives here."""
     return {
         name: GoldenCase(name, given, *scorer.features_and_logits(given)) for name, given in inputs.items()

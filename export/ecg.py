@@ -35,7 +35,12 @@ from export.scored import (
     window_probabilities,
 )
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.calibration import (
+    challenge_thresholds,
+    clinical_thresholds,
+    f_thresholds,
+    fitted_calibration,
+)
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.device import OpenGraph, open_session
 from ibt_deploy.errors import ExportError
@@ -45,11 +50,6 @@ from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.ranking import auroc, per_class
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.ecg import EcgScorer
-from ibt_deploy.thresholds import (
-    challenge_thresholds,
-    clinical_thresholds,
-    f_thresholds,
-)
 from ibt_deploy.types import Bools, Float32s, Floats, Ints
 from ibt_deploy.vocabulary import CLASSES
 from training.data.split import FEWEST_POSITIVES, PARTS, Part

@@ -40,18 +40,18 @@ from export.scored import (
     stay_answers,
 )
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.calibration import (
+    alarm_rate_threshold,
+    fitted_calibration,
+    sensitivity_threshold,
+    utility_threshold,
+)
 from ibt_deploy.device import OpenGraph, open_session
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row, utility
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.scorers.stay import StayScorer
-from ibt_deploy.thresholds import (
-    alarm_rate_threshold,
-    sensitivity_threshold,
-    utility_threshold,
-)
 from ibt_deploy.types import Bools, Float32s, Floats
 from training.models import Encoder
 

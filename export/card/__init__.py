@@ -21,7 +21,7 @@ from ibt_deploy.bundle import CONTRACT
 from ibt_deploy.errors import BundleError
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
-from ibt_deploy.render.markdown import bullets, count, decimal, table
+from ibt_deploy.render.report import bullets, count, decimal, table
 from ibt_deploy.types import NOUNS
 
 WIDTH, HEIGHT = 300, 230

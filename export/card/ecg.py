@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ibt_deploy.evaluation import in_order
-from ibt_deploy.render.markdown import count, counted, decimal, ranged, table
+from ibt_deploy.render.report import count, counted, decimal, ranged, table
 
 PARTS = ("train", "validation", "test")
 TITLES = {"source": "source", "sex": "sex", "age": "age"}

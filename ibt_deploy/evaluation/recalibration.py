@@ -30,7 +30,17 @@ import numpy.typing as npt
 
 from ibt_deploy import __version__
 from ibt_deploy.bundle import CONTRACT, Bundle, Calibration
-from ibt_deploy.calibration import calibration_line, fitted_line, reliability
+from ibt_deploy.calibration import (
+    alarm_rate_threshold,
+    calibration_line,
+    challenge_thresholds,
+    clinical_thresholds,
+    f_thresholds,
+    fitted_line,
+    reliability,
+    sensitivity_threshold,
+    utility_threshold,
+)
 from ibt_deploy.decisions import combined, decisions
 from ibt_deploy.errors import BundleError, DataError
 from ibt_deploy.evaluation.ecg import ScoredRecordings
@@ -41,16 +51,8 @@ from ibt_deploy.metrics import sepsis as stay_metrics
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.metrics.sepsis import alarm_statistics, policy_alarms
 from ibt_deploy.predictions import NOTICE
-from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.render.report import count, decimal, table
 from ibt_deploy.render.svg import reliability_svg
-from ibt_deploy.thresholds import (
-    alarm_rate_threshold,
-    challenge_thresholds,
-    clinical_thresholds,
-    f_thresholds,
-    sensitivity_threshold,
-    utility_threshold,
-)
 from ibt_deploy.types import Bools, Floats, Ints
 
 FOLDS = 5

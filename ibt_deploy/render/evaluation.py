@@ -12,8 +12,7 @@ from ibt_deploy.evaluation import Evaluation, Group
 from ibt_deploy.evaluation.monitoring import LARGE, MODERATE, Change, Monitoring
 from ibt_deploy.evaluation.recalibration import COLUMNS, Recalibration
 from ibt_deploy.predictions import NOTICE
-from ibt_deploy.render.markdown import decimal
-from ibt_deploy.render.report import Line, Report, Row, Table, number
+from ibt_deploy.render.report import Line, Report, Row, Table, decimal, number
 from ibt_deploy.render.svg import stability_svg
 
 _MOST_REFUSALS = 10

@@ -2,7 +2,7 @@
 
 A scorer works in two steps, because batches are made between them: a recording or a stay is refused or turned
 into arrays (``prepare``, ``ready``), which needs no graph, and arrays are scored (``score``). A third task is
-a module with a :class:`Scorer` and its line in ``SCORERS``.
+a module with a :class:`TaskScorer` and its line in ``SCORERS``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Prepared(Protocol):
         """Work that it makes, in windows or hours."""
 
 
-class Scorer(Protocol):
+class TaskScorer(Protocol):
     """What a task offers: ``item`` is what it scores, ``bulk`` the batches where answers can wait."""
 
     item: ClassVar[type[Recording | Stay]]
@@ -79,7 +79,7 @@ class Scorer(Protocol):
 SCORERS: dict[Task, tuple[str, str]] = {"arrhythmia": ("ecg", "EcgScorer"), "sepsis": ("stay", "StayScorer")}
 
 
-def scorer_of(task: Task) -> type[Scorer]:
+def scorer_of(task: Task) -> type[TaskScorer]:
     """The scorer of a task, imported now."""
     module, name = SCORERS[task]
-    return cast(type[Scorer], getattr(import_module(f"{__name__}.{module}"), name))
+    return cast(type[TaskScorer], getattr(import_module(f"{__name__}.{module}"), name))

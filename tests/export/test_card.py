@@ -16,7 +16,7 @@ from export.entries import seal
 from ibt_deploy.bundle import load_bundle, packaged_bundles
 from ibt_deploy.errors import BundleError
 from ibt_deploy.evaluation import in_order
-from ibt_deploy.render.markdown import decimal, ranged, table
+from ibt_deploy.render.report import decimal, ranged, table
 from ibt_deploy.types import TASKS, Task
 
 

@@ -13,8 +13,8 @@ from helpers.patient_tables import COLUMNS, HEADER, MAPPING, MEMORY_MB, STAMPS, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy.batch.tables.hourly import Overlap, contradicted, medians, repeats
 from ibt_deploy.batch.tables.open import Tables, open_tables
+from ibt_deploy.batch.tables.stays import Overlap, contradicted, medians, repeats
 from ibt_deploy.errors import BadUnits, BatchError, InputError, TooShort
 from ibt_deploy.mapping import parse_mapping
 from ibt_deploy.predictions import Refusal

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibt_deploy import thresholds
+from ibt_deploy import calibration as thresholds
+from ibt_deploy.calibration import GRID, challenge_thresholds, clinical_thresholds, f_optimal, f_thresholds
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import DataError
 from ibt_deploy.metrics.arrhythmia import challenge_metric, f_measure
 from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, utility, utility_sweep
-from ibt_deploy.thresholds import GRID, challenge_thresholds, clinical_thresholds, f_optimal, f_thresholds
 
 
 def recordings(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.render.markdown import count
+from ibt_deploy.render.report import count
 from ibt_deploy.types import NOUNS
 from training.study.charts import (
     AlarmCurve,

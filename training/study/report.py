@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.render.report import count, decimal, table
 from training.study.plan import CITATION
 from training.study.shipped import shipped_section
 from training.study.tables import (

@@ -19,7 +19,7 @@ from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.metrics.sepsis import alarm_burden, alarm_statistics, policy_alarms
 from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import load
-from ibt_deploy.render.markdown import count, decimal, table
+from ibt_deploy.render.report import count, decimal, table
 from ibt_deploy.types import Bools, Floats, Ints
 from training.study.measures import OUTPUTS, subject_sha256
 from training.study.study import TEST, Arrays, Study, Subject, kept

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.metrics.bootstrap import interval_of
-from ibt_deploy.render.markdown import UNDEFINED, bounds, count, decimal, ranged
+from ibt_deploy.render.report import UNDEFINED, bounds, count, decimal, ranged
 from ibt_deploy.types import Floats, Task
 from training.study.measures import AGREEMENT, Measured
 from training.study.study import LEFT_OUT

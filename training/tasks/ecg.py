@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ibt_deploy.bundle import Calibration, sigmoid
-from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.calibration import challenge_thresholds, f_thresholds, fitted_calibration
 from ibt_deploy.errors import DataError
 from ibt_deploy.evaluation import age_bands, named_sexes
 from ibt_deploy.files import file_sha256
@@ -21,7 +21,6 @@ from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.ranking import auprc, auroc, per_class
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, EcgPreprocessing, filtered, scaled, window_spans
 from ibt_deploy.records import Recording
-from ibt_deploy.thresholds import challenge_thresholds, f_thresholds
 from ibt_deploy.types import Bools, Float32s, Ints, Strings
 from ibt_deploy.vocabulary import LEADS, N_CLASSES
 from training.data.augment import operations_under, rand_augment

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ibt_deploy.bundle import Calibration, sigmoid
-from ibt_deploy.calibration import fitted_calibration
+from ibt_deploy.calibration import fitted_calibration, utility_threshold
 from ibt_deploy.errors import RecipeError
 from ibt_deploy.evaluation import UNKNOWN, age_bands
 from ibt_deploy.files import file_sha256
@@ -20,7 +20,6 @@ from ibt_deploy.metrics.ranking import auprc, auroc
 from ibt_deploy.metrics.sepsis import row_utilities, stay_of_row, utility_sweep
 from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Stay
-from ibt_deploy.thresholds import utility_threshold
 from ibt_deploy.types import Float32s, Ints, Strings
 from ibt_deploy.vocabulary import INDEX
 from training.data.cache import Cache

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.batch.tables.hourly import Overlap
+from ibt_deploy.batch.tables.stays import Overlap
 from ibt_deploy.errors import BadUnits
 from ibt_deploy.mapping.doubts import ColumnFacts, Doubt, doubt_about, other_units, wide
 from ibt_deploy.mapping.schema import Mapping

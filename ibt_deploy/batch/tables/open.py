@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.batch.tables.facts import Report, column_facts
-from ibt_deploy.batch.tables.hourly import Overlap, overlap_of
 from ibt_deploy.batch.tables.ingest import ingest
 from ibt_deploy.batch.tables.layout import Layout, layout_of
-from ibt_deploy.batch.tables.stays import FileFacts, StayMaker
+from ibt_deploy.batch.tables.stays import FileFacts, Overlap, StayMaker, overlap_of
 from ibt_deploy.batch.tables.store import REJECTED, STARTS, STORE, whole_stays
 from ibt_deploy.batch.tables.survey import (
     HEAD_BYTES,
