@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Networks of tests are so small that a second thread is in the way; set before any test imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes depends on what else the machine is doing.
 settings.register_profile("ibt", deadline=None)

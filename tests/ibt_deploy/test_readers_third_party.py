@@ -114,7 +114,7 @@ def test_a_broken_reader_is_named_where_it_was_wanted(
         ("a.scp", bytes(range(256)), "called SCP"),
         ("a.dcm", b"<!DOCTYPE html><html><body>Session expired", "HTML page"),
         ("a.hl7", b"\n<html>", "HTML page"),
-        ("a.xml", b"<?xml version='1.0'?><Invoice/>", "no HL7 aECG"),
+        ("a.xml", b"<?xml version='1.0'?><Invoice/>", "not HL7 aECG, GE MUSE"),
         ("a.pdf", b"%PDF-1.7", "PDF"),
         ("a.dcm", b"\xff\xd8\xff\xe0", "picture"),
         ("a.ecg", b"-----BEGIN PGP MESSAGE-----", "encrypted"),

@@ -16,6 +16,7 @@ from helpers import tiny
 from helpers.tiny import ecg_cache, stay_cache
 
 from ibt_deploy.errors import DataError
+from training.study import charts
 from training.study import study as studies
 from training.study.cli import reproduce
 from training.study.plan import PURPOSES
@@ -84,6 +85,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(studies, "ProcessPoolExecutor", HereAndNow)
+        patch.setattr(charts, "DPI", 30)  # half of the time would go into pixels
         stays, ecgs = tiny_stays(base / "stays"), tiny_ecgs(base / "ecgs")
         elsewhere = tiny_ecgs(base / "elsewhere", prefix="L", seed=1, n=30)
         unlabelled = tiny_stays(base / "unlabelled", unlabelled=True)
