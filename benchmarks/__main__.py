@@ -100,7 +100,7 @@ def _rounded(ratios: dict[str, float]) -> dict[str, float]:
 @click.option("--margin", default=MARGIN, show_default=True, help="Share by which a ratio may fall.")
 @click.pass_context
 def compare(ctx: click.Context, before: str, after: str, margin: float) -> None:
-    """Compare two releases (0.2.0, or a file); exit status 1 where B fell by more than the margin."""
+    """Compare two releases (0.3.0, or a file); exit status 1 where B fell by more than the margin."""
     old, new = (_saved(which) for which in (before, after))
     rows, slower = [], 0
     for name in dict.fromkeys((*old, *new)):
