@@ -215,6 +215,8 @@ class Source:
         Files of the export that hold nothing for us, and why.
     refused
         Stays that are refused as a whole, and are not in the table of stays.
+    zone
+        IANA name of the zone whose local times became UTC; None where times stand as stated.
     """
 
     format: str
@@ -222,6 +224,7 @@ class Source:
     notes: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
     refused: tuple[RefusedStay, ...] = ()
+    zone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -359,7 +362,7 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
             f"unknown: {', '.join(entry.code for entry in unmapped[:5]) or 'none'}",
             code="nothing_mapped",
         )
-    _require_times_of_day(connection)
+    _require_times_of_day(connection, source.zone)
     found = _found(connection)
     measured = [name for name in found if name in MEASURED]
     if len(measured) < FEWEST_MEASURED_COLUMNS:
@@ -464,10 +467,12 @@ def _write_values(connection: Any) -> dict[str, int]:
     }
 
 
-def _require_times_of_day(connection: Any) -> None:
+def _require_times_of_day(connection: Any, zone: str | None) -> None:
     """Refuse an export whose times are dates that became midnight: every hour would be wrong."""
     values, midnights = connection.execute(
-        "SELECT count(*), count(*) FILTER (time = date_trunc('day', time)) FROM placed"
+        "SELECT count(*), count(*) FILTER (time = date_trunc('day', time)) FROM "
+        "(SELECT timezone(?, timezone('UTC', time)) AS time FROM placed)",
+        [zone or "UTC"],
     ).fetchone()
     if values >= FEWEST_FOR_MIDNIGHT and midnights > MOST_AT_MIDNIGHT * values:
         raise BadRows(

@@ -140,7 +140,8 @@ def load(connection: Any, files: Sequence[File], mapping: Mapping, folder: Path)
         return Meaning(found.variable, found.conversion.factor, found.conversion.offset, found.priority)
 
     notes = tuple(_notes(connection, rejected, len(unread)))
-    return Source(FORMAT, meanings, notes, tuple(unread), tuple(refused))
+    zone = None if mapping.time.zone in ("fixed", "offset") else mapping.time.zone
+    return Source(FORMAT, meanings, notes, tuple(unread), tuple(refused), zone)
 
 
 def _name_files(connection: Any, tables: Sequence[TableFile]) -> None:

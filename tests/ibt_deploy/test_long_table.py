@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from ibt_deploy.cli import main
-from ibt_deploy.errors import InputError
+from ibt_deploy.errors import BadRows, InputError
 from ibt_deploy.mapping import Mapping, load_mapping, parse_mapping
 from ibt_deploy.mapping.suggest import suggested_mapping
 from ibt_deploy.records import Stay
@@ -163,6 +164,15 @@ def test_a_german_table_gives_the_hours_of_pandas(tmp_path: Path) -> None:
     sexes = {name: stay.values[0, NAMES.index("Gender")] for name, stay in stays.items()}
     assert sexes == {name: float(int(name) % 2 == 0) for name in stays}
     assert (export.report.events, export.report.used, export.report.not_mapped) == (1800, 1500, 300)
+
+
+def test_dates_alone_are_refused_in_a_zone_away_from_greenwich_too(tmp_path: Path) -> None:
+    path, _ = german(tmp_path)
+    mapping = parse_mapping(decided(suggested_mapping(path)).encode())
+    dates = re.sub(r"(\d\d\.\d\d\.\d{4}) \d\d:\d\d", r"\1 00:00", path.read_text(encoding="latin-1"))
+    path.write_text(dates, encoding="latin-1")
+    with pytest.raises(BadRows, match="the times seem to be dates"):
+        read_stays([path], mapping, tmp_path)
 
 
 def test_loinc_in_parquet_needs_no_decision(tmp_path: Path) -> None:
