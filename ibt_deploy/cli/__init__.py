@@ -13,12 +13,32 @@ from ibt_deploy.cli.group import CommandGroup
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    """Version of the program, and name and version of each packaged bundle."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from ibt_deploy.bundle import load_bundle, packaged_bundles
+
+    click.echo(f"ibt, version {__version__}")
+    for task in packaged_bundles():
+        bundle = load_bundle(task)
+        click.echo(f"{task}: {bundle.name} {bundle.version}")
+    ctx.exit()
+
+
 @click.group(
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 all scored, 1 some inputs refused, 2 the command could not run as asked.",
 )
-@click.version_option(__version__, prog_name="ibt")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version of ibt and of its models.",
+)
 def main() -> None:
     """Score 12-lead ECGs for 26 arrhythmia classes and ICU stays for hourly sepsis risk.
 

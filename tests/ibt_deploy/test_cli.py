@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -34,8 +35,14 @@ def entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_entry_points", lambda: found)
 
 
-def test_version() -> None:
-    assert run("--version").output == f"ibt, version {__version__}\n"
+def test_version(root: Path) -> None:
+    first, *models = run("--version").output.splitlines()
+    assert first == f"ibt, version {__version__}"
+    assert models == [
+        f"{task}: {found['name']} {found['version']}"
+        for task in ("arrhythmia", "sepsis")
+        for found in [json.loads((root / "ibt_deploy" / "bundles" / task / "bundle.json").read_text())]
+    ]
 
 
 def test_help_lists_every_command_without_importing_it(entry: None) -> None:
