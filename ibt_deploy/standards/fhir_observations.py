@@ -64,14 +64,17 @@ _RESOURCE = re.compile(rb'"resourceType"\s*:\s*"(' + "|".join(RESOURCES).encode(
 
 
 def is_fhir(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` holds FHIR resources that are of use here."""
+    """Whether a file that begins with ``head`` holds FHIR resources that are of use here.
+
+    A request of CDS Hooks carries some, but asks for an answer of the service.
+    """
     if head.startswith(GZIP_MAGIC):
         try:
             head = gzip.GzipFile(fileobj=io.BytesIO(head)).read1(4096)
         except (OSError, EOFError):
             return False
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return text.startswith(b"{") and _RESOURCE.search(text) is not None
+    return text.startswith(b"{") and b'"hookInstance"' not in text and _RESOURCE.search(text) is not None
 
 
 @dataclass

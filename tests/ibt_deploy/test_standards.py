@@ -30,7 +30,7 @@ from ibt_deploy.predictions import Refusal, SepsisPrediction
 from ibt_deploy.readers import items_of, read, task_of
 from ibt_deploy.records import Stay
 from ibt_deploy.standards.events import ASSUMED_NOTE
-from ibt_deploy.standards.exports import CUT_NOTE, found_export, opened
+from ibt_deploy.standards.exports import CUT_NOTE, found_export, opened, standard_of
 from ibt_deploy.vocabulary import INDEX, NAMES
 
 duckdb = pytest.importorskip("duckdb")
@@ -371,3 +371,8 @@ def test_omop_without_a_needed_column_is_refused(psv: Path, tmp_path: Path) -> N
     (item,) = items_of(tmp_path)
     assert isinstance(item, Refusal)
     assert item.code == "missing_columns"
+
+
+def test_a_request_of_cds_hooks_is_not_an_export(root: Path) -> None:
+    assert standard_of(root / "examples" / "patient-view.json") is None
+    assert found_export(sorted((root / "examples").iterdir())) is None
