@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 Rows = Iterable[Iterable[Any]]
 
+labels_option = click.option(
+    "--labels",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="CSV",
+    help="Diagnoses of recordings: columns record or file, dx (SNOMED CT codes); optional patient, source.",
+)
+
 
 @click.command(
     epilog="""\b
@@ -34,12 +41,7 @@ Examples:
 Research software, not a medical device."""
 )
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="CSV",
-    help="Diagnoses of recordings: columns record or file, dx (SNOMED CT codes); optional patient, source.",
-)
+@labels_option
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 @click.option(
     "--out",
@@ -166,12 +168,7 @@ Examples:
 Research software, not a medical device."""
 )
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="CSV",
-    help="Diagnoses of recordings: columns record or file, dx (SNOMED CT codes); optional patient, source.",
-)
+@labels_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -26,13 +26,15 @@ from training.study.measures import Measured, measured, run_outputs
 from training.study.plan import BUDGETS, CONTROLS, GROUPS, PURPOSES, Run, paper_numbers, site_studies
 from training.study.report import report_text
 from training.study.shipped import shipped_table
-from training.study.similarity import Alignments, Similarities, attention_table, cka_table
+from training.study.similarity import Alignments, Similarities
 from training.study.study import LEFT_OUT, TEST, Study, train_runs
 from training.study.tables import (
     Arms,
     agreement_table,
     arm_table,
+    attention_table,
     by_arm,
+    cka_table,
     claims,
     difference,
     drawn,

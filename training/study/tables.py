@@ -18,13 +18,23 @@ from typing import Any
 
 import numpy as np
 
+from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.bootstrap import interval_of
 from ibt_deploy.render.report import UNDEFINED, bounds, count, decimal, ranged
 from ibt_deploy.types import Floats, Task
 from training.study.measures import AGREEMENT, Measured
-from training.study.study import LEFT_OUT
+from training.study.similarity import (
+    CEILING,
+    LOCAL_FACTOR,
+    NUMBERS,
+    STUDENT_ARMS,
+    UNIFORM,
+    Alignments,
+    Similarities,
+)
+from training.study.study import LEFT_OUT, Arrays
 from training.tasks import TASKS
-from training.tasks.base import FIXED, FREE, TUNED
+from training.tasks.base import FIXED, FREE, TUNED, Cohort
 
 DECIMALS = 6
 METHODS = ("transformer", "teacher", "deit", "bbm")
@@ -218,6 +228,127 @@ def arm_table(
         },
         "differences": differences(studied, pairs, place),
     }
+
+
+def cka_table(found: Mapping[int, Alignments], deit: str | None) -> dict[str, Any]:
+    """Matrices, mean over seeds, and the mean of the group-level diagonal.
+
+    Parameters
+    ----------
+    found
+        By seed.
+    deit
+        The DeiT arm that is reported as DeiT.
+    """
+    if not found:
+        return {}
+    one = next(iter(found.values()))
+    arms = [arm for arm in (*STUDENT_ARMS, CEILING) if any(arm in a.units for a in found.values())]
+    entries = {}
+    for arm in arms:
+        units = [a.units[arm] for a in found.values() if arm in a.units]
+        groups = [a.groups[arm] for a in found.values() if arm in a.groups]
+        diagonals = {seed: np.diag(a.groups[arm]) for seed, a in found.items() if arm in a.groups}
+        entries[arm] = {
+            "seeds": sorted(diagonals),
+            "units": _grid(np.mean(units, axis=0)),
+            "groups": _grid(np.mean(groups, axis=0)),
+            "diagonal": [number(v) for v in np.mean(list(diagonals.values()), axis=0)],
+            "diagonal_mean": number(float(np.mean(list(diagonals.values())))),
+            "diagonal_mean_per_seed": {str(s): number(float(np.mean(d))) for s, d in diagonals.items()},
+        }
+    if deit in entries:
+        entries["deit"] = entries[deit]
+    return {"batches": one.n_batches, "examples_per_batch": one.batch_size, "arms": entries}
+
+
+def attention_table(
+    similarities: Similarities, cohort: Cohort, seeds: Sequence[int], deit: str | None, draws: int
+) -> dict[str, Any]:
+    """Numbers of every block, with intervals over patients, and differences between students."""
+    drawn: dict[str, dict[str, dict[int, list[Floats]]]] = {}
+    even: dict[int, Floats] = {}
+    toeplitz: dict[str, dict[int, Floats]] = {}
+    described: dict[str, Any] = {}
+    for arm in STUDENT_ARMS:
+        for seed in seeds:
+            found = similarities.attention(arm, seed)
+            if found is None:
+                continue
+            described = _described(found, cohort)
+            toeplitz.setdefault(arm, {})[seed] = found["toeplitz_share"]
+            *numbers, (_, even[seed]) = _drawn(found, cohort, draws).items()
+            for name, blocks in numbers:
+                drawn.setdefault(arm, {}).setdefault(name, {})[seed] = blocks
+    if deit in drawn:
+        drawn["deit"], toeplitz["deit"] = drawn[deit], toeplitz[deit]
+    table = {
+        arm: {name: _by_block(by_seed, figure) for name, by_seed in names.items()}
+        | {"toeplitz_share": [number(v) for v in np.mean(list(toeplitz[arm].values()), axis=0)]}
+        for arm, names in drawn.items()
+    }
+    pairs = [(a, b) for a, b in (("bbm", "transformer"), ("bbm", "deit")) if a in drawn and b in drawn]
+    gaps = {f"{a} - {b}": {name: _gaps(drawn[a][name], drawn[b][name]) for name in NUMBERS} for a, b in pairs}
+    locality = {
+        arm: difference(
+            _early_blocks(names["local_mass"]), {seed: LOCAL_FACTOR * even[seed] for seed in even}
+        )
+        for arm, names in drawn.items()
+    }
+    return described | {"arms": table, "differences": gaps, "locality": locality} if table else {}
+
+
+def _described(found: Arrays, cohort: Cohort) -> dict[str, Any]:
+    return {
+        "records": len(found["items"]),
+        "patients": cohort.truth(found["items"]).n_patients,
+        "window": int(found["window"]),
+        "token": "1 h" if found["causal"] else f"{float(found['token_seconds']):g} s",
+        "causal": bool(found["causal"]),
+        "reached": [int(n) for n in found["reached"]],
+        "uniform": {name: number(float(found[f"uniform_{name}"].mean())) for name in NUMBERS},
+    }
+
+
+def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, Any]:
+    """By number, for each block, its mean over records on every draw of patients; :data:`UNIFORM` last."""
+    truth = cohort.truth(found["items"])
+    patients, once = truth.patients[truth.offsets[:-1]], np.ones(len(found["items"]))
+    blocks = range(found["distance"].shape[1])
+    statistics = {
+        f"{name}|{block}": bootstrap.ratio(found[name][:, block], once, patients)
+        for name in NUMBERS
+        for block in blocks
+    }
+    statistics[UNIFORM] = bootstrap.ratio(found[UNIFORM], once, patients)
+    values = bootstrap.drawn_values(statistics, truth.n_patients, draws=draws)
+    numbers = {name: [values[f"{name}|{block}"] for block in blocks] for name in NUMBERS}
+    return numbers | {UNIFORM: values[UNIFORM]}
+
+
+def _by_block(by_seed: Mapping[int, list[Floats]], made: Any) -> list[Any]:
+    n_blocks = len(next(iter(by_seed.values())))
+    return [made(_block(by_seed, block)) for block in range(n_blocks)]
+
+
+def _gaps(first: Mapping[int, list[Floats]], second: Mapping[int, list[Floats]]) -> dict[str, Any]:
+    """Difference in every block, and in the mean of the first half of them."""
+    n_blocks = len(next(iter(first.values())))
+    each = [difference(_block(first, block), _block(second, block)) for block in range(n_blocks)]
+    return {"blocks": each, "early": difference(_early_blocks(first), _early_blocks(second))}
+
+
+def _early_blocks(by_seed: Mapping[int, list[Floats]]) -> dict[int, Floats]:
+    """Mean of the first half of the blocks."""
+    return {seed: np.mean(blocks[: (len(blocks) + 1) // 2], axis=0) for seed, blocks in by_seed.items()}
+
+
+def _block(by_seed: Mapping[int, list[Floats]], block: int) -> dict[int, Floats]:
+    return {seed: blocks[block] for seed, blocks in by_seed.items()}
+
+
+def _grid(matrix: Floats) -> list[list[float | None]]:
+    return [[number(value) for value in row] for row in matrix]
 
 
 def _bounds(low: float, high: float) -> list[float | None] | None:

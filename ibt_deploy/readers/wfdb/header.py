@@ -111,7 +111,7 @@ class SegmentedHeader:
     stated
         From the comments.
     recorded
-        Base date and time, or a date from the comments; None where there is no date.
+        Base date and time, or a date from the comments; None if neither is stated.
     """
 
     rate: float
@@ -139,7 +139,7 @@ class Header:
     stated
         From the comments.
     recorded
-        Base date and time, or a date from the comments; None where there is no date.
+        Base date and time, or a date from the comments; None if neither is stated.
     """
 
     name: str
