@@ -3,8 +3,8 @@
 Samples come first, as they were read: amplitude, invalid, clipped and flat stretches, and whether the limb
 leads obey Einthoven's law. Then the beats: an ECG repeats. Its complexes are alike, stand out from what lies
 between them, and have in every lead a size and a direction that go with those of the other leads. Every rule
-measures one of these on the 12 leads at 200 Hz. Its threshold is a percentile of real recordings, so that at
-most 1 in 500 of them breaks it (``python -m benchmarks.quality``, docs/quality.md).
+measures one of these on the 12 leads at 200 Hz. Its threshold is a percentile of real recordings; how many of
+them break it is in docs/quality.md (``python -m benchmarks.quality``).
 """
 
 from __future__ import annotations
