@@ -2,8 +2,8 @@
 
 Every input is made from ``examples/recording`` or ``examples/stay``. An outcome is ``refused`` or ``warned``,
 with a code where one is due; ``noticed`` where either will do; ``same``: it is odd but right, and the
-answer is that of the undamaged example; ``harmless``: ``noticed`` or ``same``; or ``stated``: no rule can tell,
-and the report says in which unit it read the variable, with its median and range.
+answer is that of the undamaged example; ``harmless``: ``noticed`` or ``same``; or ``stated``: no rule can
+tell, and the report says in which unit it read the variable, with its median and range.
 """
 
 from __future__ import annotations
@@ -544,8 +544,11 @@ def main() -> None:
     warned = sum(bool(outcome.warned) for outcome in found)
     stated = sum(o.fault.due.startswith("stated") and not (o.refused or o.warned) for o in found)
     same = sum(o.same and not o.warned for o in found)
-    print(f"\n{len(found)} inputs: {refused} refused, {warned} warned, {stated} with the unit stated, {same} the"
-          f" same, {len(found) - refused - warned - stated - same} wrong in silence; {len(wrong)} not as due")  # fmt: skip
+    silent = len(found) - refused - warned - stated - same
+    print(
+        f"\n{len(found)} inputs: {refused} refused, {warned} warned, {stated} with the unit stated, "
+        f"{same} the same, {silent} wrong in silence; {len(wrong)} not as due"
+    )
     sys.exit(bool(wrong))
 
 
