@@ -32,6 +32,7 @@ import numpy as np
 
 from ibt_deploy.errors import BundleError
 from ibt_deploy.files import file_sha256
+from ibt_deploy.scorers import PARTS
 from ibt_deploy.types import TASKS, AnyFloats, Floats, Task
 from ibt_deploy.vocabulary import CLASSES
 
@@ -78,6 +79,11 @@ class BundleClass:
     codes: tuple[str, ...]
     evaluable: bool
     positives: dict[str, int]
+
+    @property
+    def short(self) -> str:
+        """The shorter abbreviation: ``LBBB`` of ``CLBBB|LBBB``; the first of two of equal length."""
+        return min(self.abbreviation.split("|"), key=len)
 
     @classmethod
     def all_from(cls, entries: Sequence[dict[str, Any]]) -> tuple[BundleClass, ...]:
@@ -345,7 +351,7 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
     task = contract["task"]
     if task not in TASKS:
         raise ValueError(f"task {task!r} is none of {', '.join(TASKS)}")
-    classes = BundleClass.all_from(contract["classes"]) if task == "arrhythmia" else ()
+    classes = BundleClass.all_from(contract["classes"]) if PARTS[task].has_classes else ()
     n_outputs = len(classes) or 1
     points = {
         str(name): OperatingPoint.from_dict(str(name), entry, n_outputs)
@@ -362,8 +368,8 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
     for file in variants.values():
         if file not in files or not file.endswith(".onnx"):
             raise ValueError(f"the variant file {file!r} is not an .onnx file listed under 'files'")
-    if task == "sepsis" and set(variants) != {"fp32"}:
-        raise ValueError("a sepsis bundle has the variant fp32 only; dynamic quantisation breaks causality")
+    if PARTS[task].float_only and set(variants) != {"fp32"}:
+        raise ValueError(f"a {task} bundle has the variant fp32 only; dynamic quantisation breaks causality")
     return Bundle(
         path=path,
         task=task,
@@ -371,7 +377,7 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
         version=str(contract["version"]),
         created=str(contract["created"]),
         sha256=sha256,
-        preprocessing=_preprocessing(task, contract["preprocessing"]),
+        preprocessing=PARTS[task].preprocessing.from_dict(contract["preprocessing"]),
         inputs=tuple(TensorSpec.from_dict(entry) for entry in contract["inputs"]),
         outputs=tuple(TensorSpec.from_dict(entry) for entry in contract["outputs"]),
         classes=classes,
@@ -383,16 +389,6 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
         files=files,
         contract=contract,
     )
-
-
-def _preprocessing(task: Task, constants: dict[str, Any]) -> EcgPreprocessing | StayPreprocessing:
-    if task == "arrhythmia":
-        from ibt_deploy.preprocess.ecg import EcgPreprocessing
-
-        return EcgPreprocessing.from_dict(constants)
-    from ibt_deploy.preprocess.stay import StayPreprocessing
-
-    return StayPreprocessing.from_dict(constants)
 
 
 def _check_files(bundle: Bundle) -> None:

@@ -28,22 +28,17 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat, one_line
 from ibt_deploy.files import MemoryFolder
 from ibt_deploy.predictions import (
-    ArrhythmiaPrediction,
-    Model,
     Prediction,
-    ReadAs,
     Refusal,
     SepsisPrediction,
 )
-from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.readers import read, task_of
-from ibt_deploy.records import Notice
-from ibt_deploy.types import Floats, Task
-from ibt_deploy.vocabulary import CLASSES, INDEX, N_VARIABLES, NAMES
+from ibt_deploy.scorers import PARTS
+from ibt_deploy.types import TASKS, Floats, Task
+from ibt_deploy.vocabulary import NAMES
 
 BUSY = (429, 503)
 LONGEST_WAIT = 60.0
@@ -282,8 +277,6 @@ def _quoted(name: str) -> bytes:
 
 __all__ = ["Client", "RemoteStep", "ServerError"]
 
-_CODES = {c.code: c.codes for c in CLASSES}
-
 
 def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
     """The prediction or refusal whose ``to_dict()`` is ``entry``, but with our own name for its source.
@@ -296,8 +289,7 @@ def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
     if entry.get("refused"):
         message = told_of(source, [str(entry["source"])], str(entry["message"]))
         return Refusal(source, str(entry["code"]), message)
-    found = _arrhythmia(entry) if entry["task"] == "arrhythmia" else _sepsis(entry)
-    return replace(found, source=source)
+    return replace(PARTS[entry["task"]].prediction.from_dict(entry), source=source)
 
 
 def told_of(source: str, theirs: Iterable[str], message: str) -> str:
@@ -309,93 +301,8 @@ def told_of(source: str, theirs: Iterable[str], message: str) -> str:
     return f"{source}: {message}"
 
 
-def _arrhythmia(entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
-    given, findings, windows = entry["input"], entry["findings"], entry["windows"]
-    return ArrhythmiaPrediction(
-        record=str(entry["record"]),
-        source=str(given["source"]),
-        format=str(given["format"]),
-        sampling_rate=float(given["sampling_rate"]),
-        duration=float(given["duration"]),
-        leads=tuple(map(str, given["leads"])),
-        changes=tuple(map(str, given["changes"])),
-        warnings=_notices(entry["warnings"]),
-        model=_model(entry),
-        classes=tuple(
-            BundleClass(
-                str(f["code"]), str(f["abbreviation"]), str(f["name"]),
-                _CODES.get(f["code"], (str(f["code"]),)), bool(f["evaluable"]), {},
-            )
-            for f in findings
-        ),
-        probabilities=np.array([f["probability"] for f in findings], dtype=np.float64),
-        thresholds=np.array([f["threshold"] for f in findings], dtype=np.float64),
-        positive=np.array([f["positive"] for f in findings], dtype=bool),
-        alternative=np.array([f["status"] == "alternative" for f in findings], dtype=bool),
-        windows=np.array([w["probabilities"] for w in windows], dtype=np.float64),
-        window_starts=np.array([w["start"] for w in windows], dtype=np.float64),
-        familiarity=entry.get("familiarity"),
-        heart_rate=_heart_rate(entry.get("heart_rate")),
-        axis=_axis(entry.get("axis")),
-    )  # fmt: skip
-
-
-def _heart_rate(entry: Mapping[str, Any] | None) -> HeartRate | None:
-    if entry is None:
-        return None
-    return HeartRate(entry["bpm"], np.array(entry["r_peaks"], dtype=np.float64))
-
-
-def _axis(entry: Mapping[str, Any] | None) -> FrontalAxis | None:
-    return None if entry is None else FrontalAxis(entry["degrees"], entry["spread"], entry["reason"])
-
-
-def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:
-    """As :func:`_arrhythmia`; ``values`` are infinite where something was measured.
-
-    An answer states what was measured in each hour, not how much it was in each.
-    """
-    given, hours = entry["input"], entry["hours"]
-    values = np.full((len(hours), N_VARIABLES), np.inf)
-    for row, hour in zip(values, hours, strict=True):
-        row[[INDEX[name] for name in hour["missing"]]] = np.nan
-    return SepsisPrediction(
-        record=str(entry["record"]),
-        source=str(given["source"]),
-        format=str(given["format"]),
-        changes=tuple(map(str, given["changes"])),
-        warnings=_notices(entry["warnings"]),
-        model=_model(entry),
-        hours=np.array([h["hour"] for h in hours], dtype=np.int64),
-        risk=np.array([h["risk"] for h in hours], dtype=np.float64),
-        alarms=np.array([h["alarm"] for h in hours], dtype=bool),
-        threshold=float(hours[0]["threshold"]),
-        values=values,
-        inserted=np.array([h["inserted"] for h in hours], dtype=bool),
-        units_stated=bool(given.get("units_stated", False)),
-        told=tuple(ReadAs(**read) for read in given.get("read_as", ())),
-    )
-
-
-def _model(entry: Mapping[str, Any]) -> Model:
-    bundle = entry["bundle"]
-    return Model(
-        name=str(bundle["name"]),
-        version=str(bundle["version"]),
-        sha256=str(bundle["sha256"]),
-        variant=str(bundle["variant"]),
-        operating_point=str(entry["operating_point"]),
-        device=str(entry["device"]),
-    )
-
-
-def _notices(entries: list[Mapping[str, str]]) -> tuple[Notice, ...]:
-    return tuple(Notice(str(w["code"]), str(w["message"])) for w in entries)
-
-
 TOKEN = "IBT_TOKEN"
 _NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, IndexError, AttributeError)
-_OTHER: dict[Task, Task] = {"arrhythmia": "sepsis", "sepsis": "arrhythmia"}
 
 Rows: TypeAlias = Floats | Sequence[Mapping[str, float | None]]
 
@@ -557,9 +464,10 @@ class Client:
         except InputError as error:
             return [Refusal.of(source, error.at(source))]
         used = transport or self._transport
-        answer = self._posted(upload, upload.task, used)
-        if isinstance(answer, _Problem) and answer.code == "wrong_task":
-            answer = self._posted(upload, _OTHER[upload.task], used)
+        for task in (upload.task, *(task for task in TASKS if task != upload.task)):
+            answer = self._posted(upload, task, used)
+            if not (isinstance(answer, _Problem) and answer.code == "wrong_task"):
+                break
         if isinstance(answer, _Problem):
             return [Refusal(source, answer.code, told_of(source, upload.files, answer.detail))]
         try:

@@ -29,6 +29,7 @@ import numpy as np
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import BundleError, DeviceError
 from ibt_deploy.predictions import Model
+from ibt_deploy.scorers import PARTS
 from ibt_deploy.types import Array, Float32s
 
 if TYPE_CHECKING:
@@ -211,16 +212,6 @@ def _why_no_cuda() -> str:
     return f"CUDA was asked for, but {reason} (or use --device cpu)"
 
 
-_TENSORS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
-    "arrhythmia": ({"signal": 3}, {"logits": 2}),
-    "sepsis": (
-        {"rows": 3, "position": 2, "past_k": 5, "past_v": 5},
-        {"logit": 2, "present_k": 5, "present_v": 5},
-    ),
-}
-_OPTIONAL_OUTPUTS: dict[str, dict[str, int]] = {"arrhythmia": {"features": 2}}
-
-
 @dataclass(frozen=True, eq=False)
 class OpenGraph:
     """A graph that is ready to run.
@@ -281,15 +272,14 @@ class OpenGraph:
 
 
 def _check_tensors(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
-    inputs, outputs = _TENSORS[bundle.task]
-    for expected, nodes, specs, word in (
-        (inputs, session.get_inputs(), bundle.inputs, "inputs"),
-        (outputs, session.get_outputs(), bundle.outputs, "outputs"),
+    parts = PARTS[bundle.task]
+    for required, optional, nodes, specs, word in (
+        (parts.inputs, {}, session.get_inputs(), bundle.inputs, "inputs"),
+        (parts.outputs, parts.optional_outputs, session.get_outputs(), bundle.outputs, "outputs"),
     ):
         found = {node.name: len(node.shape) for node in nodes}
         stated = {spec.name: len(spec.shape) for spec in specs}
-        optional = _OPTIONAL_OUTPUTS.get(bundle.task, {}) if word == "outputs" else {}
-        expected = expected | {name: axes for name, axes in optional.items() if name in found}
+        expected = dict(required) | {name: axes for name, axes in optional.items() if name in found}
         if found != expected or stated != expected:
             raise BundleError(
                 f"{bundle.path}: the graph has the {word} {found}, the contract states {stated}, "

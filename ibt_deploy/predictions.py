@@ -6,6 +6,7 @@ A number is never NaN here, and a refused input has no number at all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -15,8 +16,8 @@ import numpy as np
 from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.records import Notice
-from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
-from ibt_deploy.vocabulary import INDEX, NAMES, OTHER_UNITS, VARIABLES
+from ibt_deploy.types import AnyFloats, Bools, Floats, Ints, Task
+from ibt_deploy.vocabulary import CLASSES, INDEX, N_VARIABLES, NAMES, OTHER_UNITS, VARIABLES
 
 if TYPE_CHECKING:
     from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
@@ -158,7 +159,44 @@ class ArrhythmiaPrediction:
     heart_rate: HeartRate | None = None
     axis: FrontalAxis | None = None
 
-    task: ClassVar[str] = "arrhythmia"
+    task: ClassVar[Task] = "arrhythmia"
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> ArrhythmiaPrediction:
+        """The prediction whose :meth:`to_dict` is ``entry``, as a server sent it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, IndexError
+            ``entry`` is not the form of an answer.
+        """
+        from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
+
+        findings, windows = entry["findings"], entry["windows"]
+        given, rate, axis = entry["input"], entry.get("heart_rate"), entry.get("axis")
+        codes = {c.code: c.codes for c in CLASSES}
+        return cls(
+            **_read(entry),
+            sampling_rate=float(given["sampling_rate"]),
+            duration=float(given["duration"]),
+            leads=tuple(map(str, given["leads"])),
+            classes=tuple(
+                BundleClass(
+                    str(f["code"]), str(f["abbreviation"]), str(f["name"]),
+                    codes.get(f["code"], (str(f["code"]),)), bool(f["evaluable"]), {},
+                )
+                for f in findings
+            ),
+            probabilities=np.array([f["probability"] for f in findings], dtype=np.float64),
+            thresholds=np.array([f["threshold"] for f in findings], dtype=np.float64),
+            positive=np.array([f["positive"] for f in findings], dtype=bool),
+            alternative=np.array([f["status"] == "alternative" for f in findings], dtype=bool),
+            windows=np.array([w["probabilities"] for w in windows], dtype=np.float64),
+            window_starts=np.array([w["start"] for w in windows], dtype=np.float64),
+            familiarity=entry.get("familiarity"),
+            heart_rate=rate and HeartRate(rate["bpm"], np.array(rate["r_peaks"], dtype=np.float64)),
+            axis=axis and FrontalAxis(axis["degrees"], axis["spread"], axis["reason"]),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         found = ", ".join(f.abbreviation for f in self.findings if f.positive) or "no finding"
@@ -283,7 +321,29 @@ class SepsisPrediction:
     units_stated: bool = False
     told: tuple[ReadAs, ...] | None = None
 
-    task: ClassVar[str] = "sepsis"
+    task: ClassVar[Task] = "sepsis"
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> SepsisPrediction:
+        """As for a recording; ``values`` are infinite where something was measured.
+
+        An answer states what was measured in each hour, not how much it was in each.
+        """
+        given, hours = entry["input"], entry["hours"]
+        values = np.full((len(hours), N_VARIABLES), np.inf)
+        for row, hour in zip(values, hours, strict=True):
+            row[[INDEX[name] for name in hour["missing"]]] = np.nan
+        return cls(
+            **_read(entry),
+            hours=np.array([h["hour"] for h in hours], dtype=np.int64),
+            risk=np.array([h["risk"] for h in hours], dtype=np.float64),
+            alarms=np.array([h["alarm"] for h in hours], dtype=bool),
+            threshold=float(hours[0]["threshold"]),
+            values=values,
+            inserted=np.array([h["inserted"] for h in hours], dtype=bool),
+            units_stated=bool(given.get("units_stated", False)),
+            told=tuple(ReadAs(**read) for read in given.get("read_as", ())),
+        )
 
     def __repr__(self) -> str:
         alarms = f"alarm in {int(self.alarms.sum())} of {len(self.hours)} hours"
@@ -410,6 +470,26 @@ def _head(record: str, task: str, model: Model) -> dict[str, Any]:
         },
         "operating_point": model.operating_point,
         "device": model.device,
+    }
+
+
+def _read(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that predictions of every task share."""
+    given, bundle = entry["input"], entry["bundle"]
+    return {
+        "record": str(entry["record"]),
+        "source": str(given["source"]),
+        "format": str(given["format"]),
+        "changes": tuple(map(str, given["changes"])),
+        "warnings": tuple(Notice(str(w["code"]), str(w["message"])) for w in entry["warnings"]),
+        "model": Model(
+            name=str(bundle["name"]),
+            version=str(bundle["version"]),
+            sha256=str(bundle["sha256"]),
+            variant=str(bundle["variant"]),
+            operating_point=str(entry["operating_point"]),
+            device=str(entry["device"]),
+        ),
     }
 
 

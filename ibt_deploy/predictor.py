@@ -24,7 +24,7 @@ from ibt_deploy.files import AnyFile, File
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.readers import Recognised, items_of, read
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers import Batching, Prepared, scorer_of
+from ibt_deploy.scorers import PARTS, Batching, Prepared
 from ibt_deploy.types import Floats
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def pools(items: Iterable[Item], bundle: Bundle, batching: Batching) -> Iterator
 
 def prepared(item: Recording | Stay, bundle: Bundle) -> Prepared:
     """The item as its scorer takes it; raises InputError where it is refused."""
-    scorer = scorer_of(bundle.task)
+    scorer = PARTS[bundle.task].scorer
     if not isinstance(item, scorer.item):
         found = "an ECG" if isinstance(item, Recording) else "an ICU stay"
         message = f"this is {found}, and the model {bundle.name} is for {bundle.task}"
@@ -74,7 +74,7 @@ def prepared(item: Recording | Stay, bundle: Bundle) -> Prepared:
 
 def _ready(pool: Pool, bundle: Bundle) -> Pool:
     bare = [entry for entry in pool if not isinstance(entry, Refusal)]
-    ready = iter(scorer_of(bundle.task).ready(bare, bundle))
+    ready = iter(PARTS[bundle.task].scorer.ready(bare, bundle))
     return [entry if isinstance(entry, Refusal) else next(ready) for entry in pool]
 
 
@@ -98,7 +98,7 @@ class Predictor:
         self.device = graph.device
         self.variant = graph.variant
         self.model = graph.model(bundle, bundle.operating_point(operating_point).name)
-        self._scorer = scorer_of(bundle.task)(bundle, graph, operating_point)
+        self._scorer = PARTS[bundle.task].scorer(bundle, graph, operating_point)
 
     @property
     def thresholds(self) -> Floats:
@@ -212,27 +212,7 @@ class Predictor:
         ValueError
             For a class that does not exist.
         """
-        from ibt_deploy.explain import explained_ecg, explained_stay
-        from ibt_deploy.scorers.ecg import EcgScorer, PreparedEcg
-        from ibt_deploy.scorers.stay import CheckedStay, StayScorer
-
-        entry = prepared(item, self.bundle)
-        scorer: object = self._scorer
-        if isinstance(scorer, StayScorer):
-            assert isinstance(entry, CheckedStay)
-            return [explained_stay(scorer, entry, self.bundle.calibration, BATCH_SIZE)]
-        assert isinstance(scorer, EcgScorer)
-        assert isinstance(entry, PreparedEcg)
-        names = [c.abbreviation for c in self.bundle.classes]
-        chosen = findings
-        if chosen is None:
-            answer = scorer.score([entry], BATCH_SIZE)[0].findings
-            nearest = max((f for f in answer if f.evaluable), key=lambda f: f.probability / f.threshold)
-            chosen = [f.abbreviation for f in answer if f.positive] or [nearest.abbreviation]
-        if unknown := [name for name in chosen if name not in names]:
-            raise ValueError(f"no finding {unknown[0]!r}; there is {', '.join(names)}")
-        outputs = {name: names.index(name) for name in chosen}
-        return explained_ecg(scorer, entry, self.bundle.calibration, outputs, BATCH_SIZE)
+        return self._scorer.explained(prepared(item, self.bundle), findings, BATCH_SIZE)
 
 
 def load(

@@ -11,17 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
 from ibt_deploy.batch.plan import LINES, Job
-from ibt_deploy.batch.tally import Tally, short_name
+from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import EXTRA_OF, missing_extra, printable
 from ibt_deploy.files import PARTIAL, atomic_open, atomic_write
-from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal, SepsisPrediction
-from ibt_deploy.types import Bools
+from ibt_deploy.predictions import NOTICE, Prediction, Refusal
+from ibt_deploy.scorers import PARTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +89,8 @@ class Output:
                 with atomic_open(path) as stream:
                     stream.writelines(line(answer) for answer in found)
         else:
-            tables = predictions_table(predictions, job, bundle), refusals_table(refusals, job)
+            found = PARTS[job.task].answers.table(predictions, job, bundle)
+            tables = found, refusals_table(refusals, job)
             for path, table in zip((scored, refused), tables, strict=True):
                 with atomic_open(path) as stream:
                     (_write_parquet if job.format == "parquet" else _write_csv)(table, stream)
@@ -152,13 +152,6 @@ def arrow() -> Any:
     return pyarrow
 
 
-def predictions_table(predictions: Sequence[Prediction], job: Job, bundle: Bundle) -> pa.Table:
-    """The rows of ``predictions/``: one for each recording, or for each hour of each stay."""
-    if job.task == "arrhythmia":
-        return _findings([p for p in predictions if isinstance(p, ArrhythmiaPrediction)], job, bundle)
-    return _risks([p for p in predictions if isinstance(p, SepsisPrediction)], job)
-
-
 def refusals_table(refusals: Sequence[Refusal], job: Job) -> pa.Table:
     """The rows of ``refused/``."""
     pa = arrow()
@@ -171,78 +164,12 @@ def refusals_table(refusals: Sequence[Refusal], job: Job) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _findings(predictions: Sequence[ArrhythmiaPrediction], job: Job, bundle: Bundle) -> pa.Table:
+def table_of(
+    columns: list[tuple[str, Any, Any]], job: Job, extra: Mapping[str, str] = MappingProxyType({})
+) -> pa.Table:
+    """A table of columns, each with its name, type and values; ``extra`` is added to the metadata."""
     pa = arrow()
-    classes = bundle.classes
-    names = [short_name(c.abbreviation) for c in classes]
-    shape = (len(predictions), len(classes))
-    probabilities = np.array([p.probabilities for p in predictions], dtype=np.float32).reshape(shape)
-    positive = np.array([p.positive for p in predictions], dtype=bool).reshape(shape)
-    alternative = np.array([p.alternative for p in predictions], dtype=bool).reshape(shape)
-    share, highest, highest_at = (np.empty(shape, dtype=np.float32) for _ in range(3))
-    for row, p in enumerate(predictions):
-        share[row] = (p.windows >= p.thresholds).mean(axis=0)
-        highest[row] = p.windows.max(axis=0)
-        highest_at[row] = p.window_starts[p.windows.argmax(axis=0)]
-    words = pa.list_(pa.string())
-
-    def named(flags: Bools) -> list[list[str]]:
-        return [[n for n, y in zip(names, row, strict=True) if y] for row in flags]
-
-    columns: list[tuple[str, Any, Any]] = [
-        ("record", pa.string(), [printable(p.record) for p in predictions]),
-        ("source", pa.string(), [printable(p.source) for p in predictions]),
-        ("findings", words, named(positive)),
-        ("alternatives", words, named(alternative)),
-        *((f"p_{name}", pa.float32(), p) for name, p in zip(names, probabilities.T, strict=True)),
-        *((f"pos_{name}", pa.bool_(), y) for name, y in zip(names, positive.T, strict=True)),
-        *((f"share_{name}", pa.float32(), s) for name, s in zip(names, share.T, strict=True)),
-        *((f"max_{name}", pa.float32(), p) for name, p in zip(names, highest.T, strict=True)),
-        *((f"max_at_{name}", pa.float32(), s) for name, s in zip(names, highest_at.T, strict=True)),
-        ("windows", pa.int32(), [len(p.windows) for p in predictions]),
-        ("duration", pa.float64(), [round(p.duration, 3) for p in predictions]),
-        ("sampling_rate", pa.float64(), [p.sampling_rate for p in predictions]),
-        ("format", pa.string(), [printable(p.format) for p in predictions]),
-        ("warnings", words, [[w.code for w in p.warnings] for p in predictions]),
-        ("changes", words, [[printable(c) for c in p.changes] for p in predictions]),
-    ]
-    thresholds = bundle.operating_point(job.operating_point).thresholds.tolist()
-    described = [
-        {"column": name, "code": c.code, "name": c.name, "evaluable": c.evaluable, "threshold": threshold}
-        for name, c, threshold in zip(names, classes, thresholds, strict=True)
-    ]
-    return _table(columns, job, {"ibt.classes": json.dumps(described)})
-
-
-def _risks(predictions: Sequence[SepsisPrediction], job: Job) -> pa.Table:
-    pa = arrow()
-    lengths = [len(p.risk) for p in predictions]
-    of_stay = pa.array(np.repeat(np.arange(len(predictions)), lengths))
-
-    def each(values: list[Any], kind: Any) -> Any:
-        return pa.array(values, type=kind).take(of_stay)
-
-    def joined(arrays: list[Any], dtype: Any) -> Any:
-        return np.concatenate(arrays) if arrays else np.empty(0, dtype=dtype)
-
-    words = pa.list_(pa.string())
-    columns: list[tuple[str, Any, Any]] = [
-        ("record", pa.string(), each([printable(p.record) for p in predictions], pa.string())),
-        ("hour", pa.int32(), joined([p.hours for p in predictions], np.int64)),
-        ("risk", pa.float32(), joined([p.risk for p in predictions], np.float64)),
-        ("threshold", pa.float32(), each([p.threshold for p in predictions], pa.float32())),
-        ("alarm", pa.bool_(), joined([p.alarms for p in predictions], bool)),
-        ("inserted", pa.bool_(), joined([p.inserted for p in predictions], bool)),
-        ("missing", pa.int16(), joined([np.isnan(p.values).sum(axis=1) for p in predictions], np.int64)),
-        ("source", pa.string(), each([printable(p.source) for p in predictions], pa.string())),
-        ("warnings", words, each([[w.code for w in p.warnings] for p in predictions], words)),
-    ]
-    return _table(columns, job, {})
-
-
-def _table(columns: list[tuple[str, Any, Any]], job: Job, extra: dict[str, str]) -> pa.Table:
-    pa = arrow()
-    schema = pa.schema([(name, kind) for name, kind, _ in columns], metadata=_metadata(job) | extra)
+    schema = pa.schema([(name, kind) for name, kind, _ in columns], metadata=_metadata(job) | dict(extra))
     arrays = [
         (values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)).cast(kind)
         for _, kind, values in columns

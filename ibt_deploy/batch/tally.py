@@ -17,14 +17,10 @@ import numpy as np
 from ibt_deploy.batch.plan import Job
 from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import one_line
-from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Prediction, Refusal
+from ibt_deploy.predictions import NOTICE, Prediction, Refusal
+from ibt_deploy.scorers import PARTS
 from ibt_deploy.types import NOUNS, Floats
 
-PROBABILITY_EDGES: tuple[float, ...] = tuple(i / 20 for i in range(21))
-RISK_EDGES: tuple[float, ...] = (
-    *(0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05),
-    *(0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1),
-)
 LONGEST_EXAMPLE = 300
 
 
@@ -80,18 +76,8 @@ class Tally:
                 predictions.append(answer)
                 self.warnings.update({notice.code for notice in answer.warnings})
         self.records += len(predictions)
-        if not predictions:
-            return
-        if isinstance(predictions[0], ArrhythmiaPrediction):
-            self._count_findings([p for p in predictions if isinstance(p, ArrhythmiaPrediction)])
-            return
-        for stay in predictions:
-            assert not isinstance(stay, ArrhythmiaPrediction)
-            self.rows += len(stay.risk)
-            self.alarm_hours += int(stay.alarms.sum())
-            self.alarm_stays += bool(stay.alarms.any())
-            self._spread("risk", stay.risk, RISK_EDGES)
-            self._spread("highest risk", stay.risk.max(keepdims=True), RISK_EDGES)
+        if predictions:
+            PARTS[predictions[0].task].answers.count(self, predictions)
 
     def add(self, other: Tally) -> None:
         """Add the counts of other inputs."""
@@ -125,28 +111,14 @@ class Tally:
         counters = {name: Counter(stored[name]) for name in ("refused", "warnings", "positives")}
         return cls(**{**stored, **counters})
 
-    def _count_findings(self, predictions: Sequence[ArrhythmiaPrediction]) -> None:
-        self.rows += len(predictions)
-        names = [short_name(c.abbreviation) for c in predictions[0].classes]
-        positive = np.array([p.positive for p in predictions]).sum(axis=0)
-        for name, column, count in zip(
-            names, np.array([p.probabilities for p in predictions]).T, positive.tolist(), strict=True
-        ):
-            self.positives[name] += count
-            self._spread(name, column, PROBABILITY_EDGES)
-
-    def _spread(self, name: str, values: Floats, edges: tuple[float, ...]) -> None:
+    def spread(self, name: str, values: Floats, edges: Sequence[float]) -> None:
+        """Count values between the edges into the histogram ``name``."""
         counts = self.histograms.setdefault(name, [0] * (len(edges) - 1))
         found = np.bincount(
             np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2),
             minlength=len(edges) - 1,
         )
         self.histograms[name] = [a + b for a, b in zip(counts, found.tolist(), strict=True)]
-
-
-def short_name(abbreviation: str) -> str:
-    """The shorter of the names of a class: ``LBBB`` of ``CLBBB|LBBB``; the first of two of equal length."""
-    return min(abbreviation.split("|"), key=len)
 
 
 def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
@@ -171,28 +143,21 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
         "mapping_sha256": job.mapping or None,
         "versions": {"ibt": job.ibt, "onnxruntime": job.onnxruntime, "layout": job.layout},
     }
-    if job.task == "arrhythmia":
-        summary["positives"] = dict(tally.positives)
-    else:
-        summary["alarms"] = {"hours": tally.alarm_hours, "stays": tally.alarm_stays}
+    summary |= PARTS[job.task].answers.totals(tally)
     if tables is not None:
         summary["tables"] = tables
     return summary | {"notice": NOTICE}
 
 
-_WIDTH, _HEIGHT = 240, 64
-_WIDE, _HIGH = 640, 180
-
-
 def report_page(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleClass] = ()) -> str:
     """The page of a finished run, as HTML."""
-    stays = summary["task"] == "sepsis"
-    title = "Sepsis risk of ICU stays" if stays else "Findings of 12-lead ECGs"
+    answers = PARTS[summary["task"]].answers
+    title = answers.title
     body = [
         f"<header><p class=eyebrow>ibt batch</p><h1>{title}</h1>",
         f"<p class=notice>{escape(NOTICE)}</p></header>",
         _figures(summary, tally),
-        _risks(summary, tally) if stays else _findings(tally, classes),
+        answers.section(summary, tally, classes),
         _table(
             "Refused",
             "refusals",
@@ -220,79 +185,24 @@ def _figures(summary: dict[str, Any], tally: Tally) -> str:
         (f"{summary['records']:,}", f"{noun} scored"),
         (f"{summary['refusals']:,}", "refused"),
     ]
-    if summary["task"] == "sepsis":
-        figures += [
-            (f"{tally.rows:,}", "hours"),
-            (_percent(tally.alarm_stays, tally.records), "stays with an alarm"),
-        ]
+    figures += PARTS[summary["task"]].answers.figures(tally)
     cells = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for value, label in figures)
     return f"<section class=figures>{cells}</section>"
 
 
-def _findings(tally: Tally, classes: Sequence[BundleClass]) -> str:
-    """One row for each class: how many have it, and how its probability is spread."""
-    rows = []
-    for found in classes:
-        name = short_name(found.abbreviation)
-        count = tally.positives.get(name, 0)
-        share = count / tally.records if tally.records else 0.0
-        status = "" if found.evaluable else "<em>not evaluable</em>"
-        picture = _histogram(
-            tally.histograms.get(name, []),
-            f"Probabilities of {found.name}",
-            _WIDTH,
-            _HEIGHT,
-            logarithmic=True,
-        )
-        rows.append(
-            f"<tr><th scope=row><b>{escape(name)}</b> {escape(found.name)} {status}"
-            f"</th><td class=n>{count:,}</td><td class=n>{_percent(count, tally.records)}"
-            f'<i class=bar style="--share:{share:.4f}"></i></td><td>{picture}</td></tr>'
-        )
-    return (
-        "<section><h2>Findings</h2><p>Recordings in which each class reaches its threshold, and how its "
-        "calibrated probability is spread from 0 to 1 (logarithmic heights). A class that is not evaluable "
-        "is never reported as positive: training had too few of it.</p>"
-        "<table class=findings><thead><tr><th>class<th class=n>positive<th class=n>share"
-        "<th>probability</tr></thead><tbody>" + "".join(rows) + "</tbody></table></section>"
-    )
-
-
-def _risks(summary: dict[str, Any], tally: Tally) -> str:
-    pictures = []
-    for name, heading, noun in (
-        ("risk", "Risk of every hour", "hours"),
-        ("highest risk", "Highest risk of every stay", "stays"),
-    ):
-        counts = tally.histograms.get(name, [])
-        picture = _histogram(counts, heading, _WIDE, _HIGH, logarithmic=False, edges=RISK_EDGES)
-        pictures.append(
-            f"<figure><figcaption>{heading} ({sum(counts):,} {noun})</figcaption>{picture}</figure>"
-        )
-    alarms = (
-        f"<p>{tally.alarm_hours:,} of {tally.rows:,} hours ({_percent(tally.alarm_hours, tally.rows)}) reach "
-        f"the threshold of the operating point <b>{escape(summary['model']['operating_point'])}</b>, in "
-        f"{tally.alarm_stays:,} of {tally.records:,} stays.</p>"
-    )
-    return f"<section><h2>Risks</h2>{alarms}{''.join(pictures)}</section>"
-
-
-def _histogram(
-    counts: Sequence[int],
-    label: str,
-    width: int,
-    height: int,
-    *,
-    logarithmic: bool,
-    edges: Sequence[float] = PROBABILITY_EDGES,
+def histogram(
+    counts: Sequence[int], label: str, edges: Sequence[float], *, size: tuple[int, int], small: bool
 ) -> str:
-    """Bars of equal width, one for each interval, as SVG; the intervals are named where there is room."""
+    """Bars of equal width, one for each interval, as SVG.
+
+    A small one has logarithmic heights, and names the intervals in its tooltips alone.
+    """
     from math import log1p
 
     if not counts or not any(counts):
         return "<span class=none>none</span>"
-    heights = [log1p(count) if logarithmic else float(count) for count in counts]
-    room = 0 if width == _WIDTH else 34
+    heights = [log1p(count) if small else float(count) for count in counts]
+    (width, height), room = size, 0 if small else 34
     step, top = width / len(counts), max(heights)
     shapes = []
     for place, (count, value) in enumerate(zip(counts, heights, strict=True)):
@@ -356,7 +266,8 @@ def _model(summary: dict[str, Any]) -> str:
     return f"<section><h2>Model</h2><table class=model><tbody>{body}</tbody></table></section>"
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
+    """``12.3 %``, or a dash of nothing."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 

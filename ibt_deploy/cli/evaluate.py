@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from ibt_deploy.device import Device
 from ibt_deploy.errors import DataError
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.progress import shown
+from ibt_deploy.scorers import PARTS
 
 if TYPE_CHECKING:
-    from ibt_deploy.evaluation import Evaluation
+    from ibt_deploy.evaluation import Evaluation, Scored, Source
 
 
 Rows = Iterable[Iterable[Any]]
@@ -76,22 +77,12 @@ def evaluate(
     or one table of stays (CSV or Parquet) with SepsisLabel. Nothing is tuned here: thresholds are the
     bundle's own.
     """
-    from ibt_deploy.evaluation import LabelTable, source_of
-
-    found = source_of(source)
-    if labels is not None and found.task != "arrhythmia":
-        raise click.UsageError("--labels is for recordings; stays carry their own SepsisLabel")
+    found = _source(source, labels)
     predictor = load(bundle or found.task, device=device, variant=precision, operating_point=operating_point)
-    if predictor.bundle.task != found.task:
-        raise DataError(f"{source}: the bundle is for {predictor.bundle.task}, the data are for {found.task}")
-    files = shown(found.files, "scoring")
-    if found.task == "arrhythmia":
-        table = LabelTable(labels) if labels is not None else None
-        evaluation, header, rows = _recordings(predictor, files, table, str(source), draws)
-    else:
-        evaluation, header, rows = _stays(predictor, files, str(source), draws)
+    scored = _scored(predictor, found, source, labels)
+    evaluation = scored.evaluated(predictor, str(source), draws)
     if out is not None:
-        _write(out, evaluation, header, rows)
+        _write(out, evaluation, *scored.rows(predictor))
     if as_json:
         click.echo(json.dumps(evaluation.to_dict(), indent=1, allow_nan=False))
     else:
@@ -102,41 +93,22 @@ def evaluate(
     ctx.exit(1 if evaluation.refusals else 0)
 
 
-def _recordings(
-    predictor: Predictor, files: Iterator[Path], table: Any, source: str, draws: int
-) -> tuple[Evaluation, list[str], Rows]:
-    from ibt_deploy.evaluation.ecg import evaluated, scored_recordings
-    from ibt_deploy.vocabulary import CLASSES
+def _source(path: Path, labels: Path | None) -> Source:
+    from ibt_deploy.evaluation import source_of
 
-    scored = scored_recordings(predictor, files, table)
-    header = [
-        "record",
-        *(f"{c.abbreviation} {what}" for c in CLASSES for what in ("label", "probability", "output")),
-    ]
-    rows = (
-        [record, *(v for y, p, o in zip(*numbers, strict=True) for v in (int(y), f"{p:.9g}", int(o)))]
-        for record, *numbers in zip(
-            scored.records, scored.labels, scored.probabilities, scored.outputs, strict=True
-        )
-    )
-    return evaluated(predictor, scored, source, draws), header, rows
+    found = source_of(path)
+    if labels is not None and not PARTS[found.task].takes_labels:
+        raise click.UsageError("--labels is for recordings; stays carry their own SepsisLabel")
+    return found
 
 
-def _stays(
-    predictor: Predictor, files: Iterator[Path], source: str, draws: int
-) -> tuple[Evaluation, list[str], Rows]:
-    from ibt_deploy.evaluation.stay import evaluated, scored_stays
+def _scored(predictor: Predictor, found: Source, path: Path, labels: Path | None) -> Scored:
+    from ibt_deploy.evaluation import LabelTable
 
-    scored = scored_stays(predictor, files)
-    threshold = float(predictor.thresholds[0])
-    rows = (
-        [patient, int(hour), int(label), f"{risk:.9g}", int(risk >= threshold)]
-        for patient, start, end in zip(scored.patients, scored.offsets[:-1], scored.offsets[1:], strict=True)
-        for hour, label, risk in zip(
-            scored.hours[start:end], scored.labels[start:end], scored.risk[start:end], strict=True
-        )
-    )
-    return evaluated(predictor, scored, source, draws), ["patient", "hour", "label", "risk", "alarm"], rows
+    if predictor.bundle.task != found.task:
+        raise DataError(f"{path}: the bundle is for {predictor.bundle.task}, the data are for {found.task}")
+    table = (LabelTable(labels),) if labels is not None else ()
+    return PARTS[found.task].scored(predictor, shown(found.files, "scoring"), *table)
 
 
 def _write(folder: Path, evaluation: Evaluation, header: list[str], rows: Rows) -> None:
@@ -201,35 +173,17 @@ def recalibrate(
     and 70 others are needed, or 100 recordings and 20 patients with and without a class; classes with fewer
     keep their calibration. What changes is shown on patients left out.
     """
-    from ibt_deploy.evaluation import LabelTable, source_of
-    from ibt_deploy.evaluation.recalibration import (
-        recalibrated_recordings,
-        recalibrated_stays,
-        write_site_bundle,
-    )
+    from ibt_deploy.evaluation.recalibration import write_site_bundle
     from ibt_deploy.render.evaluation import recalibration_report
     from ibt_deploy.render.report import show
 
-    found = source_of(source)
-    if labels is not None and found.task != "arrhythmia":
-        raise click.UsageError("--labels is for recordings; stays carry their own SepsisLabel")
+    found = _source(source, labels)
     if out.exists() and any(out.iterdir()):
         raise click.UsageError(f"--out {out}: exists already; name a new folder")
     predictor = load(bundle or found.task, device=device)
     shipped = predictor.bundle
-    if shipped.task != found.task:
-        raise DataError(f"{source}: the bundle is for {shipped.task}, the data are for {found.task}")
-    files = shown(found.files, "scoring")
-    if found.task == "arrhythmia":
-        from ibt_deploy.evaluation.ecg import scored_recordings
-
-        recordings = scored_recordings(predictor, files, LabelTable(labels) if labels is not None else None)
-        refusals, change = recordings.refusals, recalibrated_recordings(recordings, shipped)
-    else:
-        from ibt_deploy.evaluation.stay import scored_stays
-
-        stays = scored_stays(predictor, files)
-        refusals, change = stays.refusals, recalibrated_stays(stays, shipped)
+    scored = _scored(predictor, found, source, labels)
+    refusals, change = scored.refusals, scored.recalibrated(shipped)
     refused = dict(Counter(refusal.code for refusal in refusals).most_common())
     write_site_bundle(out, shipped, change, name=name, source=source.name, refused=refused)
     for refusal in refusals[:10]:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,13 @@ from ibt_deploy.metrics.bootstrap import Interval
 from ibt_deploy.predictions import NOTICE, Model, Refusal
 from ibt_deploy.readers import task_of
 from ibt_deploy.records import Recording
+from ibt_deploy.scorers import PARTS
 from ibt_deploy.types import Strings, Task
+
+if TYPE_CHECKING:
+    from ibt_deploy.bundle import Bundle
+    from ibt_deploy.evaluation.recalibration import Recalibration
+    from ibt_deploy.predictor import Predictor
 
 UNKNOWN = "unknown"
 AGE_BANDS = ((40, "under 40"), (65, "40-64"), (80, "65-79"), (1000, "80 and over"))
@@ -60,7 +66,6 @@ def in_order(groups: Mapping[str, T]) -> list[tuple[str, T]]:
 K = TypeVar("K")
 T = TypeVar("T")
 SNOMED = re.compile(r"\d{6,18}", re.ASCII)
-PATTERNS: dict[Task, str] = {"arrhythmia": "*.hea", "sepsis": "*.psv"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def source_of(path: Path) -> Source:
     """
     if not path.is_dir():
         return Source(task_of(path), (path,))
-    found = {task: tuple(sorted(path.rglob(pattern))) for task, pattern in PATTERNS.items()}
+    found = {task: tuple(sorted(path.rglob(parts.files))) for task, parts in PARTS.items()}
     tasks = [task for task, files in found.items() if files]
     if len(tasks) != 1:
         both, neither = (
@@ -276,6 +281,23 @@ class Evaluation:
             "notes": list(self.notes),
             "notice": NOTICE,
         }
+
+
+class Scored(Protocol):
+    """Labelled inputs and their scores."""
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Inputs without a score or without a label."""
+
+    def evaluated(self, predictor: Predictor, source: str, draws: int) -> Evaluation:
+        """Every measure, with intervals over patients."""
+
+    def rows(self, predictor: Predictor) -> tuple[list[str], Iterable[Iterable[Any]]]:
+        """Header and rows of ``predictions.csv``."""
+
+    def recalibrated(self, bundle: Bundle) -> Recalibration:
+        """A recalibration of the bundle on them; raises DataError where they are too few."""
 
 
 def index_of_each(names: Iterable[str]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.vocabulary import CLASSES, label_vector
+
+if TYPE_CHECKING:
+    from ibt_deploy.bundle import Bundle
+    from ibt_deploy.evaluation.recalibration import Recalibration
 
 TITLES = {
     "challenge_metric": "challenge metric 2021",
@@ -79,9 +83,29 @@ class ScoredRecordings:
     refusals: tuple[Refusal, ...]
     without_patient: int
 
+    def evaluated(self, predictor: Predictor, source: str, draws: int) -> Evaluation:
+        """Every measure, with intervals over patients."""
+        return evaluated(predictor, self, source, draws)
+
+    def rows(self, predictor: Predictor) -> tuple[list[str], Iterator[list[Any]]]:  # noqa: ARG002
+        """Header and rows of ``predictions.csv``: label, probability and output of every class."""
+        names = (f"{c.abbreviation} {what}" for c in CLASSES for what in ("label", "probability", "output"))
+        columns = zip(self.records, self.labels, self.probabilities, self.outputs, strict=True)
+        rows = (
+            [record, *(v for y, p, o in zip(*numbers, strict=True) for v in (int(y), f"{p:.9g}", int(o)))]
+            for record, *numbers in columns
+        )
+        return ["record", *names], rows
+
+    def recalibrated(self, bundle: Bundle) -> Recalibration:
+        """A recalibration on them, class by class."""
+        from ibt_deploy.evaluation.recalibration import recalibrated_recordings
+
+        return recalibrated_recordings(self, bundle)
+
 
 def scored_recordings(
-    predictor: Predictor, files: Iterable[Path], table: LabelTable | None
+    predictor: Predictor, files: Iterable[Path], table: LabelTable | None = None
 ) -> ScoredRecordings:
     """Score the files and find their labels: in the table where there is one, else in the headers.
 

@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +30,13 @@ import numpy.typing as npt
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.preprocess.stay import LOGARITHMIC, StayPreprocessing
-from ibt_deploy.types import NOUNS, AnyInts, Floats
+from ibt_deploy.scorers import PARTS
+from ibt_deploy.types import NOUNS, TASKS, AnyInts, Floats, Task
 from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
 Kind = Literal["input", "missing", "risk", "alarm", "finding", "warning", "length", "refused"]
+Numbers: TypeAlias = tuple[int, dict[str, tuple[Kind, Floats]], dict[str, tuple[Kind, int, int]]]
+"""Patients, numbers and shares as in :class:`Export`."""
 FEWEST = 100
 
 
@@ -62,9 +65,10 @@ class Export:
     shares: dict[str, tuple[Kind, int, int]] = field(default_factory=dict)
 
     @property
-    def task(self) -> str:
+    def task(self) -> Task:
         """``arrhythmia`` or ``sepsis``."""
-        return str(self.summary["task"])
+        task: Task = self.summary["task"]
+        return task
 
     @property
     def columns(self) -> dict[str, dict[str, Any]]:
@@ -94,7 +98,7 @@ def read_export(path: Path) -> Export:
         raise missing_extra(error, "ibt monitor") from error
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        is_known = summary["task"] in ("sepsis", "arrhythmia") and summary["format"] == "parquet"
+        is_known = summary["task"] in TASKS and summary["format"] == "parquet"
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{path}: no finished run of ibt batch (no readable summary.json)") from None
     if not is_known:
@@ -102,7 +106,7 @@ def read_export(path: Path) -> Export:
     files = sorted((path / "predictions").glob("*.parquet"))
     try:
         table = ds.dataset([str(file) for file in files], format="parquet")
-        found = _stays(table) if summary["task"] == "sepsis" else _recordings(table)
+        found = PARTS[summary["task"]].exported(table)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path}: predictions cannot be read ({str(error).splitlines()[0]})") from error
     patients, numbers, shares = found
@@ -114,7 +118,8 @@ def read_export(path: Path) -> Export:
     return Export(path, summary, patients, numbers, shares)
 
 
-def _stays(table: Any) -> tuple[int, dict[str, tuple[Kind, Floats]], dict[str, tuple[Kind, int, int]]]:
+def numbers_of_stays(table: Any) -> Numbers:
+    """The numbers of an export of stays."""
     columns = table.to_table(columns=["record", "risk", "alarm", "missing"])
     risk = columns["risk"].to_numpy().astype(np.float64)
     alarm = columns["alarm"].to_numpy()
@@ -142,7 +147,8 @@ def _highest(risk: Floats, stay: AnyInts, stays: int) -> Floats:
     return found
 
 
-def _recordings(table: Any) -> tuple[int, dict[str, tuple[Kind, Floats]], dict[str, tuple[Kind, int, int]]]:
+def numbers_of_recordings(table: Any) -> Numbers:
+    """The numbers of an export of recordings."""
     names = [name for name in table.schema.names if name.startswith(("p_", "pos_"))]
     columns = table.to_table(columns=[*names, "duration", "sampling_rate"])
     numbers: dict[str, tuple[Kind, Floats]] = {
@@ -279,12 +285,7 @@ def compared_with_training(bundle: Bundle, now: Export, limit: float = LARGE) ->
     try:
         test = bundle.contract["metrics"]["test"]
         size = int(test[NOUNS[now.task]])
-        found = (
-            _against_stays(bundle, test, size, now, limit)
-            if now.task == "sepsis"
-            else _against_recordings(bundle, test, size, now, limit)
-        )
-        changes = _ordered(found)
+        changes = _ordered(PARTS[now.task].changes(bundle, test, size, now, limit))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{bundle.path}: the contract keeps nothing to compare with ({error})") from error
     reference = f"training of {bundle.name} {bundle.version}"
@@ -396,9 +397,10 @@ def _distinct(quantiles: Sequence[float]) -> tuple[Floats, Floats]:
     return values, np.array([probabilities[given == value].mean() for value in values])
 
 
-def _against_stays(
+def against_stays(
     bundle: Bundle, test: dict[str, Any], size: int, now: Export, limit: float
 ) -> Iterator[Change]:
+    """Inputs against those of training, risks and alarms against those of the test part."""
     constants = bundle.preprocessing
     sizes = (size, now.patients)
     bins = test["calibration"]["bins"]
@@ -437,19 +439,19 @@ def _against_stays(
         yield Change(name, "input", then, median, shift, LARGE_SHIFT, "shift")
 
 
-def _against_recordings(
+def against_recordings(
     bundle: Bundle, test: dict[str, Any], size: int, now: Export, limit: float
 ) -> Iterator[Change]:
     """Findings against those that the test part's sensitivity and specificity imply."""
     sizes = (size, now.patients)
     for c in bundle.classes:
         figures = test["classes"].get(c.abbreviation, {})
-        name = min(c.abbreviation.split("|"), key=len)
-        if "sensitivity" not in figures or f"finding {name}" not in now.shares:
+        name = f"finding {c.short}"
+        if "sensitivity" not in figures or name not in now.shares:
             continue
         prevalence = figures["positives"] / figures["n"]
         expected = figures["sensitivity"]["value"] * prevalence + (1 - prevalence) * (
             1 - figures["specificity"]["value"]
         )
-        positive, n = now.shares[f"finding {name}"][1:]
-        yield _share(f"finding {name}", "finding", expected, positive / n, sizes, limit)
+        positive, n = now.shares[name][1:]
+        yield _share(name, "finding", expected, positive / n, sizes, limit)

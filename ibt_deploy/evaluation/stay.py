@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,10 @@ from ibt_deploy.predictions import Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Stay
 from ibt_deploy.types import Bools, Floats, Ints
+
+if TYPE_CHECKING:
+    from ibt_deploy.bundle import Bundle
+    from ibt_deploy.evaluation.recalibration import Recalibration
 
 TITLES = {
     "utility": "utility 2019 (normalised)",
@@ -67,6 +72,28 @@ class ScoredStays:
     risk: Floats
     refusals: tuple[Refusal, ...]
     unlabelled: int
+
+    def evaluated(self, predictor: Predictor, source: str, draws: int) -> Evaluation:
+        """Every measure at the operating point, with intervals over patients."""
+        return evaluated(predictor, self, source, draws)
+
+    def rows(self, predictor: Predictor) -> tuple[list[str], Iterator[list[Any]]]:
+        """Header and rows of ``predictions.csv``: one for each labelled hour."""
+        threshold = float(predictor.thresholds[0])
+        rows = (
+            [patient, int(hour), int(label), f"{risk:.9g}", int(risk >= threshold)]
+            for patient, start, end in zip(self.patients, self.offsets[:-1], self.offsets[1:], strict=True)
+            for hour, label, risk in zip(
+                self.hours[start:end], self.labels[start:end], self.risk[start:end], strict=True
+            )
+        )
+        return ["patient", "hour", "label", "risk", "alarm"], rows
+
+    def recalibrated(self, bundle: Bundle) -> Recalibration:
+        """A recalibration on them."""
+        from ibt_deploy.evaluation.recalibration import recalibrated_stays
+
+        return recalibrated_stays(self, bundle)
 
 
 def scored_stays(predictor: Predictor, files: Iterable[Path]) -> ScoredStays:

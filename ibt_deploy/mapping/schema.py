@@ -12,7 +12,6 @@ from typing import Any, Literal
 from zoneinfo import available_timezones
 
 from ibt_deploy.errors import BadUnits, MalformedFile
-from ibt_deploy.mapping.synonyms import means_urea
 from ibt_deploy.mapping.units import Conversion, conversion
 from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
@@ -485,6 +484,8 @@ def _column(name: str, section: _Section) -> Column:
 
 def _conversion(name: str, called: str, section: _Section, unit: str | None) -> Conversion:
     """The conversion of a column, or of the rows of a code, that the hospital calls ``called``."""
+    from ibt_deploy.mapping.synonyms import means_urea
+
     substance = section.word("substance")
     factor, offset = section.take("factor", float), section.take("offset", float, 0.0)
     if (unit is None) == (factor is None):

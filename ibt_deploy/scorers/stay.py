@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Array, Float32s
 from ibt_deploy.vocabulary import MAX_HOURS
+
+if TYPE_CHECKING:
+    from ibt_deploy.explain import Explanation
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,17 @@ class StayScorer:
         """The features of one stay, and its logits."""
         (rows,) = self.features([self.prepare(stay, self.bundle)])
         return rows, self.logits([rows], batch_size=1)[0]
+
+    def explained(
+        self,
+        prepared: CheckedStay,
+        findings: Sequence[str] | None,  # noqa: ARG002
+        batch_size: int,
+    ) -> list[Explanation]:
+        """Effects of every hour and every variable on the highest risk."""
+        from ibt_deploy.explain import explained_stay
+
+        return [explained_stay(self, prepared, self.bundle.calibration, batch_size)]
 
     def score(self, prepared: Sequence[CheckedStay], batch_size: int) -> list[SepsisPrediction]:
         """Predictions, in order."""
