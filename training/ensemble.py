@@ -13,7 +13,7 @@ et al. 2019; Du et al. 2019), and their errors differ from those of networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from training.checkpoint import TrainedNetwork, load_network
 from training.data.split import Part
 from training.device import chosen_dtype
 from training.fit import part_logits
-from training.recipe import find_recipe
+from training.recipe import DataRecipe, find_recipe
 from training.tasks import open_source
 from training.tasks.base import Scores, Source
 from training.tasks.stay import StaySource, concatenated_spans
@@ -197,11 +197,13 @@ def ensemble(
     split: Path | None = None,
     *,
     trees: bool = False,
+    data: DataRecipe | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Opinion:
     """The opinion of the networks in the ``best.pt`` files ``members``, and of boosted trees if ``trees``.
 
-    Without members, the trees alone answer. ``say`` receives the name of each member before its network runs.
+    Without members, the trees alone answer, about what ``data`` selects of the stays: all, unless it says
+    otherwise. ``say`` receives the name of each member before its network runs.
 
     Raises
     ------
@@ -214,7 +216,9 @@ def ensemble(
     if not members and not trees:
         raise RecipeError("an opinion needs trained networks, trees or both")
     trained = [load_network(path) for path in members]
-    recipe = trained[0].recipe if trained else find_recipe("sepsis-teacher")
+    recipe = (
+        trained[0].recipe if trained else replace(find_recipe("sepsis-teacher"), data=data or DataRecipe())
+    )
     source = open_source(recipe, cache, split)
     answers: dict[str, dict[Part, Float32s]] = {}
     for path, member in zip(members, trained, strict=True):

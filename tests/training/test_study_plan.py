@@ -11,19 +11,37 @@ import pytest
 
 from ibt_deploy.errors import MissingExtra, RecipeError
 from ibt_deploy.types import Task
-from training.recipe import load_recipe
+from training.recipe import find_recipe
 from training.study import results
 from training.study.plan import BUDGETS, PURPOSES, load_budget, planned_runs, site_studies
+from training.study.study import opinion_file
 
-RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 SITES = {"sepsis": ("A", "B"), "arrhythmia": ("georgia", "ptb-xl", "cpsc_2018")}
 
 
-@pytest.mark.parametrize("task", get_args(Task))
-def test_the_cpu_budget_trains_the_packaged_models(task: Task) -> None:
+@pytest.mark.parametrize(
+    ("task", "student", "of_teacher"),
+    [
+        ("arrhythmia", "arrhythmia-bbm", {}),
+        ("sepsis", "sepsis-pupil", {"data.soft_weight": "0.7", "fit.epochs": "5"}),
+    ],
+)
+def test_the_cpu_budget_trains_the_packaged_models(
+    task: Task, student: str, of_teacher: dict[str, str]
+) -> None:
     runs = {run.name: run for run in planned_runs(task, load_budget("cpu"), 1, SITES[task])}
-    for method in ("teacher", "bbm"):
-        assert runs[f"{method}/seed-0"].recipe == load_recipe(RECIPES / f"{task}-{method}.toml")
+    assert runs["bbm/seed-0"].recipe == find_recipe(student)
+    assert runs["teacher/seed-0"].recipe == find_recipe(f"{task}-teacher", of_teacher)
+
+
+def test_an_opinion_is_asked_of_the_patients_that_a_run_learns_from() -> None:
+    runs = planned_runs("sepsis", load_budget("cpu"), 1, ("A", "B"))
+    opinions = {run.name: opinion_file(Path("out"), run) for run in runs}
+    assert opinions["bbm/seed-0"] == opinions["teacher/seed-1"] == Path("out/opinions/all.npz")
+    assert opinions["fraction-0.05/bbm/seed-0"] == Path("out/opinions/fraction-0.05.npz")
+    assert opinions["hospital-A/teacher/seed-0"] == Path("out/opinions/hospital-A.npz")
+    ecgs = planned_runs("arrhythmia", load_budget("cpu"), 1, ("georgia", "ptb-xl"))
+    assert {opinion_file(Path("out"), run) for run in ecgs} == {None}
 
 
 @pytest.mark.parametrize("task", get_args(Task))

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import file_sha256
+from training.checkpoint import load_network
 from training.data.cache import open_cache
 from training.study.plan import Run, load_budget, planned_runs
-from training.study.study import RECORD, run_folder, run_record, train_runs
+from training.study.study import RECORD, opinion_file, run_folder, run_record, train_runs
 
 ARMS = ("teacher", "transformer", "deit-soft")
 
@@ -46,6 +48,10 @@ def test_runs_are_trained_once_and_failures_do_not_stop_the_others(stays: Path, 
     assert taught_by is not None
     assert record["teacher_sha256"] == taught_by["network_sha256"]
     assert record["epochs"] == deit.recipe.fit.epochs
+    opinion = opinion_file(tmp_path, deit)
+    assert opinion is not None
+    learnt_from = load_network(run_folder(tmp_path, deit.name) / "best.pt").learnt_from
+    assert learnt_from["opinion_sha256"] == file_sha256(opinion)
     assert "epoch   2/2" in (run_folder(tmp_path, deit.name) / "log.txt").read_text()
 
     before = (run_folder(tmp_path, deit.name) / RECORD).stat().st_mtime_ns

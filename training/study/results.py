@@ -304,11 +304,12 @@ def require_packages() -> None:
     Raises
     ------
     MissingExtra
-        A package is not installed that draws the figures or scores the shipped models.
+        A package is not installed that grows trees, draws the figures or scores the shipped models.
     """
     try:
         import matplotlib  # noqa: F401
         import onnxruntime  # noqa: F401
+        import sklearn  # noqa: F401
     except ModuleNotFoundError as error:
         raise missing_extra(error, "the report of ibt reproduce") from error
 

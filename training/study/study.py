@@ -66,12 +66,20 @@ def _read(path: Path) -> Arrays | None:
         return None
 
 
-RUNS, RECORD, LOG, BEST = "runs", "run.json", "log.txt", "best.pt"
+RUNS, OPINIONS, RECORD, LOG, BEST = "runs", "opinions", "run.json", "log.txt", "best.pt"
 
 
 def run_folder(out: Path, name: str) -> Path:
     """Folder of a run in the study's folder ``out``."""
     return out / RUNS / name
+
+
+def opinion_file(out: Path, run: Run) -> Path | None:
+    """Where the opinion is kept that ``run`` learns from, if any: one for each selection of the data."""
+    if run.recipe.data.soft_weight == 0:
+        return None
+    selection, _, _ = run.arm.rpartition("/")
+    return out / OPINIONS / f"{selection or 'all'}.npz"
 
 
 def run_record(run: Run, out: Path, cache_sha256: str) -> dict[str, Any] | None:
@@ -104,6 +112,9 @@ def train_runs(
 ) -> dict[str, str]:
     """Train every run that is not finished, teachers before their students.
 
+    Where runs learn from an opinion (``data.soft_weight``), boosted trees give it first, grown on those
+    patients alone that the run learns from.
+
     Parameters
     ----------
     runs
@@ -130,6 +141,8 @@ def train_runs(
     """
     waiting = [run for run in runs if run_record(run, out, cache_sha256) is None]
     say(f"{len(runs) - len(waiting)} of {len(runs)} runs are trained, {len(waiting)} to go")
+    for student in waiting:
+        _make_opinion(student, cache, out, split, say)
     threads = max(usable_cpus() // jobs, 1)
     failed: dict[str, str] = {}
     running: dict[Future[float], Run] = {}
@@ -163,6 +176,21 @@ def train_runs(
     return failed
 
 
+def _make_opinion(run: Run, cache: Path, out: Path, split: Path | None, say: Callable[[str], None]) -> None:
+    """Grow the trees whose opinion ``run`` learns from, if it needs one that is not there."""
+    path = opinion_file(out, run)
+    if path is None or path.is_file():
+        return
+    import torch
+
+    from training.ensemble import ensemble
+
+    say(f"opinion   {path.stem}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = replace(run.recipe.data, soft_weight=0.0)
+    ensemble([], cache, torch.device("cpu"), split, trees=True, data=data, say=say).save(path)
+
+
 def _reason_to_skip(run: Run, out: Path, failed: dict[str, str]) -> str | None:
     """Why ``run`` cannot be trained, if so."""
     if run.teacher in failed:
@@ -183,7 +211,15 @@ def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str, th
     folder.mkdir(parents=True, exist_ok=True)
     teacher = run_folder(out, run.teacher) / BEST if run.teacher else None
     with (folder / LOG).open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stderr(log):
-        best = train(run.recipe, cache, folder, split=split, teacher=teacher, device=device)
+        best = train(
+            run.recipe,
+            cache,
+            folder,
+            split=split,
+            teacher=teacher,
+            opinion=opinion_file(out, run),
+            device=device,
+        )
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     seconds = sum(float(epoch["seconds"]) for epoch in epochs)
     record = {
