@@ -271,13 +271,14 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
 
 def _offsets(finite: Floats) -> Floats:
     """The median of each lead where it lies beyond :data:`OFFSET_MV`, else 0; shape ``(leads,)``."""
-    middles = [medians(row[~np.isnan(row)]) if not np.isnan(row).all() else 0.0 for row in finite]
+    middles = [float(medians(row[~np.isnan(row)])) if not np.isnan(row).all() else 0.0 for row in finite]
     return np.where(np.abs(middles) > OFFSET_MV, middles, 0.0)
 
 
 def _shares(flags: Bools) -> Floats:
     """Share of True in each row: ``flags.mean(axis=1)`` in a quarter of its time."""
-    return np.array([np.count_nonzero(row) for row in flags]) / flags.shape[1]
+    counts = np.array([np.count_nonzero(row) for row in flags], dtype=np.float64)
+    return counts / flags.shape[1]
 
 
 def _longest_run(flags: Bools) -> int:
