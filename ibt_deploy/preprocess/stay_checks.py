@@ -242,7 +242,7 @@ def _precision(relations: LabRelations, known: bytes) -> tuple[Floats, Floats]:
     The 36,302 stays of the Challenge 2019 measure 628 different sets of them.
     """
     places = np.frombuffer(known, dtype=np.intp)
-    precision: Floats = np.linalg.inv(relations.covariance[np.ix_(places, places)])
+    precision = np.asarray(np.linalg.inv(relations.covariance[np.ix_(places, places)]), dtype=np.float64)
     return precision, np.diag(precision)
 
 
