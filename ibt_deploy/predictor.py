@@ -212,7 +212,7 @@ class Predictor:
         ValueError
             For a class that does not exist.
         """
-        return self._scorer.explained(prepared(item, self.bundle), findings, BATCH_SIZE)
+        return self._scorer.explained(prepared(item, self.bundle), findings)
 
 
 def load(

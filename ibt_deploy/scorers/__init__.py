@@ -3,7 +3,7 @@
 A scorer works in two steps, because batches are made between them: a recording or a stay is refused or turned
 into arrays (``prepare``, ``ready``), which needs no graph, and arrays are scored (``score``).
 
-``PARTS`` names each part of a task as ``module:name``, which is imported when it is asked for: a run loads the
+``PARTS`` names each part of a task as ``module:name``, imported when it is asked for: a run loads the
 modules of its own task alone. :data:`ibt_deploy.types.TASKS` lists the names of the tasks.
 """
 
@@ -85,9 +85,7 @@ class TaskScorer(Protocol):
     def score(self, prepared: Sequence[Any], batch_size: int, /) -> Sequence[Prediction]:
         """Predictions, in order."""
 
-    def explained(
-        self, prepared: Any, findings: Sequence[str] | None, batch_size: int, /
-    ) -> list[Explanation]:
+    def explained(self, prepared: Any, findings: Sequence[str] | None, /) -> list[Explanation]:
         """What moved the answer; ``findings`` as for :meth:`ibt_deploy.predictor.Predictor.explain`."""
 
 

@@ -138,12 +138,11 @@ class EcgScorer:
         signal = self.prepare(recording, self.bundle).windows
         return signal, self.logits(signal, batch_size=8)
 
-    def explained(
-        self, prepared: PreparedEcg, findings: Sequence[str] | None, batch_size: int
-    ) -> list[Explanation]:
+    def explained(self, prepared: PreparedEcg, findings: Sequence[str] | None) -> list[Explanation]:
         """Effects of every half second and every lead; raises ValueError for a class that does not exist."""
         from ibt_deploy.explain import explained_ecg
 
+        batch_size = self.bulk.together[0][1]
         names = [c.abbreviation for c in self.bundle.classes]
         chosen = findings
         if chosen is None:

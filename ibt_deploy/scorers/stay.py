@@ -131,12 +131,12 @@ class StayScorer:
         self,
         prepared: CheckedStay,
         findings: Sequence[str] | None,  # noqa: ARG002
-        batch_size: int,
     ) -> list[Explanation]:
         """Effects of every hour and every variable on the highest risk."""
         from ibt_deploy.explain import explained_stay
 
-        return [explained_stay(self, prepared, self.bundle.calibration, batch_size)]
+        together = next(n for longest, n in self.bulk.together if prepared.size <= longest)
+        return [explained_stay(self, prepared, self.bundle.calibration, together)]
 
     def score(self, prepared: Sequence[CheckedStay], batch_size: int) -> list[SepsisPrediction]:
         """Predictions, in order."""
