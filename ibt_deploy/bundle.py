@@ -32,8 +32,7 @@ import numpy as np
 
 from ibt_deploy.errors import BundleError
 from ibt_deploy.files import file_sha256
-from ibt_deploy.scorers import PARTS
-from ibt_deploy.types import TASKS, AnyFloats, Floats, Task
+from ibt_deploy.types import PARTS, TASKS, AnyFloats, Floats, Task
 from ibt_deploy.vocabulary import CLASSES
 
 if TYPE_CHECKING:
@@ -377,7 +376,7 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
         version=str(contract["version"]),
         created=str(contract["created"]),
         sha256=sha256,
-        preprocessing=PARTS[task].preprocessing.from_dict(contract["preprocessing"]),
+        preprocessing=PARTS[task].preprocessing.load().from_dict(contract["preprocessing"]),
         inputs=tuple(TensorSpec.from_dict(entry) for entry in contract["inputs"]),
         outputs=tuple(TensorSpec.from_dict(entry) for entry in contract["outputs"]),
         classes=classes,

@@ -36,8 +36,7 @@ from ibt_deploy.predictions import (
     SepsisPrediction,
 )
 from ibt_deploy.readers import read, task_of
-from ibt_deploy.scorers import PARTS
-from ibt_deploy.types import TASKS, Floats, Task
+from ibt_deploy.types import PARTS, TASKS, Floats, Task
 from ibt_deploy.vocabulary import NAMES
 
 if TYPE_CHECKING:
@@ -292,7 +291,8 @@ def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
     if entry.get("refused"):
         message = told_of(source, [str(entry["source"])], str(entry["message"]))
         return Refusal(source, str(entry["code"]), message)
-    return replace(PARTS[entry["task"]].prediction.from_dict(entry), source=source)
+    found: Prediction = PARTS[entry["task"]].prediction.load().from_dict(entry)
+    return replace(found, source=source)
 
 
 def explanations_of(entry: Mapping[str, Any]) -> list[Explanation]:

@@ -30,8 +30,7 @@ import numpy as np
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import BundleError, DeviceError
 from ibt_deploy.predictions import Model
-from ibt_deploy.scorers import PARTS
-from ibt_deploy.types import Array, Float32s
+from ibt_deploy.types import PARTS, Array, Float32s
 
 if TYPE_CHECKING:
     import onnxruntime

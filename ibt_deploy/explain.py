@@ -9,7 +9,7 @@ what.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from ibt_deploy.types import Float32s, Floats, Ints
 from ibt_deploy.vocabulary import LEADS, N_TIME_VARYING, NAMES
 
 STRETCH_SECONDS = 0.5
+BATCH_SIZE = 32
 DECIMALS = 4
 
 
@@ -66,6 +67,43 @@ class Explanation:
                 for name, e in zip(self.channels, self.by_channel, strict=True)
             },
         }
+
+
+def explained_findings(
+    scorer: EcgScorer, prepared: PreparedEcg, findings: Sequence[str] | None
+) -> list[Explanation]:
+    """Effects of every half second and every lead on findings.
+
+    Parameters
+    ----------
+    findings
+        Abbreviations; where left out, the positive ones or, without any, the one nearest to its threshold.
+
+    Raises
+    ------
+    ValueError
+        For a class that does not exist.
+    """
+    names = [c.abbreviation for c in scorer.bundle.classes]
+    chosen = findings
+    if chosen is None:
+        answer = scorer.score([prepared], BATCH_SIZE)[0].findings
+        nearest = max((f for f in answer if f.evaluable), key=lambda f: f.probability / f.threshold)
+        chosen = [f.abbreviation for f in answer if f.positive] or [nearest.abbreviation]
+    if unknown := [name for name in chosen if name not in names]:
+        raise ValueError(f"no finding {unknown[0]!r}; there is {', '.join(names)}")
+    outputs = {name: names.index(name) for name in chosen}
+    return explained_ecg(scorer, prepared, scorer.bundle.calibration, outputs, BATCH_SIZE)
+
+
+def explained_risk(
+    scorer: StayScorer,
+    prepared: CheckedStay,
+    findings: Sequence[str] | None,  # noqa: ARG001
+) -> list[Explanation]:
+    """Effects of every hour and every variable on the highest risk; a stay has no findings to choose."""
+    together = next(n for longest, n in scorer.bulk.together if prepared.size <= longest)
+    return [explained_stay(scorer, prepared, scorer.bundle.calibration, together)]
 
 
 def explained_ecg(

@@ -28,7 +28,7 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.device import Device, OpenGraph
 from ibt_deploy.errors import BundleError
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers import PARTS
+from ibt_deploy.scorers import scorer_of
 from ibt_deploy.types import Array, Float32s
 
 GOLDEN = "golden.npz"
@@ -131,7 +131,7 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
 def _features_and_logits(
     bundle: Bundle, graph: OpenGraph, given: Recording | Stay
 ) -> tuple[Float32s, Float32s]:
-    scorer = PARTS[bundle.task].scorer
+    scorer = scorer_of(bundle.task)
     if isinstance(given, scorer.item):
         return scorer(bundle, graph, None).features_and_logits(given)
     raise BundleError(f"{bundle.path / GOLDEN}: holds inputs of another task")

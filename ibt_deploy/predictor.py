@@ -24,8 +24,8 @@ from ibt_deploy.files import AnyFile, File
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.readers import Recognised, items_of, read
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.scorers import PARTS, Batching, Prepared
-from ibt_deploy.types import Floats
+from ibt_deploy.scorers import Batching, Prepared, scorer_of
+from ibt_deploy.types import PARTS, Floats
 
 if TYPE_CHECKING:
     from ibt_deploy.explain import Explanation
@@ -60,7 +60,7 @@ def pools(items: Iterable[Item], bundle: Bundle, batching: Batching) -> Iterator
 
 def prepared(item: Recording | Stay, bundle: Bundle) -> Prepared:
     """The item as its scorer takes it; raises InputError where it is refused."""
-    scorer = PARTS[bundle.task].scorer
+    scorer = scorer_of(bundle.task)
     if not isinstance(item, scorer.item):
         found = "an ECG" if isinstance(item, Recording) else "an ICU stay"
         message = f"this is {found}, and the model {bundle.name} is for {bundle.task}"
@@ -74,7 +74,7 @@ def prepared(item: Recording | Stay, bundle: Bundle) -> Prepared:
 
 def _ready(pool: Pool, bundle: Bundle) -> Pool:
     bare = [entry for entry in pool if not isinstance(entry, Refusal)]
-    ready = iter(PARTS[bundle.task].scorer.ready(bare, bundle))
+    ready = iter(scorer_of(bundle.task).ready(bare, bundle))
     return [entry if isinstance(entry, Refusal) else next(ready) for entry in pool]
 
 
@@ -98,7 +98,7 @@ class Predictor:
         self.device = graph.device
         self.variant = graph.variant
         self.model = graph.model(bundle, bundle.operating_point(operating_point).name)
-        self._scorer = PARTS[bundle.task].scorer(bundle, graph, operating_point)
+        self._scorer = scorer_of(bundle.task)(bundle, graph, operating_point)
 
     @property
     def thresholds(self) -> Floats:
@@ -212,7 +212,9 @@ class Predictor:
         ValueError
             For a class that does not exist.
         """
-        return self._scorer.explained(prepared(item, self.bundle), findings)
+        explained = PARTS[self.bundle.task].explained.load()
+        found: list[Explanation] = explained(self._scorer, prepared(item, self.bundle), findings)
+        return found
 
 
 def load(

@@ -1,16 +1,124 @@
-"""Names for the types that every package shares: tasks and numpy arrays."""
+"""What every package shares: the tasks with the parts of each, and names for numpy arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Task: TypeAlias = Literal["arrhythmia", "sepsis"]
-TASKS: tuple[Task, ...] = ("arrhythmia", "sepsis")
-NOUNS: dict[str, str] = {"arrhythmia": "recordings", "sepsis": "stays"}
-"""What each task scores, in the plural."""
+
+
+class Part(str):
+    """Where a part of a task is, as ``module:name``: it is imported when it is used.
+
+    A run loads the modules of its own task alone, and none of them needs to know the others.
+    """
+
+    __slots__ = ()
+
+    def load(self) -> Any:
+        """The part itself, imported now."""
+        module, _, name = self.partition(":")
+        return getattr(import_module(f"ibt_deploy.{module}"), name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskParts:
+    """What is particular to a task.
+
+    Attributes
+    ----------
+    noun
+        What it scores, in the plural.
+    inputs, outputs, optional_outputs
+        Tensors of the graph with their number of axes.
+    has_classes
+        Whether the contract of a bundle lists the 26 classes; else the graph has one output.
+    float_only
+        Whether a bundle holds the variant fp32 alone.
+    files
+        Pattern of the labelled files in a folder.
+    takes_labels
+        Whether labels may come from a table of their own.
+    scorer
+        A :class:`ibt_deploy.scorers.TaskScorer`.
+    explained
+        Explains the answer for an input that the scorer has prepared (:mod:`ibt_deploy.explain`).
+    preprocessing, prediction
+        Classes with ``from_dict``: of the constants in a contract, and of an answer.
+    answers
+        A :class:`ibt_deploy.batch.answers.Answers`.
+    scored
+        Makes an :class:`ibt_deploy.evaluation.Scored` of a predictor, files and perhaps a table of labels.
+    recalibrated
+        Makes a recalibration of a bundle from that (:mod:`ibt_deploy.evaluation.recalibration`).
+    exported, changes
+        Read the numbers of a finished batch run, and compare them with the data behind a bundle
+        (:mod:`ibt_deploy.evaluation.monitoring`).
+    """
+
+    noun: str
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    optional_outputs: Mapping[str, int] = field(default_factory=dict)
+    has_classes: bool = False
+    float_only: bool = False
+    files: str
+    takes_labels: bool = False
+    scorer: Part
+    explained: Part
+    preprocessing: Part
+    prediction: Part
+    answers: Part
+    scored: Part
+    recalibrated: Part
+    exported: Part
+    changes: Part
+
+
+PARTS: dict[Task, TaskParts] = {
+    "arrhythmia": TaskParts(
+        noun="recordings",
+        inputs={"signal": 3},
+        outputs={"logits": 2},
+        optional_outputs={"features": 2},
+        has_classes=True,
+        files="*.hea",
+        takes_labels=True,
+        scorer=Part("scorers.ecg:EcgScorer"),
+        explained=Part("explain:explained_findings"),
+        preprocessing=Part("preprocess.ecg:EcgPreprocessing"),
+        prediction=Part("predictions:ArrhythmiaPrediction"),
+        answers=Part("batch.answers:Findings"),
+        scored=Part("evaluation.ecg:scored_recordings"),
+        recalibrated=Part("evaluation.recalibration:recalibrated_recordings"),
+        exported=Part("evaluation.monitoring:numbers_of_recordings"),
+        changes=Part("evaluation.monitoring:against_recordings"),
+    ),
+    "sepsis": TaskParts(
+        noun="stays",
+        inputs={"rows": 3, "position": 2, "past_k": 5, "past_v": 5},
+        outputs={"logit": 2, "present_k": 5, "present_v": 5},
+        float_only=True,
+        files="*.psv",
+        scorer=Part("scorers.stay:StayScorer"),
+        explained=Part("explain:explained_risk"),
+        preprocessing=Part("preprocess.stay:StayPreprocessing"),
+        prediction=Part("predictions:SepsisPrediction"),
+        answers=Part("batch.answers:Risks"),
+        scored=Part("evaluation.stay:scored_stays"),
+        recalibrated=Part("evaluation.recalibration:recalibrated_stays"),
+        exported=Part("evaluation.monitoring:numbers_of_stays"),
+        changes=Part("evaluation.monitoring:against_stays"),
+    ),
+}
+TASKS: tuple[Task, ...] = tuple(PARTS)
+NOUNS: dict[str, str] = {task: parts.noun for task, parts in PARTS.items()}
 
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float64]

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from benchmarks.load_server import lines_of_code
+from ibt_deploy.types import PARTS, TASKS, Part, Task
 
 PACKAGES = ("ibt_deploy", "training", "export", "serving")
 FORBIDDEN: dict[str, set[str]] = {
@@ -118,6 +120,14 @@ def test_imports_within_functions_go_in_circles_in_one_package_only(root: Path) 
     """Predictions that show themselves (``_repr_html_``) import the package that renders predictions."""
     circles = in_circles(graph_of(root, within_functions=True))
     assert {name.partition(".")[0] for name in circles} <= {"ibt_deploy"}
+
+
+def test_every_task_names_parts_that_exist() -> None:
+    assert get_args(Task) == TASKS
+    for parts in PARTS.values():
+        named = [value for value in vars(parts).values() if isinstance(value, Part)]
+        assert len(named) == 9
+        assert all(callable(part.load()) for part in named)
 
 
 def test_only_pictures_need_matplotlib(root: Path) -> None:

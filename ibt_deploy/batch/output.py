@@ -20,7 +20,7 @@ from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import EXTRA_OF, missing_extra, printable
 from ibt_deploy.files import PARTIAL, atomic_open, atomic_write
 from ibt_deploy.predictions import NOTICE, Prediction, Refusal
-from ibt_deploy.scorers import PARTS
+from ibt_deploy.types import PARTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +89,7 @@ class Output:
                 with atomic_open(path) as stream:
                     stream.writelines(line(answer) for answer in found)
         else:
-            found = PARTS[job.task].answers.table(predictions, job, bundle)
+            found = PARTS[job.task].answers.load().table(predictions, job, bundle)
             tables = found, refusals_table(refusals, job)
             for path, table in zip((scored, refused), tables, strict=True):
                 with atomic_open(path) as stream:

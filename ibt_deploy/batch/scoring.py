@@ -21,7 +21,7 @@ from ibt_deploy.device import Device, OpenGraph
 from ibt_deploy.errors import IbtError
 from ibt_deploy.predictions import Prediction, Refusal
 from ibt_deploy.predictor import Pool, Predictor, pools
-from ibt_deploy.scorers import PARTS
+from ibt_deploy.scorers import scorer_of
 
 T = TypeVar("T")
 _AHEAD = 2
@@ -29,7 +29,7 @@ _AHEAD = 2
 
 def pools_of(items: Iterable[Item], bundle: Bundle) -> Iterator[Pool]:
     """The inputs of one part ready to be scored, in order."""
-    return pools(items, bundle, PARTS[bundle.task].scorer.bulk)
+    return pools(items, bundle, scorer_of(bundle.task).bulk)
 
 
 class ReadingCrashed(Exception):

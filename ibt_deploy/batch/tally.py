@@ -18,8 +18,7 @@ from ibt_deploy.batch.plan import Job
 from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import one_line
 from ibt_deploy.predictions import NOTICE, Prediction, Refusal
-from ibt_deploy.scorers import PARTS
-from ibt_deploy.types import NOUNS, Floats
+from ibt_deploy.types import NOUNS, PARTS, Floats
 
 LONGEST_EXAMPLE = 300
 
@@ -77,7 +76,7 @@ class Tally:
                 self.warnings.update({notice.code for notice in answer.warnings})
         self.records += len(predictions)
         if predictions:
-            PARTS[predictions[0].task].answers.count(self, predictions)
+            PARTS[predictions[0].task].answers.load().count(self, predictions)
 
     def add(self, other: Tally) -> None:
         """Add the counts of other inputs."""
@@ -143,7 +142,7 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
         "mapping_sha256": job.mapping or None,
         "versions": {"ibt": job.ibt, "onnxruntime": job.onnxruntime, "layout": job.layout},
     }
-    summary |= PARTS[job.task].answers.totals(tally)
+    summary |= PARTS[job.task].answers.load().totals(tally)
     if tables is not None:
         summary["tables"] = tables
     return summary | {"notice": NOTICE}
@@ -151,7 +150,7 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
 
 def report_page(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleClass] = ()) -> str:
     """The page of a finished run, as HTML."""
-    answers = PARTS[summary["task"]].answers
+    answers = PARTS[summary["task"]].answers.load()
     title = answers.title
     body = [
         f"<header><p class=eyebrow>ibt batch</p><h1>{title}</h1>",
@@ -185,7 +184,7 @@ def _figures(summary: dict[str, Any], tally: Tally) -> str:
         (f"{summary['records']:,}", f"{noun} scored"),
         (f"{summary['refusals']:,}", "refused"),
     ]
-    figures += PARTS[summary["task"]].answers.figures(tally)
+    figures += PARTS[summary["task"]].answers.load().figures(tally)
     cells = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for value, label in figures)
     return f"<section class=figures>{cells}</section>"
 

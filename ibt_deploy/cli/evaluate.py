@@ -16,7 +16,7 @@ from ibt_deploy.device import Device
 from ibt_deploy.errors import DataError
 from ibt_deploy.predictor import Predictor, load
 from ibt_deploy.progress import shown
-from ibt_deploy.scorers import PARTS
+from ibt_deploy.types import PARTS
 
 if TYPE_CHECKING:
     from ibt_deploy.evaluation import Evaluation, Scored, Source
@@ -108,7 +108,9 @@ def _scored(predictor: Predictor, found: Source, path: Path, labels: Path | None
     if predictor.bundle.task != found.task:
         raise DataError(f"{path}: the bundle is for {predictor.bundle.task}, the data are for {found.task}")
     table = (LabelTable(labels),) if labels is not None else ()
-    return PARTS[found.task].scored(predictor, shown(found.files, "scoring"), *table)
+    files = shown(found.files, "scoring")
+    scored: Scored = PARTS[found.task].scored.load()(predictor, files, *table)
+    return scored
 
 
 def _write(folder: Path, evaluation: Evaluation, header: list[str], rows: Rows) -> None:
@@ -183,7 +185,7 @@ def recalibrate(
     predictor = load(bundle or found.task, device=device)
     shipped = predictor.bundle
     scored = _scored(predictor, found, source, labels)
-    refusals, change = scored.refusals, scored.recalibrated(shipped)
+    refusals, change = scored.refusals, PARTS[found.task].recalibrated.load()(scored, shipped)
     refused = dict(Counter(refusal.code for refusal in refusals).most_common())
     write_site_bundle(out, shipped, change, name=name, source=source.name, refused=refused)
     for refusal in refusals[:10]:

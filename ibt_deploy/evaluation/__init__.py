@@ -26,12 +26,9 @@ from ibt_deploy.metrics.bootstrap import Interval
 from ibt_deploy.predictions import NOTICE, Model, Refusal
 from ibt_deploy.readers import task_of
 from ibt_deploy.records import Recording
-from ibt_deploy.scorers import PARTS
-from ibt_deploy.types import Strings, Task
+from ibt_deploy.types import PARTS, Strings, Task
 
 if TYPE_CHECKING:
-    from ibt_deploy.bundle import Bundle
-    from ibt_deploy.evaluation.recalibration import Recalibration
     from ibt_deploy.predictor import Predictor
 
 UNKNOWN = "unknown"
@@ -295,9 +292,6 @@ class Scored(Protocol):
 
     def rows(self, predictor: Predictor) -> tuple[list[str], Iterable[Iterable[Any]]]:
         """Header and rows of ``predictions.csv``."""
-
-    def recalibrated(self, bundle: Bundle) -> Recalibration:
-        """A recalibration of the bundle on them; raises DataError where they are too few."""
 
 
 def index_of_each(names: Iterable[str]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,6 @@ from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Recording
 from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.vocabulary import CLASSES, label_vector
-
-if TYPE_CHECKING:
-    from ibt_deploy.bundle import Bundle
-    from ibt_deploy.evaluation.recalibration import Recalibration
 
 TITLES = {
     "challenge_metric": "challenge metric 2021",
@@ -96,12 +92,6 @@ class ScoredRecordings:
             for record, *numbers in columns
         )
         return ["record", *names], rows
-
-    def recalibrated(self, bundle: Bundle) -> Recalibration:
-        """A recalibration on them, class by class."""
-        from ibt_deploy.evaluation.recalibration import recalibrated_recordings
-
-        return recalibrated_recordings(self, bundle)
 
 
 def scored_recordings(

@@ -30,8 +30,7 @@ import numpy.typing as npt
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import DataError, missing_extra
 from ibt_deploy.preprocess.stay import LOGARITHMIC, StayPreprocessing
-from ibt_deploy.scorers import PARTS
-from ibt_deploy.types import NOUNS, TASKS, AnyInts, Floats, Task
+from ibt_deploy.types import NOUNS, PARTS, TASKS, AnyInts, Floats, Task
 from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
 
 Kind = Literal["input", "missing", "risk", "alarm", "finding", "warning", "length", "refused"]
@@ -106,7 +105,7 @@ def read_export(path: Path) -> Export:
     files = sorted((path / "predictions").glob("*.parquet"))
     try:
         table = ds.dataset([str(file) for file in files], format="parquet")
-        found = PARTS[summary["task"]].exported(table)
+        found = PARTS[summary["task"]].exported.load()(table)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path}: predictions cannot be read ({str(error).splitlines()[0]})") from error
     patients, numbers, shares = found
@@ -285,7 +284,7 @@ def compared_with_training(bundle: Bundle, now: Export, limit: float = LARGE) ->
     try:
         test = bundle.contract["metrics"]["test"]
         size = int(test[NOUNS[now.task]])
-        changes = _ordered(PARTS[now.task].changes(bundle, test, size, now, limit))
+        changes = _ordered(PARTS[now.task].changes.load()(bundle, test, size, now, limit))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{bundle.path}: the contract keeps nothing to compare with ({error})") from error
     reference = f"training of {bundle.name} {bundle.version}"

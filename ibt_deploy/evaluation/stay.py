@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,6 @@ from ibt_deploy.predictions import Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.records import Stay
 from ibt_deploy.types import Bools, Floats, Ints
-
-if TYPE_CHECKING:
-    from ibt_deploy.bundle import Bundle
-    from ibt_deploy.evaluation.recalibration import Recalibration
 
 TITLES = {
     "utility": "utility 2019 (normalised)",
@@ -88,12 +84,6 @@ class ScoredStays:
             )
         )
         return ["patient", "hour", "label", "risk", "alarm"], rows
-
-    def recalibrated(self, bundle: Bundle) -> Recalibration:
-        """A recalibration on them."""
-        from ibt_deploy.evaluation.recalibration import recalibrated_stays
-
-        return recalibrated_stays(self, bundle)
 
 
 def scored_stays(predictor: Predictor, files: Iterable[Path]) -> ScoredStays:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Bools, Float32s, Floats
-
-if TYPE_CHECKING:
-    from ibt_deploy.explain import Explanation
 
 LONGEST_EVALUATED = 60
 """Seconds: nearly every recording of the evaluation is shorter."""
@@ -137,22 +134,6 @@ class EcgScorer:
         """The windows of one recording, and their logits."""
         signal = self.prepare(recording, self.bundle).windows
         return signal, self.logits(signal, batch_size=8)
-
-    def explained(self, prepared: PreparedEcg, findings: Sequence[str] | None) -> list[Explanation]:
-        """Effects of every half second and every lead; raises ValueError for a class that does not exist."""
-        from ibt_deploy.explain import explained_ecg
-
-        batch_size = self.bulk.together[0][1]
-        names = [c.abbreviation for c in self.bundle.classes]
-        chosen = findings
-        if chosen is None:
-            answer = self.score([prepared], batch_size)[0].findings
-            nearest = max((f for f in answer if f.evaluable), key=lambda f: f.probability / f.threshold)
-            chosen = [f.abbreviation for f in answer if f.positive] or [nearest.abbreviation]
-        if unknown := [name for name in chosen if name not in names]:
-            raise ValueError(f"no finding {unknown[0]!r}; there is {', '.join(names)}")
-        outputs = {name: names.index(name) for name in chosen}
-        return explained_ecg(self, prepared, self.bundle.calibration, outputs, batch_size)
 
     def score(self, prepared: Sequence[PreparedEcg], batch_size: int) -> list[ArrhythmiaPrediction]:
         """Predictions, in order."""

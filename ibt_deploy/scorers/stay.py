@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from ibt_deploy.records import Notice, Recording, Stay
 from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Array, Float32s
 from ibt_deploy.vocabulary import MAX_HOURS
-
-if TYPE_CHECKING:
-    from ibt_deploy.explain import Explanation
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,17 +123,6 @@ class StayScorer:
         """The features of one stay, and its logits."""
         (rows,) = self.features([self.prepare(stay, self.bundle)])
         return rows, self.logits([rows], batch_size=1)[0]
-
-    def explained(
-        self,
-        prepared: CheckedStay,
-        findings: Sequence[str] | None,  # noqa: ARG002
-    ) -> list[Explanation]:
-        """Effects of every hour and every variable on the highest risk."""
-        from ibt_deploy.explain import explained_stay
-
-        together = next(n for longest, n in self.bulk.together if prepared.size <= longest)
-        return [explained_stay(self, prepared, self.bundle.calibration, together)]
 
     def score(self, prepared: Sequence[CheckedStay], batch_size: int) -> list[SepsisPrediction]:
         """Predictions, in order."""
