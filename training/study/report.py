@@ -65,7 +65,7 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
 
 
 def _answers(results: Mapping[str, Any]) -> list[str]:
-    """Three bullets: what held, on how many seeds and with which teacher; what did not; what is not resolved."""
+    """Three bullets: what held, on how many seeds and with which teacher; what did not; what is open."""
     task, found = results["task"].capitalize(), results["claims"]
     seeds = len(results["seeds"])
     teacher = at(results["table1"], "in distribution", "methods", "ceiling", "r_squared")
