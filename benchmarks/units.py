@@ -19,12 +19,11 @@ import click
 import numpy as np
 
 from ibt_deploy.errors import InputError
-from ibt_deploy.mapping.doubts import OTHER_UNITS
 from ibt_deploy.mapping.units import Conversion, conversion
 from ibt_deploy.preprocess import stay_checks
 from ibt_deploy.preprocess.stay_checks import LabRelations, OtherUnit, checked_stay, unit_likelihoods
 from ibt_deploy.records import Stay
-from ibt_deploy.vocabulary import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, OTHER_UNITS, VARIABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 RELATIONS = ROOT / "ibt_deploy" / "data" / "lab_relations.json"

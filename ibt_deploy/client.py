@@ -31,7 +31,14 @@ import numpy as np
 from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import IbtError, InputError, ServerError, UnsupportedFormat, one_line
 from ibt_deploy.files import MemoryFolder
-from ibt_deploy.predictions import ArrhythmiaPrediction, Model, Prediction, Refusal, SepsisPrediction
+from ibt_deploy.predictions import (
+    ArrhythmiaPrediction,
+    Model,
+    Prediction,
+    ReadAs,
+    Refusal,
+    SepsisPrediction,
+)
 from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Notice
@@ -346,7 +353,7 @@ def _axis(entry: Mapping[str, Any] | None) -> FrontalAxis | None:
 def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:
     """As :func:`_arrhythmia`; ``values`` are infinite where something was measured.
 
-    An answer states what was measured in each hour, not how much it was.
+    An answer states what was measured in each hour, not how much it was in each.
     """
     given, hours = entry["input"], entry["hours"]
     values = np.full((len(hours), N_VARIABLES), np.inf)
@@ -365,6 +372,8 @@ def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:
         threshold=float(hours[0]["threshold"]),
         values=values,
         inserted=np.array([h["inserted"] for h in hours], dtype=bool),
+        units_stated=bool(given.get("units_stated", False)),
+        told=tuple(ReadAs(**read) for read in given.get("read_as", ())),
     )
 
 

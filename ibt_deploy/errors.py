@@ -24,6 +24,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import ClassVar
 
 
@@ -147,20 +148,26 @@ EXTRA_OF: dict[str, str] = {
     "torch": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "safetensors": "train",
+    "sklearn": "train",
     "matplotlib": "plot",
     "pyarrow": "batch",
     "pydicom": "formats",
     "highdicom": "sr",
     "bentoml": "serve",
+    "granian": "serve",
     "starlette": "serve",
-    "uvicorn": "serve",
+    "pydantic": "serve",
+    "python_multipart": "serve",
     "prometheus_client": "serve",
     "markdown_it": "serve",
     "duckdb": "batch",
     "pint": "batch",
     "ray": "ray",
+    "onnxruntime": "",
+    "pandas": "",
 }
-"""Which extra of the package brings an optional module."""
+"""Which extra of the package brings a module; empty for modules that every installation has."""
 
 
 def missing_extra(error: ModuleNotFoundError, purpose: str) -> MissingExtra:
@@ -181,8 +188,22 @@ def missing_extra(error: ModuleNotFoundError, purpose: str) -> MissingExtra:
     module = (error.name or "").partition(".")[0]
     if module not in EXTRA_OF:
         raise error
-    install = f"pip install 'ibt[{EXTRA_OF[module]}]'"
+    extra = EXTRA_OF[module]
+    install = f"pip install 'ibt[{extra}]'" if extra else "pip install ibt"
     return MissingExtra(f"{purpose} needs {module}, which is not installed: {install}")
+
+
+def require(purpose: str, *modules: str) -> None:
+    """Check that ``modules`` are installed before long work begins; none of them is imported.
+
+    Raises
+    ------
+    MissingExtra
+        One of them is missing.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise missing_extra(ModuleNotFoundError(name=module), purpose)
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import InputError, one_line
 from ibt_deploy.records import Notice
 from ibt_deploy.types import AnyFloats, Bools, Floats, Ints
-from ibt_deploy.vocabulary import NAMES
+from ibt_deploy.vocabulary import INDEX, NAMES, OTHER_UNITS, VARIABLES
 
 if TYPE_CHECKING:
     from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
@@ -229,6 +229,19 @@ class ArrhythmiaPrediction:
         }
 
 
+class ReadAs(NamedTuple):
+    """In which unit a variable of a stay was read, and what its values were."""
+
+    variable: str
+    unit: str
+    median: float
+    lowest: float
+    highest: float
+
+
+_SEVERAL_UNITS = np.array([INDEX[name] for name in OTHER_UNITS])
+
+
 @dataclass(frozen=True, eq=False)
 class SepsisPrediction:
     """The hourly risk of one stay: calibrated probability of ``SepsisLabel``, 1 from 6 h before onset on.
@@ -249,6 +262,10 @@ class SepsisPrediction:
         What the model saw measured, shape ``(hours, 40)``; NaN where there was nothing plausible.
     inserted
         True for hours that are missing from the file, shape ``(hours,)``.
+    units_stated
+        Whether the source states the units of its values; else they were assumed.
+    told
+        What :attr:`read_as` says where ``values`` are not known.
     """
 
     record: str
@@ -263,6 +280,8 @@ class SepsisPrediction:
     threshold: float
     values: AnyFloats
     inserted: Bools
+    units_stated: bool = False
+    told: tuple[ReadAs, ...] | None = None
 
     task: ClassVar[str] = "sepsis"
 
@@ -285,6 +304,23 @@ class SepsisPrediction:
     def never_measured(self) -> tuple[str, ...]:
         """Variables that were not measured in any hour."""
         return _names(np.asarray(np.isnan(self.values).all(axis=0)))
+
+    @property
+    def read_as(self) -> tuple[ReadAs, ...]:
+        """The variables that were measured and that hospitals report in other units as well."""
+        if self.told is not None:
+            return self.told
+        rising = np.sort(self.values.T[_SEVERAL_UNITS], axis=1)  # NaN last
+        counts = rising.shape[1] - np.count_nonzero(np.isnan(rising), axis=1)
+        rows, n = np.flatnonzero(counts), counts[counts > 0]
+        lower, upper = rising[rows, (n - 1) // 2], rising[rows, n // 2]
+        columns = ((lower + upper) / 2, rising[rows, 0], rising[rows, n - 1])
+        return tuple(
+            ReadAs(VARIABLES[place].name, VARIABLES[place].unit, *(round(value, 3) for value in values))
+            for place, *values in zip(
+                _SEVERAL_UNITS[rows].tolist(), *(column.tolist() for column in columns), strict=True
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON knows it."""
@@ -324,6 +360,8 @@ class SepsisPrediction:
                 "last_hour": int(self.hours[-1]),
                 "changes": list(self.changes),
                 "never_measured": list(self.never_measured),
+                "units_stated": self.units_stated,
+                "read_as": [read._asdict() for read in self.read_as],
             },
             "warnings": _notices(self.warnings),
         }

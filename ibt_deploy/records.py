@@ -121,6 +121,8 @@ class Stay:
         Variables whose unit a person has confirmed in a mapping.
     warnings
         What the reader noticed that bears on the risk.
+    units_stated
+        Whether the source states the units; else ``values`` are taken to be in those of the variables.
     """
 
     values: Floats
@@ -133,6 +135,7 @@ class Stay:
     extra: dict[str, Any] = field(default_factory=dict)
     confirmed: frozenset[str] = frozenset()
     warnings: tuple[Notice, ...] = ()
+    units_stated: bool = False
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != N_VARIABLES:

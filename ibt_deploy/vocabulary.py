@@ -90,6 +90,38 @@ N_VITALS = sum(v.group == "vital" for v in VARIABLES)
 N_TIME_VARYING = sum(v.group != "demographic" for v in VARIABLES)
 MAX_HOURS = 336
 
+OTHER_UNITS: dict[str, tuple[str, ...]] = {
+    "O2Sat": ("fraction",),
+    "Temp": ("degF",),
+    "SBP": ("kPa",),
+    "MAP": ("kPa",),
+    "DBP": ("kPa",),
+    "EtCO2": ("kPa",),
+    "FiO2": ("%",),
+    "PaCO2": ("kPa",),
+    "SaO2": ("fraction",),
+    "AST": ("ukat/L",),
+    "BUN": ("mmol/L",),
+    "Alkalinephos": ("ukat/L",),
+    "Calcium": ("mmol/L", "mEq/L"),
+    "Creatinine": ("umol/L",),
+    "Bilirubin_direct": ("umol/L",),
+    "Glucose": ("mmol/L",),
+    "Lactate": ("mg/dL",),
+    "Magnesium": ("mmol/L",),
+    "Phosphate": ("mmol/L",),
+    "Bilirubin_total": ("umol/L",),
+    "TroponinI": ("ng/L",),
+    "Hct": ("fraction",),
+    "Hgb": ("g/L", "mmol/L"),
+    "WBC": ("cells/uL",),
+    "Fibrinogen": ("g/L", "umol/L"),
+    "Platelets": ("cells/uL",),
+    "Age": ("months", "days"),
+    "HospAdmTime": ("days",),
+}
+"""Other units in which hospitals report a variable."""
+
 
 @dataclass(frozen=True)
 class ArrhythmiaClass:

@@ -10,11 +10,7 @@ import click
 
 from ibt_deploy.cli.group import model_options
 from ibt_deploy.device import Device
-from ibt_deploy.errors import MissingExtra, missing_extra
 from serving.settings import PREFIX, SettingsError, default_threads, default_workers
-
-NEEDED = {"bentoml", "granian", "starlette", "prometheus_client", "python_multipart", "pydantic"}
-"""What the extra ``serve`` brings."""
 
 
 @click.command(
@@ -105,10 +101,8 @@ def serve(
         token=_secret(token_file),
         state_key=_secret(state_key_file),
     )
-    try:
-        from serving.server import run
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
+    from serving.server import run
+
     run(host, port, processes, drain_seconds, ssl_certfile, ssl_keyfile)
 
 
@@ -130,10 +124,3 @@ def _secret(file: Any) -> str | None:
     if not content:
         raise SettingsError(f"{file.name} is empty; a secret was probably not filled in")
     return content
-
-
-def _missing(error: ModuleNotFoundError) -> MissingExtra:
-    """The error that says which extra to install."""
-    if (error.name or "").partition(".")[0] in NEEDED:
-        return missing_extra(ModuleNotFoundError(name="bentoml"), "'ibt serve'")
-    return missing_extra(error, "'ibt serve'")

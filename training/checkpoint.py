@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ibt_deploy.errors import DataError, missing_extra
+from ibt_deploy.errors import DataError, require
 from ibt_deploy.files import atomic_open, atomic_write
 from training.models import Encoder
 from training.recipe import Recipe, recipe_from_dict
@@ -223,10 +223,9 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     MissingExtra
         Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "--plot") from error
+    require("--plot", "matplotlib")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, metric = figure.subplots(1, 2)
     names = {"challenge" if "challenge" in c.best["validation"] else "utility" for c in curves}

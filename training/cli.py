@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ibt_deploy.cli.group import Failure
+from ibt_deploy.cli.group import failure
 from ibt_deploy.errors import IbtError
 from training.recipe import METHODS
 
@@ -23,11 +23,11 @@ class TrainGroup(click.Group):
     """Shows our errors as one line, also where it is not reached through ``ibt``."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command; an error of ours becomes one line."""
         try:
             return super().invoke(ctx)
-        except IbtError as error:
-            raise Failure(" ".join(str(error).split())) from error
+        except (IbtError, ModuleNotFoundError) as error:
+            raise failure(error, ctx) from error
 
 
 @click.group(

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from ibt_deploy.bundle import sigmoid
-from ibt_deploy.errors import DataError, RecipeError
+from ibt_deploy.errors import DataError, RecipeError, require
 from ibt_deploy.files import atomic_open, file_sha256
 from ibt_deploy.types import Float32s, Ints
 from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, VARIABLES
@@ -215,6 +215,8 @@ def ensemble(
     """
     if not members and not trees:
         raise RecipeError("an opinion needs trained networks, trees or both")
+    if trees:
+        require("--trees", "sklearn")
     trained = [load_network(path) for path in members]
     recipe = (
         trained[0].recipe if trained else replace(find_recipe("sepsis-teacher"), data=data or DataRecipe())

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ibt_deploy.device import usable_cpus
-from ibt_deploy.errors import DataError, RecipeError, missing_extra
+from ibt_deploy.errors import DataError, RecipeError, require
 from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
 from training.data.cache import open_cache
@@ -290,7 +290,11 @@ def run_search(
     ------
     DataError
         When the folder holds another search, or no trial came to an end.
+    MissingExtra
+        When Ray is asked for and not installed.
     """
+    if engine == "ray":
+        require("--engine ray", "ray")
     trials = search.trials()
     _claim(search, task)
     left = [trial for trial in trials if not (trial.folder(task.out) / OUTCOME).is_file()]
@@ -610,20 +614,11 @@ def run_with_ray(
     jobs: int,
     ended: Callable[[Trial, Status], None],
 ) -> None:
-    """Run ``trials`` in order, ``jobs`` at a time, on this machine or on the Ray cluster one is connected to.
-
-    Raises
-    ------
-    MissingExtra
-        When Ray is not installed.
-    """
+    """Run ``trials`` in order, ``jobs`` at a time, here or on the Ray cluster that one is connected to."""
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        from ray import tune
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "--engine ray") from error
+    import ray
+    from ray import tune
 
     class Settling(tune.Callback):  # type: ignore[misc, unused-ignore]
         """Writes down what the scheduler has stopped, which the trial itself cannot know."""

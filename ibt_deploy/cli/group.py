@@ -61,6 +61,13 @@ class Failure(click.ClickException):
         click.echo(f"ibt: {self.format_message()}", file=file, err=file is None)
 
 
+def failure(error: IbtError | ModuleNotFoundError, ctx: click.Context) -> Failure:
+    """One line for an error of ours, and for a missing package the extra that brings it."""
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_extra(error, f"'{ctx.command_path} {ctx.invoked_subcommand}'")
+    return Failure(one_line(error))
+
+
 class Interrupted(Failure):
     """Ctrl-C; exit status as shells have it, because 1 would say that some inputs were refused."""
 
@@ -108,8 +115,8 @@ class CommandGroup(click.Group):
                 return super().invoke(ctx)
             finally:
                 sys.stdout.flush()  # here, where a full disk still becomes a line and a status
-        except IbtError as error:
-            raise Failure(one_line(error)) from error
+        except (IbtError, ModuleNotFoundError) as error:
+            raise failure(error, ctx) from error
         except OSError as error:
             _let_go(sys.stdout)
             if error.errno == errno.EPIPE:  # whoever reads has seen enough

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ibt_deploy.mapping.units import CANONICAL, Conversion, conversion
-from ibt_deploy.vocabulary import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, OTHER_UNITS, VARIABLES
 
 Rule = Literal["median", "part", "impossible", "tail"]
 Range = tuple[float, float]
@@ -78,37 +78,6 @@ PERCENTILES: dict[str, tuple[float, float, float, float]] = {
     "Fibrinogen": (107, 183, 357, 618),
     "Platelets": (62, 126, 247, 395),
     "Age": (30, 50, 76, 89),
-}
-
-OTHER_UNITS: dict[str, tuple[str, ...]] = {
-    "O2Sat": ("fraction",),
-    "Temp": ("degF",),
-    "SBP": ("kPa",),
-    "MAP": ("kPa",),
-    "DBP": ("kPa",),
-    "EtCO2": ("kPa",),
-    "FiO2": ("%",),
-    "PaCO2": ("kPa",),
-    "SaO2": ("fraction",),
-    "AST": ("ukat/L",),
-    "BUN": ("mmol/L",),
-    "Alkalinephos": ("ukat/L",),
-    "Calcium": ("mmol/L", "mEq/L"),
-    "Creatinine": ("umol/L",),
-    "Bilirubin_direct": ("umol/L",),
-    "Glucose": ("mmol/L",),
-    "Lactate": ("mg/dL",),
-    "Magnesium": ("mmol/L",),
-    "Phosphate": ("mmol/L",),
-    "Bilirubin_total": ("umol/L",),
-    "TroponinI": ("ng/L",),
-    "Hct": ("fraction",),
-    "Hgb": ("g/L", "mmol/L"),
-    "WBC": ("cells/uL",),
-    "Fibrinogen": ("g/L", "umol/L"),
-    "Platelets": ("cells/uL",),
-    "Age": ("months", "days"),
-    "HospAdmTime": ("days",),
 }
 
 

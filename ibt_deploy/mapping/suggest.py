@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ibt_deploy.errors import BadUnits, InputError, MalformedFile, first_line, missing_extra
-from ibt_deploy.mapping.doubts import OTHER_UNITS, central, is_within, wide
+from ibt_deploy.mapping.doubts import central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,
     BY_NAME,
@@ -45,7 +45,7 @@ from ibt_deploy.mapping.units import CANONICAL, conversion
 from ibt_deploy.readers.columns import LIMIT, MISSING_WORDS, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
 from ibt_deploy.types import Floats
-from ibt_deploy.vocabulary import INDEX, NAMES, VARIABLES
+from ibt_deploy.vocabulary import INDEX, NAMES, OTHER_UNITS, VARIABLES
 
 MOST_ROWS = 50_000
 MOST_BYTES = 1 << 24

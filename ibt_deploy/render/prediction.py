@@ -179,9 +179,29 @@ def _sepsis(prediction: SepsisPrediction) -> Report:
         *_context(prediction),
         Line(alarm_summary(prediction), "positive" if prediction.alarms.any() else "plain", label="risk"),
     ]
+    report.append(Line(units_summary(prediction), "muted", label="units"))
     if prediction.never_measured:
         report.append(Line(", ".join(prediction.never_measured), "muted", label="never measured"))
     return [*report, Table(("hour>", "risk>", "", "measured>"), rows), Line(NOTICE, "muted")]
+
+
+_UNSURE = frozenset(("BUN", "Calcium", "Lactate", "Phosphate", "Bilirubin_total", "TroponinI", "HospAdmTime"))
+"""Variables that are in another unit without notice in more than a tenth of stays (docs/quality.md)."""
+
+
+def units_summary(prediction: SepsisPrediction) -> str:
+    """One line about the units in which the values were read, with those that a reader has to check."""
+    if prediction.units_stated:
+        return "as the source states them"
+    listed = [
+        f"{read.variable} {read.median:.4g}"
+        + (f" ({read.lowest:.4g} to {read.highest:.4g})" if read.lowest < read.highest else "")
+        + f" {read.unit}{' of nitrogen' * (read.variable == 'BUN')}"
+        for read in prediction.read_as
+        if read.variable in _UNSURE
+    ]
+    rest = "the others" if listed else "all"
+    return f"not stated, read as {''.join(f'{text}, ' for text in listed)}{rest} as in ehr_variables.csv"
 
 
 def _context(prediction: Prediction) -> list[Line]:

@@ -147,6 +147,7 @@ class StayScorer:
             threshold=threshold,
             values=prepared.values,
             inserted=inserted,
+            units_stated=stay.units_stated,
         )
 
 

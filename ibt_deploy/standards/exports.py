@@ -161,6 +161,7 @@ class EventStays:
                 inserted=inserted,
                 notes=tuple(notes),
                 confirmed=self.confirmed,
+                units_stated=True,
             )
 
     def refused(self) -> Iterator[InputError]:

@@ -498,7 +498,9 @@ def patient_stay(resources: Iterable[Any], patient: str) -> PatientStay:
     _check(inside, starts, patient)
     whole, inserted, _ = hourly(*_hourly_rows(inside, starts, row))
     notes = (*inserted_note(int(np.count_nonzero(inserted))), *(() if in_icu else (ASSUMED_NOTE,)))
-    stay = Stay(whole, row[0], source=patient, format=FORMAT, inserted=inserted, notes=notes)
+    stay = Stay(
+        whole, row[0], source=patient, format=FORMAT, inserted=inserted, notes=notes, units_stated=True
+    )
     return PatientStay(stay, starts, max(value.time for value in inside), row[3], in_icu)
 
 

@@ -169,6 +169,7 @@ function about(answer) {
     ["Changed before scoring", input.changes.length ? input.changes.map((c) => sentence(c)).join(" ") : "Nothing."],
     input.leads && ["Leads as found", input.leads.join(", ")],
     input.never_measured?.length && ["Never measured", input.never_measured.join(", ")],
+    input.read_as && ["Units", input.units_stated ? "As the source states them." : `Not stated; read as: ${input.read_as.map(readAs).join(", ")}.`],
     ["Model", `${bundle.name} ${bundle.version}, ${bundle.variant} on ${answer.device}`],
     ["Thresholds", `operating point “${answer.operating_point}”`],
     ["Fingerprint", el("code", { title: bundle.sha256 }, bundle.sha256.slice(0, 12))],
@@ -179,6 +180,9 @@ function about(answer) {
     answer.hours && hoursTable(answer.hours),
   );
 }
+
+const readAs = ({ variable, unit, median, lowest, highest }) =>
+  `${variable} ${median}${lowest < highest ? ` (${lowest} to ${highest})` : ""} ${unit}`;
 
 function hoursTable(hours) {
   const head = ["Hour", "Risk", "Result", "Measured"].map((text) => el("th", { scope: "col" }, text));

@@ -215,8 +215,11 @@ def test_conversions_and_medians_are_said(table: Path, stay_bundle: Path, tmp_pa
         bundle=stay_bundle,
         device="cpu",
         workers=1,
+        format="jsonl",
     )
     assert run_batch(options).tally.records == 59
+    answers = (out / "predictions" / "part-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(json.loads(answer)["input"]["units_stated"] for answer in answers)
     notes = " ".join(json.loads((out / "summary.json").read_text())["tables"]["notes"])
     page = (out / "report.html").read_text(encoding="utf-8")
     for said in ("Temp from degF to", "medians within each hour"):

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibt_deploy.errors import BadUnits
-from ibt_deploy.mapping.doubts import OTHER_UNITS
 from ibt_deploy.mapping.units import CANONICAL, conversion, mass_of, molar_mass
-from ibt_deploy.vocabulary import INDEX, VARIABLES
+from ibt_deploy.vocabulary import INDEX, OTHER_UNITS, VARIABLES
 
 # Factors from conventional to SI units in the table "Selected laboratory tests" of the AMA Manual of Style.
 AMA = [

@@ -123,3 +123,33 @@ def test_a_refusal_has_a_reason_for_machines_and_people() -> None:
 @pytest.mark.parametrize("hours", [1, 336])
 def test_shortest_and_longest_stay(stays: Predictor, hours: int) -> None:
     assert len(stays.predict(stay(hours)).to_dict()["hours"]) == hours
+
+
+def test_an_answer_says_in_which_units_a_stay_was_read(stays: Predictor) -> None:
+    values = np.full((5, len(NAMES)), np.nan)
+    values[:, INDEX["ICULOS"]] = np.arange(1, 6)
+    values[:, INDEX["HR"]] = 80
+    values[:, INDEX["Temp"]] = [36.5, 37, np.nan, 38, 37.5]
+    values[[0, 2, 3], INDEX["BUN"]] = [36.4, 14, 5000]
+    found = stays.predict(stay(5, values=values))
+    assert isinstance(found, SepsisPrediction)
+    read = found.to_dict()["input"]
+    assert read["units_stated"] is False
+    # HR has one unit everywhere; 5000 is implausible and was not read
+    assert read["read_as"] == [
+        {"variable": "Temp", "unit": "degC", "median": 37.25, "lowest": 36.5, "highest": 38.0},
+        {"variable": "BUN", "unit": "mg/dL", "median": 25.2, "lowest": 14.0, "highest": 36.4},
+    ]
+    assert (
+        "not stated, read as BUN 25.2 (14 to 36.4) mg/dL of nitrogen, the others as in ehr_variables.csv"
+        in plain_text(prediction_report(found))
+    )
+    assert "HR" not in plain_text(prediction_report(found)).partition("read as")[2].partition("\n")[0]
+
+
+def test_units_that_the_source_states_are_not_assumed(stays: Predictor) -> None:
+    found = stays.predict(stay(5, units_stated=True))
+    assert found.to_dict()["input"]["units_stated"] is True
+    text = plain_text(prediction_report(found))
+    assert "as the source states them" in text
+    assert "read as" not in text

@@ -74,6 +74,8 @@ def assert_same(path: Any, expected: SepsisPrediction, source_format: str) -> No
     assert answer.format == source_format
     np.testing.assert_array_equal(answer.hours, expected.hours)
     np.testing.assert_allclose(answer.risk, expected.risk, atol=1e-6, rtol=0)
+    assert answer.units_stated
+    assert not expected.units_stated, "a PSV states no units"
 
 
 def test_a_fhir_bundle_gives_the_risks_of_the_psv(

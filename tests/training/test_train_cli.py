@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,9 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers.tiny import tiny_recipe
 
+from ibt_deploy.errors import MissingExtra
 from ibt_deploy.vocabulary import NAMES
 from training.cli import train
 from training.recipe import Recipe, packaged_recipes, recipe_from_dict, toml_lines
+from training.study import results
+from training.study.study import Study
 
 
 def ibt_train(*arguments: object) -> Result:
@@ -161,3 +167,50 @@ def test_help_needs_no_torch(root: Path) -> None:
         [sys.executable, "-m", "training", "--help"], check=True, cwd=root, capture_output=True, text=True
     )
     assert done.stdout.startswith("Usage: python -m training")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("torch", ("run", "sepsis-teacher", "--cache", "none", "--out", "x"), "ibt[train]"),
+        ("sklearn", ("ensemble", "--trees", "--cache", "none", "--out", "x"), "ibt[train]"),
+        (
+            "ray",
+            ("tune", "--method", "teacher", "--engine", "ray", "--cache", "stays", "--out", "x"),
+            "ibt[ray]",
+        ),
+        ("safetensors", ("weights", "last.pt", "--out", "x.safetensors"), "ibt[train]"),
+        ("pyarrow", ("prepare", "p.parquet", "--out", "x"), "ibt[batch]"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_before_any_work(
+    module: str, arguments: tuple[str, ...], extra: str, root: Path, stays: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.parquet").touch()
+    (tmp_path / "stays").symlink_to(stays)
+    code = f"import sys; sys.modules[{module!r}] = None; from training.cli import train; train()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"needs {module}, which is not installed: pip install '{extra}'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "install"), [("matplotlib", "pip install 'ibt[plot]'"), ("onnxruntime", "pip install ibt")]
+)
+def test_a_study_that_could_not_be_reported_trains_nothing(
+    module: str, install: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=re.escape(f"needs {module}, which is not installed: {install}")):
+        results.reproduced(
+            cast(Study, None), split=None, only=(), jobs=1, device="cpu", train=True, draws=1, say=print
+        )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import DataError, missing_extra
+from ibt_deploy.errors import DataError, require
 from ibt_deploy.files import atomic_open
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import Array
@@ -112,10 +112,9 @@ def styled() -> Iterator[None]:
     logging.getLogger("matplotlib").setLevel(
         logging.ERROR
     )  # else it warns about a home folder that it cannot write to
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "a figure") from error
+    require("a figure", "matplotlib")
+    import matplotlib
+
     with matplotlib.rc_context(STYLE):
         yield
 

@@ -88,6 +88,8 @@ class Tables:
         Hash of the content of all inputs, of the mapping and of how they are read.
     patients
         Number of stays, those that will be refused included.
+    is_mapped
+        Whether a mapping states the units.
     """
 
     folder: Path
@@ -97,6 +99,7 @@ class Tables:
     files: tuple[FileFacts, ...]
     time: Time | None
     common_notes: tuple[str, ...]
+    is_mapped: bool
 
     def slices(self, n: int) -> list[Slice]:
         """All stays in at most ``n`` slices of about as many rows, in order.
@@ -117,7 +120,14 @@ class Tables:
     def read(self, part: Slice) -> Iterator[Stay | Refusal]:
         """One answer for each stay of a slice, in order; memory for a few thousand hours at a time."""
         confirmed = frozenset(facts.variable for facts in self.report.columns if facts.is_confirmed)
-        maker = StayMaker(self.folder, self.files, self.time, self.common_notes, confirmed)
+        maker = StayMaker(
+            self.folder,
+            self.files,
+            self.time,
+            self.common_notes,
+            confirmed,
+            units_stated=self.is_mapped,
+        )
         for rows, bounds in whole_stays(self.folder, self._starts[part.first : part.last + 1]):
             for answer in maker.stays(rows, bounds):
                 yield Refusal.of(str(answer.where), answer) if isinstance(answer, InputError) else answer
@@ -234,6 +244,7 @@ def open_tables(
         fingerprint=fingerprint,
         patients=report.patients,
         files=tuple(_facts(table, layout) for table, layout in files),
+        is_mapped=mapping is not None,
         time=mapping.time if mapping is not None and mapping.time.is_resampled else None,
         common_notes=_doubtful_rows(report, files),
     )

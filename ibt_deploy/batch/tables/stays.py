@@ -226,6 +226,8 @@ class StayMaker:
         Added to the notes of every stay.
     confirmed
         Variables whose unit the mapping confirms.
+    units_stated
+        Whether there is a mapping, which states all of them.
     """
 
     def __init__(
@@ -235,9 +237,12 @@ class StayMaker:
         time: Time | None,
         common_notes: tuple[str, ...],
         confirmed: frozenset[str] = frozenset(),
+        *,
+        units_stated: bool = False,
     ) -> None:
         self._files = files
         self._confirmed = confirmed
+        self._units_stated = units_stated
         self._time = time
         self._common = common_notes
         self._folder = folder
@@ -335,6 +340,7 @@ class StayMaker:
             extra={HOSPITAL: part.hospitals[0]} if file.has_hospital else {},
             confirmed=self._confirmed,
             warnings=warnings,
+            units_stated=self._units_stated,
         )
 
     def _resampled(self, part: Block, time: Time) -> tuple[Block, tuple[str, ...]]:
