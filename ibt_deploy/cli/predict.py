@@ -14,7 +14,7 @@ import click
 
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.cli.group import FILE, echo_refusal, model_options
-from ibt_deploy.device import Device
+from ibt_deploy.device import Device, keep_small_blocks
 from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat, one_line
 from ibt_deploy.files import File, MemoryFolder, atomic_write
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
@@ -243,6 +243,7 @@ def _predictors(
     bundle: Path | None, device: Device, precision: str | None, operating_point: str | None
 ) -> Callable[[Task], Predictor]:
     """A function that gives the predictor of a task and loads each one once."""
+    keep_small_blocks()
     loaded: dict[Path | Task, Predictor] = {}
 
     def predictor_for(task: Task) -> Predictor:
