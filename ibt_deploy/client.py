@@ -216,7 +216,7 @@ def upload_of(path: Path) -> Upload:
             raise  # a folder or a pipe; but the server may know formats that we do not
     folder = _Folder(path)
     content = folder[path.name]
-    if task == "arrhythmia":
+    if not PARTS[task].in_tables:
         with suppress(IbtError):
             read(MemoryFolder(folder) / path.name)
     return Upload(task, {path.name: content} | folder.opened)

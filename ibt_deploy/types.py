@@ -41,6 +41,8 @@ class TaskParts:
         Whether the contract of a bundle lists the 26 classes; else the graph has one output.
     float_only
         Whether a bundle holds the variant fp32 alone.
+    in_tables
+        Whether a batch run reads its inputs from tables; else each lies in files of its own.
     files
         Pattern of the labelled files in a folder.
     takes_labels
@@ -68,6 +70,7 @@ class TaskParts:
     optional_outputs: Mapping[str, int] = field(default_factory=dict)
     has_classes: bool = False
     float_only: bool = False
+    in_tables: bool = False
     files: str
     takes_labels: bool = False
     scorer: Part
@@ -105,6 +108,7 @@ PARTS: dict[Task, TaskParts] = {
         inputs={"rows": 3, "position": 2, "past_k": 5, "past_v": 5},
         outputs={"logit": 2, "present_k": 5, "present_v": 5},
         float_only=True,
+        in_tables=True,
         files="*.psv",
         scorer=Part("scorers.stay:StayScorer"),
         explained=Part("explain:explained_risk"),

@@ -30,7 +30,7 @@ from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.mapping.schema import load_mapping
 from ibt_deploy.progress import Answered
 from ibt_deploy.readers import task_of
-from ibt_deploy.types import NOUNS, Task
+from ibt_deploy.types import NOUNS, PARTS, Task
 
 if TYPE_CHECKING:
     from ibt_deploy.standards.exports import Export
@@ -266,7 +266,7 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
     new = output.state / f"{PLAN}.new"
     mapping = "" if options.mapping is None else _sha256(Path(options.mapping))
     items: Items
-    if task == "arrhythmia":
+    if not PARTS[task].in_tables:
         ignored: Counter[str] = Counter()
         plan = written_plan(new, entries_of(options.sources, ignored))
         if ignored:

@@ -10,7 +10,7 @@ import click
 from ibt_deploy.cli.group import Failure, Interrupted, model_options
 from ibt_deploy.device import Device
 from ibt_deploy.errors import InputError, one_line
-from ibt_deploy.types import Task
+from ibt_deploy.types import TASKS, Task
 
 if TYPE_CHECKING:
     from ibt_deploy.batch.plan import Format
@@ -32,7 +32,7 @@ Research software, not a medical device."""
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
 @click.option(
     "--task",
-    type=click.Choice(["arrhythmia", "sepsis"]),
+    type=click.Choice(TASKS),
     help="What the sources hold; found from the first of them.",
 )
 @click.option(
