@@ -29,7 +29,7 @@ from ibt_deploy.preprocess.heart_rate import (
 )
 from ibt_deploy.records import Notice, Recording
 from ibt_deploy.types import Bools, Floats, Ints
-from ibt_deploy.vocabulary import DERIVED, LEADS, canonical_lead
+from ibt_deploy.vocabulary import CHEST_LEADS, DERIVED, LEADS, canonical_lead
 
 LIMIT_MV = 20.0
 """Samples beyond it are invalid."""
@@ -71,6 +71,23 @@ MOST_AT_EXTREME = 0.015
 """Share of samples that are exactly the highest or the lowest of a lead, above which it was clipped.
 
 In 99.9 % of 2,589 real recordings at most 0.0124.
+"""
+
+STEP_RATIO = 4.0
+"""Finest step of a chest lead's samples beside that of the others, from which its gain may be another one.
+
+In all of 3,102 real recordings with steps to compare it is within a factor of 1.9.
+"""
+
+STEP_DISPROPORTION = 0.5
+"""Share of :func:`disproportion` from which a lead with other steps has a wrong gain.
+
+A device may digitise one lead more finely. In 97 % of the training records every chest lead is within it.
+"""
+
+LEAST_STEP_MV, FEWEST_STEPS, REGULAR_STEPS = 1e-9, 20, 2.5
+"""Smallest gap between two values that is no rounding error, fewest gaps to judge, and the largest median of
+gaps over their 5th percentile: values that were never in steps have 13.
 """
 
 RATE = 200
@@ -525,6 +542,56 @@ def disproportion(height: Floats) -> Floats:
     excess = logarithm - fitted.amplitude[:, :-1] @ logarithm - fitted.amplitude[:, -1]
     share: Floats = excess / np.where(excess > 0, fitted.largest, fitted.smallest)
     return share
+
+
+def gain_notices(recording: Recording, height: Floats) -> list[Notice]:
+    """A warning about a chest lead that is too large or small for the others, as are its samples' steps.
+
+    A gain that is stated wrong multiplies both. Height alone must be further off (:func:`disproportion`).
+
+    Parameters
+    ----------
+    recording
+        As it was read: the steps are those of the file.
+    height
+        Of the QRS complexes of the 12 leads in mV, shape ``(12,)``.
+    """
+    if height[list(INDEPENDENT)].min() < LEAST_HEIGHT:
+        return []
+    share = disproportion(height)[-len(CHEST_LEADS) :]
+    worst = int(np.argmax(np.abs(share)))
+    if abs(share[worst]) < STEP_DISPROPORTION:
+        return []
+    steps = np.full(len(CHEST_LEADS), np.nan)
+    for name, samples in zip(recording.leads, recording.signal, strict=True):
+        lead = canonical_lead(name)
+        if lead in CHEST_LEADS:
+            steps[CHEST_LEADS.index(lead)] = _step(samples)
+    others = np.delete(steps, worst)
+    if np.isnan(steps[worst]) or np.isnan(others).all():
+        return []
+    ratio = steps[worst] / np.nanmedian(others)
+    if share[worst] > 0:
+        size, kind = "large", "coarser"
+    else:
+        size, kind, ratio = "small", "finer", 1 / ratio
+    if ratio < STEP_RATIO:
+        return []
+    sentence = (
+        f"lead {CHEST_LEADS[worst]} is too {size} for the other leads, and its samples have {kind} steps; "
+        "check its gain"
+    )
+    return [Notice("lead_amplitude", sentence)]
+
+
+def _step(samples: Floats) -> float:
+    """The step between neighbouring values of ``samples``, shape ``(n,)``; NaN where there is none."""
+    gaps = np.diff(np.unique(samples[np.isfinite(samples)]))
+    gaps = gaps[gaps > LEAST_STEP_MV]
+    if len(gaps) < FEWEST_STEPS:
+        return np.nan
+    step = float(np.percentile(gaps, 5))
+    return step if np.median(gaps) <= REGULAR_STEPS * step else np.nan
 
 
 def placement_odds(average: Floats) -> dict[str, float]:
