@@ -7,11 +7,9 @@ from pathlib import Path
 
 import click
 
-from benchmarks.machine import machine_line, markdown
+from benchmarks.machine import RESULTS, keep, machine_line, markdown
 from ibt_deploy import __version__
-from ibt_deploy.files import atomic_write
 
-RESULTS = Path(__file__).parent / "results"
 MARGIN = 0.25
 """Share by which a ratio may fall before it counts as a regression: virtual machines vary that much."""
 
@@ -51,11 +49,7 @@ def benchmarks(
         click.echo(training_table(rates))
         ratios |= _training_ratios(rates)
     if save:
-        kept = {"release": __version__, "machine": machine, "seconds": seconds, "ratios": _rounded(ratios)}
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{__version__}.json"
-        atomic_write(path, json.dumps(kept, indent=1) + "\n")
-        click.echo(f"\n{path}", err=True)
+        click.echo(f"\n{keep(__version__, machine, seconds, ratios)}", err=True)
 
 
 def _rows(times: dict[str, dict[str, float]]) -> list[list[str]]:
@@ -88,10 +82,6 @@ def _training_ratios(rates: dict[str, dict[str, float | None]]) -> dict[str, flo
         for kind, rate in row.items()
         if method != "transformer" and rate is not None and (reference := plain[kind]) is not None
     }
-
-
-def _rounded(ratios: dict[str, float]) -> dict[str, float]:
-    return {name: float(f"{ratio:.3g}") for name, ratio in ratios.items()}
 
 
 @benchmarks.command()

@@ -2,7 +2,8 @@
 
 First what the models alone do with the same cores; then throughput and latency at 1 to 128 clients; then four
 times more requests than can be answered; and with ``--soak`` a long time at saturation. With
-``--compare`` servers of the same application are measured side by side instead.
+``--compare`` servers of the same application are measured side by side instead, with their memory at
+saturation and the lines of our code that each of them needs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import click
 import numpy as np
 
 from benchmarks.load_client import REFUSED, Outcome, closed_load, open_load, request_of
-from benchmarks.load_server import COMMANDS, Server, started
-from benchmarks.machine import markdown
+from benchmarks.load_server import COMMANDS, Server, lines_needed, started
+from benchmarks.machine import keep, markdown
+from ibt_deploy import __version__
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.client import multipart, upload_of
 from ibt_deploy.device import OpenGraph, usable_cpus
@@ -32,6 +34,7 @@ WORDS = {"arrhythmia": "ECG", "sepsis": "stay of 40 h"}
 CLIENTS = (1, 8, 32, 128)
 SATURATING = 32
 OVERLOAD = 4
+SOAK = 180.0
 TOGETHER = 8
 """So many share a run in a busy service, at most."""
 RECOVERED, BIN = 0.9, 0.25
@@ -42,26 +45,42 @@ RECOVERED, BIN = 0.9, 0.25
     "--seconds", default=8.0, show_default=True, type=click.FloatRange(1, 120), help="For each figure."
 )
 @click.option(
-    "--soak", default=0.0, type=click.FloatRange(0, 3600), help="Seconds at saturation, at the end."
+    "--soak",
+    type=click.FloatRange(0, 3600),
+    help="Seconds at saturation, at the end.  [default: 0, with --compare 180]",
 )
 @click.option(
     "--task", type=click.Choice(list(INPUTS)), multiple=True, help="Only this task; may be repeated."
 )
-@click.option("--compare", is_flag=True, help="Compare servers of the same application, as ratios only.")
+@click.option("--compare", is_flag=True, help="Compare servers of the same application.")
 @click.option(
     "--rounds", default=2, show_default=True, type=click.IntRange(1, 20), help="Of --compare, in turn."
 )
+@click.option("--save", is_flag=True, help="Write the ratios of --compare beside those of the release.")
 @click.argument("options", nargs=-1, metavar="[-- OPTIONS OF IBT SERVE]")
 def load(
-    seconds: float, soak: float, task: tuple[str, ...], compare: bool, rounds: int, options: tuple[str, ...]
+    seconds: float,
+    soak: float | None,
+    task: tuple[str, ...],
+    compare: bool,
+    rounds: int,
+    save: bool,
+    options: tuple[str, ...],
 ) -> None:
     """Measure the HTTP service under load, beside the pure rate of its models."""
     tasks = task or tuple(INPUTS)
     cores = usable_cpus()
     if compare:
-        click.echo(f"{_machine(cores)}, load average {os.getloadavg()[0]:.1f}\n")
-        _compare(tasks, cores, seconds, rounds)
+        if options:
+            raise click.UsageError("--compare gives every server the same options")
+        machine = f"{_machine(cores)}, load average {os.getloadavg()[0]:.1f}"
+        click.echo(machine + "\n")
+        ratios = _compare(tasks, cores, seconds, rounds, SOAK if soak is None else soak)
+        if save:
+            click.echo(f"\n{keep(f'{__version__}-service', machine, seconds, ratios)}", err=True)
         return
+    if save:
+        raise click.UsageError("--save goes with --compare")
     with started(*options) as server:
         requests = {t: _requests(t) for t in tasks}
         click.echo(f"{_machine(cores)}\n")
@@ -122,6 +141,52 @@ def _requests(task: str) -> list[bytes]:
     return [request_of(f"/v1/{task}", *multipart(upload_of(INPUTS[task]).files))]
 
 
+class Figure(NamedTuple):
+    """What a closed load of some clients measured.
+
+    Attributes
+    ----------
+    rate
+        Answers a second.
+    milliseconds
+        That each of them took.
+    cpu
+        Milliseconds of CPU of the server for each.
+    client_share
+        Of the CPU time that client and server took together.
+    outcome
+        Everything that was answered.
+    """
+
+    rate: float
+    milliseconds: np.ndarray
+    cpu: float
+    client_share: float
+    outcome: Outcome
+
+
+def _figure(server: Server, requests: list[bytes], clients: int, seconds: float) -> Figure:
+    began, client, served = time.perf_counter(), time.process_time(), server.cpu_seconds()
+    outcome = asyncio.run(closed_load(server.port, requests, clients, seconds))
+    client, served = time.process_time() - client, server.cpu_seconds() - served
+    ended, took, status = outcome.arrays()
+    good = status == 200
+    end = ended.max(initial=began + seconds)  # what was under way at the end keeps the server busy until then
+    return Figure(
+        float(good.sum() / (end - began)),
+        took[good] * 1e3,
+        float(1e3 * served / max(good.sum(), 1)),
+        client / (client + served),
+        outcome,
+    )
+
+
+def _percentiles(milliseconds: np.ndarray) -> list[float]:
+    """The 50th, 95th and 99th."""
+    found: list[float] = np.percentile(milliseconds, (50, 95, 99)).tolist() if milliseconds.size else []
+    return found or [float("nan")] * 3
+
+
 def _throughput(server: Server, task: str, requests: list[bytes], cores: int, seconds: float) -> float:
     """Print one table; returns the answers a second at saturation.
 
@@ -132,23 +197,18 @@ def _throughput(server: Server, task: str, requests: list[bytes], cores: int, se
     before = alone(task, cores, seconds)
     asyncio.run(closed_load(server.port, requests, 4, 1.0))
     for clients in CLIENTS:
-        began, client, served = time.perf_counter(), time.process_time(), server.cpu_seconds()
-        outcome = asyncio.run(closed_load(server.port, requests, clients, seconds))
-        client, served = time.process_time() - client, server.cpu_seconds() - served
-        ended, took, status = outcome.arrays()
-        inside = ended < began + seconds
-        good = inside & (status == 200)
-        rates[clients] = good.sum() / seconds
-        p50, p95, p99 = np.percentile(took[good], (50, 95, 99)) * 1e3 if good.any() else [float("nan")] * 3
+        figure = _figure(server, requests, clients, seconds)
+        rates[clients] = figure.rate
         rows.append(
             [
                 f"{clients}",
-                f"{rates[clients]:.1f}",
+                f"{figure.rate:.1f}",
                 "",
-                *(f"{p:.1f}" for p in (p50, p95, p99)),
-                f"{1e3 * served / max((status == 200).sum(), 1):.1f}",
-                _refusals(outcome) + (f"; {other}" if (other := _others(outcome)) != "none" else ""),
-                f"{100 * client / (client + served):.0f} %",
+                *(f"{p:.1f}" for p in _percentiles(figure.milliseconds)),
+                f"{figure.cpu:.1f}",
+                _refusals(figure.outcome)
+                + (f"; {other}" if (other := _others(figure.outcome)) != "none" else ""),
+                f"{100 * figure.client_share:.0f} %",
             ]
         )
     after = alone(task, cores, seconds)
@@ -174,49 +234,105 @@ def _throughput(server: Server, task: str, requests: list[bytes], cores: int, se
     return float(rates[SATURATING])
 
 
-def _compare(tasks: Sequence[str], cores: int, seconds: float, rounds: int) -> None:
-    """Print a table for each task: rate and CPU time of each server, relative to the first server.
+def _compare(tasks: Sequence[str], cores: int, seconds: float, rounds: int, soak: float) -> dict[str, float]:
+    """Print one table of all servers; returns their rates as shares of the model's, by name.
 
     Every server has one worker of one thread for each core. The servers take turns, so that other work on the
-    machine meets all of them; a ratio is the median of the rounds, with its lowest and highest behind it.
+    machine meets all of them, and each turn begins with the model alone. Rates and ratios are medians of the
+    rounds; percentiles are those of all their answers together.
     """
-    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-    for number in range(1, rounds + 1):
-        for name in COMMANDS:
-            click.echo(f"round {number} of {rounds}: {name}", err=True)
-            workers = ("--workers", str(cores)) if name != "bentoml serve" else ()
-            environment = {"IBT_SERVE_THREADS": "1", "IBT_SERVE_WORKERS": str(cores)}
-            with started(*workers, server=name, patience=300.0, **environment) as server:
-                for task in tasks:
-                    requests = _requests(task)
-                    asyncio.run(closed_load(server.port, requests, 4, 2.0))
-                    for clients in CLIENTS:
-                        served = server.cpu_seconds()
-                        began = time.perf_counter()
-                        outcome = asyncio.run(closed_load(server.port, requests, clients, seconds))
-                        served = server.cpu_seconds() - served
-                        ended, _, status = outcome.arrays()
-                        answered = int((status == 200).sum())
-                        rate = answered / (max(ended[-1], began + seconds) - began) if answered else 0.0
-                        each = served / answered if answered else float("nan")
-                        found.setdefault((task, name, clients), []).append((rate, each))
-    for task in tasks:
-        rows = []
-        for name in COMMANDS:
-            for what, place in (("answers/s", 0), ("CPU time of an answer", 1)):
-                cells = []
+    requests = {task: _requests(task) for task in tasks}
+    figures: dict[tuple[str, str, int], list[Figure]] = {}
+    shares: dict[tuple[str, str, int], list[float]] = {}
+    soaks: dict[str, Soak] = {}
+    turns = [(f"round {number} of {rounds}", name) for number in range(1, rounds + 1) for name in COMMANDS]
+    turns += [(f"{soak:g} s at saturation", name) for name in COMMANDS if soak]
+    began = time.perf_counter()
+    for done, (turn, name) in enumerate(turns):
+        minutes = (time.perf_counter() - began) / 60
+        click.echo(f"{minutes:.0f} min, {done} of {len(turns)} turns done; next {name}, {turn}", err=True)
+        workers = ("--workers", str(cores)) if name != "bentoml serve" else ()
+        environment = {"IBT_SERVE_THREADS": "1", "IBT_SERVE_WORKERS": str(cores)}
+        with started(*workers, server=name, patience=300.0, **environment) as server:
+            if done >= rounds * len(COMMANDS):
+                soaks[name] = _soaked(server, [r for task in tasks for r in requests[task]], soak)
+                continue
+            for task in tasks:
+                pure = alone(task, cores, seconds).rate
+                asyncio.run(closed_load(server.port, requests[task], 4, 2.0))
                 for clients in CLIENTS:
-                    own = [values[place] for values in found[task, name, clients]]
-                    first = [values[place] for values in found[task, next(iter(COMMANDS)), clients]]
-                    cells.append(_ratio(own, first))
-                rows.append([name, what, *cells])
-        click.echo(f"{WORDS[task]}, relative to {next(iter(COMMANDS))} in the same round, {rounds} rounds\n")
-        click.echo(markdown(["server", "", *(f"{n} clients" for n in CLIENTS)], rows) + "\n")
+                    figure = _figure(server, requests[task], clients, seconds)
+                    figures.setdefault((name, task, clients), []).append(figure)
+                    shares.setdefault((name, task, clients), []).append(figure.rate / pure)
+    rows, ratios = [], {}
+    first = next(iter(COMMANDS))
+    for (name, task, clients), found in figures.items():
+        rates, cpu = np.array([f.rate for f in found]), np.array([f.cpu for f in found])
+        to_first = rates / [f.rate for f in figures[first, task, clients]]
+        share = float(np.median(shares[name, task, clients]))
+        ratios[f"{name}, {WORDS[task]}, {clients} clients, of the model alone"] = share
+        is_first_row = (task, clients) == (tasks[0], CLIENTS[0])
+        own, shared = lines_needed(name)
+        rows.append(
+            [
+                name,
+                WORDS[task],
+                f"{clients}",
+                f"{np.median(rates):.1f}",
+                f"{100 * share:.0f} %",
+                f"{np.median(to_first):.2f} ({to_first.min():.2f} to {to_first.max():.2f})"
+                if name != first
+                else "1",
+                ", ".join(f"{p:.0f}" for p in _percentiles(np.concatenate([f.milliseconds for f in found]))),
+                f"{np.median(cpu):.1f}",
+                _memory(soaks[name]) if is_first_row and soak else "",
+                f"{own} + {shared}" if is_first_row else "",
+            ]
+        )
+    of_first, at_end = f"of {first} in the same round", f"MiB after {soak:g} s at saturation"
+    header = ["server", "asked for", "clients", "answers/s", "of the model alone", of_first]
+    click.echo(markdown([*header, "p50, p95, p99 ms", "CPU ms each", at_end, "lines of ours"], rows))
+    outcomes = [figure.outcome for found in figures.values() for figure in found]
+    other = {_others(outcome) for outcome in [*outcomes, *(s.outcome for s in soaks.values())]} - {"none"}
+    click.echo(
+        f"\n{rounds} rounds of {seconds:g} s for each figure: medians, in brackets lowest and highest; "
+        "percentiles over all answers.\nMemory: all processes of a server under "
+        f"{CLIENTS[-1]} clients with all tasks, in brackets the change since {_early(soak):g} s.\n"
+        "Lines of ours, beyond what all servers need: for this server alone + for it and another.\n"
+        f"Answers other than 200, {' and '.join(map(str, REFUSED))}: {'; '.join(sorted(other)) or 'none'}."
+    )
+    return ratios
 
 
-def _ratio(own: list[float], first: list[float]) -> str:
-    ratios = np.array(own) / np.array(first)
-    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+class Soak(NamedTuple):
+    """Bytes of memory at a third of a long load (at most a minute), at its end, and at most; the answers."""
+
+    early: float
+    late: float
+    most: float
+    outcome: Outcome
+
+    @property
+    def change(self) -> str:
+        """Of the memory, in per cent."""
+        return f"{100 * (self.late / self.early - 1):+.1f} %"
+
+
+def _soaked(server: Server, requests: list[bytes], seconds: float) -> Soak:
+    first = _early(seconds)
+    load = closed_load(server.port, requests, CLIENTS[-1], seconds)
+    outcome, memory = asyncio.run(_watched(server, load))
+    early = np.median([m for t, m in memory if first <= t < first + 5])
+    late = np.median([m for t, m in memory if seconds - 5 <= t <= seconds])
+    return Soak(float(early), float(late), float(max(m for _, m in memory)), outcome)
+
+
+def _early(seconds: float) -> float:
+    return min(60.0, seconds / 3)
+
+
+def _memory(soak: Soak) -> str:
+    return f"{soak.late / 2**20:.0f} ({soak.change})"
 
 
 def _overload(server: Server, task: str, requests: list[bytes], rate: float, seconds: float) -> None:
@@ -254,19 +370,15 @@ def _recovery(after: Outcome, stopped: float, rate: float) -> str:
 
 def _soak(server: Server, requests: list[bytes], seconds: float) -> None:
     """A long time at saturation: what is answered, and the memory after the first minute and at the end."""
-    first = min(60.0, seconds / 2)
-
-    outcome, memory = asyncio.run(_watched(server, closed_load(server.port, requests, CLIENTS[-1], seconds)))
-    early = np.median([m for t, m in memory if first <= t < first + 5])
-    late = np.median([m for t, m in memory if seconds - 5 <= t <= seconds])
-    _, _, status = outcome.arrays()
+    soak = _soaked(server, requests, seconds)
     click.echo(f"{seconds:g} s at saturation, {CLIENTS[-1]} clients:")
     click.echo(
-        f"- {(status == 200).sum()} answered, {_refusals(outcome)} refused, others: {_others(outcome)}"
+        f"- {soak.outcome.status.count(200)} answered, {_refusals(soak.outcome)} refused, "
+        f"others: {_others(soak.outcome)}"
     )
     click.echo(
-        f"- resident memory: {early / 2**20:.0f} MiB after {first:g} s, {late / 2**20:.0f} MiB at the end "
-        f"({100 * (late / early - 1):+.1f} %), at most {max(m for _, m in memory) / 2**20:.0f} MiB"
+        f"- resident memory: {soak.early / 2**20:.0f} MiB after {_early(seconds):g} s, "
+        f"{soak.late / 2**20:.0f} MiB at the end ({soak.change}), at most {soak.most / 2**20:.0f} MiB"
     )
 
 

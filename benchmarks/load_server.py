@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import socket
@@ -13,10 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import dedent
 from urllib.request import urlopen
 
 import psutil
 
+ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "ibt serve": ("ibt", "serve"),
     "bentoml serve": ("bentoml", "serve", "serving.service:Scoring"),
@@ -27,6 +30,24 @@ COMMANDS = {
 }  # fmt: skip
 """Servers of the same application: the service under granian and under BentoML's own server, and the
 application without BentoML under uvicorn."""
+
+PARTS = {
+    "serving.server": ("ibt serve",),
+    "serving.cli": ("ibt serve",),
+    "serving.health": ("ibt serve",),
+    "serving.settings.default_workers": ("ibt serve",),
+    "serving.settings.default_threads": ("ibt serve",),
+    "serving.service.asgi": ("ibt serve",),
+    "serving.service.end_with_parent": ("ibt serve",),
+    "serving.service._stop_at_the_first_signal": ("ibt serve",),
+    "serving.service": ("ibt serve", "bentoml serve"),
+    "serving.http.app.Application.guard": ("ibt serve", "bentoml serve"),
+    "serving.http.app.application": ("uvicorn",),
+    "serving.http.app.Application.__call__": ("uvicorn",),
+    "serving.http.app._probes": ("uvicorn",),
+}
+"""Modules, functions and methods of ours, and the only servers that need them; a part of another entry does
+not count there. All servers need the rest: routes, limits, checks, scoring and the page."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,50 @@ class Server:
                 times = process.cpu_times()
                 total += times.user + times.system
         return total
+
+
+def lines_of_code(source: str) -> int:
+    """Lines that hold code: neither blank, nor a comment, nor part of a string that stands by itself."""
+    text: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            text |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(source.splitlines(), start=1)
+    return sum(
+        number not in text and bool(line.strip()) and not line.strip().startswith("#")
+        for number, line in lines
+    )
+
+
+def lines_needed(server: str) -> tuple[int, int]:
+    """Lines of our code that this server alone needs, and those that it and others need but not all."""
+    counts = {part: lines_of_code(_source(part)) for part in PARTS}
+    for part in PARTS:
+        within = next((other for other in PARTS if part.startswith(f"{other}.")), None)
+        if within is not None:
+            counts[within] -= counts[part]
+    own = sum(counts[part] for part, servers in PARTS.items() if servers == (server,))
+    shared = sum(counts[part] for part, servers in PARTS.items() if server in servers and len(servers) > 1)
+    return own, shared
+
+
+def _source(part: str) -> str:
+    """Of the module, function or method of this dotted name; raises KeyError if there is none."""
+    names = part.split(".")
+    length = next(
+        n for n in range(len(names), 0, -1) if (ROOT / Path(*names[:n])).with_suffix(".py").is_file()
+    )
+    source = (ROOT / Path(*names[:length])).with_suffix(".py").read_text(encoding="utf-8")
+    body = ast.parse(source).body
+    for name in names[length:]:
+        named = {
+            n.name: n for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        }
+        found = named[name]
+        body = found.body
+        first = min([found.lineno, *(decorator.lineno for decorator in found.decorator_list)])
+        lines = source.splitlines()[first - 1 : found.end_lineno]
+    return dedent("\n".join(lines)) if names[length:] else source
 
 
 @contextmanager

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from ibt_deploy import __version__
+from ibt_deploy.files import atomic_write
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def machine_line(threads: int) -> str:
@@ -43,3 +49,13 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def keep(name: str, machine: str, seconds: float, ratios: Mapping[str, float]) -> Path:
+    """Write ratios of this release to ``results/NAME.json``, for ``python -m benchmarks compare``."""
+    rounded = {what: float(f"{ratio:.3g}") for what, ratio in ratios.items()}
+    kept = {"release": __version__, "machine": machine, "seconds": seconds, "ratios": rounded}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    atomic_write(path, json.dumps(kept, indent=1) + "\n")
+    return path

@@ -28,7 +28,7 @@ from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb.header import parse_header
 from ibt_deploy.records import Recording
 from ibt_deploy.vocabulary import DERIVED, LEADS
-from training.data.prepare_ecg import corrected_gain
+from training.data.ecg import corrected_gain
 
 ROOT = Path(__file__).resolve().parents[1]
 RELATIONS = ROOT / "ibt_deploy" / "data" / "lead_relations.json"

@@ -13,7 +13,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from export.scored import BATCH_SIZE, EcgPart, open_data, prepared_ecgs, window_probabilities
+from export.build import open_data
+from export.ecg import EcgPart, window_probabilities
+from export.scored import BATCH_SIZE, prepared_part
 from ibt_deploy.bundle import OperatingPoint, load_bundle
 from ibt_deploy.decisions import decided
 from ibt_deploy.device import OpenGraph
@@ -32,7 +34,7 @@ def main(cache: Path, bundle: str) -> None:
     assert isinstance(part, EcgPart)
     scorer = EcgScorer(model, OpenGraph.of(model, device="cpu", variant=None, threads=None))
     evaluable = np.array([c.evaluable for c in model.classes])
-    first = [p.windows[0] for p in prepared_ecgs(scorer, part).prepared]
+    first = [p.windows[0] for p in prepared_part(model, part).prepared]
     whole = np.array([w for w in first if np.isfinite(w).all()])
     chosen = np.sort(np.random.default_rng(0).permutation(len(whole))[:RECORDINGS])
     windows, rate = whole[chosen], model.preprocessing.sampling_rate  # type: ignore[union-attr]

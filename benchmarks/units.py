@@ -13,6 +13,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -147,7 +148,7 @@ def fit(found: list[Rows], rng: np.random.Generator) -> None:
     known = np.array([likelihoods(values, relations) for values in found])
     thresholds = []
     for place, unit in enumerate(units):
-        alone = relations._replace(units=(unit,))
+        alone = replace(relations, units=(unit,))
         measured = [v for v in found[:FITTED_FAULTS] if np.nanmax(v[:, INDEX[unit.variable]], initial=0) > 0]
         share = MOST_ALARMS * MOST_FOR_PART.get(unit.variable, 0.5)
         limits = {}

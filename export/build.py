@@ -11,6 +11,7 @@ The test part chooses nothing but which classes can be evaluated at all, by the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,21 +19,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from export.card import write_card
-from export.check import ecg_inputs, require_parity, stay_inputs
+from export.check import require_parity
 from export.ecg import EcgBuild
-from export.entries import (
-    data_entry,
-    data_sets,
-    identity_contract,
-    licence_lines,
-    named_datasets,
-    seal,
-)
+from export.entries import DataSet, named_datasets, seal, tensor_entries
 from export.graph import OPSET, graph_of
-from export.scored import Data, External, number
+from export.scored import DataPart, number
 from export.stay import StayBuild
 from ibt_deploy import __version__
 from ibt_deploy.bundle import CONTRACT, load_bundle
@@ -42,9 +37,12 @@ from ibt_deploy.files import file_sha256
 from ibt_deploy.golden import GOLDEN, recomputed
 from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
+from ibt_deploy.types import NOUNS
 from training.checkpoint import METRICS, TrainedNetwork, load_network, read_checkpoint, read_curve
-from training.data.cache import replaced_folder
+from training.data.cache import Cache, open_cache, replaced_folder
+from training.data.split import PARTS, Part
 from training.fit import LAST
+from training.tasks import TASKS, open_cohort
 
 SOFTWARE = ("ibt", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
 
@@ -164,10 +162,6 @@ def software() -> dict[str, str]:
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 BUILDS: Mapping[str, type[EcgBuild | StayBuild]] = {"arrhythmia": EcgBuild, "sepsis": StayBuild}
-GOLDEN_INPUTS: Mapping[str, Callable[[Path], Mapping[str, Any]]] = {
-    "arrhythmia": ecg_inputs,
-    "sepsis": stay_inputs,
-}
 _BESIDE = Path(__file__).resolve().parents[1]
 EXAMPLES = next(
     (folder for folder in (_BESIDE / "examples", _BESIDE / "serving" / "examples") if folder.is_dir()),
@@ -176,12 +170,129 @@ EXAMPLES = next(
 """A wheel has the copies of the service alone."""
 
 
-def _silent(_line: str) -> None:
-    """Discard a line."""
-
-
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set, divided.
+
+    Attributes
+    ----------
+    task
+        ``arrhythmia`` or ``sepsis``.
+    parts
+        Training, validation and test part.
+    cache_sha256, split_sha256
+        Of the files that it comes from.
+    counts
+        What preparation counted and refused.
+    """
+
+    task: str
+    parts: Mapping[Part, DataPart]
+    cache_sha256: str
+    split_sha256: str
+    counts: dict[str, Any]
+
+
+def open_data(folder: Path, split: Path | None = None) -> Data:
+    """The data set of a cache, divided by ``split`` or else by the split that belongs to it.
+
+    Raises
+    ------
+    DataError
+        When cache or split are missing, altered, or do not belong together.
+    """
+    cohort = open_cohort(folder, split)
+    assert cohort.split_sha256 is not None
+    part_of = BUILDS[cohort.cache.task].part
+    return Data(
+        task=cohort.cache.task,
+        parts={part: part_of(cohort, cohort.items(part)) for part in PARTS},
+        cache_sha256=cohort.cache.sha256,
+        split_sha256=cohort.split_sha256,
+        counts=_counts(cohort.cache),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """A whole data set that nothing was trained or tuned on.
+
+    Attributes
+    ----------
+    name
+        Its name in figures and card.
+    part
+        All of it.
+    cache_sha256, counts
+        As for :class:`Data`.
+    """
+
+    name: str
+    part: DataPart
+    cache_sha256: str
+    counts: dict[str, Any]
+
+
+def open_external(name: str, folder: Path, data: Data) -> External:
+    """An external test set; without labels only where answers say something by themselves, as alarms do.
+
+    Raises
+    ------
+    DataError
+        It is of the other task, shares a record with ``data``, or has no labels and needs them.
+    """
+    cache = open_cache(folder)
+    if cache.task != data.task:
+        raise DataError(f"{folder}: holds {cache.task} data, the student is for {data.task}")
+    if not (cache.labelled or BUILDS[cache.task].scores_unlabelled):
+        raise DataError(f"{folder}: was prepared without labels; figures on {NOUNS[cache.task]} need them")
+    cohort = TASKS[cache.task].cohort(cache, None)
+    used = {i for part in data.parts.values() for i in part.ids}
+    shared = sorted(used.intersection(cohort.ids))
+    if shared:
+        raise DataError(
+            f"{folder}: {len(shared)} records ({', '.join(shared[:3])}) are also in the training cache, "
+            "so it is not an external test"
+        )
+    part = BUILDS[cache.task].part(cohort, np.arange(len(cohort)))
+    return External(name, part, cache.sha256, _counts(cache))
+
+
+def _counts(cache: Cache) -> dict[str, Any]:
+    refused = Counter(entry["code"] for entry in cache.manifest["refused"])
+    return {"records": cache.manifest["records"], **cache.manifest["counts"], "refused": dict(refused)}
+
+
+def identity_contract(
+    trained: TrainedNetwork, model: onnx.ModelProto, name: str, version: str, created: str
+) -> dict[str, Any]:
+    """The parts of a contract that are known before anything is tuned, with neutral decisions.
+
+    It is complete, so that scoring can load it to produce the logits that everything else is tuned on.
+    """
+    build = BUILDS[trained.recipe.task]
+    about, n = build.about, build.n_outputs
+    return {
+        "schema": 1,
+        "task": trained.recipe.task,
+        "name": name,
+        "version": version,
+        "created": created,
+        **about.statements(),
+        "inputs": tensor_entries(model.graph.input, about.tensors),
+        "outputs": tensor_entries(model.graph.output, about.tensors),
+        "preprocessing": build.preprocessing(trained),
+        "calibration": {"kind": "platt", "slope": [1.0] * n, "intercept": [0.0] * n},
+        "operating_points": {"neutral": {"thresholds": [0.5] * n, "description": "not tuned"}},
+        "default_operating_point": "neutral",
+        "variants": {"fp32": MODEL},
+        "default_variant": "fp32",
+        **build.neutral_entries(trained),
+    }
 
 
 @dataclass(frozen=True)
@@ -215,7 +326,7 @@ class Settings:
     draws: int = DRAWS
     opset: int = OPSET
     examples: Path = EXAMPLES
-    say: Callable[[str], None] = _silent
+    say: Callable[[str], None] = lambda _: None
 
 
 def build_bundle(
@@ -268,10 +379,13 @@ class _Making:
 
     def bundle(self, teacher: Run | None, externals: Sequence[External]) -> dict[str, Any]:
         """All steps."""
-        golden: dict[str, Any] = {**GOLDEN_INPUTS[self.data.task](self.settings.examples)}
+        kind = BUILDS[self.data.task]
+        golden: dict[str, Any] = {**kind.golden_inputs(self.settings.examples)}
         model, contract = self._neutral()
         self.say(f"scoring the validation part ({len(self.data.parts['validation']):,})")
-        build = self._task_build()
+        build = kind(
+            load_bundle(self.folder), self.student.trained.network, self.data.parts, self.settings.draws
+        )
         contract |= build.entries() | build.decisions.to_dict()
         familiarity = build.write_familiarity(self.folder / FAMILIARITY, {e.name: e.part for e in externals})
         self.say("proving the graph")
@@ -292,9 +406,10 @@ class _Making:
                 contract["variants"]["int8"] = INT8
         seal(self.folder, contract)
         contract["metrics"] = metrics | self._figures(build, teacher, externals)
-        contract["training"] = self._training(teacher)
-        sets = data_sets(self.data) + [s for e in externals for s in named_datasets([e.name])]
-        contract["licences"] = licence_lines(sets, self.data.task)
+        sets = kind.data_sets(self.data.parts)
+        contract["training"] = self._training(teacher, sets)
+        traces = [*sets, *(s for e in externals for s in named_datasets([e.name])), kind.about.golden_inputs]
+        contract["licences"] = [f"{entry.name}: {entry.licence}. {entry.citation}" for entry in traces]
         self.say("writing golden inputs and card")
         build.write_golden(self.folder / GOLDEN, golden)
         seal(self.folder, contract)
@@ -318,11 +433,6 @@ class _Making:
         seal(self.folder, contract)
         return model, contract
 
-    def _task_build(self) -> EcgBuild | StayBuild:
-        return BUILDS[self.data.task](
-            load_bundle(self.folder), self.student.trained.network, self.data, self.settings.draws
-        )
-
     def _figures(self, build: Any, teacher: Run | None, externals: Sequence[External]) -> dict[str, Any]:
         predictor = load(self.folder, device="cpu", variant="fp32")
         test = self.data.parts["test"]
@@ -344,11 +454,20 @@ class _Making:
             figures["comparison"] = build.comparison(answers, teacher.trained.network)
         return {"headline": headline, **figures}
 
-    def _training(self, teacher: Run | None) -> dict[str, Any]:
+    def _training(self, teacher: Run | None, sets: Sequence[DataSet]) -> dict[str, Any]:
+        """What was trained, tuned and tested on, by which runs; with licences."""
+        data = self.data
         return {
             "student": self.student.to_dict(),
             "teacher": None if teacher is None else teacher.to_dict(),
-            "data": data_entry(self.data),
+            "data": {
+                "cache_sha256": data.cache_sha256,
+                "split_sha256": data.split_sha256,
+                "preparation": data.counts,
+                "parts": {name: part.entry() for name, part in data.parts.items()},
+                "sets": [entry.to_dict() for entry in sets],
+                "cite_also": list(BUILDS[data.task].about.citations),
+            },
             "software": software(),
             "command": self.settings.command,
         }

@@ -94,8 +94,7 @@ def export(
     externals = [_named_folder(text) for text in external]
 
     # torch takes a second to import, so that usage errors and --help come first
-    from export.build import EXAMPLES, Run, Settings, build_bundle
-    from export.scored import open_data, open_external
+    from export.build import EXAMPLES, Run, Settings, build_bundle, open_data, open_external
 
     _say("reading the checkpoint and the data set")
     run = Run.of(student)

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import torch
 
-from export.check import GateReport, ParityReport, gate_report, golden_cases, parity_report, write_cases
-from export.entries import class_entries
+from export.check import (
+    GateReport,
+    ParityReport,
+    ecg_inputs,
+    gate_report,
+    golden_cases,
+    parity_report,
+    write_cases,
+)
+from export.entries import PHYSIONET, About, DataSet, named_datasets
 from export.graph import quantised
 from export.scored import (
     BATCH_SIZE,
     CHALLENGE,
     Answers,
-    AnyPart,
-    Data,
+    DataPart,
     Decisions,
-    EcgPart,
     Point,
     calibration_figures,
     compared,
     decision_statistics,
-    ecg_answers,
     figures,
-    network_ecg_logits,
     number,
-    over_windows,
-    prepared_ecgs,
+    predictions,
+    prepared_part,
     reliability_bins,
-    window_probabilities,
 )
-from ibt_deploy.bundle import Bundle
+from ibt_deploy.bundle import Bundle, Calibration
 from ibt_deploy.calibration import (
     challenge_thresholds,
     clinical_thresholds,
     f_thresholds,
     fitted_calibration,
 )
+from ibt_deploy.decisions import combined
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.device import OpenGraph, open_session
 from ibt_deploy.errors import ExportError
@@ -48,24 +54,229 @@ from ibt_deploy.familiarity import UNFAMILIAR, Familiarity
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.ranking import auroc, per_class
+from ibt_deploy.predictions import NOTICE
 from ibt_deploy.predictor import Predictor
+from ibt_deploy.preprocess.ecg import MASKED_VERSION, SAMPLING_RATE
+from ibt_deploy.records import Recording
 from ibt_deploy.scorers.ecg import EcgScorer
-from ibt_deploy.types import Bools, Float32s, Floats, Ints
-from ibt_deploy.vocabulary import CLASSES
+from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
+from ibt_deploy.vocabulary import CLASSES, LEADS, N_CLASSES
+from training.checkpoint import TrainedNetwork
 from training.data.split import FEWEST_POSITIVES, PARTS, Part
 from training.models import Encoder
 from training.models.students import EcgTransformer
 from training.models.teachers import HannunResNet
+from training.tasks.base import Cohort
+from training.tasks.ecg import MICROVOLTS, EcgCohort
 
 FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
 LOWEST_AUROC = 0.6
+CHALLENGE_2021 = (
+    "Reyna MA et al. Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing in "
+    "Cardiology Challenge 2021. Computing in Cardiology 48, 2021. doi:10.23919/CinC53138.2021.9662687"
+)
+
+ABOUT = About(
+    intended_use=(
+        f"{NOTICE} For research on the classification of resting 12-lead ECGs of adults: it suggests which "
+        "of the 26 scored diagnostic statements of the PhysioNet/CinC Challenge 2021 a reader would have "
+        "made, with a calibrated probability each. Intended users are researchers and clinical engineers who "
+        "validate it on their own recordings first (`ibt evaluate`)."
+    ),
+    not_intended=(
+        "diagnosis, triage or treatment of patients, with or without a reader",
+        "emergency decisions: ischaemia and infarction are not among the classes",
+        "monitoring: telemetry, Holter, exercise and single-lead recordings",
+        "absence of a finding as evidence of absence",
+    ),
+    not_evaluated_on=(
+        "hospitals, countries and devices other than those of the sources named",
+        "children",
+        "paced rhythms as a group of their own",
+        "recordings with misplaced or missing leads (both are accepted with a warning where they can be "
+        "noticed)",
+        "prospective use",
+    ),
+    limits=(
+        "Labels are one set per recording, of mixed provenance (machine, one reader or several): agreement "
+        "with them has a ceiling well below 1.",
+        "Classes and sources are entangled, so that part of what looks like diagnosis may be recognition of "
+        "the source. In the public sets Ningbo labels no AF but thousands of AFL; PTB-XL labels no PVC "
+        "although over a thousand of its recordings carry the unscored 'ventricular ectopics'; PRWP occurs "
+        "only in Ningbo, most LPR in PTB-XL, most Brady in CPSC-Extra; CPSC labels neither axis nor QAb nor "
+        "LQRSV.",
+        "A class that a source does not label counts as absent there, as in the official evaluation: absent "
+        "is not negative. Read figures per source beside the pooled ones.",
+        "Absolute voltage is unknown where a recording's amplitude is approximate; its LQRSV is left out of "
+        "training and of every figure.",
+        "Macro means are taken over the classes that are evaluable and have at least five positives in the "
+        "set, so means over different sets are not comparable.",
+        "Attention of the network is no explanation for a reader and none is shown.",
+    ),
+    golden_inputs=DataSet(
+        "golden inputs: waveform_ecg.dcm of pydicom, converted",
+        "MIT",
+        "pydicom, Copyright (c) 2008-2020 Darcy Mason and pydicom contributors",
+    ),
+    citations=(CHALLENGE_2021, PHYSIONET),
+    tensors={
+        "signal": (
+            "standard deviations of the training signal (preprocessing.scale, in mV)",
+            ("window of 10 s", f"lead: {', '.join(LEADS)}", "sample at 200 Hz"),
+        ),
+        "logits": ("log odds before calibration", ("window of 10 s", "class, in the order of 'classes'")),
+        "features": ("what the classifier reads", ("window of 10 s", "feature")),
+        "rows": (
+            "features as made by the preprocessing",
+            ("stay", "hour, padded at the end", "feature, in the order of 'feature_names'"),
+        ),
+    },
+    title="classification of 12-lead ECGs",
+    tags=("ecg", "electrocardiogram", "arrhythmia", "12-lead", "snomed-ct"),
+    data_set="PhysioNet/CinC Challenge 2021, a subset",
+    challenge="physionet-challenge-2021",
+    example='predictor.predict("record.hea").findings',
+)
 
 
-def class_positives(data: Data) -> dict[Part, Ints]:
+@dataclass(frozen=True, eq=False)
+class EcgPart:
+    """Recordings of one part.
+
+    Attributes
+    ----------
+    ids
+        Record names.
+    signals
+        Int16 microvolts ``(12, samples)`` at 200 Hz.
+    labels, known
+        Shape ``(n, 26)``: positive, and whether that is known at all.
+    patients
+        Shape ``(n,)``: index of the patient, from 0.
+    groups
+        Sub-group of each recording, shape ``(n,)``, by what divides them (``source``, ``sex``, ``age``).
+    """
+
+    ids: list[str]
+    signals: list[npt.NDArray[np.int16]]
+    labels: Bools
+    known: Bools
+    patients: Ints
+    groups: dict[str, Strings]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def items(self) -> Iterator[Recording]:
+        """The recordings as scoring reads them."""
+        for name, signal in zip(self.ids, self.signals, strict=True):
+            yield Recording(signal / MICROVOLTS, float(SAMPLING_RATE), LEADS, name, name, "cache")
+
+    def select(self, chosen: Bools) -> EcgPart:
+        """Those recordings where ``chosen``, shape ``(n,)``, is true."""
+        rows = np.flatnonzero(chosen).tolist()
+        return EcgPart(
+            [self.ids[i] for i in rows],
+            [self.signals[i] for i in rows],
+            self.labels[chosen],
+            self.known[chosen],
+            np.unique(self.patients[chosen], return_inverse=True)[1],
+            {name: values[chosen] for name, values in self.groups.items()},
+        )
+
+    def entry(self) -> dict[str, Any]:
+        """Counts, whole and by sub-group, as a bundle keeps them."""
+        labelled = self.labels & self.known
+        sources = self.groups["source"]
+        return {
+            "recordings": len(self),
+            "patients": len(np.unique(self.patients)),
+            "groups": {
+                name: {value: int((values == value).sum()) for value in sorted(set(values.tolist()))}
+                for name, values in self.groups.items()
+            },
+            "positives_by_source": {
+                source: {
+                    c.abbreviation: int(n)
+                    for c, n in zip(CLASSES, labelled[sources == source].sum(axis=0), strict=True)
+                    if n
+                }
+                for source in sorted(set(sources.tolist()))
+            },
+        }
+
+
+def ecg_answers(predictor: Predictor, part: EcgPart) -> Answers[EcgPart]:
+    """What the shipped model says about recordings."""
+    accepted, answers, refused = predictions(predictor, part)
+    shape = (len(answers), part.labels.shape[1])
+    return Answers(
+        accepted,
+        np.array([p.probabilities for p in answers]).reshape(shape),
+        np.array([p.positive for p in answers], dtype=bool).reshape(shape),
+        refused,
+    )
+
+
+def over_windows(probabilities: Floats, counts: list[int]) -> Floats:
+    """Mean over the windows of each recording: ``(windows, c)`` to ``(n, c)``."""
+    starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
+    means: Floats = np.add.reduceat(probabilities, starts, axis=0) / np.array(counts)[:, None]
+    return means
+
+
+def window_probabilities(logits: Float32s, counts: list[int], calibration: Calibration) -> Floats:
+    """Calibrated probabilities ``(n, 26)`` of recordings whose windows' logits follow each other.
+
+    Windows combine as in scoring: :func:`ibt_deploy.decisions.combined`.
+    """
+    per_window = np.split(calibration.probability(logits), np.cumsum(counts)[:-1])
+    return np.stack([combined(windows) for windows in per_window])
+
+
+@torch.no_grad()
+def network_ecg_logits(network: Encoder, windows: Float32s) -> Float32s:
+    """Logits ``(windows, 26)`` straight from a torch network; NaN marks what was not recorded.
+
+    A network without a mask sees every window cut to what was recorded.
+    """
+    network.eval()
+    found: Float32s = np.empty((len(windows), N_CLASSES), dtype=np.float32)
+    if isinstance(network, EcgTransformer):
+        for i in range(0, len(windows), BATCH_SIZE):
+            found[i : i + BATCH_SIZE] = network.masked(torch.from_numpy(windows[i : i + BATCH_SIZE]))[0]
+        return found
+    recorded = (~np.isnan(windows[:, 0])).sum(axis=1)
+    for length in np.unique(recorded):
+        alike = np.flatnonzero(recorded == length)
+        for i in range(0, len(alike), BATCH_SIZE):
+            chosen = alike[i : i + BATCH_SIZE]
+            found[chosen] = network(torch.from_numpy(windows[chosen, :, :length])).numpy()
+    return found
+
+
+def class_entries(
+    positives: Mapping[Part, npt.NDArray[np.int64]], evaluable: npt.NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """The entries of ``classes``."""
+    return [
+        {
+            "code": c.code,
+            "abbreviation": c.abbreviation,
+            "name": c.name,
+            "codes": list(c.codes),
+            "evaluable": bool(evaluable[i]),
+            "positives": {part: int(counts[i]) for part, counts in positives.items()},
+        }
+        for i, c in enumerate(CLASSES)
+    ]
+
+
+def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
     """Recordings of each part that have each class, shape ``(26,)``."""
     counts: dict[Part, Ints] = {}
     for name in PARTS:
-        part = data.parts[name]
+        part = parts[name]
         assert isinstance(part, EcgPart)
         counts[name] = (part.labels & part.known).sum(axis=0)
     return counts
@@ -381,25 +592,62 @@ class EcgBuild:
         A bundle with the network's graph; its calibration and thresholds are not used.
     network
         The network itself.
-    data
-        The data set.
+    parts
+        Training, validation and test part.
     draws
         Of the bootstrap.
     """
 
-    def __init__(self, bundle: Bundle, network: Encoder, data: Data, draws: int) -> None:
-        self._bundle, self._network, self._data, self._draws = bundle, network, data, draws
-        self._positives = class_positives(data)
+    about = ABOUT
+    n_outputs = len(CLASSES)
+    scores_unlabelled = False
+    golden_inputs = staticmethod(ecg_inputs)
+
+    def __init__(self, bundle: Bundle, network: Encoder, parts: Mapping[Part, DataPart], draws: int) -> None:
+        self._bundle, self._network, self._parts, self._draws = bundle, network, parts, draws
+        self._positives = class_positives(parts)
         self._scorer = EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
-        self._validation, self._windows, self._n_windows = self._prepared(data.parts["validation"])
+        self._validation, self._windows, self._n_windows = self._prepared(parts["validation"])
         self._logits = self._scorer.logits(self._windows, BATCH_SIZE)
         middle = np.cumsum(self._n_windows) - np.array(self._n_windows) + np.array(self._n_windows) // 2
         self._evaluable = evaluable_classes(self._positives, self._validation, self._logits[middle])
         self.decisions = ecg_decisions(self._logits, self._n_windows, self._validation, self._evaluable)
 
-    def _prepared(self, part: AnyPart) -> tuple[EcgPart, np.ndarray[Any, Any], list[int]]:
+    @staticmethod
+    def part(cohort: Cohort, items: Ints) -> EcgPart:
+        """Some recordings of a cohort as the product sees them."""
+        assert isinstance(cohort, EcgCohort)
+        ids, truth, signals = [cohort.ids[i] for i in items], cohort.truth(items), cohort.signals(None)
+        chosen = [signals[i] for i in items]
+        return EcgPart(ids, chosen, truth.labels, truth.known, truth.patients, cohort.groups(items))
+
+    @staticmethod
+    def data_sets(parts: Mapping[Part, DataPart]) -> list[DataSet]:
+        """The public data sets that the recordings come from."""
+        return named_datasets(sorted({s for part in parts.values() for s in part.groups["source"].tolist()}))
+
+    @staticmethod
+    def preprocessing(trained: TrainedNetwork) -> dict[str, Any]:
+        """The preprocessing of training; for a network that masks, with NaN where nothing was recorded.
+
+        Its shortest recording is one patch, until agreement on validation says how much is needed.
+        """
+        constants = dict(trained.preprocessing)
+        if isinstance(trained.network, EcgTransformer):
+            seconds = trained.network.patch / constants["sampling_rate"]
+            constants |= {"version": MASKED_VERSION, "shortest_seconds": seconds}
+        return constants
+
+    @staticmethod
+    def neutral_entries(trained: TrainedNetwork) -> dict[str, Any]:
+        """What a contract needs before anything is tuned."""
+        del trained
+        nothing = np.zeros(len(CLASSES), dtype=np.int64)
+        return {"classes": class_entries({"train": nothing}, np.ones(len(CLASSES), dtype=bool))}
+
+    def _prepared(self, part: DataPart) -> tuple[EcgPart, np.ndarray[Any, Any], list[int]]:
         assert isinstance(part, EcgPart)
-        found = prepared_ecgs(self._scorer, part)
+        found = prepared_part(self._bundle, part)
         return (
             found.part,
             np.concatenate([p.windows for p in found.prepared]),
@@ -450,7 +698,7 @@ class EcgBuild:
             curve["decisions_unchanged"].append(round(float(same[:, self._evaluable].mean()), 4))
         return curve
 
-    def write_familiarity(self, path: Path, externals: Mapping[str, AnyPart]) -> dict[str, Any] | None:
+    def write_familiarity(self, path: Path, externals: Mapping[str, DataPart]) -> dict[str, Any] | None:
         """Fit the Gaussian on the training part's features; None for a network that gives none.
 
         Returns the share of each set that lies beyond the limit, for ``externals`` and for damaged test
@@ -458,7 +706,7 @@ class EcgBuild:
         """
         if not isinstance(self._network, EcgTransformer):
             return None
-        _, train, counts = self._prepared(self._data.parts["train"])
+        _, train, counts = self._prepared(self._parts["train"])
         features = self._scorer.features(train, BATCH_SIZE)
         familiarity = Familiarity.fitted(over_windows(features.astype(np.float64), counts))
         familiarity.save(path)
@@ -469,9 +717,9 @@ class EcgBuild:
             return np.asarray(familiarity.distance(over_windows(features, n_windows)))
 
         limit = float(np.quantile(familiarity.quantiles, UNFAMILIAR))
-        _, windows, n_windows = self._prepared(self._data.parts["validation"])
+        _, windows, n_windows = self._prepared(self._parts["validation"])
         found["validation_unfamiliar"] = round(float((distances(windows, n_windows) > limit).mean()), 4)
-        _, windows, n_windows = self._prepared(self._data.parts["test"])
+        _, windows, n_windows = self._prepared(self._parts["test"])
         usual = distances(windows, n_windows)
         found["test_unfamiliar"] = round(float((usual > limit).mean()), 4)
         others = {name: self._prepared(part)[1:] for name, part in externals.items()}
@@ -525,7 +773,7 @@ class EcgBuild:
         )
         return smaller, report
 
-    def answers(self, predictor: Predictor, part: AnyPart) -> Answers[EcgPart]:
+    def answers(self, predictor: Predictor, part: DataPart) -> Answers[EcgPart]:
         """What the shipped model says about a part."""
         assert isinstance(part, EcgPart)
         return ecg_answers(predictor, part)

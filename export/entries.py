@@ -1,7 +1,6 @@
-"""The entries of ``bundle.json``, whose layout :mod:`ibt_deploy.bundle` describes.
+"""Entries of ``bundle.json``, whose layout :mod:`ibt_deploy.bundle` describes, that all tasks have.
 
-Statements say what a bundle is for, what it is not for and where it must be doubted. Licences and citations
-of the public data sets are as the data sets' own pages state them.
+Licences and citations of the public data sets are as the data sets' own pages state them.
 """
 
 from __future__ import annotations
@@ -12,19 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
-from export.scored import Data, EcgPart
 from ibt_deploy.bundle import CONTRACT
 from ibt_deploy.files import atomic_write, file_sha256
-from ibt_deploy.predictions import NOTICE
-from ibt_deploy.preprocess.ecg import MASKED_VERSION
-from ibt_deploy.vocabulary import CLASSES, LEADS
-from training.checkpoint import TrainedNetwork
-from training.data.split import Part
-from training.models.students import EcgTransformer
 
 CC_BY = "CC BY 4.0"
 
@@ -45,10 +35,6 @@ class DataSet:
 PHYSIONET = (
     "Goldberger AL et al. PhysioBank, PhysioToolkit, and PhysioNet. Circulation 101(23):e215-e220, 2000. "
     "doi:10.1161/01.CIR.101.23.e215"
-)
-_CHALLENGE_2021 = (
-    "Reyna MA et al. Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing in "
-    "Cardiology Challenge 2021. Computing in Cardiology 48, 2021. doi:10.23919/CinC53138.2021.9662687"
 )
 _CHALLENGE_2020 = (
     "Perez Alday EA et al. Classification of 12-lead ECGs: the PhysioNet/Computing in Cardiology Challenge "
@@ -122,22 +108,6 @@ SOURCES: dict[str, tuple[DataSet, ...]] = {
 }
 """Data sets by the name that preparation gives a source."""
 
-CHALLENGE_2019 = DataSet(
-    "PhysioNet/Computing in Cardiology Challenge 2019, training sets A and B",
-    CC_BY,
-    "Reyna MA et al. Early Prediction of Sepsis From Clinical Data: The PhysioNet/Computing in Cardiology "
-    "Challenge 2019. Crit Care Med 48(2):210-217, 2020. doi:10.1097/CCM.0000000000004145; data: "
-    "doi:10.13026/v64v-d857",
-)
-EXAMPLES = {
-    "arrhythmia": DataSet(
-        "golden inputs: waveform_ecg.dcm of pydicom, converted",
-        "MIT",
-        "pydicom, Copyright (c) 2008-2020 Darcy Mason and pydicom contributors",
-    ),
-    "sepsis": DataSet("golden inputs: a synthetic stay of this project", "Apache-2.0", "none needed"),
-}
-
 
 def named_datasets(sources: Iterable[str]) -> list[DataSet]:
     """The data sets behind sources or external sets, each once; an unknown one is named as such."""
@@ -149,166 +119,60 @@ def named_datasets(sources: Iterable[str]) -> list[DataSet]:
     return list(found.values())
 
 
-def citations(task: str) -> list[str]:
-    """What must be cited beside the data sets themselves."""
-    return [_CHALLENGE_2021, PHYSIONET] if task == "arrhythmia" else [PHYSIONET]
+Tensors = Mapping[str, tuple[str, tuple[str, ...]]]
+"""Unit and axes of the inputs and outputs of a graph, by name."""
 
 
-INTENDED_USE = {
-    "arrhythmia": (
-        f"{NOTICE} For research on the classification of resting 12-lead ECGs of adults: it suggests which "
-        "of the 26 scored diagnostic statements of the PhysioNet/CinC Challenge 2021 a reader would have "
-        "made, with a calibrated probability each. Intended users are researchers and clinical engineers who "
-        "validate it on their own recordings first (`ibt evaluate`)."
-    ),
-    "sepsis": (
-        f"{NOTICE} For research on early warning: for every hour of a stay in intensive care it estimates, "
-        "from that hour and earlier ones alone, the probability that the hour lies later than six hours "
-        "before the onset of sepsis as the PhysioNet/CinC Challenge 2019 defines it. Intended users are "
-        "researchers and clinical engineers who validate it on their own patients first (`ibt evaluate`)."
-    ),
-}
-NOT_INTENDED = {
-    "arrhythmia": (
-        "diagnosis, triage or treatment of patients, with or without a reader",
-        "emergency decisions: ischaemia and infarction are not among the classes",
-        "monitoring: telemetry, Holter, exercise and single-lead recordings",
-        "absence of a finding as evidence of absence",
-    ),
-    "sepsis": (
-        "diagnosis, triage or treatment of patients, or withholding any of these",
-        "wards, emergency departments and operating theatres",
-        "onset of sepsis within 4 h of admission and stays shorter than 8 h, which the data leave out",
-        "hours after the 336th of a stay, which are left out",
-    ),
-}
-NOT_EVALUATED_ON = {
-    "arrhythmia": (
-        "hospitals, countries and devices other than those of the sources named",
-        "children",
-        "paced rhythms as a group of their own",
-        "recordings with misplaced or missing leads (both are accepted with a warning where they can be "
-        "noticed)",
-        "prospective use",
-    ),
-    "sepsis": (
-        "hospitals other than the two (A and B, both in the USA) of the public training sets",
-        "children",
-        "years, case mix and measuring habits other than theirs",
-        "prospective use, and any effect on patients",
-    ),
-}
-LIMITS = {
-    "arrhythmia": (
-        "Labels are one set per recording, of mixed provenance (machine, one reader or several): agreement "
-        "with them has a ceiling well below 1.",
-        "Classes and sources are entangled, so that part of what looks like diagnosis may be recognition of "
-        "the source. In the public sets Ningbo labels no AF but thousands of AFL; PTB-XL labels no PVC "
-        "although over a thousand of its recordings carry the unscored 'ventricular ectopics'; PRWP occurs "
-        "only in Ningbo, most LPR in PTB-XL, most Brady in CPSC-Extra; CPSC labels neither axis nor QAb nor "
-        "LQRSV.",
-        "A class that a source does not label counts as absent there, as in the official evaluation: absent "
-        "is not negative. Read figures per source beside the pooled ones.",
-        "Absolute voltage is unknown where a recording's amplitude is approximate; its LQRSV is left out of "
-        "training and of every figure.",
-        "Macro means are taken over the classes that are evaluable and have at least five positives in the "
-        "set, so means over different sets are not comparable.",
-        "Attention of the network is no explanation for a reader and none is shown.",
-    ),
-    "sepsis": (
-        "Whether and when something is measured is an input and informative: an order for lactate is a "
-        "suspicion. Such habits belong to a hospital. Challenge entries that scored 0.43 on hospitals A and "
-        "B fell to about -0.1 on a third one.",
-        "Length of stay (ICULOS), time before admission and the unit are inputs and strong shortcuts.",
-        "SepsisLabel turns 1 six hours before onset by definition. Stays that are positive from their first "
-        "hour (their number is above) leave nothing to warn of, and their true onset may have been earlier.",
-        "Most alarms are false: 0.1 to 0.3 of alarms being right is what published models of this kind "
-        "reach.",
-        "Published external validations of a widely used commercial model found AUROC 0.63 (Wong et al. "
-        "2021). Internal figures such as those above are no promise for another hospital.",
-        "Units in the public files are partly wrong in their documentation; the contract states the units "
-        "used here.",
-    ),
-}
+@dataclass(frozen=True)
+class About:
+    """What every bundle of a task says, whatever its network.
+
+    Attributes
+    ----------
+    intended_use, not_intended, not_evaluated_on, limits
+        Statements of the contract and the card.
+    golden_inputs
+        Licence of the examples that golden inputs are made from.
+    citations
+        What must be cited beside the data sets.
+    tensors
+        Units and axes of the graph's inputs and outputs.
+    title, tags, data_set, challenge, example
+        For a model hub: what the model does, tags, name and identifier of the data it was tested on, and how
+        to score.
+    """
+
+    intended_use: str
+    not_intended: tuple[str, ...]
+    not_evaluated_on: tuple[str, ...]
+    limits: tuple[str, ...]
+    golden_inputs: DataSet
+    citations: tuple[str, ...]
+    tensors: Tensors
+    title: str
+    tags: tuple[str, ...]
+    data_set: str
+    challenge: str
+    example: str
+
+    def statements(self) -> dict[str, Any]:
+        """The entries of a contract."""
+        return {
+            "intended_use": self.intended_use,
+            "not_intended": list(self.not_intended),
+            "not_evaluated_on": list(self.not_evaluated_on),
+            "limits": list(self.limits),
+        }
+
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
-_CACHE_AXES = ("block", "stay", "head", "row so far", "width of a head")
-_TENSORS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "signal": (
-        "standard deviations of the training signal (preprocessing.scale, in mV)",
-        ("window of 10 s", f"lead: {', '.join(LEADS)}", "sample at 200 Hz"),
-    ),
-    "logits": ("log odds before calibration", ("window of 10 s", "class, in the order of 'classes'")),
-    "features": ("what the classifier reads", ("window of 10 s", "feature")),
-    "rows": (
-        "features as made by the preprocessing",
-        ("stay", "hour, padded at the end", "feature, in the order of 'feature_names'"),
-    ),
-    "position": ("rows since the first row of the stay, from 0", ("stay", "hour")),
-    "past_k": ("keys of earlier rows; none at the start of a stay", _CACHE_AXES),
-    "past_v": ("values of earlier rows; none at the start of a stay", _CACHE_AXES),
-    "logit": ("log odds before calibration", ("stay", "hour")),
-    "present_k": ("keys of all rows so far", _CACHE_AXES),
-    "present_v": ("values of all rows so far", _CACHE_AXES),
-}
 
 
-def identity_contract(
-    trained: TrainedNetwork, model: onnx.ModelProto, name: str, version: str, created: str
-) -> dict[str, Any]:
-    """The parts of a contract that are known before anything is tuned, with neutral decisions.
-
-    It is complete, so that scoring can load it to produce the logits that everything else is tuned on.
-    """
-    task = trained.recipe.task
-    n = len(CLASSES) if task == "arrhythmia" else 1
-    contract: dict[str, Any] = {
-        "schema": 1,
-        "task": task,
-        "name": name,
-        "version": version,
-        "created": created,
-        "intended_use": INTENDED_USE[task],
-        "not_intended": list(NOT_INTENDED[task]),
-        "not_evaluated_on": list(NOT_EVALUATED_ON[task]),
-        "limits": list(LIMITS[task]),
-        "inputs": tensor_entries(model.graph.input),
-        "outputs": tensor_entries(model.graph.output),
-        "preprocessing": deployed_preprocessing(trained),
-        "calibration": {"kind": "platt", "slope": [1.0] * n, "intercept": [0.0] * n},
-        "operating_points": {"neutral": {"thresholds": [0.5] * n, "description": "not tuned"}},
-        "default_operating_point": "neutral",
-        "variants": {"fp32": "model.onnx"},
-        "default_variant": "fp32",
-    }
-    if task == "arrhythmia":
-        nothing = np.zeros(n, dtype=np.int64)
-        contract["classes"] = class_entries({"train": nothing}, np.ones(n, dtype=bool))
-    else:
-        from ibt_deploy.preprocess.stay import StayPreprocessing
-
-        constants = StayPreprocessing.from_dict(trained.preprocessing)
-        contract["feature_names"] = list(constants.feature_names)
-    return contract
-
-
-def deployed_preprocessing(trained: TrainedNetwork) -> dict[str, Any]:
-    """The preprocessing of training; for a network that masks, with NaN where nothing was recorded.
-
-    Its shortest recording is one patch, until agreement on validation says how much is needed.
-    """
-    constants = dict(trained.preprocessing)
-    if isinstance(trained.network, EcgTransformer):
-        seconds = trained.network.patch / constants["sampling_rate"]
-        constants |= {"version": MASKED_VERSION, "shortest_seconds": seconds}
-    return constants
-
-
-def tensor_entries(values: Any) -> list[dict[str, Any]]:
+def tensor_entries(values: Any, tensors: Tensors) -> list[dict[str, Any]]:
     """The entries of ``inputs`` or ``outputs`` for the inputs or outputs of a graph."""
     entries = []
     for value in values:
-        unit, axes = _TENSORS[value.name]
+        unit, axes = tensors[value.name]
         tensor = value.type.tensor_type
         entries.append(
             {
@@ -320,50 +184,6 @@ def tensor_entries(values: Any) -> list[dict[str, Any]]:
             }
         )
     return entries
-
-
-def class_entries(
-    positives: Mapping[Part, npt.NDArray[np.int64]], evaluable: npt.NDArray[np.bool_]
-) -> list[dict[str, Any]]:
-    """The entries of ``classes``."""
-    return [
-        {
-            "code": c.code,
-            "abbreviation": c.abbreviation,
-            "name": c.name,
-            "codes": list(c.codes),
-            "evaluable": bool(evaluable[i]),
-            "positives": {part: int(counts[i]) for part, counts in positives.items()},
-        }
-        for i, c in enumerate(CLASSES)
-    ]
-
-
-def data_entry(data: Data) -> dict[str, Any]:
-    """What was trained, tuned and tested on, with licences."""
-    return {
-        "cache_sha256": data.cache_sha256,
-        "split_sha256": data.split_sha256,
-        "preparation": data.counts,
-        "parts": {name: part.entry() for name, part in data.parts.items()},
-        "sets": [entry.to_dict() for entry in data_sets(data)],
-        "cite_also": citations(data.task),
-    }
-
-
-def data_sets(data: Data) -> list[DataSet]:
-    """The public data sets behind a cache."""
-    if data.task == "sepsis":
-        return [CHALLENGE_2019]
-    sources = {
-        s for part in data.parts.values() if isinstance(part, EcgPart) for s in part.groups["source"].tolist()
-    }
-    return named_datasets(sorted(sources))
-
-
-def licence_lines(sets: list[DataSet], task: str) -> list[str]:
-    """The ``licences`` of a contract: one line for each data set that left a trace in the bundle."""
-    return [f"{entry.name}: {entry.licence}. {entry.citation}" for entry in (*sets, EXAMPLES[task])]
 
 
 def seal(folder: Path, contract: dict[str, Any]) -> None:

@@ -20,31 +20,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from export.build import BUILDS
+from export.entries import About
 from ibt_deploy import __version__
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import BundleError
 from ibt_deploy.files import file_sha256
 from ibt_deploy.predictions import NOTICE
-from ibt_deploy.types import Task
 from training.checkpoint import SAFETENSORS, write_safetensors
 
 FOLDER, README = "bundle", "README.md"
 LOADER = "ibt_deploy.mlflow_model"
 
-_TASK: dict[Task, dict[str, Any]] = {
-    "arrhythmia": {
-        "name": "classification of 12-lead ECGs",
-        "tags": ["ecg", "electrocardiogram", "arrhythmia", "12-lead", "snomed-ct"],
-        "dataset": "PhysioNet/CinC Challenge 2021, a subset",
-        "example": 'predictor.predict("record.hea").findings',
-    },
-    "sepsis": {
-        "name": "hourly sepsis risk in intensive care",
-        "tags": ["icu", "sepsis", "early-warning", "electronic-health-record"],
-        "dataset": "PhysioNet/CinC Challenge 2019, training sets A and B",
-        "example": 'predictor.predict("stay.psv").risk',
-    },
-}
 _COMMON_TAGS = ["medical", "time-series", "knowledge-distillation", "transformer", "onnx"]
 
 
@@ -87,10 +74,11 @@ def write_hub(bundle: Bundle, out: Path, checkpoint: Path | None = None) -> None
 
 def readme(bundle: Bundle) -> str:
     """The model card of the hub: its YAML head, how to use the repository, and the card of the bundle."""
+    about = BUILDS[bundle.task].about
     head = {
         "license": "apache-2.0",
         "library_name": "ibt",
-        "tags": [*_TASK[bundle.task]["tags"], *_COMMON_TAGS],
+        "tags": [*about.tags, *_COMMON_TAGS],
         "model-index": [{"name": bundle.name, "results": _results(bundle)}],
     }
     usage = [
@@ -106,7 +94,7 @@ def readme(bundle: Bundle) -> str:
         "from ibt_deploy import load",
         "",
         f'predictor = load("model/{FOLDER}")',
-        _TASK[bundle.task]["example"],
+        about.example,
         "```",
         "",
         'MLflow loads the same folder: `mlflow.pyfunc.load_model("model")`. Its input is a table with',
@@ -129,17 +117,16 @@ def _results(bundle: Bundle) -> list[dict[str, Any]]:
             "value": round(entry["value"], 4),
         }
         sets.setdefault(entry["set"], []).append(metric)
-    task = {"type": "other", "name": _TASK[bundle.task]["name"]}
+    about = BUILDS[bundle.task].about
+    task = {"type": "other", "name": about.title}
     return [
-        {"task": task, "dataset": _dataset(bundle.task, name), "metrics": metrics}
-        for name, metrics in sets.items()
+        {"task": task, "dataset": _dataset(about, name), "metrics": metrics} for name, metrics in sets.items()
     ]
 
 
-def _dataset(task: Task, name: str) -> dict[str, Any]:
+def _dataset(about: About, name: str) -> dict[str, Any]:
     if name == "test":
-        challenge = "physionet-challenge-2021" if task == "arrhythmia" else "physionet-challenge-2019"
-        return {"type": challenge, "name": _TASK[task]["dataset"], "split": "test"}
+        return {"type": about.challenge, "name": about.data_set, "split": "test"}
     plain = name.removesuffix(" (external)")
     return {"type": plain, "name": plain, "split": "external"}
 

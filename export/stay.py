@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
+import torch
 
 from export.check import (
     GateReport,
@@ -18,26 +22,25 @@ from export.check import (
     gate_report,
     golden_cases,
     parity_report,
+    stay_inputs,
     streaming_difference,
     write_cases,
 )
+from export.entries import CC_BY, PHYSIONET, About, DataSet
 from export.graph import quantised
 from export.scored import (
     BATCH_SIZE,
     Answers,
-    AnyPart,
-    Data,
+    DataPart,
     Decisions,
     Point,
-    StayPart,
     calibration_figures,
     compared,
     figures,
-    network_stay_logits,
     number,
-    prepared_stays,
+    predictions,
+    prepared_part,
     reliability_bins,
-    stay_answers,
 )
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import (
@@ -50,13 +53,187 @@ from ibt_deploy.device import OpenGraph, open_session
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row, utility
+from ibt_deploy.predictions import NOTICE
 from ibt_deploy.predictor import Predictor
+from ibt_deploy.preprocess.stay import StayPreprocessing
+from ibt_deploy.records import Stay
 from ibt_deploy.scorers.stay import StayScorer
-from ibt_deploy.types import Bools, Float32s, Floats
+from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
+from training.checkpoint import TrainedNetwork
+from training.data.split import Part
 from training.models import Encoder
+from training.tasks.base import Cohort
+from training.tasks.stay import StayCohort
 
 SENSITIVITY = 0.80
 ALARMS_PER_PATIENT_DAY = 0.1
+_CACHE_AXES = ("block", "stay", "head", "row so far", "width of a head")
+CHALLENGE_2019 = DataSet(
+    "PhysioNet/Computing in Cardiology Challenge 2019, training sets A and B",
+    CC_BY,
+    "Reyna MA et al. Early Prediction of Sepsis From Clinical Data: The PhysioNet/Computing in Cardiology "
+    "Challenge 2019. Crit Care Med 48(2):210-217, 2020. doi:10.1097/CCM.0000000000004145; data: "
+    "doi:10.13026/v64v-d857",
+)
+ABOUT = About(
+    intended_use=(
+        f"{NOTICE} For research on early warning: for every hour of a stay in intensive care it estimates, "
+        "from that hour and earlier ones alone, the probability that the hour lies later than six hours "
+        "before the onset of sepsis as the PhysioNet/CinC Challenge 2019 defines it. Intended users are "
+        "researchers and clinical engineers who validate it on their own patients first (`ibt evaluate`)."
+    ),
+    not_intended=(
+        "diagnosis, triage or treatment of patients, or withholding any of these",
+        "wards, emergency departments and operating theatres",
+        "onset of sepsis within 4 h of admission and stays shorter than 8 h, which the data leave out",
+        "hours after the 336th of a stay, which are left out",
+    ),
+    not_evaluated_on=(
+        "hospitals other than the two (A and B, both in the USA) of the public training sets",
+        "children",
+        "years, case mix and measuring habits other than theirs",
+        "prospective use, and any effect on patients",
+    ),
+    limits=(
+        "Whether and when something is measured is an input and informative: an order for lactate is a "
+        "suspicion. Such habits belong to a hospital. Challenge entries that scored 0.43 on hospitals A and "
+        "B fell to about -0.1 on a third one.",
+        "Length of stay (ICULOS), time before admission and the unit are inputs and strong shortcuts.",
+        "SepsisLabel turns 1 six hours before onset by definition. Stays that are positive from their first "
+        "hour (their number is above) leave nothing to warn of, and their true onset may have been earlier.",
+        "Most alarms are false: 0.1 to 0.3 of alarms being right is what published models of this kind "
+        "reach.",
+        "Published external validations of a widely used commercial model found AUROC 0.63 (Wong et al. "
+        "2021). Internal figures such as those above are no promise for another hospital.",
+        "Units in the public files are partly wrong in their documentation; the contract states the units "
+        "used here.",
+    ),
+    golden_inputs=DataSet("golden inputs: a synthetic stay of this project", "Apache-2.0", "none needed"),
+    citations=(PHYSIONET,),
+    tensors={
+        "rows": (
+            "features as made by the preprocessing",
+            ("stay", "hour, padded at the end", "feature, in the order of 'feature_names'"),
+        ),
+        "position": ("rows since the first row of the stay, from 0", ("stay", "hour")),
+        "past_k": ("keys of earlier rows; none at the start of a stay", _CACHE_AXES),
+        "past_v": ("values of earlier rows; none at the start of a stay", _CACHE_AXES),
+        "logit": ("log odds before calibration", ("stay", "hour")),
+        "present_k": ("keys of all rows so far", _CACHE_AXES),
+        "present_v": ("values of all rows so far", _CACHE_AXES),
+    },
+    title="hourly sepsis risk in intensive care",
+    tags=("icu", "sepsis", "early-warning", "electronic-health-record"),
+    data_set="PhysioNet/CinC Challenge 2019, training sets A and B",
+    challenge="physionet-challenge-2019",
+    example='predictor.predict("stay.psv").risk',
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StayPart:
+    """Stays of one part, one for each patient.
+
+    Attributes
+    ----------
+    ids
+        Patients.
+    values
+        Raw rows of each stay, ``(hours, 40)`` float32.
+    labels
+        ``SepsisLabel`` of all rows end to end.
+    groups
+        Sub-group of each stay, shape ``(n,)`` (``hospital``, ``sex``, ``age``, ``unit``).
+    """
+
+    ids: list[str]
+    values: list[npt.NDArray[np.float32]]
+    labels: npt.NDArray[np.int8]
+    groups: dict[str, Strings]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def offsets(self) -> Ints:
+        """Stay ``i`` is the rows ``offsets[i]:offsets[i + 1]`` of ``labels``; shape ``(n + 1,)``."""
+        return np.concatenate(([0], np.cumsum([len(v) for v in self.values]))).astype(np.int64)
+
+    @property
+    def septic(self) -> Bools:
+        """Whether each stay has a positive row, shape ``(n,)``."""
+        return np.array([(self.labels[a:b] > 0).any() for a, b in pairwise(self.offsets)], bool)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are known; a data set prepared without labels has -1 everywhere."""
+        return bool((self.labels >= 0).all())
+
+    def items(self) -> Iterator[Stay]:
+        """The stays as scoring reads them."""
+        for name, values in zip(self.ids, self.values, strict=True):
+            yield Stay(values.astype(np.float64), name, name, "cache")
+
+    def select(self, chosen: Bools) -> StayPart:
+        """Those stays where ``chosen``, shape ``(n,)``, is true."""
+        rows = np.flatnonzero(chosen).tolist()
+        return StayPart(
+            [self.ids[i] for i in rows],
+            [self.values[i] for i in rows],
+            self.labels[np.repeat(chosen, np.diff(self.offsets))],
+            {name: values[chosen] for name, values in self.groups.items()},
+        )
+
+    def entry(self) -> dict[str, Any]:
+        """Counts, whole and by sub-group, as a bundle keeps them."""
+        septic = self.septic
+        return {
+            "stays": len(self),
+            "septic": int(septic.sum()),
+            "hours": len(self.labels),
+            "positive_hours": int((self.labels > 0).sum()),
+            "septic_from_first_hour": int((self.labels[self.offsets[:-1]] > 0).sum()),
+            "groups": {
+                name: {
+                    value: {
+                        "stays": int((values == value).sum()),
+                        "septic": int(septic[values == value].sum()),
+                    }
+                    for value in sorted(set(values.tolist()))
+                }
+                for name, values in self.groups.items()
+            },
+        }
+
+
+def stay_answers(predictor: Predictor, part: StayPart) -> Answers[StayPart]:
+    """What the shipped model says about every hour of stays."""
+    accepted, answers, refused = predictions(predictor, part)
+    empty = np.empty(0)
+    return Answers(
+        accepted,
+        np.concatenate([empty, *(p.risk for p in answers)]),
+        np.concatenate([empty, *(p.alarms for p in answers)]).astype(bool),
+        refused,
+    )
+
+
+@torch.no_grad()
+def network_stay_logits(network: Encoder, stays: list[Float32s]) -> list[Float32s]:
+    """Logits ``(hours,)`` of every stay's features ``(hours, F)`` straight from a torch network."""
+    network.eval()
+    found: list[Float32s] = [np.empty(0, dtype=np.float32)] * len(stays)
+    by_length = sorted(range(len(stays)), key=lambda i: len(stays[i]))
+    for start in range(0, len(by_length), BATCH_SIZE):
+        chosen = by_length[start : start + BATCH_SIZE]
+        hours = len(stays[chosen[-1]])
+        rows = torch.zeros(len(chosen), hours, stays[chosen[0]].shape[1])
+        for k, i in enumerate(chosen):
+            rows[k, : len(stays[i])] = torch.from_numpy(stays[i])
+        logits = network(rows).numpy()
+        for k, i in enumerate(chosen):
+            found[i] = logits[k, : len(stays[i])].copy()
+    return found
 
 
 def stay_decisions(logits: Float32s, validation: StayPart) -> Decisions:
@@ -228,17 +405,47 @@ HEADLINE = {
 class StayBuild:
     """Decisions, proofs and figures of one stay network; parameters as for EcgBuild."""
 
-    def __init__(self, bundle: Bundle, network: Encoder, data: Data, draws: int) -> None:
+    about = ABOUT
+    n_outputs = 1
+    scores_unlabelled = True
+    golden_inputs = staticmethod(stay_inputs)
+
+    def __init__(self, bundle: Bundle, network: Encoder, parts: Mapping[Part, DataPart], draws: int) -> None:
         self._bundle, self._network, self._draws = bundle, network, draws
         self._graph = OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None)
         self._scorer = StayScorer(bundle, self._graph)
-        self._validation, self._features = self._prepared(data.parts["validation"])
+        self._validation, self._features = self._prepared(parts["validation"])
         self._logits = self._scored(self._scorer, BATCH_SIZE)
         self.decisions = stay_decisions(self._logits, self._validation)
 
-    def _prepared(self, part: AnyPart) -> tuple[StayPart, list[Float32s]]:
+    @staticmethod
+    def part(cohort: Cohort, items: Ints) -> StayPart:
+        """Some stays of a cohort as the product sees them."""
+        assert isinstance(cohort, StayCohort)
+        ids = [cohort.ids[i] for i in items]
+        values = [cohort.values[cohort.offsets[i] : cohort.offsets[i + 1]] for i in items]
+        groups = cohort.groups(items) | {"unit": cohort.units(items)}
+        return StayPart(ids, values, cohort.truth(items).labels, groups)
+
+    @staticmethod
+    def data_sets(parts: Mapping[Part, DataPart]) -> list[DataSet]:
+        """The public data set that the stays come from."""
+        del parts
+        return [CHALLENGE_2019]
+
+    @staticmethod
+    def preprocessing(trained: TrainedNetwork) -> dict[str, Any]:
+        """The preprocessing of training."""
+        return dict(trained.preprocessing)
+
+    @staticmethod
+    def neutral_entries(trained: TrainedNetwork) -> dict[str, Any]:
+        """What a contract needs before anything is tuned."""
+        return {"feature_names": list(StayPreprocessing.from_dict(trained.preprocessing).feature_names)}
+
+    def _prepared(self, part: DataPart) -> tuple[StayPart, list[Float32s]]:
         assert isinstance(part, StayPart)
-        found = prepared_stays(self._scorer, part)
+        found = prepared_part(self._bundle, part)
         return found.part, self._scorer.features(found.prepared)
 
     def _scored(self, scorer: StayScorer, batch_size: int) -> Float32s:
@@ -250,7 +457,7 @@ class StayBuild:
         chosen = np.unique(np.linspace(0, len(by_length) - 1, min(n, len(by_length))).astype(int))
         return [by_length[i] for i in chosen]
 
-    def write_familiarity(self, path: Path, externals: Mapping[str, AnyPart]) -> None:
+    def write_familiarity(self, path: Path, externals: Mapping[str, DataPart]) -> None:
         """Stays have no description of familiar features."""
         del path, externals
 
@@ -297,7 +504,7 @@ class StayBuild:
         )
         return smaller, report
 
-    def answers(self, predictor: Predictor, part: AnyPart) -> Answers[StayPart]:
+    def answers(self, predictor: Predictor, part: DataPart) -> Answers[StayPart]:
         """What the shipped model says about a part."""
         assert isinstance(part, StayPart)
         return stay_answers(predictor, part)

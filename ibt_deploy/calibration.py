@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.decisions import decisions
@@ -151,48 +150,6 @@ def _newton(logits: Array, labels: Array, start: Floats, free: Bools, precision:
             return line - scale * step if candidate <= best else line
         line, best = line - scale * step, candidate
     return line
-
-
-def recalibrated(calibration: Calibration, logits: Array, prevalence: npt.ArrayLike) -> Calibration:
-    """The calibration with intercepts re-estimated for a local prevalence; slopes stay.
-
-    The intercept of greatest likelihood on local data makes the mean probability equal the share of
-    positives, so that share is all that must be known of the local labels. Never applied unasked.
-
-    Parameters
-    ----------
-    calibration
-        As shipped.
-    logits
-        Local logits, shape ``(n, outputs)``, or ``(n,)`` for one output.
-    prevalence
-        Local share of positives, shape ``(outputs,)`` or one number; NaN leaves an output as it is.
-
-    Raises
-    ------
-    DataError
-        Without logits, or when a prevalence is not between 0 and 1.
-    """
-    z = _columns(np.asarray(logits, dtype=np.float64))
-    wanted = np.broadcast_to(np.asarray(prevalence, dtype=np.float64), calibration.slope.shape)
-    if not len(z) or z.shape[1] != len(wanted) or not np.isfinite(z).all():
-        raise DataError(
-            f"local logits {z.shape} must be finite, at least one for each of {len(wanted)} outputs"
-        )
-    if not (np.isnan(wanted) | ((wanted > 0) & (wanted < 1))).all():
-        raise DataError("a local prevalence must lie between 0 and 1, both excluded: count more patients")
-    intercept = calibration.intercept.copy()
-    for column in np.flatnonzero(~np.isnan(wanted)):
-        u = calibration.slope[column] * z[:, column]
-        target = np.log(wanted[column] / (1 - wanted[column]))
-        low, high = target - u.max(), target - u.min()
-        # the mean probability rises with the intercept, and its root is bracketed
-        for _ in range(100):
-            middle = (low + high) / 2
-            mean = Calibration(np.ones(1), np.array([middle])).probability(u).mean()
-            low, high = (middle, high) if mean < wanted[column] else (low, middle)
-        intercept[column] = (low + high) / 2
-    return Calibration(calibration.slope.copy(), intercept)
 
 
 @dataclass(frozen=True, eq=False)

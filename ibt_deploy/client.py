@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -44,6 +44,9 @@ from ibt_deploy.readers import read, task_of
 from ibt_deploy.records import Notice
 from ibt_deploy.types import Floats, Task
 from ibt_deploy.vocabulary import CLASSES, INDEX, N_VARIABLES, NAMES
+
+if TYPE_CHECKING:
+    from ibt_deploy.explain import Explanation
 
 BUSY = (429, 503)
 LONGEST_WAIT = 60.0
@@ -300,6 +303,23 @@ def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
     return replace(found, source=source)
 
 
+def explanations_of(entry: Mapping[str, Any]) -> list[Explanation]:
+    """The explanations in an answer; none where it has none. Raises as :func:`answer_of` does."""
+    from ibt_deploy.explain import Explanation
+
+    return [
+        Explanation(
+            output=str(e["output"]),
+            starts=np.array([part["start"] for part in e["time"]], dtype=np.float64),
+            ends=np.array([part["end"] for part in e["time"]], dtype=np.float64),
+            over_time=np.array([part["effect"] for part in e["time"]], dtype=np.float64),
+            channels=tuple(map(str, e["channels"])),
+            by_channel=np.array(list(e["channels"].values()), dtype=np.float64),
+        )
+        for e in entry.get("explanations", ())
+    ]
+
+
 def told_of(source: str, theirs: Iterable[str], message: str) -> str:
     """A refusal's line with our own name for the source in place of the name that the server gives it."""
     for name in theirs:
@@ -400,6 +420,13 @@ _OTHER: dict[Task, Task] = {"arrhythmia": "sepsis", "sepsis": "arrhythmia"}
 Rows: TypeAlias = Floats | Sequence[Mapping[str, float | None]]
 
 
+class Explained(NamedTuple):
+    """A prediction with what moved it, or a refusal with nothing."""
+
+    answer: Prediction | Refusal
+    explanations: list[Explanation]
+
+
 class RemoteStep(NamedTuple):
     """The answer for the new hours (and those missing since the last step), and what to give back next."""
 
@@ -468,7 +495,7 @@ class Client:
         ServerError
             When the server does not answer as it should.
         """
-        answers = self._answers(Path(path))
+        answers = [found.answer for found in self._answers(Path(path), self._transport)]
         if len(answers) != 1:
             raise UnsupportedFormat(
                 f"holds {len(answers)} stays; use predict_many", where=str(path), code="several"
@@ -489,19 +516,29 @@ class Client:
         ServerError
             When the server does not answer as it should.
         """
+        return (found.answer for found in self._many(paths, explain=False))
+
+    def explain_many(self, paths: Iterable[str | Path]) -> Iterator[Explained]:
+        """As :meth:`predict_many`, each with what moved its findings or its highest risk.
+
+        A server refuses recordings of more than 60 s and stays of more than 168 hours.
+        """
+        return self._many(paths, explain=True)
+
+    def _many(self, paths: Iterable[str | Path], *, explain: bool) -> Iterator[Explained]:
         idle: SimpleQueue[Transport] = SimpleQueue()
         for transport in self._transports:
             idle.put(transport)
 
-        def answers(path: str | Path) -> list[Prediction | Refusal]:
+        def answers(path: str | Path) -> list[Explained]:
             transport = idle.get()
             try:
-                return self._answers(Path(path), transport)
+                return self._answers(Path(path), transport, explain=explain)
             finally:
                 idle.put(transport)
 
         with ThreadPoolExecutor(len(self._transports), thread_name_prefix="ibt-client") as pool:
-            waiting: deque[Future[list[Prediction | Refusal]]] = deque()
+            waiting: deque[Future[list[Explained]]] = deque()
             try:
                 for path in paths:
                     waiting.append(pool.submit(answers, path))
@@ -550,25 +587,26 @@ class Client:
             raise self._strange(TypeError(type(prediction).__name__))
         return RemoteStep(prediction, state)
 
-    def _answers(self, path: Path, transport: Transport | None = None) -> list[Prediction | Refusal]:
+    def _answers(self, path: Path, transport: Transport, *, explain: bool = False) -> list[Explained]:
         source = str(path)
         try:
             upload = upload_of(path)
         except InputError as error:
-            return [Refusal.of(source, error.at(source))]
-        used = transport or self._transport
-        answer = self._posted(upload, upload.task, used)
-        if isinstance(answer, _Problem) and answer.code == "wrong_task":
-            answer = self._posted(upload, _OTHER[upload.task], used)
+            return [Explained(Refusal.of(source, error.at(source)), [])]
+        answer: Any = None
+        for task in (upload.task, _OTHER[upload.task]):
+            route = f"/v1/{task}{'?explain=true' * explain}"
+            answer = self._understood(transport.post(route, *multipart(upload.files)))
+            if not (isinstance(answer, _Problem) and answer.code == "wrong_task"):
+                break
         if isinstance(answer, _Problem):
-            return [Refusal(source, answer.code, told_of(source, upload.files, answer.detail))]
+            message = told_of(source, upload.files, answer.detail)
+            return [Explained(Refusal(source, answer.code, message), [])]
         try:
-            return [answer_of(entry, source) for entry in answer.get("stays", [answer])]
+            entries = answer.get("stays", [answer])
+            return [Explained(answer_of(entry, source), explanations_of(entry)) for entry in entries]
         except _NOT_UNDERSTOOD as error:
             raise self._strange(error) from error
-
-    def _posted(self, upload: Upload, task: Task, transport: Transport) -> Any:
-        return self._understood(transport.post(f"/v1/{task}", *multipart(upload.files)))
 
     def _understood(self, response: Response) -> Any:
         """The JSON of an answer; a :class:`_Problem` where the request was refused for what it holds."""

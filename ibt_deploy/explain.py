@@ -123,24 +123,27 @@ def explained_stay(
 
     Later hours than that of the highest risk have the effect 0, for the model looks back only.
     """
-    hours = prepared.stay.hours.astype(np.float64)
-    measured = [i for i in range(N_TIME_VARYING) if not np.isnan(prepared.values[:, i]).all()]
+    peak = int(np.argmax(scorer.logits(scorer.features([prepared]), 1)[0]))
+    past = prepared.values[: peak + 1]
+    measured = [i for i in range(N_TIME_VARYING) if not np.isnan(past[:, i]).all()]
 
     def without(rows: slice, columns: slice) -> CheckedStay:
-        values = prepared.values.copy()
+        values = past.copy()
         values[rows, columns] = np.nan
         return CheckedStay(prepared.stay, values, prepared.warnings)
 
     all_rows, varying = slice(None), slice(0, N_TIME_VARYING)
-    copies = [CheckedStay(prepared.stay, prepared.values, prepared.warnings)]
-    copies += [without(slice(t, t + 1), varying) for t in range(len(hours))]
+    copies = [CheckedStay(prepared.stay, past, prepared.warnings)]
+    copies += [without(slice(t, t + 1), varying) for t in range(len(past))]
     copies += [without(all_rows, slice(i, i + 1)) for i in measured]
-    logits = scorer.logits(scorer.features(copies), batch_size)
-    peak = int(np.argmax(logits[0]))
-    log_odds = _log_odds(np.stack(logits)[:, peak : peak + 1], calibration, np.zeros(1, dtype=np.int64))[:, 0]
+    logits = np.stack(scorer.logits(scorer.features(copies), batch_size))[:, -1:]
+    log_odds = _log_odds(logits, calibration, np.zeros(1, dtype=np.int64))[:, 0]
     effects = log_odds[0] - log_odds[1:]
+    hours = prepared.stay.hours.astype(np.float64)
+    over_time = np.zeros(len(hours))
+    over_time[: len(past)] = effects[: len(past)]
     names = tuple(NAMES[i] for i in measured)
-    return Explanation("risk", hours, hours, effects[: len(hours)], names, effects[len(hours) :])
+    return Explanation("risk", hours, hours, over_time, names, effects[len(past) :])
 
 
 def _straightened(window: Float32s, leads: slice, start: int, stop: int) -> Float32s:

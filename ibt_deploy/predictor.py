@@ -220,7 +220,8 @@ class Predictor:
         scorer: object = self._scorer
         if isinstance(scorer, StayScorer):
             assert isinstance(entry, CheckedStay)
-            return [explained_stay(scorer, entry, self.bundle.calibration, BATCH_SIZE)]
+            together = next(n for longest, n in scorer.bulk.together if entry.size <= longest)
+            return [explained_stay(scorer, entry, self.bundle.calibration, together)]
         assert isinstance(scorer, EcgScorer)
         assert isinstance(entry, PreparedEcg)
         names = [c.abbreviation for c in self.bundle.classes]

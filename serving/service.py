@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope
 
+from ibt_deploy.device import keep_small_blocks
 from serving import forbid_usage_reports
 from serving.api.models import (
     ArrhythmiaRequest,
@@ -36,7 +37,6 @@ from serving.api.models import (
 )
 from serving.http import telemetry
 from serving.http.app import Application
-from serving.http.body import keep_large_blocks_apart
 from serving.http.middleware import Drain, Middleware, as_problem, current
 from serving.score.batching import Job, ScoreJob, SingleJob
 from serving.settings import PREFIX, Settings, share_state_key
@@ -93,7 +93,7 @@ class Scoring:
         self.application = Application(_settings, _drain)
         _worker[:] = [self.application]
         _mounted.router.routes[:] = self.application.routes
-        keep_large_blocks_apart()
+        keep_small_blocks()
         gc.collect()
         gc.freeze()  # what is here now stays, and need not be traversed again
         telemetry.forget_dead_workers()

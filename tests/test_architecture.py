@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load_server import lines_of_code
+
 PACKAGES = ("ibt_deploy", "training", "export", "serving")
 FORBIDDEN: dict[str, set[str]] = {
     "ibt_deploy": {
@@ -123,19 +125,6 @@ def test_only_pictures_need_matplotlib(root: Path) -> None:
         p.relative_to(root).as_posix() for p in modules(root, "ibt_deploy") if "matplotlib" in imported(p)
     }
     assert all(user.startswith("ibt_deploy/render/") for user in users)
-
-
-def lines_of_code(source: str) -> int:
-    """Lines that hold code: neither blank, nor a comment, nor part of a string that stands by itself."""
-    text: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            text |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    lines = enumerate(source.splitlines(), start=1)
-    return sum(
-        number not in text and bool(line.strip()) and not line.strip().startswith("#")
-        for number, line in lines
-    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import load_server
 from benchmarks.__main__ import _speeds, _training_ratios, benchmarks
 
 
@@ -57,3 +58,40 @@ def test_a_release_without_results_is_refused() -> None:
     result = CliRunner().invoke(benchmarks, ["compare", "0.0.0", "0.0.0"])
     assert result.exit_code == 2
     assert "no saved results" in result.output
+
+
+def test_each_server_is_charged_with_the_lines_that_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shell.py").write_text(
+        '''"""What two servers need."""
+
+LIMIT = 1
+
+
+@decorated
+def only_a():
+    """For the first."""
+
+    return LIMIT
+
+
+class Shell:
+    def both(self):  # two lines
+        return 1
+''',
+        encoding="utf-8",
+    )
+    (tmp_path / "b.py").write_text("x = 1\n# a comment\n\ny = 2\n", encoding="utf-8")
+    monkeypatch.setattr(load_server, "ROOT", tmp_path)
+    parts = {"shell.only_a": ("a",), "shell": ("a", "b"), "b": ("b",)}
+    monkeypatch.setattr(load_server, "PARTS", parts)
+    assert load_server.lines_needed("a") == (3, 4)
+    assert load_server.lines_needed("b") == (2, 4)
+    assert load_server.lines_needed("c") == (0, 0)
+
+
+def test_what_servers_need_exists() -> None:
+    for server in load_server.COMMANDS:
+        own, shared = load_server.lines_needed(server)
+        assert own + shared > 0

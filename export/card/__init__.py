@@ -23,12 +23,12 @@ from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.render.report import bullets, count, decimal, table
 from ibt_deploy.types import NOUNS
+from training.tasks import TASKS
 
 WIDTH, HEIGHT = 300, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 26, 36
 STUDENT, TEACHER, GREY = "#0072b2", "#d55e00", "#888888"
 LEAST = 1e-4
-METRIC = {"arrhythmia": "challenge metric", "sepsis": "utility"}
 
 Points = list[tuple[float, float]]
 
@@ -72,7 +72,7 @@ def curves_svg(contract: dict[str, Any]) -> str:
             ("top", "right"),
         ),
         Panel(
-            f"validation: {METRIC[contract['task']]}",
+            f"validation: {TASKS[contract['task']].official.replace('_', ' ')}",
             "epoch",
             [_curve(name, colour, run, "validation", "selection") for name, colour, run in runs],
             ("bottom", "right"),

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from ibt_deploy.batch.local import Crashed, Done, Failed, Reading, Report, Request, Setting
 from ibt_deploy.batch.scoring import PartScorer, ReadingCrashed
+from ibt_deploy.device import keep_small_blocks
 from ibt_deploy.errors import IbtError, one_line
 
 
@@ -67,6 +68,7 @@ def main() -> None:
     """Serve on the standard streams; whatever else prints goes to standard error."""
     _die_with(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_small_blocks()
     with os.fdopen(os.dup(0), "rb") as requests, os.fdopen(os.dup(1), "wb") as reports:
         os.dup2(2, 1)
         serve(requests, reports)

@@ -14,7 +14,7 @@ import click
 
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.cli.group import FILE, echo_refusal, model_options
-from ibt_deploy.device import Device
+from ibt_deploy.device import Device, keep_small_blocks
 from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat, one_line
 from ibt_deploy.files import File, MemoryFolder, atomic_write
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
@@ -104,7 +104,8 @@ def _in_folder(folder: Path) -> Iterator[Named | Refusal]:
         yield Refusal(str(folder), "empty_folder", one_line(f"{folder}: no file in this folder"))
 
 
-Answer = tuple[Item | None, Prediction | Refusal]
+_Answer: TypeAlias = "tuple[Item | None, Prediction | Refusal, list[Explanation]]"
+"""What was scored, if it was scored here; the answer; what moved it, if that is asked for."""
 _LONGEST_NAME = 120
 """Characters of a record's name in the name of a file."""
 _ONE_TASK = "--csv holds one task at a time; score ECGs and stays apart or use --json"
@@ -192,7 +193,7 @@ def predict(
     if as_csv and explain:
         raise click.UsageError("--explain has no form as CSV; use --json")
     if server is not None:
-        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot", "explain", "sr")
+        _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot", "sr")
         if any(str(path) == "-" for path in files):
             raise click.UsageError("--server takes files; save standard input as a file first")
     if sr is not None and len(files) != 1:
@@ -208,26 +209,23 @@ def predict(
     )
     named = list(named_files(files))
     left_out: list[Path] = []
-    explained: _Explainer = _unexplained
     waiting: Iterable[Named | Refusal] = named
     if len(named) > 1:
         from ibt_deploy.progress import shown
 
         waiting = shown(named, "scoring", beside_output=out_dir is None)
+    single_task = as_csv and out_dir is None
     if server is None:
         predictor_for = _predictors(bundle, device, precision, operating_point)
-        if explain:
-            explained = _explainer(predictor_for)
-        answers = _answers(waiting, predictor_for, left_out, single_task=as_csv and out_dir is None)
+        answers = _answers(waiting, predictor_for, left_out, single_task=single_task, explain=explain)
     else:
-        answers = _answers_of_server(server, waiting, left_out, single_task=as_csv and out_dir is None)
+        answers = _answers_of_server(server, waiting, left_out, single_task=single_task, explain=explain)
     refused = False
-    for item, answer in answers:
+    for item, answer, explanations in answers:
         if isinstance(answer, Refusal):
             echo_refusal(answer)
             refused = True
             continue
-        explanations = explained(item)
         write(answer, explanations)
         pictures.draw(item, answer, explanations)
         if sr is not None:
@@ -245,6 +243,7 @@ def _predictors(
     bundle: Path | None, device: Device, precision: str | None, operating_point: str | None
 ) -> Callable[[Task], Predictor]:
     """A function that gives the predictor of a task and loads each one once."""
+    keep_small_blocks()
     loaded: dict[Path | Task, Predictor] = {}
 
     def predictor_for(task: Task) -> Predictor:
@@ -264,7 +263,8 @@ def _answers(
     left_out: list[Path],
     *,
     single_task: bool,
-) -> Iterator[Answer]:
+    explain: bool,
+) -> Iterator[_Answer]:
     """Every item of every file with its answer, in order; neighbours of one task share batches.
 
     The folder of each file that lies in a folder and that no reader knows is added to ``left_out``.
@@ -274,17 +274,27 @@ def _answers(
     known = (file for file in found if file is not None)
     for task, group in groupby(known, key=lambda file: None if isinstance(file, Refusal) else file.task):
         if task is None:
-            yield from ((file, file) for file in group if isinstance(file, Refusal))
+            yield from ((file, file, []) for file in group if isinstance(file, Refusal))
             continue
         first = first or task
         if single_task and task != first:
             raise click.UsageError(_ONE_TASK)
-        yield from predictor_for(task).predict_pairs(group)
+        predictor = predictor_for(task)
+        for item, answer in predictor.predict_pairs(group):
+            if explain and isinstance(item, Recording | Stay) and not isinstance(answer, Refusal):
+                yield item, answer, predictor.explain(item)
+            else:
+                yield item, answer, []
 
 
 def _answers_of_server(
-    server: str, files: Iterable[Named | Refusal], left_out: list[Path], *, single_task: bool
-) -> Iterator[Answer]:
+    server: str,
+    files: Iterable[Named | Refusal],
+    left_out: list[Path],
+    *,
+    single_task: bool,
+    explain: bool,
+) -> Iterator[_Answer]:
     """As :func:`_answers`, from a service; there is nothing here that was scored."""
     from ibt_deploy.client import Client
 
@@ -295,23 +305,29 @@ def _answers_of_server(
     )
     first: str | None = None
     with Client(server) as client:
-        for answer in _in_order(client, kept):
+        for answer, explanations in _in_order(client, kept, explain=explain):
             if isinstance(answer, Refusal):
-                yield answer, answer
+                yield answer, answer, []
                 continue
             first = first or answer.task
             if single_task and answer.task != first:
                 raise click.UsageError(_ONE_TASK)
-            yield None, answer
+            yield None, answer, explanations
 
 
-def _in_order(client: Client, files: Iterable[Named | Refusal]) -> Iterator[Prediction | Refusal]:
+def _in_order(
+    client: Client, files: Iterable[Named | Refusal], *, explain: bool
+) -> Iterator[tuple[Prediction | Refusal, list[Explanation]]]:
     """The service's answers to files, with the refusals of what cannot be sent in their places."""
     for refused, group in groupby(files, key=lambda named: isinstance(named, Refusal)):
         if refused:
-            yield from (named for named in group if isinstance(named, Refusal))
+            yield from ((named, []) for named in group if isinstance(named, Refusal))
+            continue
+        paths = (str(named.file) for named in group if isinstance(named, Named))
+        if explain:
+            yield from client.explain_many(paths)
         else:
-            yield from client.predict_many(str(named.file) for named in group if isinstance(named, Named))
+            yield from ((answer, []) for answer in client.predict_many(paths))
 
 
 def _require_none_of(ctx: click.Context, *names: str) -> None:
@@ -335,21 +351,7 @@ def _recognised(named: Named | Refusal, left_out: list[Path]) -> Recognised | Re
         return Refusal.of(str(named.file), error)
 
 
-_Explainer: TypeAlias = "Callable[[Item | None], list[Explanation]]"
 _Form: TypeAlias = "Callable[[Prediction, list[Explanation], TextIO], None]"
-
-
-def _unexplained(_item: Item | None) -> list[Explanation]:
-    return []
-
-
-def _explainer(predictor_for: Callable[[Task], Predictor]) -> _Explainer:
-    def explained(item: Item | None) -> list[Explanation]:
-        if not isinstance(item, Recording | Stay):
-            return []
-        return predictor_for("arrhythmia" if isinstance(item, Recording) else "sepsis").explain(item)
-
-    return explained
 
 
 def _write_json(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ibt_deploy.errors import BadSampling, BundleError, MissingLeads, TooShort
-from ibt_deploy.preprocess.filters import band_passed, resample
+from ibt_deploy.preprocess.filters import band_passed, medians, resample
 from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate, frontal_axis
 from ibt_deploy.preprocess.quality import (
     LeadQuality,
@@ -403,14 +403,14 @@ def _without_gaps(
     """``signal`` less the median of each lead and without NaN, and its long gaps as (lead, start, stop)."""
     invalid = np.isnan(signal)
     if not invalid.any():
-        return signal - np.median(signal, axis=1, keepdims=True), []
+        return signal - medians(signal)[:, np.newaxis], []
     out = signal.copy()
     gaps: list[tuple[int, int, int]] = []
     for lead, (row, bad) in enumerate(zip(out, invalid, strict=True)):
         if bad.all():
             row[:] = 0.0
             continue
-        row -= np.median(row[~bad])
+        row -= medians(row[~bad])
         if not bad.any():
             continue
         edges = np.flatnonzero(np.diff(bad, prepend=False, append=False))

@@ -11,12 +11,13 @@ these well enough (``docs/quality.md`` has the figures). The axis needs the R pe
 from __future__ import annotations
 
 import itertools
+import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ibt_deploy.preprocess.filters import band_passed
+from ibt_deploy.preprocess.filters import band_passed, medians
 from ibt_deploy.types import Floats, Ints
 from ibt_deploy.vocabulary import LEADS
 
@@ -185,14 +186,14 @@ def frontal_axis(signal: Floats, rate: int, peaks: Floats) -> FrontalAxis:
     if len(places) < FEWEST_BEATS:
         return FrontalAxis(reason="no_rate")
     frontal = signal[[LEADS.index("I"), LEADS.index("aVF")]]
-    level = np.median(frontal[:, places[:, np.newaxis] + np.arange(-first, -last)], axis=2)
-    complexes = frontal[:, places[:, np.newaxis] + np.arange(-half, half + 1)]
+    level = medians(frontal.take(places[:, np.newaxis] + np.arange(-first, -last), axis=1))
+    complexes = frontal.take(places[:, np.newaxis] + np.arange(-half, half + 1), axis=1)
     net = complexes.max(axis=2) + complexes.min(axis=2) - 2 * level
     x, y = net[0], net[1] * 2 / np.sqrt(3)
-    across, down = np.median(x), np.median(y)
+    across, down = medians(x), medians(y)
     angle = np.degrees(np.arctan2(down, across))
     away = np.abs((np.degrees(np.arctan2(y, x)) - angle + 180) % 360 - 180)
-    spread = float(np.median(away))
+    spread = float(medians(away))
     if np.hypot(across, down) < SMALLEST_VECTOR_MV:
         return FrontalAxis(None, spread, "small")
     if spread > WIDEST_SPREAD:
@@ -245,7 +246,7 @@ def _usual_height(energy: Floats, rate: int) -> float:
     """Median over stretches of 2 s of the highest energy in each."""
     length = min(2 * rate, len(energy))
     stretches = energy[: len(energy) // length * length].reshape(-1, length)
-    return float(np.median(stretches.max(axis=1)))
+    return float(medians(stretches.max(axis=1)))
 
 
 def _beats(candidates: Ints, heights: Floats, usual: float, rate: int) -> Ints:
@@ -269,7 +270,7 @@ def _beats(candidates: Ints, heights: Floats, usual: float, rate: int) -> Ints:
         found.append(index)
     if len(found) < FEWEST_BEATS:
         return np.array([places[index] for index in found], dtype=np.int64)
-    interval = float(np.median(np.diff([places[index] for index in found])))
+    interval = statistics.median(places[b] - places[a] for a, b in itertools.pairwise(found))
     more = []
     for first, second in itertools.pairwise(found):
         if places[second] - places[first] > SEARCH_BACK * interval:
@@ -297,4 +298,12 @@ def _moving_maximum(values: Floats, half: int) -> Floats:
 
 def _moving_mean(values: Floats, width: int) -> Floats:
     """Centred mean over ``width`` samples, of zeros beyond the ends."""
-    return np.convolve(values, np.full(width, 1 / width), mode="same")
+    sums = np.concatenate([np.zeros(width // 2), values, np.zeros((width - 1) // 2)])
+    total, done, size = np.zeros(len(values)), 0, 1
+    while done < width:
+        if width & size:
+            total += sums[done : done + len(values)]
+            done += size
+        sums = sums[:-size] + sums[size:]
+        size *= 2
+    return total / width

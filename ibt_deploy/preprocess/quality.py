@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy.errors import BadUnits, TooShort
+from ibt_deploy.preprocess.filters import medians
 from ibt_deploy.preprocess.heart_rate import (
     FEWEST_BEATS,
     HeartRate,
@@ -91,7 +92,7 @@ gaps over their 5th percentile: values that were never in steps have 13.
 """
 
 RATE = 200
-INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)
+INDEPENDENT = np.array([0, 1, 6, 7, 8, 9, 10, 11])
 """Rows of I, II and V1 to V6; the other limb leads follow from I and II."""
 
 UPPER = np.triu_indices(len(INDEPENDENT), 1)
@@ -146,6 +147,7 @@ BINS = ((-44, -32), (-32, -24), (-24, -14), (-10, -4), (-4, 3), (3, 10), (12, 28
 """Stretches of a beat in samples from its R peak: P wave, PR segment, Q, R, S, ST segment, T wave."""
 
 BEFORE, AFTER = 60, 91
+_FIRST, _LAST = np.array(BINS).T + BEFORE
 QRS_HALF = 20
 LEAST_HEIGHT = 0.02
 """Millivolts, below which a lead has no complexes to judge."""
@@ -169,7 +171,7 @@ def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Not
         Every lead is flat, or more than 20 % of the samples are invalid.
     """
     highest, lowest = found.max(axis=1), found.min(axis=1)
-    stated = _typical_spread(highest - lowest)
+    stated = typical = _typical_spread(highest - lowest)
     share = 0.0
     beyond = np.zeros((len(found), 0), dtype=bool)
     if not (highest.max() <= LIMIT_MV and lowest.min() >= -LIMIT_MV):
@@ -180,8 +182,7 @@ def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Not
         found = np.where(distance <= LIMIT_MV, finite, np.nan)
         highest, lowest = np.fmax.reduce(found, axis=1), np.fmin.reduce(found, axis=1)
         share = float(np.isnan(found).mean())
-    spread = highest - lowest
-    typical = _typical_spread(spread)
+        typical = _typical_spread(highest - lowest)
     too_high = stated > PLAUSIBLE_MV[1] and (share > MAX_INVALID or typical > LIMIT_MV)
     if too_high or 0 < stated < PLAUSIBLE_MV[0]:
         raise BadUnits(
@@ -202,7 +203,7 @@ def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Not
         count = int(beyond.sum())
         samples = "sample" if count == 1 else "samples"
         notices.append(Notice("spikes", f"{count} {samples} beyond {LIMIT_MV:.0f} mV left out, in {where}"))
-    flat = [name for name, extent in zip(names, spread, strict=True) if extent == 0]
+    flat = [name for name, extent in zip(names, highest - lowest, strict=True) if extent == 0]
     if flat:
         notices.append(Notice("flat_leads", f"flat: {', '.join(flat)}"))
     if not USUAL_MV[0] <= typical <= USUAL_MV[1]:
@@ -247,8 +248,11 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
     TooShort
         All leads stand still for more than 20 % of the recording (``flat_stretch``).
     """
-    rows = [row for row, name in enumerate(recording.leads) if canonical_lead(name) is not None]
-    found, names = recording.signal[rows], [canonical_lead(recording.leads[row]) for row in rows]
+    leads = [canonical_lead(name) for name in recording.leads]
+    names = [lead for lead in leads if lead is not None]
+    found = recording.signal
+    if len(names) < len(leads):
+        found = found[[lead is not None for lead in leads]]
     still = found[:, 1:] == found[:, :-1]
     together = _longest_run(still.all(axis=0)) / recording.sampling_rate
     if together >= ALL_FLAT_SECONDS and together > MAX_INVALID * recording.duration:
@@ -259,17 +263,19 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
     if together >= ALL_FLAT_SECONDS:
         return [Notice("flat_stretch", f"all leads stand still for {together:.1f} s")]
     highest, lowest = np.fmax.reduce(found, axis=1)[:, None], np.fmin.reduce(found, axis=1)[:, None]
-    at_extreme = np.maximum((found == highest).mean(axis=1), (found == lowest).mean(axis=1))
+    at_extreme = np.maximum(_shares(found == highest), _shares(found == lowest))
     alive = highest[:, 0] > lowest[:, 0]
+    longest = LONGEST_FLAT_SECONDS * recording.sampling_rate
+    # a run of that length fills one of the stretches of half of it
+    half = int(longest) // 2
+    stretches = still[:, : still.shape[1] // half * half].reshape(len(still), -1, half)
+    suspected = stretches.all(axis=2).any(axis=1)
     flat, clipped = [], []
-    for name, row, share, extreme, lives in zip(
-        names, still, still.mean(axis=1), at_extreme, alive, strict=True
-    ):
-        long = share * recording.duration >= LONGEST_FLAT_SECONDS
-        if lives and long and _longest_run(row) >= LONGEST_FLAT_SECONDS * recording.sampling_rate:
-            flat.append(str(name))
+    for name, row, suspect, extreme, lives in zip(names, still, suspected, at_extreme, alive, strict=True):
+        if lives and suspect and _longest_run(row) >= longest:
+            flat.append(name)
         elif lives and extreme > MOST_AT_EXTREME:
-            clipped.append(str(name))
+            clipped.append(name)
     notices = []
     if flat:
         notices.append(Notice("flat_stretch", f"unchanged for more than 2 s: {', '.join(flat)}"))
@@ -282,20 +288,30 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
 
 def _offsets(finite: Floats) -> Floats:
     """The median of each lead where it lies beyond :data:`OFFSET_MV`, else 0; shape ``(leads,)``."""
-    medians = [np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else 0.0 for row in finite]
-    return np.where(np.abs(medians) > OFFSET_MV, medians, 0.0)
+    middles = [float(medians(row[~np.isnan(row)])) if not np.isnan(row).all() else 0.0 for row in finite]
+    return np.where(np.abs(middles) > OFFSET_MV, middles, 0.0)
+
+
+def _shares(flags: Bools) -> Floats:
+    """Share of True in each row: ``flags.mean(axis=1)`` in a quarter of its time."""
+    shares: Floats = np.array([np.count_nonzero(row) for row in flags]) / flags.shape[1]
+    return shares
 
 
 def _longest_run(flags: Bools) -> int:
     """Length of the longest run of True."""
-    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
-    return int((edges[1::2] - edges[::2]).max()) if len(edges) else 0
+    if not flags.any():
+        return 0
+    enclosed = np.zeros(len(flags) + 2, dtype=bool)
+    enclosed[1:-1] = flags
+    edges = np.flatnonzero(enclosed[1:] != enclosed[:-1])
+    return int((edges[1::2] - edges[::2]).max())
 
 
 def _typical_spread(spread: Floats) -> float:
     """Median of the peak-to-peak amplitudes that are neither 0 nor unknown; 0 where there is none."""
     alive = spread[spread > 0]
-    return float(np.median(alive)) if len(alive) else 0.0
+    return float(medians(alive)) if len(alive) else 0.0
 
 
 @dataclass(frozen=True)
@@ -366,7 +382,7 @@ class Beats:
     @property
     def complete(self) -> bool:
         """Whether every independent lead has complexes, so that leads can be compared."""
-        return bool(self.height[list(INDEPENDENT)].min() >= LEAST_HEIGHT)
+        return bool(self.height[INDEPENDENT].min() >= LEAST_HEIGHT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,9 +415,14 @@ def signal_quality(signal: Floats) -> SignalQuality:
     if not usable.any():
         raise TooShort("the heart beats in no single lead; check electrodes", code="no_usable_lead")
     leads = tuple(
-        LeadQuality(lead, float(qrs), float(noise), float(agreement), bool(fit))
-        for lead, qrs, noise, agreement, fit in zip(
-            LEADS, beats.height, beats.noise, beats.agreement, usable, strict=True
+        LeadQuality(*measured)
+        for measured in zip(
+            LEADS,
+            beats.height.tolist(),
+            beats.noise.tolist(),
+            beats.agreement.tolist(),
+            usable.tolist(),
+            strict=True,
         )
     )
     return SignalQuality(_rate(beats, signal.shape[1]), leads, tuple(_notices(beats)))
@@ -423,19 +444,19 @@ def beats_of(signal: Floats) -> Beats:
         average = np.zeros((len(signal), BEFORE + AFTER))
         return Beats(peaks, 0.0, 0.0, nothing, average, nothing, noise)
     scale = np.abs(in_band).mean(axis=1, keepdims=True)
-    complexes = (in_band / np.where(scale > 0, scale, 1.0))[
-        :, inner[:, np.newaxis] + np.arange(-QRS_HALF, QRS_HALF + 1)
-    ]
+    complexes = in_band.take(inner[:, np.newaxis] + np.arange(-QRS_HALF, QRS_HALF + 1), axis=1)
+    complexes /= np.where(scale > 0, scale, 1.0)[:, np.newaxis]
     alike = complexes @ complexes.swapaxes(1, 2)
     together = _correlation(alike.sum(axis=0))
-    agreement = _medians(_correlation(alike).max(axis=2))
-    usual = float(_medians(energy[np.newaxis])[0])
-    prominence = float(np.median(energy[peaks])) / usual if usual > 0 else 0.0
-    typical = together[np.argmax(together.sum(axis=1))] > LEAST_LIKENESS
-    typical[np.argmax(together.sum(axis=1))] = True
+    agreement = medians(_correlation(alike).max(axis=2))
+    usual = float(medians(energy))
+    prominence = float(medians(energy[peaks])) / usual if usual > 0 else 0.0
+    most_usual = np.argmax(together.sum(axis=1))
+    typical = together[most_usual] > LEAST_LIKENESS
+    typical[most_usual] = True
     average = _average(signal, inner[typical])
     height = np.ptp(average[:, BEFORE - QRS_HALF : BEFORE + QRS_HALF + 1], axis=1)
-    likeness = float(np.median(together.max(axis=1)))
+    likeness = float(medians(together.max(axis=1)))
     return Beats(peaks, likeness, prominence, agreement, average, height, noise)
 
 
@@ -452,7 +473,7 @@ def _average(signal: Floats, peaks: Ints) -> Floats:
     """Mean beat about ``peaks``; a beat that an end cuts is left out where there are others."""
     whole = peaks[(peaks >= BEFORE) & (peaks < signal.shape[1] - AFTER + 1)]
     places = (whole if len(whole) else peaks)[:, np.newaxis] + np.arange(-BEFORE, AFTER)
-    mean: Floats = signal[:, np.clip(places, 0, signal.shape[1] - 1)].mean(axis=1)
+    mean: Floats = signal.take(places, axis=1, mode="clip").mean(axis=1)
     return mean
 
 
@@ -460,16 +481,8 @@ def _noise(signal: Floats) -> Floats:
     """Deviation of white noise with the same median second difference, shape ``(12,)``."""
     step = max(1, signal.shape[1] // 700)
     second = signal[:, 2::step] - 2 * signal[:, 1:-1:step] + signal[:, :-2:step]
-    deviation: Floats = 1.4826 * _medians(np.abs(second)) / np.sqrt(6)
+    deviation: Floats = 1.4826 * medians(np.abs(second, out=second)) / np.sqrt(6)
     return deviation
-
-
-def _medians(rows: Floats) -> Floats:
-    """``np.median(rows, axis=1)`` of rows without NaN, in a third of its time."""
-    half = rows.shape[1] // 2
-    parted = np.partition(rows, half, axis=1)
-    middle: Floats = parted[:, half]
-    return middle if rows.shape[1] % 2 else (parted[:, :half].max(axis=1) + middle) / 2
 
 
 def _rate(beats: Beats, n: int) -> HeartRate:
@@ -522,7 +535,7 @@ def _notices(beats: Beats) -> list[Notice]:
 def noise_of(beats: Beats) -> float:
     """Noise over the height of the complexes, median over the leads that have any."""
     judged = beats.height >= LEAST_HEIGHT
-    return float(np.median(beats.noise[judged] / beats.height[judged])) if judged.any() else 0.0
+    return float(medians(beats.noise[judged] / beats.height[judged])) if judged.any() else 0.0
 
 
 def typical_height(beats: Beats) -> float:
@@ -538,7 +551,7 @@ def disproportion(height: Floats) -> Floats:
     lead that is too large. Beyond 1 in size its gain or electrode is in doubt.
     """
     fitted = _fitted()
-    logarithm = np.log(height[list(INDEPENDENT)])
+    logarithm = np.log(height[INDEPENDENT])
     excess = logarithm - fitted.amplitude[:, :-1] @ logarithm - fitted.amplitude[:, -1]
     share: Floats = excess / np.where(excess > 0, fitted.largest, fitted.smallest)
     return share
@@ -609,11 +622,10 @@ def placement_odds(average: Floats) -> dict[str, float]:
 
 def binned(average: Floats) -> Floats:
     """Means of the independent leads over :data:`BINS`, shape ``(8, 9)``, from their median."""
-    beat = average[list(INDEPENDENT)]
+    beat = average[INDEPENDENT]
     total = np.concatenate([np.zeros((len(beat), 1)), np.cumsum(beat, axis=1)], axis=1)
-    first, last = np.array(BINS).T + BEFORE
-    means: Floats = (total[:, last] - total[:, first]) / (last - first)
-    return means - _medians(beat)[:, np.newaxis]
+    means: Floats = (total[:, _LAST] - total[:, _FIRST]) / (_LAST - _FIRST)
+    return means - medians(beat)[:, np.newaxis]
 
 
 def placement_features(means: Floats) -> Floats:

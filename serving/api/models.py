@@ -199,21 +199,21 @@ class Tracing(Output):
 
 
 class Effect(Output):
-    """What a stretch of time did to an output."""
+    """What a stretch of a recording, or an hour of a stay, did to an output."""
 
-    start: float = Field(description="In seconds.")
+    start: float = Field(description="In seconds, or the hour.")
     end: float
     effect: float
 
 
 class Explained(Output):
-    """Only with `explain=true`: what the log odds of a finding lose without a part of the recording."""
+    """Only with `explain=true`: what the log odds of a finding or of the highest risk lose without a part."""
 
-    output: str = Field(description="Abbreviation of the finding.")
+    output: str = Field(description="Abbreviation of the finding; `risk` for a stay.")
     method: Literal["occlusion"]
     unit: Literal["log odds"]
-    time: list[Effect] = Field(description="Half seconds, all leads together.")
-    channels: dict[str, float] = Field(description="By lead, throughout the recording.")
+    time: list[Effect] = Field(description="Half seconds, all leads together; or hours, all variables.")
+    channels: dict[str, float] = Field(description="By lead or by variable, throughout the input.")
 
 
 class Findings(Answer):
@@ -268,6 +268,12 @@ class RiskAndVitals(Risk):
     vitals: list[Vital]
 
 
+class ExplainedRisk(Risk):
+    """The same with the explanation of its highest value."""
+
+    explanations: list[Explained]
+
+
 class RiskAndState(Risk):
     """The risk of the next hours, and the state after them."""
 
@@ -306,6 +312,7 @@ OUTPUTS: tuple[type[BaseModel], ...] = (
     ExplainedFindings,
     Risk,
     RiskAndVitals,
+    ExplainedRisk,
     Risks,
     RiskAndState,
     Refusal,

@@ -10,6 +10,7 @@ from ibt_deploy.types import TASKS, Task
 from serving.api import examples
 from serving.api.models import (
     ExplainedFindings,
+    ExplainedRisk,
     Findings,
     NextHours,
     ProblemDetails,
@@ -29,6 +30,7 @@ from serving.http.fhir import FHIR
 from serving.http.problems import MEDIA_TYPE, TITLES
 from serving.models import Models
 from serving.score import cds_hooks
+from serving.score.answers import EXPLAINED_HOURS, EXPLAINED_SECONDS
 from serving.score.next_hour import FRAMED
 from serving.settings import Settings
 
@@ -55,7 +57,9 @@ _SIGNAL = {
 _EXPLAIN = {
     "name": "explain",
     "in": "query",
-    "description": "Add which half seconds and leads moved the positive findings (at most 60 s of signal).",
+    "description": "Add which half seconds and leads moved the positive findings (recordings of up to "
+    f"{EXPLAINED_SECONDS} s), or which hours and variables moved the highest risk (a stay of up to "
+    f"{EXPLAINED_HOURS} hours, or shorter ones whose squared hours add up to no more).",
     "schema": {"type": "boolean", "default": False},
 }
 _VITALS = {
@@ -152,8 +156,9 @@ def _scoring(models: Models) -> Part:
                     "description": "Name of the one stay; no personal data.",
                 },
                 _VITALS,
+                _EXPLAIN,
             ],
-            {"anyOf": [ref(RiskAndVitals), ref(Risk), ref(Risks)]},
+            {"anyOf": [ref(RiskAndVitals), ref(ExplainedRisk), ref(Risk), ref(Risks)]},
             f"curl -sO {BASE}/examples/stay.psv\n"
             f"curl -s -H 'Content-Type: text/psv' --data-binary @stay.psv {BASE}/v1/sepsis",
             fhir="A Bundle of a RiskAssessment for each hour and the Device; for several stays a Bundle of "

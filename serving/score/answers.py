@@ -1,4 +1,4 @@
-"""Answers as JSON, with what a client asks for: tracing and explanation of an ECG, vital signs of a stay.
+"""Answers as JSON, with what a client asks for: the tracing of an ECG, vital signs of a stay, explanations.
 
 A stay's answer is what ``json.dumps`` writes of its ``to_dict()``, byte for byte, and faster: its hours, each
 with the names of what was not measured, are nearly all of it.
@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
 import numpy as np
 
-from ibt_deploy.predictions import DECIMALS, NOTICE, Prediction, Refusal, SepsisPrediction
+from ibt_deploy.predictions import (
+    DECIMALS,
+    NOTICE,
+    ArrhythmiaPrediction,
+    Prediction,
+    Refusal,
+    SepsisPrediction,
+)
 from ibt_deploy.predictor import Item, Predictor
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, standardise
-from ibt_deploy.records import Recording
+from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Bools
 from ibt_deploy.vocabulary import LEADS, N_VITALS, NAMES, VARIABLES
 from serving.http.problems import Problem
 from serving.score.batching import Answers
 
 TRACING_SECONDS = 60
-EXPLAINED_SECONDS = 60
-"""An explanation asks the graph 33 times for each 10 s."""
+EXPLAINED_SECONDS, EXPLAINED_HOURS = 60, 168
+"""An explanation asks the graph 33 times for each 10 s, and once for every hour and variable of a stay."""
 
 TRACING_STEP = 0.001
 """Millivolts; finer than any ECG amplifier resolves."""
@@ -55,13 +62,13 @@ def as_json(value: Any) -> bytes:
 
 
 @dataclass(frozen=True)
-class EcgExtras:
-    """What is added to the answer to one recording.
+class Extras:
+    """What is added to answers.
 
     Attributes
     ----------
     drawn
-        Its signal under ``signal``.
+        The signal of a recording under ``signal``, the vital signs of a stay under ``vitals``.
     explainer
         Gives ``explanations``; None adds none.
     """
@@ -72,44 +79,43 @@ class EcgExtras:
     def __bool__(self) -> bool:
         return self.drawn or self.explainer is not None
 
-    def written(self, item: Item, answers: Answers) -> bytes:
-        """The one answer with the extras; raises a Problem if it is refused or too long to be explained."""
-        (answer,) = answers
-        if isinstance(answer, Refusal):
-            raise Problem.refused(answer)
-        assert isinstance(item, Recording)  # anything else is refused as being for another task
-        whole = answer.to_dict()
-        if self.drawn:
-            whole["signal"] = tracing(item)
+    def written(self, items: Sequence[Item], is_list: bool, answers: Answers) -> bytes:
+        """The one answer with the extras, or a list; raises a Problem if it is refused or too long."""
         if self.explainer is not None:
-            if item.duration > EXPLAINED_SECONDS:
-                raise Problem(
-                    "record_too_long", f"At most {EXPLAINED_SECONDS} s of a recording can be explained."
-                )
+            check_explainable(answers)
+        if is_list:
+            return as_json({"stays": [self._whole(*pair) for pair in zip(items, answers, strict=True)]})
+        if isinstance(answers[0], Refusal):
+            raise Problem.refused(answers[0])
+        return as_json(self._whole(items[0], answers[0]))
+
+    def _whole(self, item: Item, answer: Prediction | Refusal) -> dict[str, Any]:
+        whole = answer.to_dict()
+        if isinstance(answer, Refusal):
+            return whole
+        assert isinstance(item, Recording | Stay)  # anything else is refused
+        if self.drawn:
+            whole |= {"signal": tracing(item)} if isinstance(item, Recording) else vitals(answer)
+        if self.explainer is not None:
             whole["explanations"] = [e.to_dict() for e in self.explainer.explain(item)]
-        return as_json(whole)
+        return whole
 
 
-def with_vitals(answers: Answers, is_list: bool) -> bytes:
-    """The answer, or one for each stay, with the vital signs of every hour under ``vitals``.
-
-    Raises
-    ------
-    Problem
-        The only stay is refused.
-    """
-    shown = [answer.to_dict() | vitals(answer) for answer in answers]
-    if is_list:
-        return as_json({"stays": shown})
-    if isinstance(answers[0], Refusal):
-        raise Problem.refused(answers[0])
-    return as_json(shown[0])
+def check_explainable(answers: Answers) -> None:
+    """Refuse what would keep a thread for long: the work for a stay grows with the square of its hours."""
+    if any(a.duration > EXPLAINED_SECONDS for a in answers if isinstance(a, ArrhythmiaPrediction)):
+        raise Problem("record_too_long", f"At most {EXPLAINED_SECONDS} s of a recording can be explained.")
+    if sum(len(a.hours) ** 2 for a in answers if isinstance(a, SepsisPrediction)) > EXPLAINED_HOURS**2:
+        raise Problem(
+            "too_many_rows",
+            f"One stay of up to {EXPLAINED_HOURS} hours can be explained, or shorter ones whose squared "
+            "hours add up to no more.",
+        )
 
 
-def vitals(answer: Prediction | Refusal) -> dict[str, Any]:
-    """The vital signs of a stay as the model read them, None where there is no value; nothing for others."""
-    if not isinstance(answer, SepsisPrediction):
-        return {}
+def vitals(answer: Prediction) -> dict[str, Any]:
+    """The vital signs of a stay as the model read them, None where there is no value."""
+    assert isinstance(answer, SepsisPrediction)
     columns = answer.values[:, :N_VITALS].T.tolist()
     return {
         "vitals": [

@@ -6,7 +6,7 @@ job on a computing thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ibt_deploy.predictor import Item
+from ibt_deploy.predictor import Predictor
 from ibt_deploy.types import Task
 from ibt_deploy.vocabulary import MAX_HOURS
 from serving.http.body import Body, Memory, received
@@ -26,7 +26,7 @@ from serving.input.stays import Stays, from_json, from_text
 from serving.input.uploads import unpacked, uploaded
 from serving.models import Models
 from serving.score import cds_hooks
-from serving.score.answers import EcgExtras, one, several, with_vitals
+from serving.score.answers import Extras, one, several
 from serving.score.batching import Job, Pool, ScoreJob, SingleJob, ToScore
 from serving.score.next_hour import FRAMED, NextHours
 from serving.settings import Settings
@@ -56,19 +56,16 @@ class Scorer:
         """Findings of one recording, with its signal and an explanation if the query asks for them."""
         point = self._point("arrhythmia", request, {"operating_point", "signal", "explain"})
         predictor = self.models.predictors["arrhythmia", point]
-        extras = EcgExtras(_flag(request, "signal"), predictor if _flag(request, "explain") else None)
-        form = _form(request)
-        if extras and form == FHIR:
-            raise Problem("bad_request", "Signal and explanation are added to answers in plain JSON only.")
+        extras, form = _extras(request, "signal", predictor)
         kind = content_kind(request, JSON, MULTIPART)
 
         def read(body: Body) -> ToScore:
             if kind == JSON:
-                asked = self.recording(parsed(body.whole(), self.rooms["arrhythmia"]), extras)
+                asked = self.recording(parsed(body.whole(), self.rooms["arrhythmia"]))
             else:
                 files = unpacked(self._files(request, body), self.settings)
-                asked = _one_of(uploaded_recording(files, self.settings), extras)
-            return _in_form(asked, form)
+                asked = ToScore(uploaded_recording(files, self.settings), one)
+            return _in_form(asked, form, extras)
 
         return await self._answered(
             request,
@@ -78,10 +75,9 @@ class Scorer:
 
     async def sepsis(self, request: Request) -> Response:
         """Hourly risk of one stay, or of several."""
-        point = self._point("sepsis", request, {"operating_point", "record", "vitals"})
-        shown, form = _flag(request, "vitals"), _form(request)
-        if shown and form == FHIR:
-            raise Problem("bad_request", "Vital signs are added to answers in plain JSON only.")
+        point = self._point("sepsis", request, {"operating_point", "record", "vitals", "explain"})
+        predictor = self.models.predictors["sepsis", point]
+        extras, form = _extras(request, "vitals", predictor)
         kind = content_kind(request, JSON, MULTIPART, *TABLES)
         record = request.query_params.get("record")
         name = record_name(record, "stay")
@@ -94,13 +90,11 @@ class Scorer:
                 asked = _to_score(from_text(*_only(files), self.settings))
             else:
                 asked = _to_score(from_text(name, body.whole(), self.settings))
-            if shown:
-                return asked._replace(write=partial(with_vitals, is_list=asked.write is several))
-            return _in_form(asked, form)
+            return _in_form(asked, form, extras)
 
         return await self._answered(
             request,
-            lambda body: ScoreJob(self.models.predictors["sepsis", point], partial(read, body)),
+            lambda body: ScoreJob(predictor, partial(read, body)),
             form,
         )
 
@@ -146,9 +140,9 @@ class Scorer:
             "sepsis_next": stays_room(depth, MAX_HOURS),
         }
 
-    def recording(self, value: Any, extras: EcgExtras = EcgExtras()) -> ToScore:  # noqa: B008 - it is frozen
+    def recording(self, value: Any) -> ToScore:
         """The recording that parsed JSON states; raises a Problem or InputError."""
-        return _one_of(stated_recording(value, self.settings), extras)
+        return ToScore(stated_recording(value, self.settings), one)
 
     def stays(self, value: Any, record: str | None = None) -> ToScore:
         """The stays that parsed JSON states; raises a Problem or InputError."""
@@ -202,18 +196,24 @@ def _form(request: Request) -> str:
     return FHIR if wants_fhir(request.headers.raw) else JSON
 
 
-def _in_form(asked: ToScore, form: str) -> ToScore:
-    if form == JSON:
-        return asked
-    return asked._replace(write=partial(answer_fhir, several=asked.write is several))
+def _extras(request: Request, drawn: str, predictor: Predictor) -> tuple[Extras, str]:
+    """What the query adds to the answer, and the media type of the answer."""
+    extras = Extras(_flag(request, drawn), predictor if _flag(request, "explain") else None)
+    form = _form(request)
+    if extras and form == FHIR:
+        raise Problem("bad_request", f"'{drawn}' and 'explain' add to answers in plain JSON only.")
+    return extras, form
+
+
+def _in_form(asked: ToScore, form: str, extras: Extras) -> ToScore:
+    is_list = asked.write is several
+    if extras:
+        return asked._replace(write=partial(extras.written, asked.items, is_list))
+    return asked if form == JSON else asked._replace(write=partial(answer_fhir, several=is_list))
 
 
 def _to_score(stays: Stays) -> ToScore:
     return ToScore(stays.items, several if stays.several else one)
-
-
-def _one_of(items: Sequence[Item], extras: EcgExtras) -> ToScore:
-    return ToScore(items, partial(extras.written, items[0]) if extras else one)
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -14,9 +14,9 @@ import torch
 from helpers.exports import SETTINGS, reseal, untrained
 from helpers.tiny import ecg_cache, stay_cache
 
-from export.build import Run, build_bundle
+from export.build import Data, External, Run, build_bundle, open_data, open_external
 from export.graph import graph_of
-from export.scored import Data, External, StayPart, open_data, open_external
+from export.stay import StayPart
 from training.models import Encoder
 
 

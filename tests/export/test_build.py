@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from helpers.exports import SETTINGS
 
-from export.build import Run, build_bundle
-from export.scored import Data, EcgPart, External, StayPart, open_data, open_external
+from export.build import Data, External, Run, build_bundle, open_data, open_external
+from export.ecg import EcgPart
+from export.stay import StayPart
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.errors import DataError
 from ibt_deploy.golden import golden_cases, recomputed

@@ -13,9 +13,19 @@ import pytest
 from helpers.exports import reseal
 from sklearn.metrics import roc_auc_score
 
-from export.ecg import FIXED, ecg_decisions, ecg_evaluation, evaluable_classes, lowest_auroc, macro_auroc
-from export.scored import Answers, Decisions, EcgPart, Point, StayPart, number, open_data, over_windows
-from export.stay import stay_comparison, stay_decisions, stay_evaluation
+from export.build import open_data
+from export.ecg import (
+    FIXED,
+    EcgPart,
+    ecg_decisions,
+    ecg_evaluation,
+    evaluable_classes,
+    lowest_auroc,
+    macro_auroc,
+    over_windows,
+)
+from export.scored import Answers, Decisions, Point, number
+from export.stay import StayPart, stay_comparison, stay_decisions, stay_evaluation
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration
 from ibt_deploy.decisions import decisions as decisions_of

@@ -94,6 +94,27 @@ def test_the_graphs_themselves_are_asked(ecg: Predictor, stays: Predictor) -> No
     assert np.isfinite(risk.by_channel).all()
 
 
+def test_effects_are_differences_of_log_odds_at_the_highest_risk(stays: Predictor) -> None:
+    values = stay(20, seed=4).values
+    risk = stays.predict(stay(20, values=values)).risk  # type: ignore[union-attr]
+    peak = int(np.argmax(risk))
+    found = stays.explain(stay(20, values=values))[0]
+    by_name = dict(zip(found.channels, found.by_channel, strict=True))
+
+    def lost(rows: slice, columns: slice) -> float:
+        changed = values.copy()
+        changed[rows, columns] = np.nan
+        other = stays.predict(stay(20, values=changed)).risk[peak]  # type: ignore[union-attr]
+        return float(np.log(risk[peak] / (1 - risk[peak])) - np.log(other / (1 - other)))
+
+    for name in ("HR", "Temp"):
+        column = NAMES.index(name)
+        assert by_name[name] == pytest.approx(lost(slice(None), slice(column, column + 1)), abs=1e-4)
+    for hour in (0, peak):
+        assert found.over_time[hour] == pytest.approx(lost(slice(hour, hour + 1), slice(0, 34)), abs=1e-4)
+    np.testing.assert_array_equal(found.over_time[peak + 1 :], 0)
+
+
 def test_the_command_explains_in_json_and_in_words(
     tmp_path: Path, ecg_bundle: Path, stay_bundle: Path
 ) -> None:

@@ -160,3 +160,38 @@ def test_vital_signs_are_added_where_they_are_asked_for(client: Any) -> None:
     assert (refused.status_code, refused.json()["code"]) == (422, "bad_hour")
     asked = {"json": {"rows": rows}, "headers": {"accept": "application/fhir+json"}}
     assert client.post("/v1/sepsis?vitals=true", **asked).status_code == 400
+
+
+def test_an_explanation_is_that_of_the_command_line(
+    client: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_psv(tmp_path, stay(30, seed=3))
+    monkeypatch.chdir(tmp_path)
+    asked = ["predict", path.name, "--json", "--explain", "--device", "cpu"]
+    told = CliRunner().invoke(main, [*asked, "--bundle", settings.sepsis])
+    answer = client.upload(f"{ROUTE}?explain=true", (path.name, path.read_bytes())).json()
+    assert answer == json.loads(told.stdout)
+    (explanation,) = answer["explanations"]
+    assert [part["start"] for part in explanation["time"]] == list(range(1, 31))
+    both = client.upload(f"{ROUTE}?explain=true&vitals=true", (path.name, path.read_bytes())).json()
+    assert len(both.pop("vitals")) == 8
+    assert both == answer
+
+
+def test_every_stay_is_explained_but_a_refused_one(client: Any) -> None:
+    several = {"stays": [{"rows": rows(4)}, {"rows": [{"ICULOS": 1.5}]}, {"rows": rows(6, seed=1)}]}
+    first, refused, last = client.post(f"{ROUTE}?explain=true", json=several).json()["stays"]
+    assert [len(stay["explanations"][0]["time"]) for stay in (first, last)] == [4, 6]
+    assert (refused["refused"], "explanations" in refused) == (True, False)
+    alone = client.post(f"{ROUTE}?explain=true", json={"rows": rows(6, seed=1)}).json()
+    assert alone["explanations"] == last["explanations"]
+    fhir = {"accept": "application/fhir+json"}
+    assert client.post(f"{ROUTE}?explain=true", json=rows(), headers=fhir).status_code == 400
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(169, 1), (100, 3)])
+def test_more_hours_than_can_be_explained_are_refused(client: Any, hours: int, stays: int) -> None:
+    asked = {"json": {"stays": [{"rows": rows(hours)}] * stays}}
+    assert client.post(ROUTE, **asked).status_code == 200
+    refused = client.post(f"{ROUTE}?explain=true", **asked)
+    assert (refused.status_code, refused.json()["code"]) == (422, "too_many_rows")

@@ -10,10 +10,10 @@ import pytest
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
-from training.data import split as splits
+from training.data import prepare as module
 from training.data.cache import open_cache
-from training.data.prepare import data_set_task, prepare, split_lines
-from training.data.split import item_ids, packaged_split, read_split, write_cache_split, write_split
+from training.data.prepare import data_set_of, prepare, split_lines, write_cache_split
+from training.data.split import packaged_split, read_split, write_split
 
 
 @pytest.fixture
@@ -35,18 +35,18 @@ def test_the_task_is_found_from_the_files(tmp_path: Path) -> None:
         path.touch()
     table = tmp_path / "p19.parquet"
     table.touch()
-    assert data_set_task(recordings) == "arrhythmia"
-    assert data_set_task(stays) == "sepsis"
-    assert data_set_task(table) == "sepsis"
+    assert data_set_of(recordings).TASK == "arrhythmia"
+    assert data_set_of(stays).TASK == "sepsis"
+    assert data_set_of(table).TASK == "sepsis"
     with pytest.raises(DataError, match="give the folder of one of them"):
-        data_set_task(both)
+        data_set_of(both)
     with pytest.raises(DataError, match="no such file or folder"):
-        data_set_task(tmp_path / "none")
+        data_set_of(tmp_path / "none")
     with pytest.raises(DataError, match="is not a data set"):
-        data_set_task(recordings / "g1" / "a.hea")
+        data_set_of(recordings / "g1" / "a.hea")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="neither"):
-        data_set_task(tmp_path / "empty")
+        data_set_of(tmp_path / "empty")
 
 
 def test_sources_of_recordings_cannot_be_chosen_for_stays(tmp_path: Path) -> None:
@@ -63,17 +63,17 @@ def test_splits_are_given_drawn_or_packaged(
     drawn = write_cache_split(cache)
     assert drawn.origin == "drawn with seed 0"
     assert drawn.sha256 == file_sha256(stay_copy / "split.csv")
-    np.testing.assert_array_equal(drawn.parts, read_split(stay_copy / "split.csv", item_ids(cache)))
+    np.testing.assert_array_equal(drawn.parts, read_split(stay_copy / "split.csv", cache.ids))
     other = write_cache_split(cache, seed=5)
     assert other.sha256 != drawn.sha256
 
     given = tmp_path / "given.csv"
-    write_split(given, item_ids(cache), np.arange(60) % 3)
+    write_split(given, cache.ids, np.arange(60) % 3)
     copied = write_cache_split(cache, given)
     assert copied.sha256 == file_sha256(given)
     assert "given.csv" in copied.origin
 
-    monkeypatch.setattr(splits, "packaged_split", lambda task: given)
+    monkeypatch.setattr(module, "packaged_split", lambda task: given)
     packaged = write_cache_split(cache)
     assert "packaged" in packaged.origin
     assert packaged.sha256 == file_sha256(given)
@@ -88,7 +88,7 @@ def test_a_split_of_other_ids_is_refused_and_a_packaged_one_passed_over(
     write_split(foreign, [f"q{i}" for i in range(60)], np.arange(60) % 3)
     with pytest.raises(DataError, match="have no part"):
         write_cache_split(cache, foreign)
-    monkeypatch.setattr(splits, "packaged_split", lambda task: foreign)
+    monkeypatch.setattr(module, "packaged_split", lambda task: foreign)
     assert write_cache_split(cache).origin == "drawn with seed 0"
 
 

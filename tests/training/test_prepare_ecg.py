@@ -13,8 +13,8 @@ from ibt_deploy.preprocess.ecg import standardise
 from ibt_deploy.readers.wfdb import read
 from ibt_deploy.vocabulary import CLASSES, label_vector
 from tests.helpers.wfdb_records import raw_ecg, write_record
-from training.data import prepare_ecg as module
-from training.data.prepare_ecg import prepare_recordings
+from training.data import ecg as module
+from training.data.ecg import prepare
 
 LOW_VOLTAGE = [c.abbreviation for c in CLASSES].index("LQRSV")
 SINUS, FLUTTER, LOW = "426783006", "164890007", "251146004"
@@ -54,9 +54,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_tree(tree: Path, tmp_path: Path) -> None:
     seen = []
-    summary = prepare_recordings(
-        tree, tmp_path / "out", progress=lambda done, total: seen.append((done, total))
-    )
+    summary = prepare(tree, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
     rows = rows_of(tmp_path / "out")
     assert list(rows) == ["A0001", "E00001", "JS1"]
     assert [row["source"] for row in rows.values()] == ["cpsc_2018", "georgia", "ningbo"]
@@ -81,7 +79,7 @@ def test_a_tree(tree: Path, tmp_path: Path) -> None:
 
 
 def test_the_manifest_hashes_every_file(tree: Path, tmp_path: Path) -> None:
-    summary = prepare_recordings(tree, tmp_path / "out")
+    summary = prepare(tree, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "cache.json").read_text())
     assert set(manifest["files"]) == {p.name for p in (tmp_path / "out").iterdir()} - {"cache.json"}
     for name, entry in manifest["files"].items():
@@ -92,16 +90,16 @@ def test_the_manifest_hashes_every_file(tree: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_tree_elsewhere_has_the_same_hash(tree: Path, tmp_path: Path) -> None:
-    first = prepare_recordings(tree, tmp_path / "one")
+    first = prepare(tree, tmp_path / "one")
     moved = tree.rename(tmp_path / "elsewhere")
-    assert prepare_recordings(moved, tmp_path / "two").sha256 == first.sha256
+    assert prepare(moved, tmp_path / "two").sha256 == first.sha256
 
 
 def test_pieces_stay_below_their_limit(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole"
-    prepare_recordings(tree, whole)
+    prepare(tree, whole)
     monkeypatch.setattr(module, "PIECE_SAMPLES", 3500)
-    prepare_recordings(tree, tmp_path / "out")
+    prepare(tree, tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert [row["piece"] for row in rows.values()] == ["0", "1", "1"]
     for stem, row in rows.items():
@@ -120,7 +118,7 @@ def test_an_index_is_believed(tmp_path: Path) -> None:
         f"b,ptb-xl,x/b.hea,7,3,mV,51,Male,{LOW}\n"
         f"c,ludb,x/c.hea,,,mV,,,{SINUS}\n"
     )
-    summary = prepare_recordings(root, tmp_path / "out", exclude_sources=("ludb",))
+    summary = prepare(root, tmp_path / "out", exclude=("ludb",))
     rows = rows_of(tmp_path / "out")
     assert list(rows) == ["a", "b"]
     assert rows["a"]["group"] == rows["b"]["group"] == "ptb-xl:patient:7"
@@ -130,7 +128,7 @@ def test_an_index_is_believed(tmp_path: Path) -> None:
     assert np.flatnonzero(labels[0] == 1).tolist() == np.flatnonzero(label_vector([SINUS])).tolist()
     assert summary.counts["excluded_source"] == 1
     assert summary.counts["labels_from_index"] == 2
-    alone = prepare_recordings(root, tmp_path / "only", only_sources=("ludb",))
+    alone = prepare(root, tmp_path / "only", only=("ludb",))
     assert alone.records == 1
 
 
@@ -143,7 +141,7 @@ def test_recordings_with_the_same_limb_leads_share_a_group(tmp_path: Path) -> No
     flat[:2] = 0
     add(root, "ningbo", "d", raw=flat)
     add(root, "ningbo", "e", raw=np.roll(flat, 5, axis=1))
-    summary = prepare_recordings(root, tmp_path / "out")
+    summary = prepare(root, tmp_path / "out")
     groups = {name: row["group"] for name, row in rows_of(tmp_path / "out").items()}
     assert groups["a"] == groups["b"]
     assert len(set(groups.values())) == 4
@@ -155,7 +153,7 @@ def test_gain_of_the_early_release_is_put_right(tmp_path: Path) -> None:
     add(root, "georgia", "E1", seed=1, gain="4880/mV")
     add(root, "ptb-xl", "HR1", seed=2, gain="200/mV")
     add(root, "ptb", "S1", seed=3, gain="2000/mV")
-    summary = prepare_recordings(root, tmp_path / "out")
+    summary = prepare(root, tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert summary.counts["gain_corrected"] == 2
     height = {name: np.ptp(signal_of(tmp_path / "out", row)[1]) for name, row in rows.items()}
@@ -167,42 +165,42 @@ def test_long_recordings_are_left_out(tmp_path: Path) -> None:
     root = tmp_path / "set"
     add(root, "x", "short")
     add(root, "x", "long", raw=np.tile(raw_ecg(2500, 250), 61), rate="250")
-    assert prepare_recordings(root, tmp_path / "out").counts["too_long"] == 1
+    assert prepare(root, tmp_path / "out").counts["too_long"] == 1
 
 
 def test_unusable_data_sets(tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()
     with pytest.raises(DataError, match="hea file"):
-        prepare_recordings(root, tmp_path / "out")
+        prepare(root, tmp_path / "out")
     add(root, "x", "a", "999999")
     with pytest.raises(DataError, match="no usable recording"):
-        prepare_recordings(root, tmp_path / "out")
+        prepare(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     add(root, "y", "a")
     with pytest.raises(DataError, match="more than once"):
-        prepare_recordings(root, tmp_path / "out")
+        prepare(root, tmp_path / "out")
     (root / "i.csv").write_text("record,file\na,x/a.hea\n")
     with pytest.raises(DataError, match="needs the columns"):
-        prepare_recordings(root, tmp_path / "out", index_csv=root / "i.csv")
+        prepare(root, tmp_path / "out", labels=root / "i.csv")
     (root / "i.csv").write_text("record,source,file\na,x,../a.hea\n")
     with pytest.raises(DataError, match="outside"):
-        prepare_recordings(root, tmp_path / "out", index_csv=root / "i.csv")
+        prepare(root, tmp_path / "out", labels=root / "i.csv")
     (root / "i.csv").write_text("record,source,file\nb,x,x/b.hea\na,x,y/a.hea\n")
-    summary = prepare_recordings(root, tmp_path / "out", index_csv=root / "i.csv")
+    summary = prepare(root, tmp_path / "out", labels=root / "i.csv")
     assert [entry.code for entry in summary.refused] == ["no_such_file"]
 
 
 def test_an_index_of_something_else_is_not_believed(tree: Path, tmp_path: Path) -> None:
     (tree / "index.csv").write_text("name,value\na,1\n")
-    assert prepare_recordings(tree, tmp_path / "out").records == 3
+    assert prepare(tree, tmp_path / "out").records == 3
 
 
 def test_the_shared_recordings(shared: Path, tmp_path: Path) -> None:
     """The small sources of the shared set; labels are those of its index."""
     root = shared / "data" / "ecg"
     sources = ("cpsc_2018", "georgia", "sph")
-    summary = prepare_recordings(root, tmp_path / "out", only_sources=sources)
+    summary = prepare(root, tmp_path / "out", only=sources)
     rows = rows_of(tmp_path / "out")
     with (root / "index.csv").open(newline="") as stream:
         listed = {r["record"]: r for r in csv.DictReader(stream) if r["source"] in sources and r["scored"]}

@@ -12,8 +12,8 @@ import pytest
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.vocabulary import NAMES
-from training.data import prepare_stays as module
-from training.data.prepare_stays import prepare_stays
+from training.data import stays as module
+from training.data.stays import prepare
 from training.recipe import Recipe
 from training.tasks import open_source
 
@@ -67,7 +67,7 @@ def stored(cache: Path) -> tuple[pd.DataFrame, dict[str, tuple[np.ndarray, np.nd
 @pytest.mark.parametrize("write", [write_tree, write_parquet])
 def test_rows_come_out_as_they_went_in_sorted_by_patient(tmp_path: Path, write) -> None:
     frames = good()
-    summary = prepare_stays(write(tmp_path / "source", frames), tmp_path / "cache")
+    summary = prepare(write(tmp_path / "source", frames), tmp_path / "cache")
     index, stays = stored(tmp_path / "cache")
     assert index.columns.tolist() == ["patient", "hospital", "piece", "start", "length", "septic"]
     assert index["patient"].tolist() == ["p000001", "p000003", "p100001", "p100007"]
@@ -85,13 +85,13 @@ def test_rows_come_out_as_they_went_in_sorted_by_patient(tmp_path: Path, write) 
 
 def test_a_tree_and_a_parquet_file_in_any_order_give_the_same_hash(tmp_path: Path) -> None:
     frames = good()
-    tree = prepare_stays(write_tree(tmp_path / "tree", frames), tmp_path / "a")
-    table = prepare_stays(write_parquet(tmp_path / "table", frames[::-1]), tmp_path / "b")
+    tree = prepare(write_tree(tmp_path / "tree", frames), tmp_path / "a")
+    table = prepare(write_parquet(tmp_path / "table", frames[::-1]), tmp_path / "b")
     assert tree.sha256 == table.sha256
 
 
 def test_the_summary_states_the_hash_of_every_file_and_no_path(tmp_path: Path) -> None:
-    summary = prepare_stays(write_tree(tmp_path / "source", good()), tmp_path / "cache")
+    summary = prepare(write_tree(tmp_path / "source", good()), tmp_path / "cache")
     written = json.loads((tmp_path / "cache/cache.json").read_text())
     assert (written["schema"], written["task"], written["created_from"]) == (1, "sepsis", "source")
     assert written["preprocessing"] == {"name": "raw", "version": "1.0.0"}
@@ -106,7 +106,7 @@ def test_the_summary_states_the_hash_of_every_file_and_no_path(tmp_path: Path) -
 
 def test_stays_are_split_into_pieces_but_never_inside_a_stay(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "ROWS_PER_PIECE", 340)
-    prepare_stays(write_tree(tmp_path / "source", good()), tmp_path / "cache")
+    prepare(write_tree(tmp_path / "source", good()), tmp_path / "cache")
     index, stays = stored(tmp_path / "cache")
     assert index["piece"].tolist() == [0, 0, 1, 2]
     assert index["start"].tolist() == [0, 20, 0, 0]
@@ -137,7 +137,7 @@ def broken() -> list[tuple[pd.DataFrame, str]]:
 @pytest.mark.parametrize("write", [write_tree, write_parquet])
 def test_broken_stays_are_listed_and_left_out(tmp_path: Path, write) -> None:
     frames = [*good(), *(rows for rows, _ in broken())]
-    summary = prepare_stays(write(tmp_path / "source", frames), tmp_path / "cache")
+    summary = prepare(write(tmp_path / "source", frames), tmp_path / "cache")
     assert [entry.code for entry in summary.refused] == [code for _, code in broken()]
     assert stored(tmp_path / "cache")[0]["patient"].tolist() == ["p000001", "p000003", "p100001", "p100007"]
     listed = json.loads((tmp_path / "cache/cache.json").read_text())["refused"]
@@ -159,7 +159,7 @@ def test_damaged_and_doubled_files_of_a_tree_are_listed(tmp_path: Path) -> None:
     (place / "p000024.psv").write_bytes(b"\xff\xfe\x00")
     (source / "p000001.psv").write_bytes((place / "p000001.psv").read_bytes())
     seen: list[tuple[int, int]] = []
-    summary = prepare_stays(source, tmp_path / "cache", lambda done, total: seen.append((done, total)))
+    summary = prepare(source, tmp_path / "cache", progress=lambda done, total: seen.append((done, total)))
     assert {entry.file: entry.code for entry in summary.refused} == {
         "training_setA/p000001.psv": "doubled_patient",
         "training_setA/p000020.psv": "empty_file",
@@ -185,34 +185,34 @@ def test_sources_without_stays_are_refused(tmp_path: Path) -> None:
         (only_broken, "no usable stay among 1"),
     ):
         with pytest.raises(DataError, match=message):
-            prepare_stays(source, tmp_path / "cache")
+            prepare(source, tmp_path / "cache")
         assert not (tmp_path / "cache").exists()
 
 
 def test_a_cache_is_replaced_and_any_other_folder_is_left_alone(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "source", good())
-    first = prepare_stays(source, tmp_path / "cache")
+    first = prepare(source, tmp_path / "cache")
     (tmp_path / "cache/rows-009.npz").write_text("left over")
-    assert prepare_stays(source, tmp_path / "cache").sha256 == first.sha256
+    assert prepare(source, tmp_path / "cache").sha256 == first.sha256
     assert not (tmp_path / "cache/rows-009.npz").exists()
     (tmp_path / "work").mkdir()
     (tmp_path / "work/thesis.txt").write_text("years")
     with pytest.raises(DataError, match="is not a cache"):
-        prepare_stays(source, tmp_path / "work")
+        prepare(source, tmp_path / "work")
     assert (tmp_path / "work/thesis.txt").read_text() == "years"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "source", "work"]
 
 
 def test_a_failure_leaves_the_old_cache_and_no_rest(tmp_path: Path, monkeypatch) -> None:
     source = write_tree(tmp_path / "source", good())
-    first = prepare_stays(source, tmp_path / "cache")
+    first = prepare(source, tmp_path / "cache")
 
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(module, "_write_piece", full_disk)
     with pytest.raises(OSError, match="no space"):
-        prepare_stays(source, tmp_path / "cache")
+        prepare(source, tmp_path / "cache")
     assert json.loads((tmp_path / "cache/cache.json").read_text())["sha256"] == first.sha256
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "source"]
 
@@ -222,8 +222,8 @@ def test_inputs_alone_make_a_cache_for_external_tests_that_training_refuses(tmp_
     frames = [rows.drop(columns="SepsisLabel") for rows in good()]
     source = write(tmp_path / ("stays.parquet" if write is write_parquet else "stays"), frames)
     with pytest.raises(DataError, match="SepsisLabel"):
-        prepare_stays(source, tmp_path / "labelled")
-    summary = prepare_stays(source, tmp_path / "cache", unlabelled=True)
+        prepare(source, tmp_path / "labelled")
+    summary = prepare(source, tmp_path / "cache", unlabelled=True)
     assert (summary.counts["unlabelled"], summary.counts["septic"]) == (4, 0)
     _, stays = stored(tmp_path / "cache")
     assert all((labels == -1).all() for _, labels in stays.values())

@@ -12,15 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibt_deploy.files import file_sha256
-from training.data.split import (
-    ecg_parts,
-    group_parts,
-    part_counts,
-    patient_groups,
-    read_split,
-    stay_parts,
-    unknown_patients,
-)
+from training.data.ecg import ecg_parts, group_parts, patient_groups, unknown_patients
+from training.data.split import part_counts, read_split
+from training.data.stays import stay_parts
 
 
 def index(rows: list[tuple[str, str, str | None, str | None]]) -> pd.DataFrame:

@@ -17,10 +17,10 @@ from training.data.split import (
     one_hot,
     part_counts,
     read_split,
-    stay_strata,
     stratified_parts,
     write_split,
 )
+from training.data.stays import stay_strata
 
 
 def cohort(n_groups: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

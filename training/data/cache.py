@@ -36,6 +36,12 @@ class Cache:
         return str(self.manifest["task"])
 
     @property
+    def ids(self) -> list[str]:
+        """Names of the recordings or stays, the first column of the index."""
+        names: list[str] = self.index.iloc[:, 0].tolist()
+        return names
+
+    @property
     def labelled(self) -> bool:
         """Whether anything in it has a label; without labels it can only be an external set."""
         return not self.manifest["counts"].get(UNLABELLED)
@@ -128,6 +134,8 @@ class CacheSummary:
         What did not enter.
     sha256
         Hash over the names and hashes of all files.
+    labels
+        Index that labels, sources and patients come from, if there is one.
     """
 
     folder: Path
@@ -135,6 +143,7 @@ class CacheSummary:
     counts: Mapping[str, int]
     refused: tuple[Refused, ...]
     sha256: str
+    labels: Path | None = None
 
 
 def sealed(

@@ -1,98 +1,83 @@
-"""From a data set on disk to a cache with its split: what ``ibt train prepare`` does."""
+"""From a data set on disk to a cache with its split: what ``ibt train prepare`` does.
+
+A kind of data set is a module like :mod:`training.data.stays`, listed in :data:`DATA_SETS`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import Protocol
 
 from ibt_deploy.errors import DataError
-from ibt_deploy.types import Task
-from ibt_deploy.vocabulary import CLASSES
+from ibt_deploy.files import atomic_write, file_sha256
+from ibt_deploy.types import Ints, Task
+from training.data import ecg, stays
 from training.data.cache import Cache, CacheSummary, open_cache
-from training.data.prepare_ecg import index_of
-from training.data.split import (
-    PARTS,
-    Split,
-    part_counts,
-    unknown_patients,
-    write_cache_split,
-)
+from training.data.split import SPLIT, packaged_split, read_split, write_split
 
 
-def data_set_task(source: Path) -> Task:
-    """What ``source`` holds: recordings (``.hea``) or stays (``.parquet`` or ``.psv``).
+class DataSet(Protocol):
+    """What the module of a kind of data set has; ``FILES`` says what lies in its folders."""
+
+    TASK: Task
+    FILES: str
+
+    def holds(self, source: Path) -> bool:
+        """Whether ``source`` is a data set of this kind."""
+
+    def prepare(
+        self,
+        source: Path,
+        out: Path,
+        *,
+        labels: Path | None = None,
+        exclude: Collection[str] = (),
+        only: Collection[str] = (),
+        unlabelled: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CacheSummary:
+        """Write the cache of ``source`` to ``out``; parameters as for :func:`prepare`."""
+
+    def drawn_parts(self, cache: Cache, seed: int) -> Ints:
+        """A new split of the cache's items."""
+
+    def split_lines(self, cache: Cache, parts: Ints) -> list[str]:
+        """A table of what every part holds."""
+
+
+DATA_SETS: Mapping[str, DataSet] = {kind.TASK: kind for kind in (ecg, stays)}
+
+
+def data_set_of(source: Path) -> DataSet:
+    """The kind of data set that ``source`` is.
 
     Raises
     ------
     DataError
-        Nothing of either, or both.
+        It is of no kind, or of several.
     """
-    if source.is_file():
-        if source.suffix.lower() == ".parquet":
-            return "sepsis"
-        raise DataError(f"{source}: is not a data set; give a .parquet of stays, or a folder")
-    if not source.is_dir():
+    if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    recordings = next(source.rglob("*.hea"), None)
-    stays = next(source.rglob("*.psv"), None)
-    if recordings and stays:
-        raise DataError(f"{source}: holds recordings (.hea) and stays (.psv); give the folder of one of them")
-    if not recordings and not stays:
-        raise DataError(f"{source}: holds neither .hea nor .psv files; a table of stays must be named itself")
-    return "arrhythmia" if recordings else "sepsis"
+    found = [kind for kind in DATA_SETS.values() if kind.holds(source)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        held = " and ".join(kind.FILES for kind in found)
+        raise DataError(f"{source}: holds {held}; give the folder of one of them")
+    if source.is_file():
+        raise DataError(f"{source}: is not a data set; give a .parquet of stays, or a folder")
+    wanted = " nor ".join(kind.FILES for kind in DATA_SETS.values())
+    raise DataError(f"{source}: holds neither {wanted}; give a table of stays by its own name")
 
 
-def prepare_cache(
-    source: Path,
-    out: Path,
-    *,
-    labels: Path | None = None,
-    exclude: Collection[str] = (),
-    only: Collection[str] = (),
-    unlabelled: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> CacheSummary:
-    """Write the cache of ``source`` to ``out``.
-
-    Parameters
-    ----------
-    labels
-        ``index.csv`` to take labels, sources and patients of recordings from.
-    exclude, only
-        Sources of recordings to leave out (beside INCART, always left out), and the only ones to take.
-    unlabelled
-        Take no labels: for an external set, on which a study compares outputs and features.
-    progress
-        Called with the number of recordings or files done, and of all.
-    """
-    if data_set_task(source) == "arrhythmia":
-        from training.data.prepare_ecg import INCART, prepare_recordings
-
-        return prepare_recordings(
-            source,
-            out,
-            index_csv=labels,
-            exclude_sources={INCART, *exclude},
-            only_sources=set(only) or None,
-            progress=progress,
-            unlabelled=unlabelled,
-        )
-    if labels or exclude or only:
-        raise DataError(f"{source}: holds stays; labels and sources can be chosen for recordings only")
-    from training.data.prepare_stays import prepare_stays
-
-    return prepare_stays(source, out, progress, unlabelled=unlabelled)
-
-
-def cache_lines(summary: CacheSummary, labels: Path | None) -> list[str]:
-    """What entered the cache and what did not; ``labels`` is the index in use, if any."""
+def cache_lines(summary: CacheSummary) -> list[str]:
+    """What entered the cache and what did not."""
     lines = [f"{summary.records:,} records in {summary.folder}, SHA-256 {summary.sha256}"]
-    if labels is not None:
-        lines.append(f"  labels, sources and patients from {labels}")
+    if summary.labels is not None:
+        lines.append(f"  labels, sources and patients from {summary.labels}")
     lines += [f"  {name.replace('_', ' ')}: {count:,}" for name, count in summary.counts.items()]
     codes = Counter(entry.code for entry in summary.refused)
     if codes:
@@ -101,39 +86,65 @@ def cache_lines(summary: CacheSummary, labels: Path | None) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A split that has been written beside a cache.
+
+    Attributes
+    ----------
+    path
+        Where.
+    sha256
+        Hash of the file.
+    parts
+        Part of each item of the cache, indices into :data:`PARTS`.
+    origin
+        Where it comes from, as a phrase.
+    """
+
+    path: Path
+    sha256: str
+    parts: Ints
+    origin: str
+
+
+def write_cache_split(cache: Cache, given: Path | None = None, seed: int | None = None) -> Split:
+    """Write ``split.csv`` into the folder of the cache.
+
+    A ``given`` split is copied; with a ``seed`` a new one is drawn; with neither, the packaged split serves
+    if its ids are exactly the cache's, and otherwise one is drawn with seed 0.
+
+    Raises
+    ------
+    DataError
+        The given split is damaged or of other ids.
+    """
+    path, ids = cache.folder / SPLIT, cache.ids
+    if given is not None:
+        return _copied(given, path, read_split(given, ids), f"copied from {given}")
+    packaged = packaged_split(cache.task) if seed is None else None
+    if packaged is not None:
+        try:
+            return _copied(
+                packaged, path, read_split(packaged, ids), "the packaged one, made for exactly these"
+            )
+        except DataError:
+            pass
+    parts = DATA_SETS[cache.task].drawn_parts(cache, seed or 0)
+    return Split(path, write_split(path, ids, parts), parts, f"drawn with seed {seed or 0}")
+
+
+def _copied(given: Path, path: Path, parts: Ints, origin: str) -> Split:
+    atomic_write(path, given.read_bytes())
+    return Split(path, file_sha256(path), parts, origin)
+
+
 def split_lines(cache: Cache, split: Split) -> list[str]:
-    """Counts of every part and, for recordings, of every class with those that cannot be evaluated."""
-    head = f"{'':12s}" + "".join(f"{part:>12s}" for part in PARTS)
-    lines = [f"split: {split.origin}; SHA-256 {split.sha256}", head]
-
-    def line(name: str, counts: npt.NDArray[np.int64], note: str = "") -> str:
-        return (f"{name:12s}" + "".join(f"{n:12,}" for n in counts) + note).rstrip()
-
-    if cache.task == "sepsis":
-        septic = cache.index[["septic"]].to_numpy()
-        counts = part_counts(septic, split.parts)
-        rows = np.bincount(split.parts, cache.index["length"], len(PARTS)).astype(np.int64)
-        return [
-            *lines,
-            line("stays", counts.records),
-            line("septic", counts.positives[:, 0]),
-            line("rows", rows),
-        ]
-    if unknown := unknown_patients(cache.index).sum():
-        lines.insert(
-            1, f"{unknown:,} recordings of sources with several a patient, who is not named: all in training"
-        )
-    counts = part_counts(np.load(cache.folder / "labels.npy"), split.parts)
-    names = [c.abbreviation for c in CLASSES]
-    lines.append(line("recordings", counts.records))
-    for i, name in enumerate(names):
-        lines.append(line(name, counts.positives[:, i], "" if counts.evaluable[i] else "   not evaluable"))
-    if missing := counts.not_evaluable(names):
-        lines.append(
-            f"not evaluable, with fewer than 5 positives in some part: {', '.join(missing)} "
-            f"({len(missing)} of {len(names)})"
-        )
-    return lines
+    """Where the split comes from, and what its parts hold."""
+    return [
+        f"split: {split.origin}; SHA-256 {split.sha256}",
+        *DATA_SETS[cache.task].split_lines(cache, split.parts),
+    ]
 
 
 def prepare(
@@ -148,21 +159,33 @@ def prepare(
     seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Cache and split of ``source`` in ``out``; a report, line by line.
+    """Write cache and split of ``source`` to ``out``; a report, line by line.
 
-    Parameters as for :func:`prepare_cache` and :func:`write_cache_split`.
+    Parameters
+    ----------
+    source, out
+        The data set, and the folder of its cache.
+    labels
+        ``index.csv`` to take labels, sources and patients of recordings from.
+    exclude, only
+        Sources of recordings to leave out (beside INCART, always left out), and the only ones to take.
+    unlabelled
+        Take no labels: for an external set, on which a study compares outputs and features.
+    split, seed
+        As for :func:`write_cache_split`.
+    progress
+        Called with the number of recordings or files done, and of all.
     """
     if split is not None:
         if not split.is_file():
             raise DataError(f"{split}: no such split")
         if split.resolve().parent == out.resolve():
             raise DataError(f"{split}: lies in the cache that is replaced; move it elsewhere first")
-    summary = prepare_cache(
+    summary = data_set_of(source).prepare(
         source, out, labels=labels, exclude=exclude, only=only, unlabelled=unlabelled, progress=progress
     )
-    cache = open_cache(out)
-    if cache.task == "arrhythmia":
-        labels = labels or index_of(source)
+    lines = cache_lines(summary)
     if unlabelled:
-        return cache_lines(summary, labels)
-    return [*cache_lines(summary, labels), *split_lines(cache, write_cache_split(cache, split, seed))]
+        return lines
+    cache = open_cache(out)
+    return [*lines, *split_lines(cache, write_cache_split(cache, split, seed))]

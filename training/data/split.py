@@ -5,11 +5,8 @@ Stratification of Multi-Label Data" (ECML PKDD 2011), applied to groups (patient
 recording) instead of records: the rarest remaining label goes first, each of its groups to
 the part that lacks most of that label.
 
-No patient may be in two parts. Where a source names the patient of some recordings only but gives folds that
-keep patients together (PTB-XL), any two recordings of one fold and sex may be of one patient: they form one
-group. Such groups are too large and too few to be assigned one by one, so a search places them. A source
-that has several recordings of some patients and identifies neither patients nor folds is used for training
-only.
+No patient may be in two parts. What the groups are and what is balanced is the business of the data set
+(:mod:`training.data.ecg`, :mod:`training.data.stays`).
 
 A split, once made, is a file of ids with a hash, not a seed.
 """
@@ -27,15 +24,17 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ibt_deploy.errors import DataError
-from ibt_deploy.files import atomic_write, file_sha256
-from ibt_deploy.types import Bools, Floats, Ints
+from ibt_deploy.files import atomic_write
+from ibt_deploy.types import Bools
 from training.data.cache import Cache
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
+FRACTIONS = (0.70, 0.15, 0.15)
+"""Share of the groups in each part."""
+SPLIT = "split.csv"
 FEWEST_POSITIVES = 5
 """A class with fewer positives than this in some part is not evaluable."""
 
@@ -45,7 +44,7 @@ Parts = npt.NDArray[np.int64]
 def stratified_parts(
     group_ids: npt.ArrayLike,
     label_matrix: npt.ArrayLike,
-    fractions: Sequence[float] = (0.70, 0.15, 0.15),
+    fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
 ) -> Parts:
     """Index of the part that each record belongs to.
@@ -127,20 +126,6 @@ def one_hot(values: npt.ArrayLike) -> Bools:
     """One column for each distinct value, in sorted order. Returns shape ``(n, distinct)``."""
     names, index = np.unique(np.asarray(values), return_inverse=True)
     return np.asarray(index[:, None] == np.arange(len(names)))
-
-
-def stay_strata(hospitals: npt.ArrayLike, septic: npt.ArrayLike, lengths: npt.ArrayLike) -> Bools:
-    """Stratum of each stay: hospital, septic or not, quartile of length; one column a stratum.
-
-    Parameters
-    ----------
-    hospitals, septic, lengths
-        Shape ``(n,)``; lengths in rows.
-    """
-    hours = np.asarray(lengths, dtype=np.float64)
-    quartile = np.searchsorted(np.quantile(hours, [0.25, 0.5, 0.75]), hours, side="left")
-    hospital = np.unique(np.asarray(hospitals), return_inverse=True)[1]
-    return one_hot((hospital * 2 + (np.asarray(septic) > 0)) * 4 + quartile)
 
 
 def write_split(path: Path, ids: Sequence[str], parts: npt.ArrayLike) -> str:
@@ -229,6 +214,16 @@ class PartCounts:
         return [name for name, ok in zip(names, self.evaluable, strict=True) if not ok]
 
 
+def counts_head() -> str:
+    """First line of a table of counts: the names of the parts."""
+    return f"{'':12s}" + "".join(f"{part:>12s}" for part in PARTS)
+
+
+def counts_line(name: str, counts: Parts, note: str = "") -> str:
+    """A line of a table of counts, one for each part."""
+    return (f"{name:12s}" + "".join(f"{n:12,}" for n in counts) + note).rstrip()
+
+
 def part_counts(label_matrix: npt.ArrayLike, parts: npt.ArrayLike) -> PartCounts:
     """Records and positives of each part.
 
@@ -244,236 +239,16 @@ def part_counts(label_matrix: npt.ArrayLike, parts: npt.ArrayLike) -> PartCounts
     return PartCounts(in_part.sum(axis=1), np.stack([positive[rows].sum(axis=0) for rows in in_part]))
 
 
-FRACTIONS = (0.70, 0.15, 0.15)
-LARGE = 0.01
-"""A group with more than this share of the recordings is placed by search."""
-RESTARTS = 50
-NAMED_PATIENT = ":patient:"
-REPEATED_PATIENTS = ("ptb", "ptb-xl", "st_petersburg_incart")
-"""Sources with several recordings of some patients, of whom the Challenge's headers say nothing."""
-
-
-def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) -> Ints:
-    """Part of each recording, balanced by class, source and sex; indices into :data:`PARTS`.
-
-    Parameters
-    ----------
-    index
-        Index of the cache, with the columns source, group, fold and sex.
-    labels
-        Shape ``(n, 26)``, positive where 1.
-    seed
-        Decides among equals.
-    """
-    strata = np.hstack(
-        [labels > 0, one_hot(index["source"].to_numpy()), one_hot(index["sex"].fillna("").to_numpy())]
-    )
-    groups = patient_groups(index)
-    free = ~np.isin(groups, groups[unknown_patients(index)])
-    parts = np.full(len(index), PARTS.index("train"), dtype=np.int64)
-    parts[free] = group_parts(groups[free], strata[free], labels.shape[1], seed)
-    return parts
-
-
-def unknown_patients(index: pd.DataFrame) -> Bools:
-    """Recordings that may be of the patient of any other of their source. Shape ``(n,)``."""
-    named = index["group"].str.contains(NAMED_PATIENT, regex=False)
-    return np.asarray(index["source"].isin(REPEATED_PATIENTS) & index["fold"].isna() & ~named, dtype=bool)
-
-
-def stay_parts(index: pd.DataFrame, seed: int = 0) -> Ints:
-    """Part of each stay, balanced by hospital, sepsis and quartile of length; indices into :data:`PARTS`."""
-    strata = stay_strata(*(index[c].to_numpy() for c in ("hospital", "septic", "length")))
-    return stratified_parts(index["patient"].to_numpy(), strata, FRACTIONS, seed)
-
-
-def patient_groups(index: pd.DataFrame) -> Ints:
-    """Number of the group of each recording, such that one patient's recordings are surely in one group.
-
-    The groups of the cache (patients where they are named, duplicates of a signal) are joined by fold and sex
-    in every source where a recording has a fold and no named patient.
-    """
-    unnamed = index["fold"].notna() & ~index["group"].str.contains(NAMED_PATIENT, regex=False)
-    by_fold = index["source"].isin(index.loc[unnamed, "source"].unique()) & index["fold"].notna()
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    sex_of = index["sex"].fillna("")
-    sexless = {(s, f) for s, f, x in zip(index["source"], index["fold"], sex_of, strict=True) if not x}
-    for group, source, fold, sex, folded in zip(
-        index["group"], index["source"], index["fold"], sex_of, by_fold, strict=True
-    ):
-        known_sex = "" if (source, fold) in sexless else sex
-        name = f"fold:{source}:{fold}:{known_sex}" if folded else f"group:{group}"
-        first, second = sorted((root(f"group:{group}"), root(name)))
-        parent[second] = first
-    return np.unique([root(f"group:{group}") for group in index["group"]], return_inverse=True)[1].astype(
-        np.int64
-    )
-
-
-def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int = 0) -> Ints:
-    """Part of each recording: small groups by iterative stratification, large ones by search.
-
-    Parameters
-    ----------
-    groups
-        Shape ``(n,)``.
-    strata
-        Shape ``(n, m)``: what the parts are balanced by; the first ``n_classes`` columns are the classes,
-        each of which should have five positives in every part.
-    """
-    group = np.unique(np.asarray(groups), return_inverse=True)[1]
-    sizes = np.bincount(group)
-    large = np.flatnonzero(sizes > max(LARGE * len(group), 1))
-    is_large = np.isin(group, large)
-    parts = np.zeros(len(group), dtype=np.int64)
-    parts[~is_large] = stratified_parts(group[~is_large], strata[~is_large], FRACTIONS, seed)
-    if len(large):
-        counted = np.hstack([np.ones((len(strata), 1), dtype=bool), strata]).astype(np.float64)
-        base = np.stack([counted[~is_large & (parts == p)].sum(axis=0) for p in range(len(PARTS))])
-        units = np.stack([counted[group == g].sum(axis=0) for g in large])
-        placed = _placed(units, base, slice(1, 1 + n_classes), np.random.default_rng(seed))
-        part_of = dict(zip(large.tolist(), placed.tolist(), strict=True))
-        parts[is_large] = [part_of[int(g)] for g in group[is_large]]
-    return parts
-
-
-def _placed(units: Floats, base: Floats, classes: slice, rng: np.random.Generator) -> Ints:
-    """Part of each unit, by steepest descent from random starts.
-
-    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. Least
-    is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks in a part.
-    """
-    total = base.sum(axis=0) + units.sum(axis=0)
-    wanted = np.outer(FRACTIONS, total)
-    possible = total[classes] >= FEWEST_POSITIVES * len(PARTS)
-
-    def costs(parts: Ints) -> Floats:
-        held = base + np.einsum("kup,uc->kpc", np.eye(len(PARTS))[parts], units)
-        distance = ((held - wanted) ** 2 / np.maximum(wanted, 1)).sum(axis=(1, 2))
-        lacking = np.maximum(FEWEST_POSITIVES - held[:, :, classes][:, :, possible], 0).sum(axis=(1, 2))
-        summed: Floats = distance + 10 * lacking
-        return summed
-
-    best, lowest = np.zeros(len(units), dtype=np.int64), np.inf
-    for _ in range(RESTARTS):
-        part = rng.choice(len(PARTS), len(units), p=FRACTIONS).astype(np.int64)
-        here = float(costs(part[None])[0])
-        while True:
-            neighbours = _neighbours(part)
-            tried = costs(neighbours)
-            least = int(np.argmin(tried))
-            if tried[least] >= here - 1e-9:
-                break
-            part, here = neighbours[least], float(tried[least])
-        if here < lowest - 1e-9:
-            best, lowest = part, here
-    return best
-
-
-def _neighbours(part: Ints) -> Ints:
-    """Every placement that moves one unit or swaps two, shape ``(placements, units)``."""
-    neighbours = []
-    for i in range(len(part)):
-        for p in range(len(PARTS)):
-            if p != part[i]:
-                moved = part.copy()
-                moved[i] = p
-                neighbours.append(moved)
-        for j in range(i):
-            if part[i] != part[j]:
-                swapped = part.copy()
-                swapped[i], swapped[j] = part[j], part[i]
-                neighbours.append(swapped)
-    return np.stack(neighbours)
-
-
-SPLIT = "split.csv"
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """A split that has been written beside a cache.
-
-    Attributes
-    ----------
-    path
-        Where.
-    sha256
-        Hash of the file.
-    parts
-        Part of each item of the cache, indices into :data:`PARTS`.
-    origin
-        Where it comes from, as a phrase.
-    """
-
-    path: Path
-    sha256: str
-    parts: Ints
-    origin: str
-
-
 def packaged_split(task: str) -> Path | None:
     """The packaged split, made for the data that the packaged models were trained on."""
     path = Path(str(files("training").joinpath("splits", f"{task}.csv")))
     return path if path.is_file() else None
 
 
-def item_ids(cache: Cache) -> list[str]:
-    """Identifiers of the recordings or stays, in the order of the cache."""
-    ids: list[str] = cache.index["record" if cache.task == "arrhythmia" else "patient"].tolist()
-    return ids
-
-
-def write_cache_split(cache: Cache, given: Path | None = None, seed: int | None = None) -> Split:
-    """Write ``split.csv`` into the folder of the cache.
-
-    A ``given`` split is copied; with a ``seed`` a new one is drawn; with neither, the packaged split serves
-    if its ids are exactly the cache's, and otherwise one is drawn with seed 0.
-
-    Raises
-    ------
-    DataError
-        The given split is damaged or of other ids.
-    """
-    path, ids = cache.folder / SPLIT, item_ids(cache)
-    if given is not None:
-        return _copied(given, path, read_split(given, ids), f"copied from {given}")
-    packaged = packaged_split(cache.task) if seed is None else None
-    if packaged is not None:
-        try:
-            return _copied(
-                packaged, path, read_split(packaged, ids), "the packaged one, made for exactly these"
-            )
-        except DataError:
-            pass
-    parts = drawn_parts(cache, seed or 0)
-    return Split(path, write_split(path, ids, parts), parts, f"drawn with seed {seed or 0}")
-
-
-def _copied(given: Path, path: Path, parts: Ints, origin: str) -> Split:
-    atomic_write(path, given.read_bytes())
-    return Split(path, file_sha256(path), parts, origin)
-
-
-def drawn_parts(cache: Cache, seed: int) -> Ints:
-    """A new split of the cache's items."""
-    if cache.task == "arrhythmia":
-        return ecg_parts(cache.index, np.load(cache.folder / "labels.npy"), seed)
-    return stay_parts(cache.index, seed)
-
-
 def default_split(cache: Cache) -> Path:
-    """The split beside the cache's arrays, or else the packaged one of this task."""
-    own = cache.folder / "split.csv"
-    if own.is_file():
-        return own
-    packaged = Path(str(files("training").joinpath("splits", f"{cache.task}.csv")))
-    if not packaged.is_file():
-        raise DataError(f"{cache.folder}: no split.csv; make one with `ibt train prepare`")
-    return packaged
+    """The split beside the cache's arrays, or else the packaged one of its task."""
+    own = cache.folder / SPLIT
+    found = own if own.is_file() else packaged_split(cache.task)
+    if found is None:
+        raise DataError(f"{cache.folder}: no {SPLIT}; make one with `ibt train prepare`")
+    return found

@@ -26,7 +26,7 @@ from ibt_deploy.metrics.bootstrap import Statistic
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Array, Bools, Float32s, Floats, Ints, Strings
 from training.data.cache import Cache
-from training.data.split import PARTS, Part, item_ids, read_split
+from training.data.split import PARTS, Part, read_split
 from training.models import Encoder
 from training.recipe import DataRecipe, Recipe
 
@@ -251,7 +251,7 @@ class Cohort(ABC):
 
     def __init__(self, cache: Cache, split: Path | None) -> None:
         self.cache = cache
-        self.ids = item_ids(cache)
+        self.ids = cache.ids
         self.split_sha256 = file_sha256(split) if split else None
         self.parts = read_split(split, self.ids) if split else None
 

@@ -72,7 +72,7 @@ class EcgSource(Source):
     ) -> None:
         self.cache, self.batch_size, self.augment, self.patch = cache, batch_size, augment, patch
         self.operations = operations_under(recipe.band)
-        parts, self.split_sha256 = read_split(split, cache.index["record"].tolist()), file_sha256(split)
+        parts, self.split_sha256 = read_split(split, cache.ids), file_sha256(split)
         self._items = divided(parts, cache.index["source"].to_numpy(), recipe)
         self.labels = np.load(cache.folder / "labels.npy")
         self.targets = (self.labels == 1).astype(np.float32)

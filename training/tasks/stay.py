@@ -101,7 +101,7 @@ class StaySource(Source):
         longest = int(np.diff(self.offsets).max())
         if longest > recipe.max_hours:
             raise RecipeError(f"data.max_hours: {recipe.max_hours}, but there are stays of {longest} hours")
-        ids = cache.index["patient"].tolist()
+        ids = cache.ids
         parts, self.split_sha256 = read_split(split, ids), file_sha256(split)
         self._items = divided(parts, cache.index["hospital"].to_numpy(), recipe)
         train_rows = concatenated_spans(self.offsets, self._items["train"])

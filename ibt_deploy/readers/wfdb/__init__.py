@@ -85,6 +85,8 @@ def _is_linked_from_outside(file: File, header: File) -> bool:
     """Whether ``file`` is really neither beside ``header`` nor beside what that links to."""
     if not (isinstance(file, Path) and isinstance(header, Path)):
         return False
+    if file.parent == header.parent and not file.is_symlink():
+        return False
     homes = (header.parent.resolve(), header.resolve().parent)
     return not any(file.resolve().is_relative_to(place) for place in homes)
 
@@ -187,7 +189,8 @@ def _signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> RawSign
     block = decoded(data, storage, samples).reshape(frames, sum(per_frame))
     raw: RawSignals = []
     for line, stop in zip(lines, accumulate(per_frame), strict=True):
-        signal = block[:, stop - line.per_frame : stop].reshape(-1)
+        # whoever uses a signal reads it several times, which takes longer where its samples lie apart
+        signal = block[:, stop - line.per_frame : stop].flatten()
         if storage == FIRST_DIFFERENCES:
             signal = np.cumsum(signal, dtype=np.int64) + (line.first or 0)
         raw.append(signal)
@@ -264,7 +267,7 @@ def _recording(header: Header, header_file: File, source: str) -> Recording:
     warnings = list(inverted_leads([signal.name for signal in read if signal.gain < 0]))
     if header.frames is not None:
         warnings += _wrong_checksums(header, raw, frames)
-    signal = np.full((len(scales), frames * header.signals[next(iter(scales))].per_frame), np.nan)
+    signal = np.empty((len(scales), frames * header.signals[next(iter(scales))].per_frame))
     for row, (i, scale) in zip(signal, scales.items(), strict=True):
         _fill_millivolts(row, raw[i], header.signals[i], scale)
     formats = ", ".join(str(storage) for storage in sorted({line.format for line in header.signals}))
@@ -393,8 +396,9 @@ def _leads_of(header: SegmentedHeader, header_file: File, pieces: list[Recording
 
 def _header_text(file: File) -> str:
     """Text of the header ``file``: UTF-8, else Latin-1."""
+    size = file.stat().st_size
     with file.open("rb") as stream:
-        data = stream.read(MAX_HEADER_BYTES + 1)
+        data = stream.read(min(size, MAX_HEADER_BYTES) + 1)
     if len(data) > MAX_HEADER_BYTES or b"\0" in data:
         raise MalformedFile("not a WFDB header: too large or binary", code="bad_header")
     try:
@@ -484,7 +488,7 @@ def _fill_millivolts(out: Floats, raw: AnyInts, signal: SignalLine, scale: float
     The samples of a signal with a skew lie that many frames too late in ``raw``.
     """
     raw = raw[signal.skew * signal.per_frame :][: len(out)]
-    filled = out[: len(raw)]
+    filled, out[len(raw) :] = out[: len(raw)], np.nan
     np.subtract(raw, signal.baseline, out=filled, dtype=np.float64)
     filled /= signal.gain
     if scale != 1.0:

@@ -1,4 +1,4 @@
-"""ICU stays of the Challenge 2019, from one Parquet file or a tree of ``pNNNNNN.psv``, to a cache.
+"""ICU stays of the Challenge 2019, from one Parquet file or a tree of ``pNNNNNN.psv``: cache and split.
 
 The cache keeps the rows of the files as they are, in float32 (no published number loses a digit by it);
 cleaning belongs to the preprocessing of a model's bundle. A stay whose hours or labels are broken is
@@ -9,18 +9,31 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.readers.columns import DelimitedTable
+from ibt_deploy.types import Bools, Ints, Task
 from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_VARIABLES, NAMES
-from training.data.cache import SUMMARY, UNLABELLED, CacheSummary, Refused, replaced_folder, sealed
+from training.data.cache import SUMMARY, UNLABELLED, Cache, CacheSummary, Refused, replaced_folder, sealed
+from training.data.split import (
+    FRACTIONS,
+    PARTS,
+    counts_head,
+    counts_line,
+    one_hot,
+    part_counts,
+    stratified_parts,
+)
 
+TASK: Task = "sepsis"
+FILES = "stays (.psv)"
 LABEL = "SepsisLabel"
 UNKNOWN_LABEL = -1
 HOUR = INDEX["ICULOS"]
@@ -49,8 +62,20 @@ class _Stays:
     refused: list[Refused]
 
 
-def prepare_stays(
-    source: Path, out: Path, progress: Progress | None = None, *, unlabelled: bool = False
+def holds(source: Path) -> bool:
+    """Whether ``source`` is a folder with stays, or a table of stays."""
+    return source.suffix.lower() == ".parquet" if source.is_file() else any(source.rglob("*.psv"))
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    exclude: Collection[str] = (),
+    only: Collection[str] = (),
+    unlabelled: bool = False,
+    progress: Progress | None = None,
 ) -> CacheSummary:
     """Write the stays of ``source`` as a cache to ``out`` (replacing a cache that is there).
 
@@ -63,16 +88,20 @@ def prepare_stays(
     out
         Folder of the cache: ``cache.json``, ``index.csv`` (patient, hospital, piece, start, length,
         septic) and ``rows-NNN.npz`` (values float32 ``(rows, 40)``, labels int8 ``(rows,)``).
-    progress
-        Called with the number of files read and the number of all files.
+    labels, exclude, only
+        For recordings alone; refused here.
     unlabelled
         Take the inputs alone; every label is then unknown, -1.
+    progress
+        Called with the number of files read and the number of all files.
 
     Raises
     ------
     DataError
         No stays there, columns are missing, or ``out`` is a folder that is not a cache.
     """
+    if labels or exclude or only:
+        raise DataError(f"{source}: holds stays; labels and sources can be chosen for recordings only")
     if source.is_dir():
         stays = _tree(source, progress, unlabelled)
     elif source.is_file():
@@ -91,7 +120,7 @@ def prepare_stays(
             counts[UNLABELLED] = len(kept)
         sha256 = sealed(
             folder,
-            task="sepsis",
+            task=TASK,
             source=source,
             preprocessing=PREPROCESSING,
             records=len(kept),
@@ -260,3 +289,40 @@ def _write_piece(stays: _Stays, spans: list[slice], path: Path) -> None:
     values = np.concatenate([stays.values[span] for span in spans])
     labels = np.concatenate([stays.labels[span] for span in spans]).astype(np.int8)
     np.savez_compressed(path, values=values, labels=labels)
+
+
+def drawn_parts(cache: Cache, seed: int) -> Ints:
+    """A new split of the stays; indices into :data:`PARTS`."""
+    return stay_parts(cache.index, seed)
+
+
+def stay_parts(index: pd.DataFrame, seed: int = 0) -> Ints:
+    """Part of each stay, balanced by hospital, sepsis and quartile of length; indices into :data:`PARTS`."""
+    strata = stay_strata(*(index[c].to_numpy() for c in ("hospital", "septic", "length")))
+    return stratified_parts(index["patient"].to_numpy(), strata, FRACTIONS, seed)
+
+
+def stay_strata(hospitals: npt.ArrayLike, septic: npt.ArrayLike, lengths: npt.ArrayLike) -> Bools:
+    """Stratum of each stay: hospital, septic or not, quartile of length; one column a stratum.
+
+    Parameters
+    ----------
+    hospitals, septic, lengths
+        Shape ``(n,)``; lengths in rows.
+    """
+    hours = np.asarray(lengths, dtype=np.float64)
+    quartile = np.searchsorted(np.quantile(hours, [0.25, 0.5, 0.75]), hours, side="left")
+    hospital = np.unique(np.asarray(hospitals), return_inverse=True)[1]
+    return one_hot((hospital * 2 + (np.asarray(septic) > 0)) * 4 + quartile)
+
+
+def split_lines(cache: Cache, parts: Ints) -> list[str]:
+    """Stays, septic stays and rows of every part."""
+    counts = part_counts(cache.index[["septic"]].to_numpy(), parts)
+    rows = np.bincount(parts, cache.index["length"], len(PARTS)).astype(np.int64)
+    return [
+        counts_head(),
+        counts_line("stays", counts.records),
+        counts_line("septic", counts.positives[:, 0]),
+        counts_line("rows", rows),
+    ]

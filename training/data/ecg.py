@@ -1,8 +1,13 @@
-"""12-lead recordings of a Challenge 2021 tree to a cache: 12 leads at 200 Hz in int16 microvolts.
+"""12-lead recordings of a Challenge 2021 tree: their cache, 200 Hz in int16 microvolts, and its split.
 
 The tree is any folder with ``.hea`` files below it. Labels come from the headers' ``Dx``, the source from the
 name of a folder on the path. An ``index.csv`` (columns ``record, source, file`` and perhaps
 ``patient, fold, amplitude, age, sex, dx``) takes precedence over both.
+
+Where a source names the patient of some recordings only but gives folds that keep patients together (PTB-XL),
+any two recordings of one fold and sex may be of one patient: they form one group of the split. Such groups
+are too large and too few to be assigned one by one, so a search places them. A source that has several
+recordings of some patients and identifies neither patients nor folds is used for training only.
 """
 
 from __future__ import annotations
@@ -18,15 +23,29 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from ibt_deploy.errors import DataError, InputError
 from ibt_deploy.preprocess import ecg
 from ibt_deploy.readers import read
 from ibt_deploy.readers.wfdb.header import Header, parse_header
 from ibt_deploy.records import Recording
+from ibt_deploy.types import Bools, Floats, Ints, Task
 from ibt_deploy.vocabulary import CLASSES, label_vector
-from training.data.cache import SUMMARY, UNLABELLED, CacheSummary, Refused, replaced_folder, sealed
+from training.data.cache import SUMMARY, UNLABELLED, Cache, CacheSummary, Refused, replaced_folder, sealed
+from training.data.split import (
+    FEWEST_POSITIVES,
+    FRACTIONS,
+    PARTS,
+    counts_head,
+    counts_line,
+    one_hot,
+    part_counts,
+    stratified_parts,
+)
 
+TASK: Task = "arrhythmia"
+FILES = "recordings (.hea)"
 INCART = "st_petersburg_incart"
 
 _FOLDERS: dict[str, str] = {
@@ -112,6 +131,11 @@ class Entry:
     def group(self) -> str:
         """What may not be divided between the parts of a split: the patient where known, else the record."""
         return f"{self.source}:patient:{self.patient}" if self.patient else f"{self.source}:{self.record}"
+
+
+def holds(source: Path) -> bool:
+    """Whether ``source`` is a folder with recordings."""
+    return source.is_dir() and any(source.rglob("*.hea"))
 
 
 def index_of(root: Path) -> Path | None:
@@ -213,75 +237,75 @@ class _Pieces:
             self.piece, self.filled, self.waiting = self.piece + 1, 0, []
 
 
-def prepare_recordings(
-    root: Path,
+def prepare(
+    source: Path,
     out: Path,
     *,
-    index_csv: Path | None = None,
-    exclude_sources: Collection[str] = (INCART,),
-    only_sources: Collection[str] | None = None,
-    progress: Progress | None = None,
+    labels: Path | None = None,
+    exclude: Collection[str] = (),
+    only: Collection[str] = (),
     unlabelled: bool = False,
+    progress: Progress | None = None,
 ) -> CacheSummary:
-    """Write the recordings below ``root`` as a cache to ``out`` (replacing a cache that is there).
+    """Write the recordings below ``source`` as a cache to ``out`` (replacing a cache that is there).
 
-    Left out and counted: recordings of excluded sources, without a scored label, or longer than ten minutes
-    (one label set for 30 minutes says little about a window of 10 s). Recordings that reader or
+    Left out and counted: recordings of INCART and of excluded sources, without a scored label, or longer than
+    ten minutes (one label set for 30 minutes says little about a window of 10 s). Recordings that reader or
     preprocessing refuse are listed with the reason. Where the amplitude is approximate the label of low QRS
     voltage is unknown (-1).
 
     Parameters
     ----------
-    root
+    source
         Folder of the data set.
     out
         Folder of the cache: ``cache.json``, ``index.csv`` (record, source, group, sampling_rate, amplitude,
         age, sex, fold, piece, start, length), ``labels.npy`` int8 ``(n, 26)`` and ``signal-NNN.npy``
         int16 microvolts ``(12, samples)``. ``group`` is the patient where known, else the record; groups
         with recordings whose leads I and II are the same are one.
-    index_csv
-        Index that takes precedence; by default ``root/index.csv`` where it exists.
-    exclude_sources, only_sources
+    labels
+        Index that takes precedence; by default ``index.csv`` in ``source`` where it exists.
+    exclude, only
         Sources left out, and, if given, the only ones taken.
-    progress
-        Called with the number of recordings done and the number of all.
     unlabelled
         Take the signals alone; every label is then unknown, -1.
+    progress
+        Called with the number of recordings done and the number of all.
 
     Raises
     ------
     DataError
         Nothing usable there, a malformed index, or ``out`` is a folder that is not a cache.
     """
-    index_csv = index_csv or index_of(root)
-    listed = entries(root, index_csv)
+    index_csv = labels or index_of(source)
+    listed = entries(source, index_csv)
     counts: Counter[str] = Counter()
     refused: list[Refused] = []
     rows: list[dict[str, object]] = []
-    labels: list[npt.NDArray[np.int8]] = []
+    vectors: list[npt.NDArray[np.int8]] = []
     same: dict[str, list[str]] = {}
     with replaced_folder(out, SUMMARY, "cache") as folder:
         pieces = _Pieces(folder)
         for done, entry in enumerate(listed, start=1):
             if progress is not None:
                 progress(done, len(listed))
-            if entry.source in exclude_sources or entry.source not in (only_sources or (entry.source,)):
+            if entry.source in (INCART, *exclude) or entry.source not in (only or (entry.source,)):
                 counts["excluded_source"] += 1
                 continue
             try:
                 prepared = _prepared(entry, counts, unlabelled)
             except InputError as error:
-                refused.append(Refused(entry.file.relative_to(root).as_posix(), error.code, error.message))
+                refused.append(Refused(entry.file.relative_to(source).as_posix(), error.code, error.message))
                 continue
             if prepared is None:
                 continue
             recording, label, signal = prepared
-            labels.append(label)
+            vectors.append(label)
             same.setdefault(_fingerprint(entry, signal), []).append(entry.group)
             rows.append(_described(entry, recording) | pieces.add(signal))
         pieces.flush()
         if not rows:
-            raise DataError(f"{root}: no usable recording among {len(listed)}")
+            raise DataError(f"{source}: no usable recording among {len(listed)}")
         origin = "labels_from_headers" if index_csv is None else "labels_from_index"
         counts[UNLABELLED if unlabelled else origin] = len(rows)
         counts["duplicate_signals"] = sum(len(groups) - 1 for groups in same.values())
@@ -289,17 +313,17 @@ def prepare_recordings(
         for row in rows:
             row["group"] = joined[str(row["group"])]
         _write_index(folder / "index.csv", rows)
-        np.save(folder / "labels.npy", np.stack(labels))
+        np.save(folder / "labels.npy", np.stack(vectors))
         sha256 = sealed(
             folder,
-            task="arrhythmia",
-            source=root,
+            task=TASK,
+            source=source,
             preprocessing=PREPROCESSING,
             records=len(rows),
             refused=refused,
             counts=counts,
         )
-    return CacheSummary(out, len(rows), dict(counts), tuple(refused), sha256)
+    return CacheSummary(out, len(rows), dict(counts), tuple(refused), sha256, index_csv)
 
 
 def _prepared(
@@ -382,3 +406,170 @@ def _write_index(path: Path, rows: list[dict[str, object]]) -> None:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+LARGE = 0.01
+"""A group with more than this share of the recordings is placed by search."""
+RESTARTS = 50
+NAMED_PATIENT = ":patient:"
+REPEATED_PATIENTS = ("ptb", "ptb-xl", "st_petersburg_incart")
+"""Sources with several recordings of some patients, of whom the Challenge's headers say nothing."""
+
+
+def drawn_parts(cache: Cache, seed: int) -> Ints:
+    """A new split of the recordings; indices into :data:`PARTS`."""
+    return ecg_parts(cache.index, np.load(cache.folder / "labels.npy"), seed)
+
+
+def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) -> Ints:
+    """Part of each recording, balanced by class, source and sex; indices into :data:`PARTS`.
+
+    Parameters
+    ----------
+    index
+        Index of the cache, with the columns source, group, fold and sex.
+    labels
+        Shape ``(n, 26)``, positive where 1.
+    seed
+        Decides among equals.
+    """
+    strata = np.hstack(
+        [labels > 0, one_hot(index["source"].to_numpy()), one_hot(index["sex"].fillna("").to_numpy())]
+    )
+    groups = patient_groups(index)
+    free = ~np.isin(groups, groups[unknown_patients(index)])
+    parts = np.full(len(index), PARTS.index("train"), dtype=np.int64)
+    parts[free] = group_parts(groups[free], strata[free], labels.shape[1], seed)
+    return parts
+
+
+def unknown_patients(index: pd.DataFrame) -> Bools:
+    """Recordings that may be of the patient of any other of their source. Shape ``(n,)``."""
+    named = index["group"].str.contains(NAMED_PATIENT, regex=False)
+    return np.asarray(index["source"].isin(REPEATED_PATIENTS) & index["fold"].isna() & ~named, dtype=bool)
+
+
+def patient_groups(index: pd.DataFrame) -> Ints:
+    """Number of the group of each recording, such that one patient's recordings are surely in one group.
+
+    The groups of the cache (patients where they are named, duplicates of a signal) are joined by fold and sex
+    in every source where a recording has a fold and no named patient.
+    """
+    unnamed = index["fold"].notna() & ~index["group"].str.contains(NAMED_PATIENT, regex=False)
+    by_fold = index["source"].isin(index.loc[unnamed, "source"].unique()) & index["fold"].notna()
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    sex_of = index["sex"].fillna("")
+    sexless = {(s, f) for s, f, x in zip(index["source"], index["fold"], sex_of, strict=True) if not x}
+    for group, source, fold, sex, folded in zip(
+        index["group"], index["source"], index["fold"], sex_of, by_fold, strict=True
+    ):
+        known_sex = "" if (source, fold) in sexless else sex
+        name = f"fold:{source}:{fold}:{known_sex}" if folded else f"group:{group}"
+        first, second = sorted((root(f"group:{group}"), root(name)))
+        parent[second] = first
+    return np.unique([root(f"group:{group}") for group in index["group"]], return_inverse=True)[1].astype(
+        np.int64
+    )
+
+
+def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int = 0) -> Ints:
+    """Part of each recording: small groups by iterative stratification, large ones by search.
+
+    Parameters
+    ----------
+    groups
+        Shape ``(n,)``.
+    strata
+        Shape ``(n, m)``: what the parts are balanced by; the first ``n_classes`` columns are the classes,
+        each of which should have five positives in every part.
+    """
+    group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sizes = np.bincount(group)
+    large = np.flatnonzero(sizes > max(LARGE * len(group), 1))
+    is_large = np.isin(group, large)
+    parts = np.zeros(len(group), dtype=np.int64)
+    parts[~is_large] = stratified_parts(group[~is_large], strata[~is_large], FRACTIONS, seed)
+    if len(large):
+        counted = np.hstack([np.ones((len(strata), 1), dtype=bool), strata]).astype(np.float64)
+        base = np.stack([counted[~is_large & (parts == p)].sum(axis=0) for p in range(len(PARTS))])
+        units = np.stack([counted[group == g].sum(axis=0) for g in large])
+        placed = _placed(units, base, slice(1, 1 + n_classes), np.random.default_rng(seed))
+        part_of = dict(zip(large.tolist(), placed.tolist(), strict=True))
+        parts[is_large] = [part_of[int(g)] for g in group[is_large]]
+    return parts
+
+
+def _placed(units: Floats, base: Floats, classes: slice, rng: np.random.Generator) -> Ints:
+    """Part of each unit, by steepest descent from random starts.
+
+    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. Least
+    is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks in a part.
+    """
+    total = base.sum(axis=0) + units.sum(axis=0)
+    wanted = np.outer(FRACTIONS, total)
+    possible = total[classes] >= FEWEST_POSITIVES * len(PARTS)
+
+    def costs(parts: Ints) -> Floats:
+        held = base + np.einsum("kup,uc->kpc", np.eye(len(PARTS))[parts], units)
+        distance = ((held - wanted) ** 2 / np.maximum(wanted, 1)).sum(axis=(1, 2))
+        lacking = np.maximum(FEWEST_POSITIVES - held[:, :, classes][:, :, possible], 0).sum(axis=(1, 2))
+        summed: Floats = distance + 10 * lacking
+        return summed
+
+    best, lowest = np.zeros(len(units), dtype=np.int64), np.inf
+    for _ in range(RESTARTS):
+        part = rng.choice(len(PARTS), len(units), p=FRACTIONS).astype(np.int64)
+        here = float(costs(part[None])[0])
+        while True:
+            neighbours = _neighbours(part)
+            tried = costs(neighbours)
+            least = int(np.argmin(tried))
+            if tried[least] >= here - 1e-9:
+                break
+            part, here = neighbours[least], float(tried[least])
+        if here < lowest - 1e-9:
+            best, lowest = part, here
+    return best
+
+
+def _neighbours(part: Ints) -> Ints:
+    """Every placement that moves one unit or swaps two, shape ``(placements, units)``."""
+    neighbours = []
+    for i in range(len(part)):
+        for p in range(len(PARTS)):
+            if p != part[i]:
+                moved = part.copy()
+                moved[i] = p
+                neighbours.append(moved)
+        for j in range(i):
+            if part[i] != part[j]:
+                swapped = part.copy()
+                swapped[i], swapped[j] = part[j], part[i]
+                neighbours.append(swapped)
+    return np.stack(neighbours)
+
+
+def split_lines(cache: Cache, parts: Ints) -> list[str]:
+    """Counts of every part and of every class, and the classes that cannot be evaluated."""
+    lines = [counts_head()]
+    if unknown := unknown_patients(cache.index).sum():
+        lines.insert(
+            0, f"{unknown:,} recordings of sources with several a patient, who is not named: all in training"
+        )
+    counts = part_counts(np.load(cache.folder / "labels.npy"), parts)
+    names = [c.abbreviation for c in CLASSES]
+    lines.append(counts_line("recordings", counts.records))
+    for name, positives, evaluable in zip(names, counts.positives.T, counts.evaluable, strict=True):
+        lines.append(counts_line(name, positives, "" if evaluable else "   not evaluable"))
+    if missing := counts.not_evaluable(names):
+        lines.append(
+            f"not evaluable, with fewer than 5 positives in some part: {', '.join(missing)} "
+            f"({len(missing)} of {len(names)})"
+        )
+    return lines
