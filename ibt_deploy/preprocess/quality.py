@@ -117,7 +117,7 @@ RATE_LIKENESS = 0.9
 RATE_COVERAGE = 0.6
 """Below any of these the places of the beats are too doubtful to make a rate."""
 
-LEAST_AGREEMENT = 0.79
+LEAST_AGREEMENT = 0.78
 """Median correlation of a lead's complexes with the one most like it, below which the lead is noisy."""
 
 UNUSABLE_AGREEMENT = 0.5
@@ -126,11 +126,18 @@ UNUSABLE_AGREEMENT = 0.5
 MOST_NOISE = 0.045
 """Deviation of the noise above the QRS band over the height of the complexes, median over the leads."""
 
-QRS_MV = (0.38, 2.65)
-"""Height of the QRS complexes in mV, geometric mean over the leads that have any."""
+SMALLEST_QRS_MV = 0.38
+"""Height of the QRS complexes in mV, geometric mean over the leads, below which it is unusual."""
 
-TALLEST_MV = 7.0
-"""Height of the tallest QRS complex in mV; in the training records whose voltage is known 6.7 at most."""
+LARGEST_QRS_MV, TALLEST_WEIGHT = 3.1, 0.25
+"""The same height, with a quarter of the weight on the tallest lead's, above which it is unusual."""
+
+WAVEFORM_RATIO = 2.1
+"""How much smaller or larger than the other leads' waveforms say a lead must be for its gain to be doubtful.
+
+Where the complexes turn from negative to positive, a lead between the two is small by right. The largest
+ratio at which the five training records whose picture shows a failing electrode are found.
+"""
 
 MISPLACED = 4.0
 """Logarithm of the odds of an exchange of electrodes over none."""
@@ -506,19 +513,15 @@ def _notices(beats: Beats) -> list[Notice]:
             Notice("noisy_recording", "there is unusual noise in most leads; check the electrodes")
         )
     typical = typical_height(beats)
-    if not QRS_MV[0] <= typical <= QRS_MV[1]:
+    largest = typical ** (1 - TALLEST_WEIGHT) * float(beats.height.max()) ** TALLEST_WEIGHT
+    if typical < SMALLEST_QRS_MV or largest > LARGEST_QRS_MV:
         sentence = f"QRS complexes of typically {typical:.2g} mV are unusual; check the gain"
         notices.append(Notice("unusual_amplitude", sentence))
     if not beats.complete:
         return notices
-    tallest = int(np.argmax(beats.height))
-    if beats.height[tallest] > TALLEST_MV:
-        sentence = f"QRS complexes of {beats.height[tallest]:.1f} mV in lead {LEADS[tallest]}; check its gain"
-        notices.append(Notice("lead_amplitude", sentence))
-        return notices
     excess = disproportion(beats.height)
     worst = int(np.argmax(np.abs(excess)))
-    if abs(excess[worst]) > 1:
+    if abs(excess[worst]) > 1 and _contradicts_waveforms(beats.average, worst, excess[worst] > 0):
         size = "large" if excess[worst] > 0 else "small"
         lead = LEADS[INDEPENDENT[worst]]
         sentence = f"lead {lead} is too {size} for the other leads; check its gain and electrode"
@@ -607,6 +610,16 @@ def _step(samples: Floats) -> float:
     return step if np.median(gaps) <= REGULAR_STEPS * step else np.nan
 
 
+def _contradicts_waveforms(average: Floats, lead: int, is_large: bool) -> bool:
+    """Whether an independent lead's complex is so much larger or smaller than the other leads make it."""
+    beat = average[list(INDEPENDENT)]
+    beat = beat - medians(beat)[:, np.newaxis]
+    complexes = beat[:, BEFORE - QRS_HALF : BEFORE + QRS_HALF + 1]
+    height, expected = np.ptp(complexes[lead]), np.ptp(_fitted().waveform[lead] @ complexes)
+    larger, smaller = (height, expected) if is_large else (expected, height)
+    return bool(larger > WAVEFORM_RATIO * smaller)
+
+
 def placement_odds(average: Floats) -> dict[str, float]:
     """Logarithm of the odds of each of :data:`PLACEMENTS` over electrodes in their places.
 
@@ -645,6 +658,7 @@ class _Fitted:
     amplitude: Floats
     smallest: Floats
     largest: Floats
+    waveform: Floats
     names: Sequence[str]
     centre: Floats
     scale: Floats
@@ -660,6 +674,7 @@ def _fitted() -> _Fitted:
         np.array(read["amplitude"]["weights"]),
         np.array(read["amplitude"]["smallest"]),
         np.array(read["amplitude"]["largest"]),
+        np.array(read["amplitude"]["waveform"]),
         tuple(read["placement"]["names"]),
         np.array(read["placement"]["centre"]),
         np.array(read["placement"]["scale"]),
