@@ -442,7 +442,9 @@ def test_one_row_without_a_usable_time_costs_only_itself(opened: Open, time: str
     assert stay.values[:, INDEX["HR"]].tolist() == list(range(70, 82))
     (warning,) = stay.warnings
     assert warning.code == "rows_left_out"
-    assert warning.message.startswith("1 row without a usable time left out, the first of them line 7: column")
+    assert warning.message.startswith(
+        "1 row without a usable time left out, the first of them line 7: column"
+    )
 
 
 def test_rows_after_two_weeks_are_left_out_as_by_the_reader(tmp_path: Path, opened: Open) -> None:
@@ -623,3 +625,32 @@ def test_a_damaged_row_is_named_with_its_own_file(tmp_path: Path) -> None:
     assert [(item.code, item.message.startswith(f"{second}, ")) for item in refused] == [
         ("ragged_rows", True)
     ]
+
+
+FAULTY_ROWS = {
+    "not_a_number": [row("b", 1, "abc")],
+    "doubled_hour": [row("b", 1), row("b", 1)],
+    "ragged_rows": ["b,2,80"],
+    "infinite": [row("b", 1, "inf")],
+    "missing_patient": [row("", 7)],
+}
+
+
+@pytest.mark.parametrize("code", FAULTY_ROWS)
+@pytest.mark.parametrize("files", [1, 20], ids=["alone", "joined with others"])
+@pytest.mark.parametrize("cell", ["", '"in\nA&E"'], ids=["blank lines", "and a cell of two lines"])
+def test_a_message_cites_the_line_of_the_file(
+    tmp_path: Path, opened: Open, code: str, files: int, cell: str
+) -> None:
+    """As an editor counts, behind blank lines and behind a cell that holds a line end."""
+    remarks = [f"{line},{'remark' if line == HEADER else ''}" for line in (HEADER, row("a", 1))]
+    odd = [f"{row('z', 1)},{cell}"] if cell else []
+    rows = [line if code == "ragged_rows" else f"{line}," for line in FAULTY_ROWS[code]]
+    text = "\n".join([remarks[0], "", remarks[1], "", "   ", *odd, f"{row('c', 1)},", *rows, ""])
+    paths = [tmp_path / f"t{n}.csv" for n in range(files)]
+    for n, path in enumerate(paths):
+        path.write_text(text if n == files // 2 else f"{HEADER},remark\n{row(f'p{n}', 1)},\n")
+    due = text.splitlines().index(rows[-1]) + len(rows)
+    tables = opened(paths=paths)
+    said = [a.message for a in [*refusals(answers(tables)), *tables.rejected()] if a.code == code]
+    assert any(f"line {due}" in message for message in said), said

@@ -119,8 +119,8 @@ class SkippedLines:
         if self._patient is not None and len(cells) > self._patient:
             patient = _name(cells[self._patient])
         if not is_whole:
-            place = f"line {self.line_of(file, row)}"
-            message = f"{place} has {len(cells)} cells, the header has {len(self.names)}"
+            line_at = self.line_of(file, row)
+            message = f"line {line_at} has {len(cells)} cells, the header has {len(self.names)}"
             self._fault(file, row, patient, stay is not None, MalformedFile(message, code="ragged_rows"))
             return
         written = []
@@ -147,7 +147,9 @@ class SkippedLines:
         if self._patient is not None and '"' not in line:
             cells = line.split(self.delimiter)
             patient = _name(cells[self._patient]) if len(cells) == len(self.names) else None
-        error = MalformedFile(f"line {self.line_of(file, row)} is not {self.layout.encoding.upper()} text", code="not_text")
+        error = MalformedFile(
+            f"line {self.line_of(file, row)} is not {self.layout.encoding.upper()} text", code="not_text"
+        )
         self._fault(file, row, patient, stay is not None, error)
 
     def whole_file(self, file: int, table: TableFile, stay: str | None) -> None:
