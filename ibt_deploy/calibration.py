@@ -462,8 +462,13 @@ class TunedThreshold(NamedTuple):
     reached: float
 
 
-def utility_threshold(labels: Array, risk: Array, offsets: Array) -> TunedThreshold:
-    """The threshold of highest normalised utility among all there are; ``reached`` is that utility.
+FLAT = 0.005
+"""Utility that an operating point may give up for fewer alarms: the optimum is flat, so a threshold far above
+that of the highest utility loses next to nothing."""
+
+
+def utility_threshold(labels: Array, risk: Array, offsets: Array, within: float = 0.0) -> TunedThreshold:
+    """The threshold of highest normalised utility among all there are; ``reached`` is its utility.
 
     Parameters
     ----------
@@ -471,6 +476,8 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array) -> TunedThresh
         Shape ``(rows,)``; risk in [0, 1].
     offsets
         Shape ``(stays + 1,)``.
+    within
+        The highest threshold is taken that reaches the highest utility but for this much.
 
     Raises
     ------
@@ -479,7 +486,8 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array) -> TunedThresh
     """
     _require_septic(labels)
     sweep = utility_sweep(labels, risk, offsets)
-    best = int(np.argmax(np.where(sweep.thresholds >= SMALLEST, sweep.utilities, -np.inf)))
+    utilities = np.where(sweep.thresholds >= SMALLEST, sweep.utilities, -np.inf)
+    best = int(np.argmax(utilities >= utilities.max() - within))
     below = sweep.thresholds[best + 1] if best + 1 < len(sweep.thresholds) else 0.0
     return TunedThreshold(_between(sweep.thresholds[best], below), float(sweep.utilities[best]))
 
