@@ -44,6 +44,7 @@ from export.scored import (
 )
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import (
+    FLAT,
     alarm_rate_threshold,
     fitted_calibration,
     sensitivity_threshold,
@@ -249,7 +250,7 @@ def stay_decisions(logits: Float32s, validation: StayPart) -> Decisions:
     labels, offsets = validation.labels, validation.offsets
     fitted = fitted_calibration(logits, labels)
     risk = fitted.calibration.probability(logits)
-    utility = utility_threshold(labels, risk, offsets)
+    utility = utility_threshold(labels, risk, offsets, within=FLAT)
     sensitive = sensitivity_threshold(labels, risk, offsets, SENSITIVITY)
     sparing = alarm_rate_threshold(labels, risk, offsets, ALARMS_PER_PATIENT_DAY)
     return Decisions(
@@ -257,7 +258,8 @@ def stay_decisions(logits: Float32s, validation: StayPart) -> Decisions:
         {
             "utility": Point(
                 np.array([utility.threshold]),
-                f"highest utility 2019 on validation ({utility.reached:.3f} there)",
+                f"fewest alarms within {FLAT} of the highest utility 2019 on validation "
+                f"({utility.reached:.3f} there)",
             ),
             "sensitivity80": Point(
                 np.array([sensitive.threshold]),

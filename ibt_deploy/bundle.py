@@ -31,12 +31,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ibt_deploy.errors import BundleError
-from ibt_deploy.familiarity import FAMILIARITY, Familiarity
 from ibt_deploy.files import file_sha256
 from ibt_deploy.types import TASKS, AnyFloats, Floats, Task
 from ibt_deploy.vocabulary import CLASSES
 
 if TYPE_CHECKING:
+    from ibt_deploy.familiarity import Familiarity
     from ibt_deploy.preprocess.ecg import EcgPreprocessing
     from ibt_deploy.preprocess.stay import StayPreprocessing
 
@@ -255,6 +255,8 @@ class Bundle:
 
     def familiarity(self) -> Familiarity | None:
         """What inputs of the training set look like, where the bundle says it."""
+        from ibt_deploy.familiarity import FAMILIARITY, Familiarity
+
         if FAMILIARITY not in self.files:
             return None
         return Familiarity.read(self.path / FAMILIARITY)

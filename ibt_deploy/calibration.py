@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.decisions import decisions
@@ -151,48 +150,6 @@ def _newton(logits: Array, labels: Array, start: Floats, free: Bools, precision:
             return line - scale * step if candidate <= best else line
         line, best = line - scale * step, candidate
     return line
-
-
-def recalibrated(calibration: Calibration, logits: Array, prevalence: npt.ArrayLike) -> Calibration:
-    """The calibration with intercepts re-estimated for a local prevalence; slopes stay.
-
-    The intercept of greatest likelihood on local data makes the mean probability equal the share of
-    positives, so that share is all that must be known of the local labels. Never applied unasked.
-
-    Parameters
-    ----------
-    calibration
-        As shipped.
-    logits
-        Local logits, shape ``(n, outputs)``, or ``(n,)`` for one output.
-    prevalence
-        Local share of positives, shape ``(outputs,)`` or one number; NaN leaves an output as it is.
-
-    Raises
-    ------
-    DataError
-        Without logits, or when a prevalence is not between 0 and 1.
-    """
-    z = _columns(np.asarray(logits, dtype=np.float64))
-    wanted = np.broadcast_to(np.asarray(prevalence, dtype=np.float64), calibration.slope.shape)
-    if not len(z) or z.shape[1] != len(wanted) or not np.isfinite(z).all():
-        raise DataError(
-            f"local logits {z.shape} must be finite, at least one for each of {len(wanted)} outputs"
-        )
-    if not (np.isnan(wanted) | ((wanted > 0) & (wanted < 1))).all():
-        raise DataError("a local prevalence must lie between 0 and 1, both excluded: count more patients")
-    intercept = calibration.intercept.copy()
-    for column in np.flatnonzero(~np.isnan(wanted)):
-        u = calibration.slope[column] * z[:, column]
-        target = np.log(wanted[column] / (1 - wanted[column]))
-        low, high = target - u.max(), target - u.min()
-        # the mean probability rises with the intercept, and its root is bracketed
-        for _ in range(100):
-            middle = (low + high) / 2
-            mean = Calibration(np.ones(1), np.array([middle])).probability(u).mean()
-            low, high = (middle, high) if mean < wanted[column] else (low, middle)
-        intercept[column] = (low + high) / 2
-    return Calibration(calibration.slope.copy(), intercept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -505,8 +462,13 @@ class TunedThreshold(NamedTuple):
     reached: float
 
 
-def utility_threshold(labels: Array, risk: Array, offsets: Array) -> TunedThreshold:
-    """The threshold of highest normalised utility among all there are; ``reached`` is that utility.
+FLAT = 0.005
+"""Utility that an operating point may give up for fewer alarms: the optimum is flat, so a threshold far above
+that of the highest utility loses next to nothing."""
+
+
+def utility_threshold(labels: Array, risk: Array, offsets: Array, within: float = 0.0) -> TunedThreshold:
+    """The threshold of highest normalised utility among all there are; ``reached`` is its utility.
 
     Parameters
     ----------
@@ -514,6 +476,8 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array) -> TunedThresh
         Shape ``(rows,)``; risk in [0, 1].
     offsets
         Shape ``(stays + 1,)``.
+    within
+        The highest threshold is taken that reaches the highest utility but for this much.
 
     Raises
     ------
@@ -522,7 +486,8 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array) -> TunedThresh
     """
     _require_septic(labels)
     sweep = utility_sweep(labels, risk, offsets)
-    best = int(np.argmax(np.where(sweep.thresholds >= SMALLEST, sweep.utilities, -np.inf)))
+    utilities = np.where(sweep.thresholds >= SMALLEST, sweep.utilities, -np.inf)
+    best = int(np.argmax(utilities >= utilities.max() - within))
     below = sweep.thresholds[best + 1] if best + 1 < len(sweep.thresholds) else 0.0
     return TunedThreshold(_between(sweep.thresholds[best], below), float(sweep.utilities[best]))
 

@@ -181,13 +181,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_bounded(file: File, most: int) -> bytes | None:
-    """The content of ``file``, or None where it holds more than ``most`` bytes; no more than that is read."""
-    with file.open("rb") as stream:
-        content = stream.read(most + 1)
-    return content if len(content) <= most else None
-
-
 def atomic_write(path: Path, content: bytes | str) -> None:
     """Replace the file ``path`` by ``content``, text as UTF-8; see :func:`atomic_path`."""
     with atomic_open(path) as stream:

@@ -283,7 +283,7 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
         entries = stamped(inputs.files)
         written_plan(new, entries)
         if (export := inputs.standard) is not None:
-            from ibt_deploy.standards.items import export_items
+            from ibt_deploy.batch.items import export_items
 
             events = export_items(export, options.sources, output.path, output.state)
             items, fingerprint = events, events.fingerprint
@@ -409,6 +409,3 @@ def _sha256(path: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise BatchError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-__all__ = ["ENGINES", "Engine", "Options", "Result", "run_batch"]

@@ -21,7 +21,6 @@ from ibt_deploy.batch.archives import MAX_HEADER_BYTES, archive_entries, is_arch
 from ibt_deploy.batch.output import LOCK, STATE
 from ibt_deploy.batch.plan import Entry, FileEntry, Group, RefusedEntry, Stamp, grouped, stamp_of
 from ibt_deploy.errors import BatchError, one_line
-from ibt_deploy.readers.dicom import DAMAGE, ECG_CLASSES
 
 LIST_MARK = "@"
 MAX_LIST_BYTES = 1 << 30
@@ -211,6 +210,8 @@ def _references(path: str) -> _References | None:
         from pydicom.uid import UID
     except ModuleNotFoundError:
         return None
+    from ibt_deploy.readers.dicom import DAMAGE, ECG_CLASSES
+
     try:
         records = list(dcmread(path).DirectoryRecordSequence)
         found = [

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ import numpy.typing as npt
 from ibt_deploy import __version__
 from ibt_deploy.bundle import CONTRACT, Bundle, Calibration
 from ibt_deploy.calibration import (
+    FLAT,
     alarm_rate_threshold,
     calibration_line,
     challenge_thresholds,
@@ -63,7 +65,10 @@ SMALLEST = 1e-12
 """Probabilities nearer to 0 or 1 have the log odds of this."""
 
 STAY_POINTS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "utility": ("highest utility 2019", utility_threshold),
+    "utility": (
+        f"fewest alarms within {FLAT} of the highest utility 2019",
+        partial(utility_threshold, within=FLAT),
+    ),
     "sensitivity80": (
         "highest threshold that alarms in time (from 12 h before to 3 h after onset) in 80 % of septic stays",
         sensitivity_threshold,

@@ -162,12 +162,6 @@ def utility(labels: Array, alarms: Array, offsets: Array) -> float:
     return float(rows.normalised(rows.observed(alarms).sum()))
 
 
-def patient_utilities(labels: Array, alarms: Array, offsets: Array) -> Floats:
-    """Utility of each stay, not normalised, shape ``(stays,)``; parameters as for :func:`utility`."""
-    rows = row_utilities(labels, offsets)
-    return rows.per_stay(rows.observed(alarms))
-
-
 class UtilitySweep(NamedTuple):
     """Normalised utility at every threshold that changes anything.
 
@@ -214,11 +208,6 @@ def utility_sweep(
     return UtilitySweep(np.append(np.inf, ordered[last]), rows.normalised(observed))
 
 
-def utility_curve(labels: Array, risk: Array, offsets: Array, thresholds: npt.ArrayLike) -> Floats:
-    """Normalised utility at each of ``thresholds`` for an alarm wherever risk >= threshold."""
-    return utility_sweep(labels, risk, offsets).at(thresholds)
-
-
 def clipped(risk: Array) -> Floats:
     """Risk moved into [1e-6, 1 - 1e-6], where the official AUROC is sound."""
     return np.clip(np.asarray(risk, dtype=np.float64), CLIP, 1 - CLIP)
@@ -233,9 +222,6 @@ class SepsisScores:
     n_rows: int
     threshold: float
     utility: float
-    observed_total: float
-    best_total: float
-    silent_total: float
     f_measure: float
     accuracy: float
     auroc: float
@@ -255,7 +241,6 @@ def scores(labels: Array, risk: Array, offsets: Array, threshold: float) -> Seps
     positive = np.asarray(labels) > 0
     alarms = np.asarray(risk) >= threshold
     rows = row_utilities(positive, offsets)
-    observed = float(rows.observed(alarms).sum())
     notes = []
     if rows.n_septic == 0:
         notes.append(f"none of the {rows.n_stays} stays is septic: utility, AUROC and AUPRC are undefined")
@@ -267,10 +252,7 @@ def scores(labels: Array, risk: Array, offsets: Array, threshold: float) -> Seps
         n_septic=rows.n_septic,
         n_rows=len(positive),
         threshold=threshold,
-        utility=float(rows.normalised(observed)),
-        observed_total=observed,
-        best_total=float(rows.best.sum()),
-        silent_total=float(rows.silence.sum()),
+        utility=float(rows.normalised(rows.observed(alarms).sum())),
         f_measure=row_f_measure(positive, alarms),
         accuracy=float(np.mean(positive == alarms)) if len(positive) else float("nan"),
         auroc=1.0 if only_positive else auroc(positive, clipped(risk)),

@@ -21,7 +21,7 @@ from ibt_deploy.errors import BadRows, BadUnits, MalformedFile
 from ibt_deploy.files import read_table
 from ibt_deploy.mapping.units import conversion
 from ibt_deploy.readers.stays import FEWEST_MEASURED_COLUMNS
-from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, NAMES
+from ibt_deploy.vocabulary import MAX_HOURS, N_TIME_VARYING, NAMES
 
 LOINC, OMOP, MIMIC = "LOINC", "OMOP", "MIMIC-IV"
 
@@ -132,23 +132,6 @@ def meaning(system: str, code: str, unit: str | None) -> Meaning | str:
     except BadUnits:
         return "unknown_unit"
     return Meaning(row.variable, found.factor, found.offset, row.priority)
-
-
-def loinc_of(variable: str) -> Code:
-    """The first LOINC code of a variable: the one with which an export of our own would name it.
-
-    Raises
-    ------
-    KeyError
-        The variable has none.
-    """
-    if variable not in INDEX:
-        raise KeyError(variable)
-    found = (row for row in codes().values() if row.system == LOINC and row.variable == variable)
-    row = next(found, None)
-    if row is None:
-        raise KeyError(variable)
-    return row
 
 
 EVENTS = "events(patient VARCHAR, time TIMESTAMP, code VARCHAR, unit VARCHAR, value DOUBLE)"
@@ -278,11 +261,6 @@ class EventReport:
     found: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def share_of_variables(self) -> float:
-        """Share of the 40 variables that at least one stay has; ICULOS counts as found."""
-        return len(self.found) / len(NAMES)
 
     def lines(self) -> Iterator[str]:
         """The report for a terminal."""

@@ -8,12 +8,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gzip
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +27,24 @@ from ibt_deploy.files import File
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.readers.stays import hourly, inserted_note
 from ibt_deploy.records import Stay
-from ibt_deploy.standards import fhir_observations, long_table, meds, omop
-from ibt_deploy.standards.events import ASSUMED_NOTE, EventReport, hourly_table
 from ibt_deploy.vocabulary import MAX_HOURS, NAMES
 
+if TYPE_CHECKING:
+    from ibt_deploy.standards.events import EventReport, Source
+
 Standard = Literal["MEDS", "OMOP CDM", "FHIR R4", "long table"]
-LOADERS = {"MEDS": meds.load, "OMOP CDM": omop.load, "FHIR R4": fhir_observations.load}
-PARQUET_MAGIC = b"PAR1"
+PARQUET_MAGIC, GZIP_MAGIC = b"PAR1", b"\x1f\x8b"
+DUCKDB_MAGIC, MAGIC_AT = b"DUCK", 8
+OMOP_TABLES = ("measurement", "person", "visit_detail", "visit_occurrence", "care_site", "concept")
+OMOP_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+MEDS_COLUMNS = frozenset({"subject_id", "time", "code"})
+MEDS_VALUES = ("numeric_value", "value")
 HEAD_BYTES = 4096
 LOOKED_AT = 50
 """Files of a folder at which we look before we know that it is not an export of a standard."""
 
 HOURS = "hours.parquet"
+_FHIR = re.compile(rb'"resourceType"\s*:\s*"(Bundle|Observation|Patient|Encounter|Location)"')
 CUT_NOTE = f"Hours after {MAX_HOURS} (two weeks) were left out."
 
 
@@ -70,13 +80,50 @@ def standard_of(file: File, head: bytes | None = None) -> Standard | None:
                 head = stream.read(HEAD_BYTES)
         except OSError:
             return None
-    if omop.is_database(head):
+    if is_database(head):
         return "OMOP CDM"
-    if fhir_observations.is_fhir(head):
+    if is_fhir(head):
         return "FHIR R4"
-    if head.startswith(PARQUET_MAGIC) and meds.is_meds(_parquet_columns(file)):
+    if head.startswith(PARQUET_MAGIC) and is_meds(_parquet_columns(file)):
         return "MEDS"
     return None
+
+
+def table_of(file: File) -> str | None:
+    """The OMOP table that a file holds, by its name or that of its folder; None for any other file."""
+    name = file.name.casefold()
+    suffix = next((suffix for suffix in OMOP_SUFFIXES if name.endswith(suffix)), None)
+    if suffix is None:
+        return None
+    for candidate in (name.removesuffix(suffix), file.parent.name.casefold()):
+        if candidate in OMOP_TABLES:
+            return candidate
+    return None
+
+
+def is_database(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a DuckDB database."""
+    return head[MAGIC_AT : MAGIC_AT + len(DUCKDB_MAGIC)] == DUCKDB_MAGIC
+
+
+def is_fhir(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` holds FHIR resources that are of use here.
+
+    A request of CDS Hooks carries some, but asks for an answer of the service.
+    """
+    if head.startswith(GZIP_MAGIC):
+        try:
+            head = gzip.GzipFile(fileobj=io.BytesIO(head)).read1(4096)
+        except (OSError, EOFError):
+            return False
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return text.startswith(b"{") and b'"hookInstance"' not in text and _FHIR.search(text) is not None
+
+
+def is_meds(names: Iterable[str]) -> bool:
+    """Whether a table with these columns is MEDS."""
+    found = set(names)
+    return found >= MEDS_COLUMNS and any(name in found for name in MEDS_VALUES)
 
 
 def found_export(files: Sequence[File]) -> Export | None:
@@ -87,10 +134,9 @@ def found_export(files: Sequence[File]) -> Export | None:
     UnsupportedFormat
         Exports of several standards in one.
     """
-    tables = {omop.table_of(file) for file in files}
-    if {"measurement", "person"} <= tables:
-        mine = tuple(file for file in files if omop.table_of(file) is not None)
-        return Export("OMOP CDM", mine, tuple(file for file in files if omop.table_of(file) is None))
+    if {"measurement", "person"} <= {table_of(file) for file in files}:
+        mine = tuple(file for file in files if table_of(file) is not None)
+        return Export("OMOP CDM", mine, tuple(file for file in files if table_of(file) is None))
     first = next((s for s in map(standard_of, islice(files, LOOKED_AT)) if s is not None), None)
     if first is None:
         return None
@@ -135,6 +181,8 @@ class EventStays:
 
     def read_stays(self, first: int, last: int) -> Iterator[Stay | InputError]:
         """One answer for each stay from number ``first`` to ``last``, which is not included."""
+        from ibt_deploy.standards.events import ASSUMED_NOTE
+
         if first >= last:
             return
         rows = self._rows(self.stays[first], self.stays[last])
@@ -183,8 +231,6 @@ class EventStays:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the hourly rows."""
-        import hashlib
-
         with self.hours.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -218,6 +264,7 @@ def opened(
         DuckDB, pyarrow or pint is not installed.
     """
     from ibt_deploy.batch.tables.sql import engine
+    from ibt_deploy.standards.events import hourly_table
 
     folder.mkdir(parents=True, exist_ok=True)
     hours = folder / HOURS
@@ -225,11 +272,7 @@ def opened(
         import duckdb
 
         try:
-            if export.mapping is not None:
-                loaded = long_table.load(connection, export.files, export.mapping, folder)
-            else:
-                loaded = LOADERS[export.standard](connection, export.files)
-            report = hourly_table(connection, loaded, hours)
+            report = hourly_table(connection, _loaded(connection, export, folder), hours)
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.BinderException) as error:
             raise MalformedFile(
                 f"cannot be read as {export.standard}: {first_line(error)[:200]}", where=source
@@ -238,6 +281,16 @@ def opened(
             raise error.at(source) from error.__cause__
     confirmed = export.mapping.confirmed if export.mapping is not None else frozenset()
     return EventStays(hours, source, report, _starts(hours), confirmed)
+
+
+def _loaded(connection: Any, export: Export, folder: Path) -> Source:
+    """The events of an export in the one form that all standards share."""
+    from ibt_deploy.standards import fhir_observations, long_table, meds, omop
+
+    if export.mapping is not None:
+        return long_table.load(connection, export.files, export.mapping, folder)
+    loaders = {"MEDS": meds.load, "OMOP CDM": omop.load, "FHIR R4": fhir_observations.load}
+    return loaders[export.standard](connection, export.files)
 
 
 def _starts(hours: Path) -> tuple[int, ...]:

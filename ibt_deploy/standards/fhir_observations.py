@@ -12,7 +12,6 @@ same rules, and refuses what the report of an export would mention.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import math
 import re
@@ -43,10 +42,10 @@ from ibt_deploy.standards.events import (
     meaning,
     unit_flags,
 )
+from ibt_deploy.standards.exports import GZIP_MAGIC
 from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES
 
 FORMAT = "FHIR R4"
-RESOURCES = ("Bundle", "Observation", "Patient", "Encounter", "Location")
 LOINC_SYSTEM = "http://loinc.org"
 UCUM_SYSTEM = "http://unitsofmeasure.org"
 NOT_VALID = frozenset({"entered-in-error", "cancelled", "unknown"})
@@ -57,24 +56,8 @@ ICU_NAME = re.compile(r"\bICU\b|intensive care|[A-Z]ICU\b")
 SATURATION, PULSE_OXIMETRY = "2708-6", "59408-5"
 OTHER = "|"
 ROWS_AT_ONCE = 100_000
-GZIP_MAGIC = b"\x1f\x8b"
 MAX_DEPTH = 3
 HOUR = timedelta(hours=1)
-_RESOURCE = re.compile(rb'"resourceType"\s*:\s*"(' + "|".join(RESOURCES).encode() + rb')"')
-
-
-def is_fhir(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` holds FHIR resources that are of use here.
-
-    A request of CDS Hooks carries some, but asks for an answer of the service.
-    """
-    if head.startswith(GZIP_MAGIC):
-        try:
-            head = gzip.GzipFile(fileobj=io.BytesIO(head)).read1(4096)
-        except (OSError, EOFError):
-            return False
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return text.startswith(b"{") and b'"hookInstance"' not in text and _RESOURCE.search(text) is not None
 
 
 @dataclass

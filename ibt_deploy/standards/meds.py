@@ -8,28 +8,21 @@ a code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
 from ibt_deploy.standards.events import LOINC, MIMIC, Meaning, Source, codes, meaning, quoted, unit_flags
+from ibt_deploy.standards.exports import MEDS_VALUES
 
 FORMAT = "MEDS"
-COLUMNS = frozenset({"subject_id", "time", "code"})
-VALUE_COLUMNS = ("numeric_value", "value")
 PART = "//"
 FEWEST_MIMIC_ITEMS = 10
 """Items of the table that an export must use before its numbers are taken for those of MIMIC-IV."""
 
 ICU_ADMISSION = "ICU_ADMISSION"
-
-
-def is_meds(names: Iterable[str]) -> bool:
-    """Whether a table with these columns is MEDS."""
-    found = set(names)
-    return found >= COLUMNS and any(name in found for name in VALUE_COLUMNS)
 
 
 def load(connection: Any, files: Sequence[File]) -> Source:
@@ -48,7 +41,7 @@ def load(connection: Any, files: Sequence[File]) -> Source:
         tables = [pq.read_table(pa.BufferReader(file.read_bytes())) for file in files]
         connection.register("meds", pa.concat_tables(tables, promote_options="default"))
     names = [row[0] for row in connection.execute("DESCRIBE meds").fetchall()]
-    value = next((name for name in VALUE_COLUMNS if name in names), None)
+    value = next((name for name in MEDS_VALUES if name in names), None)
     if value is None:
         raise MalformedFile("has no column numeric_value", code="missing_columns")
     connection.execute(

@@ -14,15 +14,13 @@ from typing import Any
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
 from ibt_deploy.standards.events import LOINC, OMOP, Meaning, Source, codes, meaning, quoted, unit_flags
+from ibt_deploy.standards.exports import DUCKDB_MAGIC, MAGIC_AT, OMOP_TABLES, is_database, table_of
 
 FORMAT = "OMOP CDM"
-TABLES = ("measurement", "person", "visit_detail", "visit_occurrence", "care_site", "concept")
 REQUIRED = {
     "measurement": ("person_id", "measurement_concept_id", "value_as_number"),
     "person": ("person_id",),
 }
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-DUCKDB_MAGIC, MAGIC_AT = b"DUCK", 8
 ICU_VISITS = (32037, 581379)
 """Intensive Care; Inpatient Critical Care Facility."""
 
@@ -52,23 +50,6 @@ UNITS = {
 """UCUM codes of unit concepts, for an export without CONCEPT."""
 
 SEPARATOR = "\x1f"
-
-
-def table_of(file: File) -> str | None:
-    """The OMOP table that a file holds, by its name or that of its folder; None for any other file."""
-    name = file.name.casefold()
-    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
-    if suffix is None:
-        return None
-    for candidate in (name.removesuffix(suffix), file.parent.name.casefold()):
-        if candidate in TABLES:
-            return candidate
-    return None
-
-
-def is_database(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is a DuckDB database."""
-    return head[MAGIC_AT : MAGIC_AT + len(DUCKDB_MAGIC)] == DUCKDB_MAGIC
 
 
 def load(connection: Any, files: Sequence[File]) -> Source:
@@ -111,7 +92,7 @@ def _views(connection: Any, paths: Sequence[Path]) -> dict[str, tuple[str, ...]]
         for schema, name in connection.execute(
             f"SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'cdm{number}'"
         ).fetchall():
-            if name.casefold() in TABLES:
+            if name.casefold() in OMOP_TABLES:
                 relations.setdefault(name.casefold(), f'cdm{number}."{schema}"."{name}"')
     shards: dict[str, list[Path]] = {}
     for path in paths:

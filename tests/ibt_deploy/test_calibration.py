@@ -21,7 +21,6 @@ from ibt_deploy.calibration import (
     calibration_line,
     fitted_calibration,
     fitted_line,
-    recalibrated,
     reliability,
 )
 from ibt_deploy.errors import DataError
@@ -116,34 +115,6 @@ def test_logits_that_are_not_finite_are_refused() -> None:
         fitted_calibration(np.array([np.nan, 1.0]), np.array([0, 1]))
     with pytest.raises(ValueError, match="differ in shape"):
         fitted_calibration(np.zeros(3), np.zeros(2))
-
-
-@pytest.mark.parametrize("prevalence", [0.001, 0.3, 0.95])
-def test_local_prevalence_becomes_the_mean_probability(prevalence: float) -> None:
-    z, _ = outcomes(1, 0, 2000)
-    shipped = Calibration(np.array([0.8, 1.2]), np.array([0.1, -0.5]))
-    local = recalibrated(shipped, np.stack([z, z], 1), [prevalence, math.nan])
-    assert local.probability(np.stack([z, z], 1))[:, 0].mean() == pytest.approx(prevalence)
-    np.testing.assert_array_equal(local.slope, shipped.slope)
-    assert local.intercept[1] == shipped.intercept[1]
-
-
-def test_the_local_intercept_is_the_one_of_greatest_likelihood() -> None:
-    z, y = outcomes(0.8, -1.5, 5000)
-    local = recalibrated(Calibration(np.array([0.8]), np.array([0.0])), z, y.mean())
-    assert calibration_line(y, local.probability(z)).intercept == pytest.approx(0, abs=1e-6)
-    assert local.intercept[0] == pytest.approx(-1.5, abs=0.15)
-
-
-@pytest.mark.parametrize("prevalence", [0.0, 1.0, -1.0])
-def test_an_impossible_prevalence_is_refused(prevalence: float) -> None:
-    with pytest.raises(DataError, match="between 0 and 1"):
-        recalibrated(Calibration(np.ones(1), np.zeros(1)), np.zeros(3), prevalence)
-
-
-def test_without_logits_nothing_is_recalibrated() -> None:
-    with pytest.raises(DataError, match="local logits"):
-        recalibrated(Calibration(np.ones(1), np.zeros(1)), np.zeros(0), 0.1)
 
 
 def test_calibration_line_equals_an_unpenalised_logistic_regression() -> None:

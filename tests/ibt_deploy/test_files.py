@@ -210,8 +210,3 @@ def test_an_error_names_the_file_and_not_its_temporary(tmp_path: Path) -> None:
         files.atomic_write(path, "text")
     assert str(path) in str(caught.value)
     assert files.PARTIAL not in str(caught.value)
-
-
-@pytest.mark.parametrize(("most", "expected"), [(4, None), (5, b"12345"), (6, b"12345")])
-def test_a_bounded_read_gives_all_or_nothing(most: int, expected: bytes | None) -> None:
-    assert files.read_bounded(MemoryFolder({"a": b"12345"}) / "a", most) == expected

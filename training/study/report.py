@@ -65,13 +65,19 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
 
 
 def _answers(results: Mapping[str, Any]) -> list[str]:
-    """Three bullets: what held, what did not, what is not resolved and what was not run."""
+    """Three bullets: what held, on how many seeds and with which teacher; what did not; what is open."""
     task, found = results["task"].capitalize(), results["claims"]
+    seeds = len(results["seeds"])
+    teacher = at(results["table1"], "in distribution", "methods", "ceiling", "r_squared")
+    basis = f"{seeds} seed{'s' if seeds > 1 else ''}" + (
+        f", two teachers agree at R² {cell(teacher)}" if teacher else ""
+    )
     listed = {
         verdict: [f"{c['claim']} ({_difference(c['difference'])})" for c in found if c["verdict"] == verdict]
         for verdict in (HELD, FAILED, UNRESOLVED)
     }
     lines = [f"- **{task}. {title}:** {'; '.join(listed[v]) or 'nothing'}." for v, title in SHOWN_FIRST]
+    lines[0] += f" *Basis:* {basis}."
     if left := [c["claim"] for c in found if c["verdict"] == NOT_RUN]:
         lines[-1] += f" *Not run:* {'; '.join(left)}."
     return lines

@@ -297,9 +297,6 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n > 1)}"
 
 
-__all__ = ["Report", "Slice", "Tables", "open_tables"]
-
-
 def first_look(
     paths: Sequence[Path], mapping: Mapping | None, *, work: Path, memory_mb: int
 ) -> Report | None:
