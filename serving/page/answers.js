@@ -4,7 +4,7 @@ import { el, fresh, percent, plural, sentence, spans } from "./dom.js";
 import { ecgFigure } from "./ecg.js";
 import { csvOf, jsonOf, saveButton } from "./export.js";
 import { findingsTable, isNormal, isRhythm, positiveOf } from "./findings.js";
-import { stayFigure, VARYING, unmeasured } from "./stay.js";
+import { highestOf, stayFigure, VARYING, unmeasured } from "./stay.js";
 
 /** What to do about a refusal, where there is more to say than the server's own line does. */
 const HINTS = {
@@ -31,7 +31,7 @@ export function refusalArticle({ source, code, message, status }) {
 /**
  * @param {object} answer - as the server sent it
  * @param {{points: Record<string, {description: string}>, rescore: (point: string) => void}} [choice] - operating points
- * @param {() => Promise<object[]>} [explain] - what moved the findings of an ECG
+ * @param {() => Promise<object[]>} [explain] - what moved the answer
  */
 export function answerArticle(answer, choice, explain) {
   const title = fresh("answer");
@@ -50,7 +50,7 @@ export function answerArticle(answer, choice, explain) {
     el("div", { class: "lead" }, ecg ? positives(answer) : el("p", {}, ...alarms(answer))),
     choice && pointChooser(answer, choice),
     warnings(answer),
-    ecg ? signal && ecgFigure(signal, answer.record, explain) : stayFigure(answer),
+    ecg ? signal && ecgFigure(signal, answer.record, explain) : stayFigure(answer, explain),
     el("div", { class: ecg ? "columns" : null },
       ecg && findingsTable(answer.findings),
       about(answer),
@@ -142,7 +142,7 @@ function summary(answer) {
 }
 
 function alarms({ hours }) {
-  const highest = hours.reduce((a, b) => (b.risk > a.risk ? b : a));
+  const highest = highestOf(hours);
   const latest = hours.at(-1);
   const alarmed = hours.filter((h) => h.alarm).map((h) => h.hour);
   const first = alarmed.length

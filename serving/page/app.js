@@ -55,15 +55,16 @@ async function scored(job) {
 }
 
 /** Articles for the answers: the first of them now, the others when asked for. */
-function show(found, job, points) {
-  for (const answer of found.slice(0, AT_ONCE)) {
+function show(found, job, points, first = 0) {
+  for (const [place, answer] of found.entries()) {
+    if (place < first || place >= first + AT_ONCE) continue;
     const choice = points && found.length === 1 && { points, rescore: (point) => queue(() => rescored(job, point, points)) };
-    add(answer.refused ? refusalArticle(answer) : answerArticle(answer, choice, () => explanationsOf(job, say, answer.operating_point)), answer, job);
+    add(answer.refused ? refusalArticle(answer) : answerArticle(answer, choice, () => explanationsOf(job, answer, place, say)), answer, job);
   }
-  const rest = found.slice(AT_ONCE);
-  if (!rest.length) return;
-  const more = el("button", { class: "button more", type: "button" }, `Show ${plural(rest.length, "more answer")}`);
-  more.addEventListener("click", () => { more.remove(); show(rest, job, points); });
+  const rest = found.length - first - AT_ONCE;
+  if (rest <= 0) return;
+  const more = el("button", { class: "button more", type: "button" }, `Show ${plural(rest, "more answer")}`);
+  more.addEventListener("click", () => { more.remove(); show(found, job, points, first + AT_ONCE); });
   answers.append(more);
 }
 
@@ -74,7 +75,7 @@ async function rescored(job, point, points) {
     const [answer] = await answersTo(job, say, point);
     const entry = shown.find((each) => each.job === job);
     const choice = { points, rescore: (next) => queue(() => rescored(job, next, points)) };
-    const article = answerArticle(answer, choice, () => explanationsOf(job, say, answer.operating_point));
+    const article = answerArticle(answer, choice, () => explanationsOf(job, answer, 0, say));
     entry.article.replaceWith(article);
     Object.assign(entry, { article, answer });
     summarise();

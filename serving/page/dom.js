@@ -21,6 +21,15 @@ export const svg = (name, attributes = {}, ...children) =>
 let count = 0;
 export const fresh = (prefix) => `${prefix}-${++count}`;
 
+/** A list to choose from with its label; `change` gets the chosen value. */
+export function setting(label, values, chosen, unit, change) {
+  const id = fresh("setting");
+  return el("span", { class: "setting" },
+    el("label", { for: id }, label),
+    el("select", { id, onchange: (event) => change(values[event.target.selectedIndex]) },
+      values.map((value) => el("option", { value, selected: value === chosen }, `${value} ${unit}`.trim()))));
+}
+
 /** A probability for people: 0.0824 is "8.2 %"; what is not zero never reads as zero. */
 export function percent(p) {
   if (p > 0 && p < 0.001) return "< 0.1 %";

@@ -1,7 +1,8 @@
 /** The tracing on ECG paper, 25 mm/s and 10 mm/mV at first; one unit of the drawing is one millimetre of the paper. */
 
 import { begin, between, calipers } from "./calipers.js";
-import { el, fresh, svg } from "./dom.js";
+import { el, fresh, setting, svg } from "./dom.js";
+import { explainer, shade, signed, strongest } from "./explain.js";
 import { printAnswer, savePicture } from "./export.js";
 
 const SPEEDS = [25, 50];
@@ -20,7 +21,6 @@ const LAYOUTS = {
 };
 
 const EXPLAINED_SECONDS = 60;
-const MOST_LEADS = 3;
 
 /**
  * @param {string} record - its name, for the picture
@@ -43,11 +43,8 @@ export function ecgFigure(signal, record, explain) {
   const measured = el("output", { class: "measured", hidden: true });
   const measure = el("button", { class: "button small", type: "button", "aria-pressed": "false", onclick: toggle }, "Calipers");
 
-  const reason = el("p", { class: "reason", role: "status", hidden: true });
-  const outputs = el("span", { class: "setting" });
-  const why = el("button", { class: "button small", type: "button", "aria-pressed": "false", onclick: explained }, "Explain");
-  let explanations = null;
   let shown = null;
+  const { why, outputs, reason } = explainer(explain, inWords, (explanation) => { shown = explanation; draw(); });
 
   function draw() {
     const seconds = Math.min(SECONDS, signal.seconds - start);
@@ -70,34 +67,6 @@ export function ecgFigure(signal, record, explain) {
     points = points ? null : begin();
     measured.hidden = !points;
     measure.setAttribute("aria-pressed", String(points !== null));
-    draw();
-  }
-
-  /** Asks once, then shows and hides what moved one finding. */
-  async function explained() {
-    if (shown) return showReason(null);
-    why.disabled = true;
-    reason.hidden = false;
-    reason.textContent = "Asking the server which parts moved the findings…";
-    try {
-      explanations ??= await explain();
-      showReason(explanations[0]);
-    } catch (error) {
-      reason.textContent = `There is no explanation: ${error.message}`;
-    }
-    why.disabled = false;
-    why.focus();
-  }
-
-  function showReason(explanation) {
-    shown = explanation;
-    why.setAttribute("aria-pressed", String(shown !== null));
-    reason.hidden = !shown;
-    const names = (explanations ?? []).map((each) => each.output);
-    outputs.replaceChildren(...(shown && names.length > 1
-      ? setting("Finding", names, shown.output, "", (name) => showReason(explanations.find((each) => each.output === name))).childNodes
-      : []));
-    if (shown) reason.textContent = inWords(shown);
     draw();
   }
 
@@ -141,25 +110,15 @@ function choices(legend, names, chosen, choose) {
       el("span", {}, name))));
 }
 
-function setting(label, values, chosen, unit, change) {
-  const id = fresh("setting");
-  return el("span", { class: "setting" },
-    el("label", { for: id }, label),
-    el("select", { id, onchange: (event) => change(values[event.target.selectedIndex]) },
-      values.map((value) => el("option", { value, selected: value === chosen }, `${value} ${unit}`.trim()))));
-}
-
 /** The strongest parts of an explanation, and how to read it. */
 function inWords({ output, time, channels }) {
   const most = strongest(time.map((part) => [`${part.start} to ${part.end} s`, part.effect]));
   const leads = strongest(Object.entries(channels));
   if (!most.length && !leads.length) return `No single part raised ${output}.`;
-  const parts = [...most, ...leads].map(([name, effect]) => `${name} (+${effect.toFixed(2)})`).join(", ");
+  const parts = [...most, ...leads].map(([name, effect]) => `${name} (${signed(effect)})`).join(", ");
   return `${output} was raised most by ${parts}. The numbers are what its log odds lose when a straight line replaces that stretch of all leads, `
     + "or that lead throughout. The darker a stretch, the more it raised the finding. This shows what the model relied on, not what causes what.";
 }
-
-const strongest = (parts) => parts.filter(([, effect]) => effect > 0).sort((a, b) => b[1] - a[1]).slice(0, MOST_LEADS);
 
 /** A band of the whole height for every stretch that raised the finding; in both layouts time runs from left to right. */
 function bands({ time }, start, seconds, { speed }, height) {
@@ -168,7 +127,7 @@ function bands({ time }, start, seconds, { speed }, height) {
     const from = Math.max(part.start, start);
     const until = Math.min(part.end, start + seconds);
     return svg("rect", { class: "moved", x: PULSE + (from - start) * speed, y: 0, width: (until - from) * speed, height,
-      "fill-opacity": (0.05 + 0.4 * (part.effect / highest)).toFixed(3) });
+      "fill-opacity": shade(part.effect, highest) });
   });
 }
 
@@ -217,7 +176,7 @@ function lead(signal, { name, row, from, seconds }, start, baseline, scale, movi
     from > 0 && svg("path", { class: "separator", d: `M${x} ${baseline - 3}v6` }),
     !absent && svg("path", { class: "trace", d: trace(values, signal, x, baseline, scale) }),
     svg("text", { x: x + 1.5, y: baseline - 8.5, class: moving.has(name) ? "moving" : null },
-      absent ? `${name} (no signal)` : moving.has(name) ? `${name} +${moving.get(name).toFixed(2)}` : name));
+      absent ? `${name} (no signal)` : moving.has(name) ? `${name} ${signed(moving.get(name))}` : name));
 }
 
 function trace(values, { sampling_rate, scale: millivolts }, x0, baseline, { speed, gain }) {

@@ -1,6 +1,5 @@
 /** Talks to the service this page came from, and to nothing else. */
 
-const EXPLAIN = "v1/arrhythmia?explain=true";
 const ROUTES = { arrhythmia: "v1/arrhythmia?signal=true", sepsis: "v1/sepsis?vitals=true" };
 const OTHER = { arrhythmia: "sepsis", sepsis: "arrhythmia" };
 const TRIES = 5;
@@ -34,10 +33,10 @@ export async function answersTo(upload, say, point = "") {
   }
 }
 
-/** Which parts of an ECG moved its positive findings; asked for apart, because it takes far longer than an answer. */
-export async function explanationsOf(upload, say, point) {
-  const [answer] = await ask(upload, EXPLAIN, say, point);
-  return answer.explanations;
+/** Which parts moved one of the answers to an upload; asked for apart, because it takes far longer than an answer. */
+export async function explanationsOf(upload, answer, place, say) {
+  const answers = await ask(upload, `v1/${answer.task}?explain=true`, say, answer.operating_point);
+  return answers[place].explanations;
 }
 
 /** Operating points by task, asked for once; nothing where the server does not tell. */

@@ -1,6 +1,7 @@
-/** The risk over the hours of a stay and the vital signs below it, and one hour at a time read out. */
+/** The risk over the hours of a stay, what moved it and the vital signs below, and one hour at a time read out. */
 
 import { el, fresh, percent, svg } from "./dom.js";
+import { explainer, shade, signed, strongest } from "./explain.js";
 import { printAnswer, savePicture } from "./export.js";
 
 const DEMOGRAPHIC = new Set(["Age", "Gender", "Unit1", "Unit2", "HospAdmTime", "ICULOS"]);
@@ -10,12 +11,17 @@ export const unmeasured = (hour) => hour.missing.filter((name) => !DEMOGRAPHIC.h
 /** Share of the hours of the Challenge's public training sets with a SepsisLabel of 1: 27,916 of 1,552,210. */
 const USUAL_RISK = 27916 / 1552210;
 
+const EXPLAINED_HOURS = 168;
 const HEIGHT = 300;
 const STRIP = 46;
 const MARGIN = { top: 18, right: 16, bottom: 40, left: 52 };
 const TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25];
 
-export function stayFigure({ hours, record, vitals = [] }) {
+/**
+ * @param {{hours: object[], record: string, vitals?: object[]}} answer - as the server sent it
+ * @param {() => Promise<object[]>} explain - asks what moved the highest risk
+ */
+export function stayFigure({ hours, record, vitals = [] }, explain) {
   const strips = vitals.filter((vital) => vital.values.some((value) => value !== null));
   const holder = el("div", { class: "chart" });
   const slider = el("input", {
@@ -26,6 +32,12 @@ export function stayFigure({ hours, record, vitals = [] }) {
   let width = 0;
   let scales = null;
   let chosen = hours.length - 1;
+  let shown = null;
+  const { why, reason } = explainer(explain, (explanation) => inWords(explanation, hours), (explanation) => {
+    shown = explanation;
+    width = 0;
+    draw();
+  });
 
   function choose(index) {
     chosen = index;
@@ -40,7 +52,7 @@ export function stayFigure({ hours, record, vitals = [] }) {
     if (holder.clientWidth === width || holder.clientWidth <= MARGIN.left + MARGIN.right) return;
     width = holder.clientWidth;
     scales = scalesOf(hours, width);
-    holder.replaceChildren(chart(hours, scales, strips));
+    holder.replaceChildren(chart(hours, scales, strips, shown));
     choose(chosen);
   }
 
@@ -57,6 +69,7 @@ export function stayFigure({ hours, record, vitals = [] }) {
     el("ul", { class: "fine legend" },
       ["risk", "threshold", "alarm"].map((name) => el("li", { class: name }, name))),
     holder,
+    reason,
     el("div", { class: "pick" }, el("label", { for: slider.id }, "Hour"), slider),
     readout,
     el("figcaption", { class: "fine" },
@@ -65,8 +78,36 @@ export function stayFigure({ hours, record, vitals = [] }) {
       `is ${(hours[0].threshold / USUAL_RISK).toFixed(1)} times as much. Where the threshold lies is a choice between early alarms and false ones, not a diagnosis.`,
       strips.length ? " The strips under the curve show the vital signs as the model read them." : ""),
     el("div", { class: "exports" },
+      hours.length <= EXPLAINED_HOURS && why,
       el("button", { class: "button small", type: "button", onclick: () => savePicture(holder.querySelector("svg"), record) }, "Save as PNG"),
       el("button", { class: "button small", type: "button", onclick: (event) => printAnswer(event.target) }, "Print or PDF")));
+}
+
+export const highestOf = (hours) => hours.reduce((a, b) => (b.risk > a.risk ? b : a));
+
+/** The hours and variables that moved the highest risk most, and how to read them. */
+function inWords({ time, channels }, hours) {
+  const listed = (parts, sign) => strongest(parts.map(([name, effect]) => [name, sign * effect]))
+    .map(([name, effect]) => `${name} (${signed(sign * effect)})`).join(", ");
+  const parts = [time.map((part) => [`hour ${part.start}`, part.effect]), Object.entries(channels)];
+  const [raised, lowered] = [1, -1].map((sign) => parts.map((each) => listed(each, sign)).filter(Boolean).join("; "));
+  const moved = [raised && `raised most by ${raised}`, lowered && `lowered most by ${lowered}`].filter(Boolean).join(". It was ");
+  return `The risk of hour ${highestOf(hours).hour}, the highest, was ${moved || "moved by no single part"}. The numbers are what its log odds lose `
+    + "without the measurements of that hour, or without that variable throughout. The darker an hour, the more it raised the risk "
+    + "(orange) or lowered it (green). This shows what the model relied on, not what causes what.";
+}
+
+/** A band for every hour that moved the highest risk, and a line at that hour. */
+function bands({ time }, hours, s, bottom) {
+  const most = Math.max(...time.map((part) => Math.abs(part.effect)));
+  const peak = s.x(highestOf(hours).hour);
+  return [
+    ...time.filter((part) => part.effect !== 0).map(({ start, effect }) => svg("rect", {
+      class: effect > 0 ? "moved" : "moved lowered", x: s.x(start - 0.5), y: MARGIN.top,
+      width: s.x(start + 0.5) - s.x(start - 0.5), height: bottom - MARGIN.top, "fill-opacity": shade(effect, most),
+    })),
+    svg("path", { class: "explained-hour", d: `M${peak} ${MARGIN.top}V${bottom}` }),
+  ];
 }
 
 function details(hour, strips, index) {
@@ -103,7 +144,7 @@ function scalesOf(hours, width) {
 const spelt = (unit) => unit.replace("degC", "°C");
 const shown = (value) => `${+value.toFixed(1)}`;
 
-function chart(hours, s, strips) {
+function chart(hours, s, strips, shown) {
   const height = HEIGHT + strips.length * STRIP;
   const threshold = hours[0].threshold;
   const line = hours.map((h, i) => `${i ? "L" : "M"}${s.x(h.hour).toFixed(1)} ${s.y(h.risk).toFixed(1)}`).join("");
@@ -113,6 +154,7 @@ function chart(hours, s, strips) {
     runs(hours).map(([a, b]) => svg("rect", {
       class: "alarm-span", x: s.x(a - 0.5), y: MARGIN.top, width: s.x(b + 0.5) - s.x(a - 0.5), height: s.y(0) - MARGIN.top,
     })),
+    shown && bands(shown, hours, s, strips.length ? height : s.y(0)),
     axes(s),
     svg("path", { class: "threshold-line", d: `M${MARGIN.left} ${s.y(threshold)}H${s.width - MARGIN.right}` }),
     svg("path", { class: "risk-line", d: line }),
@@ -120,12 +162,12 @@ function chart(hours, s, strips) {
       class: h.inserted ? "risk-dot hollow" : "risk-dot", cx: s.x(h.hour), cy: s.y(h.risk), r: size,
     }))),
     svg("text", { class: "threshold-text", x: MARGIN.left + 6, y: s.y(threshold) - 6 }, `threshold ${percent(threshold)}`),
-    strips.map((vital, i) => strip(vital, hours, s, HEIGHT + i * STRIP)),
+    strips.map((vital, i) => strip(vital, hours, s, HEIGHT + i * STRIP, shown?.channels[vital.name])),
     svg("g", { class: "cursor" }));
 }
 
-/** One vital sign: its values with lines between neighbouring hours, its range at the left, its name above. */
-function strip({ name, unit, values }, hours, s, top) {
+/** One vital sign: its values with lines between neighbouring hours, its range at the left, its name and effect above. */
+function strip({ name, unit, values }, hours, s, top, effect) {
   const numbers = values.filter((value) => value !== null);
   const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
   const [upper, lower] = [top + 23, top + STRIP - 5];
@@ -143,7 +185,7 @@ function strip({ name, unit, values }, hours, s, top) {
     svg("path", { class: "rule", d: `M${MARGIN.left} ${top + 4}H${s.width - MARGIN.right}` }),
     svg("path", { class: "vital-line", d }),
     dots,
-    svg("text", { x: MARGIN.left, y: top + 16 }, `${name} (${spelt(unit)})`),
+    svg("text", { x: MARGIN.left, y: top + 16 }, `${name} (${spelt(unit)})`, effect !== undefined && svg("tspan", { class: effect < 0 ? "moving lowered" : "moving" }, ` ${signed(effect)}`)),
     high > low && svg("text", { x: MARGIN.left - 8, y: upper + 4, "text-anchor": "end" }, shown(high)),
     svg("text", { x: MARGIN.left - 8, y: (high > low ? lower : (upper + lower) / 2) + 4, "text-anchor": "end" }, shown(low)));
 }

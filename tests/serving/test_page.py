@@ -590,6 +590,58 @@ def test_what_moved_a_finding_is_drawn_over_the_tracing(
     assert not article.locator(".reason").is_visible()
 
 
+def test_what_moved_the_highest_risk_is_drawn_under_the_curve(
+    visits: Any, examples: Path, predictors: dict[str, Predictor]
+) -> None:
+    page = visits()
+    page.get_by_role("button", name="Example stay").click()
+    article = shown(page)
+    button = article.get_by_role("button", name="Explain")
+    button.click()
+    sync_api.expect(button).to_have_attribute("aria-pressed", "true", timeout=30_000)
+    (stay,) = read(examples / "stay.psv")
+    (expected,) = predictors["sepsis"].explain(stay)
+    effects = dict(zip(expected.starts, expected.over_time, strict=True))
+    moved = {hour: effect for hour, effect in effects.items() if round(float(effect), 4)}
+    bands = article.locator(".moved")
+    assert bands.count() == len(moved)
+    for band, effect in zip(bands.all(), moved.values(), strict=True):
+        assert ("lowered" in band.get_attribute("class")) == (effect < 0)
+        share = abs(effect) / max(map(abs, moved.values()))
+        assert float(band.get_attribute("fill-opacity")) == pytest.approx(0.05 + 0.4 * share, abs=0.01)
+    by_name = dict(zip(expected.channels, expected.by_channel, strict=True))
+    for vital in article.locator(".vital").all():
+        effect = by_name[vital.get_attribute("data-name")]
+        said = vital.locator(".moving").text_content().replace("−", "-")
+        assert float(said) == pytest.approx(effect, abs=0.006)
+    reason = article.locator(".reason").inner_text()
+    peak = int(stay.hours[np.argmax(predictors["sepsis"].predict(stay).risk)])
+    assert reason.startswith(
+        f"The risk of hour {peak}, the highest, was raised most by hour {max(effects, key=effects.get):.0f} ("
+    )
+    assert f"; {max(by_name, key=by_name.get)} (+" in reason
+    assert f"; {min(by_name, key=by_name.get)} (−" in reason
+    button.click()
+    assert bands.count() == 0
+    assert not article.locator(".reason").is_visible()
+
+
+def test_one_of_several_stays_is_explained(visits: Any, examples: Path, tmp_path: Path) -> None:
+    head, *rows = (examples / "stay.psv").read_text().replace("|", ",").splitlines()
+    table = tmp_path / "two.csv"
+    table.write_text(
+        "\n".join([f"patient_id,{head}", *(f"a,{r}" for r in rows[:4]), *(f"b,{r}" for r in rows), ""])
+    )
+    page = visits()
+    choose(page, table)
+    second = shown(page, 2)
+    button = second.get_by_role("button", name="Explain")
+    button.click()
+    sync_api.expect(button).to_have_attribute("aria-pressed", "true", timeout=30_000)
+    assert second.locator(".moved").count() > 4
+    assert page.locator("article.answer").first.locator(".moved").count() == 0
+
+
 def test_an_explanation_that_fails_says_why(visits: Any) -> None:
     page = visits()
     page.get_by_role("button", name="Example ECG").click()
@@ -634,9 +686,10 @@ def test_no_barrier_that_axe_knows(visits: Any, examples: Path, look: str) -> No
     article = shown(page, 3)
     ecg = page.locator("article", has=page.locator("svg.paper"))
     ecg.get_by_role("button", name="Calipers").click()
-    explain = ecg.get_by_role("button", name="Explain")
-    explain.click()
-    sync_api.expect(explain).to_have_attribute("aria-pressed", "true", timeout=30_000)
+    for explain in (ecg, page.locator("article", has=page.locator("figure.stay"))):
+        button = explain.get_by_role("button", name="Explain")
+        button.click()
+        sync_api.expect(button).to_have_attribute("aria-pressed", "true", timeout=30_000)
     for summary in page.locator("summary").all():
         summary.click()
     assert article.is_visible()
