@@ -121,6 +121,12 @@ def fit(found: list[Known]) -> None:
     ]
     furthest = np.maximum(-excess / usual[0], excess / usual[1]).max()
     smallest, largest = (MARGIN * furthest * side for side in usual)
+    shapes = np.concatenate([waveforms(b.average) for b in sound], axis=1)
+    waveform = []
+    for lead in range(8):
+        given = shapes.copy()
+        given[lead] = 0.0
+        waveform.append(np.linalg.lstsq(given.T, shapes[lead], rcond=None)[0])
     averages = [b.average for b in complete]
     cases = [averages, *([make(a) for a in averages] for make in PLACED.values())]
     features = np.array(
@@ -137,6 +143,7 @@ def fit(found: list[Known]) -> None:
             "weights": np.round(weights, 5).tolist(),
             "smallest": np.round(smallest, 4).tolist(),
             "largest": np.round(largest, 4).tolist(),
+            "waveform": np.round(waveform, 5).tolist(),
         },
         "placement": {
             "names": list(PLACED),
@@ -164,6 +171,12 @@ def fit(found: list[Known]) -> None:
     click.echo(f"percentiles of {len(beats)} training records: {PERCENTILES}")
     for name, values in measures.items():
         click.echo(f"  {name:28}" + " ".join(f"{v:8.3f}" for v in np.percentile(values, PERCENTILES)))
+
+
+def waveforms(average: Signal) -> Signal:
+    """The independent leads of an average beat from their median, all of them scaled alike."""
+    beat = average[list(quality.INDEPENDENT)]
+    return (beat - np.median(beat, axis=1, keepdims=True)) / np.sqrt((beat**2).mean())
 
 
 def outcome(recording: Recording, signal: Signal | None = None) -> tuple[str, ...]:

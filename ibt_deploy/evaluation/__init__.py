@@ -134,7 +134,7 @@ class LabelTable:
         for number, row in self._rows():
             codes = tuple(re.findall(r"\w+", row["dx"]))
             if wrong := [code for code in codes if not SNOMED.fullmatch(code)]:
-                raise DataError(f"{path}: row {number}: {wrong[0][:40]!r} in dx is not a SNOMED CT code")
+                raise DataError(f"{path}: line {number}: {wrong[0][:40]!r} in dx is not a SNOMED CT code")
             if not codes:
                 continue
             label = Label(codes, row.get("patient") or None, row.get("source", ""))
@@ -145,7 +145,7 @@ class LabelTable:
             elif row.get("record"):
                 self._add(self._by_record, row["record"], label, number)
             else:
-                raise DataError(f"{path}: row {number} names neither a file nor a record")
+                raise DataError(f"{path}: line {number} names neither a file nor a record")
 
     def of(self, recording: Recording) -> Label | None:
         """The label of a recording; None where the table does not name it."""
@@ -162,14 +162,14 @@ class LabelTable:
                 columns = set(reader.fieldnames or ())
                 if "dx" not in columns or not columns & {"file", "record"}:
                     raise DataError(f"{self._path}: needs a column 'dx' and a column 'record' or 'file'")
-                for number, row in enumerate(reader, start=2):
-                    yield number, {key: (value or "").strip() for key, value in row.items() if key}
+                for row in reader:
+                    yield reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{self._path}: cannot be read as CSV ({error})") from error
 
     def _add(self, table: dict[K, Label], key: K, label: Label, number: int) -> None:
         if key in table:
-            raise DataError(f"{self._path}: row {number} names {key} a second time")
+            raise DataError(f"{self._path}: line {number} names {key} a second time")
         table[key] = label
 
 

@@ -28,6 +28,7 @@ from ibt_deploy.preprocess.filters import band_passed, medians, resample
 from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate, frontal_axis
 from ibt_deploy.preprocess.quality import (
     LeadQuality,
+    gain_notices,
     limb_lead_notices,
     raw_signal_notices,
     signal_quality,
@@ -314,6 +315,8 @@ def examined(recording: Recording) -> StandardEcg:
     found = signal_quality(standard.signal)
     known = {warning.code for warning in standard.warnings}
     warnings = [*standard.warnings, *(w for w in found.warnings if w.code not in known)]
+    if "lead_amplitude" not in {warning.code for warning in warnings}:
+        warnings += gain_notices(recording, np.array([lead.qrs for lead in found.leads]))
     warnings += [*raw_signal_notices(recording), *age_notices(recording.age)]
     doubted = {warning.code for warning in warnings} & AXIS_DOUBTED
     usable = {lead.lead for lead in found.leads if lead.usable} - set(standard.missing_leads)

@@ -105,9 +105,8 @@ class DelimitedTable:
             raise MalformedFile(message, code="ragged_rows")
 
     def row(self, index: int) -> str:
-        """What to call a row in a message, with the line of the file where blank lines come before it."""
-        line = self._places[index] if self._places else index + 2
-        return f"row {index + 1}" + (f" (line {line} of the file)" if line != index + 2 else "")
+        """What to call a row, counted from 0, in a message: its line in the file, counted from 1."""
+        return f"line {self._places[index] if self._places else index + 2}"
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -107,7 +107,7 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
 
 
 def _with_line(error: InputError, table: Table) -> InputError:
-    """The error of a row with the line of the file that an editor shows, where that needs to be said."""
+    """The error of a row with the line of the file, which an editor shows, for the number of the row."""
     match = _ROW.match(error.message)
     if match is None or not isinstance(table, DelimitedTable):
         return error
@@ -173,7 +173,7 @@ def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay 
                 raise numbers.faults[faulty[0]]
             rows, warnings = within_two_weeks(values[rows, ICULOS], rows)
             whole, inserted, whole_labels = hourly(
-                values[rows], None if labels is None else labels[rows], rows + 1
+                values[rows], None if labels is None else labels[rows], Numbered(rows)
             )
         except InputError as error:
             yield error.at(where)
@@ -314,9 +314,19 @@ def within_two_weeks(hours: Floats, rows: Ints) -> tuple[Ints, tuple[Notice, ...
 
 
 class RowNumbers(Protocol):
-    """Numbers in the file of a stay's rows, for messages; asked for only when there is something to say."""
+    """What to call a stay's rows in messages (``row 3``); asked for only when there is something to say."""
 
     def __getitem__(self, row: Any, /) -> Any: ...
+
+
+class Numbered:
+    """Rows called by their numbers, counted from 1; ``rows`` are indices, shape ``(hours,)``."""
+
+    def __init__(self, rows: Ints) -> None:
+        self._rows = rows
+
+    def __getitem__(self, row: Any) -> str:
+        return f"row {self._rows[row] + 1}"
 
 
 def hourly(
@@ -333,7 +343,7 @@ def hourly(
         (hours < 1, "bad_hour", "has an ICULOS below 1; the first hour is 1"),
     ):
         if broken.any():
-            raise BadRows(f"row {numbers[np.argmax(broken)]} {what}", code=code)
+            raise BadRows(f"{numbers[np.argmax(broken)]} {what}", code=code)
     if len(hours) > MAX_HOURS:
         raise TooLong(f"{len(hours)} rows, the models read at most {MAX_HOURS} hours (two weeks)")
     steps = np.diff(hours)
@@ -342,7 +352,7 @@ def hourly(
         code, what = (
             ("doubled_hour", "repeats") if steps[row - 1] == 0 else ("hours_out_of_order", "goes back to")
         )
-        raise BadRows(f"row {numbers[row]} {what} hour {hours[row]:.0f}; hours must increase", code=code)
+        raise BadRows(f"{numbers[row]} {what} hour {hours[row]:.0f}; hours must increase", code=code)
     if hours[-1] > MAX_HOURS:
         raise TooLong(f"reaches hour {hours[-1]:.0f}, the models know at most hour {MAX_HOURS} (two weeks)")
     checked = None if labels is None else _checked_labels(labels, numbers)
@@ -363,7 +373,7 @@ def _checked_labels(labels: Floats, numbers: RowNumbers) -> npt.NDArray[np.int8]
     usable = np.isin(labels, (0, 1)) | np.isnan(labels)
     if not usable.all():
         row = int(np.argmin(usable))
-        raise BadRows(f"row {numbers[row]} has the {LABEL} {labels[row]:g}, not 0 or 1", code="bad_label")
+        raise BadRows(f"{numbers[row]} has the {LABEL} {labels[row]:g}, not 0 or 1", code="bad_label")
     return np.where(np.isnan(labels), -1, labels).astype(np.int8)
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, first_line, missing_extra
 from ibt_deploy.files import File
 from ibt_deploy.mapping.schema import Mapping
-from ibt_deploy.readers.stays import hourly, inserted_note
+from ibt_deploy.readers.stays import Numbered, hourly, inserted_note
 from ibt_deploy.records import Stay
 from ibt_deploy.vocabulary import MAX_HOURS, NAMES
 
@@ -192,7 +192,7 @@ class EventStays:
         for number in range(first, last):
             begin, end = (self.stays[n] - self.stays[first] for n in (number, number + 1))
             try:
-                whole, inserted, _ = hourly(values[begin:end], None, np.arange(1, end - begin + 1))
+                whole, inserted, _ = hourly(values[begin:end], None, Numbered(np.arange(end - begin)))
             except InputError as error:
                 yield error.at(f"{self.source}, patient {names[begin]}")
                 continue

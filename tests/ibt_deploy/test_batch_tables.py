@@ -174,8 +174,8 @@ def test_a_message_names_the_row_of_the_file(opened: Open) -> None:
     lines = [HEADER, *(row("a", h) for h in range(1, 9)), row("x", 1, "?"), row("b", 5), row("b", 5)]
     found = refusals(answers(opened(lines)))
     assert [a.code for a in found] == ["doubled_hour", "not_a_number"]
-    assert "row 11 repeats hour 5" in found[0].message
-    assert "row 9, column HR" in found[1].message
+    assert "line 12 repeats hour 5" in found[0].message
+    assert "line 10, column HR" in found[1].message
 
 
 def test_a_short_line_costs_its_patient_where_that_is_known(opened: Open) -> None:
@@ -184,7 +184,7 @@ def test_a_short_line_costs_its_patient_where_that_is_known(opened: Open) -> Non
     assert [a.code for a in refusals(found)] == ["ragged_rows"]
     lost = list(tables.rejected())
     assert len(lost) == 1
-    assert "row 4" in lost[0].message
+    assert "line 5" in lost[0].message
     assert tables.report.rejected_rows == 2
     assert tables.report.unassigned_rows == 1
     assert any("1 row of the export could not be read" in note for note in stay_named(found, "b").notes)
@@ -232,7 +232,7 @@ def test_an_underscore_makes_no_number_here_either(
     found = answers(opened(paths=paths))
     (refused,) = refusals(found)
     assert refused.code == "not_a_number"
-    assert refused.message.endswith("row 1, column HR: '7_2' is not a number")
+    assert refused.message.endswith("line 2, column HR: '7_2' is not a number")
     assert len(stay_named(found, "b_1").values) == count
     single_file = {getattr(a, "code", None) or a.patient_id for a in single.read_each(paths[0])}  # type: ignore[union-attr]
     assert single_file == {"not_a_number", "b_1"}
@@ -254,7 +254,7 @@ def test_an_underscore_makes_no_number_in_parquet(tmp_path: Path, opened: Open) 
 def test_rows_without_a_patient_are_reported(opened: Open) -> None:
     tables = opened([HEADER, row("a", 1), row("", 7)])
     assert len(answers(tables)) == 1
-    assert [(r.code, "row 2" in r.message) for r in tables.rejected()] == [("missing_patient", True)]
+    assert [(r.code, "line 3" in r.message) for r in tables.rejected()] == [("missing_patient", True)]
 
 
 @pytest.mark.parametrize("name", ["NaN", " ", "null", "N/A"])
@@ -303,13 +303,13 @@ def test_every_kind_of_row_is_counted_where_it_belongs(opened: Open) -> None:
     tables = opened(lines)
     found = refusals(answers(tables))
     assert [(r.code, r.message.partition("patient ")[2]) for r in found] == [
-        ("not_a_number", "b: row 3, column HR: 'abc' is not a number"),
-        ("ragged_rows", "d: row 7 has 3 cells, the header has 8"),
-        ("infinite", "e: row 11, column HR: infinite"),
+        ("not_a_number", "b: line 4, column HR: 'abc' is not a number"),
+        ("ragged_rows", "d: line 8 has 3 cells, the header has 8"),
+        ("infinite", "e: line 12, column HR: infinite"),
     ]
     assert [(r.code, r.message.partition(", ")[2]) for r in tables.rejected()] == [
-        ("ragged_rows", "row 9: row 9 has 1 cells, the header has 8"),
-        ("missing_patient", "row 10: names no patient"),
+        ("ragged_rows", "line 10: has 1 cells, the header has 8"),
+        ("missing_patient", "line 11: names no patient"),
     ]
     report = tables.report
     # rows: 2 + 1 + 1 + 1 + 1 that can be used, and the first bad one of b and of d
@@ -442,7 +442,9 @@ def test_one_row_without_a_usable_time_costs_only_itself(opened: Open, time: str
     assert stay.values[:, INDEX["HR"]].tolist() == list(range(70, 82))
     (warning,) = stay.warnings
     assert warning.code == "rows_left_out"
-    assert warning.message.startswith("1 row without a usable time left out, the first of them row 6: column")
+    assert warning.message.startswith(
+        "1 row without a usable time left out, the first of them line 7: column"
+    )
 
 
 def test_rows_after_two_weeks_are_left_out_as_by_the_reader(tmp_path: Path, opened: Open) -> None:
@@ -623,3 +625,32 @@ def test_a_damaged_row_is_named_with_its_own_file(tmp_path: Path) -> None:
     assert [(item.code, item.message.startswith(f"{second}, ")) for item in refused] == [
         ("ragged_rows", True)
     ]
+
+
+FAULTY_ROWS = {
+    "not_a_number": [row("b", 1, "abc")],
+    "doubled_hour": [row("b", 1), row("b", 1)],
+    "ragged_rows": ["b,2,80"],
+    "infinite": [row("b", 1, "inf")],
+    "missing_patient": [row("", 7)],
+}
+
+
+@pytest.mark.parametrize("code", FAULTY_ROWS)
+@pytest.mark.parametrize("files", [1, 20], ids=["alone", "joined with others"])
+@pytest.mark.parametrize("cell", ["", '"in\nA&E"'], ids=["blank lines", "and a cell of two lines"])
+def test_a_message_cites_the_line_of_the_file(
+    tmp_path: Path, opened: Open, code: str, files: int, cell: str
+) -> None:
+    """As an editor counts, behind blank lines and behind a cell that holds a line end."""
+    remarks = [f"{line},{'remark' if line == HEADER else ''}" for line in (HEADER, row("a", 1))]
+    odd = [f"{row('z', 1)},{cell}"] if cell else []
+    rows = [line if code == "ragged_rows" else f"{line}," for line in FAULTY_ROWS[code]]
+    text = "\n".join([remarks[0], "", remarks[1], "", "   ", *odd, f"{row('c', 1)},", *rows, ""])
+    paths = [tmp_path / f"t{n}.csv" for n in range(files)]
+    for n, path in enumerate(paths):
+        path.write_text(text if n == files // 2 else f"{HEADER},remark\n{row(f'p{n}', 1)},\n")
+    due = text.splitlines().index(rows[-1]) + len(rows)
+    tables = opened(paths=paths)
+    said = [a.message for a in [*refusals(answers(tables)), *tables.rejected()] if a.code == code]
+    assert any(f"line {due}" in message for message in said), said

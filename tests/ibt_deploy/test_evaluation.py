@@ -92,11 +92,11 @@ def test_a_table_may_name_records(tmp_path: Path) -> None:
     [
         ("record\nr0\n", "needs a column 'dx'"),
         ("dx\n1\n", "'record' or 'file'"),
-        ("record,dx\nr0,426783006\nr0,164889003\n", "row 3 names r0 a second time"),
-        ("record,dx\n,426783006\n", "row 2 names neither"),
-        ("record,dx\nr0,426783006\nr1,AF\n", "row 3: 'AF' in dx is not a SNOMED CT code"),
-        ("record,dx\nr0,4.27E+08\n", "row 2: '4' in dx is not a SNOMED"),
-        ("record,dx\nr0,426783006.0\n", "row 2: '0' in dx is not a SNOMED"),
+        ("record,dx\nr0,426783006\nr0,164889003\n", "line 3 names r0 a second time"),
+        ("record,dx\n,426783006\n", "line 2 names neither"),
+        ("record,dx\nr0,426783006\nr1,AF\n", "line 3: 'AF' in dx is not a SNOMED CT code"),
+        ("record,dx\nr0,4.27E+08\n", "line 2: '4' in dx is not a SNOMED"),
+        ("record,dx\nr0,426783006.0\n", "line 2: '0' in dx is not a SNOMED"),
         ("\xff\xfe", "cannot be read"),
     ],
 )

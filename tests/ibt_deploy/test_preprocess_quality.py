@@ -114,6 +114,32 @@ def test_a_fault_is_said(example: Recording, fault: str) -> None:
     assert code in codes(example, make(example.signal))
 
 
+@pytest.mark.parametrize("lead", LEADS[6:])
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_a_gain_that_is_wrong_by_ten_in_a_chest_lead_is_said(
+    example: Recording, lead: str, factor: float
+) -> None:
+    assert codes(example, lead_times(lead, factor)(example.signal)) == ["lead_amplitude"]
+
+
+def test_finer_steps_alone_say_nothing(example: Recording) -> None:
+    """A device may digitise one lead more finely than the others, and its amplitude is right then."""
+    finer = example.signal.copy()
+    row = LEADS.index("V1")
+    finer[row] += np.random.default_rng(0).integers(0, 10, finer.shape[1]) * 0.000625
+    steps = np.diff(np.unique(finer[row]))
+    assert np.median(steps) == pytest.approx(0.000625, rel=0.01)
+    assert codes(example, finer) == []
+
+
+def test_a_small_lead_with_the_steps_of_the_others_is_a_small_lead(example: Recording) -> None:
+    """V1 of a third of its size, digitised as all leads are: within what hearts differ by."""
+    small = example.signal.copy()
+    row = LEADS.index("V1")
+    small[row] = np.rint(small[row] / 3 / 0.00625) * 0.00625
+    assert codes(example, small) == []
+
+
 @pytest.mark.parametrize("sd", [0.05, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_has_no_heartbeat(example: Recording, sd: float, seed: int) -> None:

@@ -144,30 +144,30 @@ def test_one_faulty_patient_does_not_refuse_the_others(tmp_path: Path) -> None:
     path = write(tmp_path / "export.psv", cells)
     answers = list(read_each(path))
     assert [type(answer).__name__ for answer in answers] == ["Stay", "BadRows", "BadRows", "Stay"]
-    assert str(answers[1]) == f"{path}, patient b: row 4 repeats hour 5; hours must increase"
-    assert str(answers[2]) == f"{path}, patient c: row 5, column Temp: 'warm' is not a number"
+    assert str(answers[1]) == f"{path}, patient b: line 5 repeats hour 5; hours must increase"
+    assert str(answers[2]) == f"{path}, patient c: line 6, column Temp: 'warm' is not a number"
     assert refusal(path).code == "doubled_hour"
 
 
 @pytest.mark.parametrize(
     ("columns", "code", "message"),
     [
-        ({"Temp": [37, 37, "high", 37, 37]}, "not_a_number", "row 3, column Temp: 'high' is not a number"),
+        ({"Temp": [37, 37, "high", 37, 37]}, "not_a_number", "line 4, column Temp: 'high' is not a number"),
         ({"Temp": [37, 37, "37,5", 37, 37]}, "not_a_number", "'37,5' is not a number"),
         ({"Temp": [37, 37, "1_0", 37, 37]}, "not_a_number", "'1_0' is not a number"),
         ({"Temp": [37, 37, "x" * 500, 37, 37]}, "not_a_number", "x...' is not a number"),
-        ({"HR": [80, "inf", 80, 80, 80]}, "infinite", "row 2, column HR: infinite"),
-        ({"HR": [80, "1e999", 80, 80, 80]}, "infinite", "row 2, column HR: infinite"),
-        ({"ICULOS": [1, 2, 2, 3, 4]}, "doubled_hour", "row 3 repeats hour 2"),
-        ({"ICULOS": [1, 2, 4, 3, 5]}, "hours_out_of_order", "row 4 goes back to hour 3"),
-        ({"ICULOS": [1, 2, "NaN", 3, 4]}, "missing_hour", "row 3 has no ICULOS"),
-        ({"ICULOS": [1, 2, 2.5, 3, 4]}, "bad_hour", "row 3 has an ICULOS that is not a whole number"),
-        ({"ICULOS": [0, 1, 2, 3, 4]}, "bad_hour", "row 1 has an ICULOS below 1"),
+        ({"HR": [80, "inf", 80, 80, 80]}, "infinite", "line 3, column HR: infinite"),
+        ({"HR": [80, "1e999", 80, 80, 80]}, "infinite", "line 3, column HR: infinite"),
+        ({"ICULOS": [1, 2, 2, 3, 4]}, "doubled_hour", "line 4 repeats hour 2"),
+        ({"ICULOS": [1, 2, 4, 3, 5]}, "hours_out_of_order", "line 5 goes back to hour 3"),
+        ({"ICULOS": [1, 2, "NaN", 3, 4]}, "missing_hour", "line 4 has no ICULOS"),
+        ({"ICULOS": [1, 2, 2.5, 3, 4]}, "bad_hour", "line 4 has an ICULOS that is not a whole number"),
+        ({"ICULOS": [0, 1, 2, 3, 4]}, "bad_hour", "line 2 has an ICULOS below 1"),
         ({"ICULOS": [337, 338, 339, 340, 341]}, "too_long", "reaches hour 341"),
-        ({"ICULOS": [1, 2, 337, 4, 5]}, "hours_out_of_order", "row 4 goes back to hour 4"),
-        ({"hour": [1, 2, 9, 4, 5]}, "hours_differ", "row 3: ICULOS 3 and hour 9 differ"),
-        ({"SepsisLabel": [0, 0, 2, 1, 1]}, "bad_label", "row 3 has the SepsisLabel 2"),
-        ({"patient_id": ["a", "a", "", "a", "a"]}, "missing_patient", "row 3 has no patient_id"),
+        ({"ICULOS": [1, 2, 337, 4, 5]}, "hours_out_of_order", "line 5 goes back to hour 4"),
+        ({"hour": [1, 2, 9, 4, 5]}, "hours_differ", "line 4: ICULOS 3 and hour 9 differ"),
+        ({"SepsisLabel": [0, 0, 2, 1, 1]}, "bad_label", "line 4 has the SepsisLabel 2"),
+        ({"patient_id": ["a", "a", "", "a", "a"]}, "missing_patient", "line 4 has no patient_id"),
     ],
 )
 def test_bad_rows_are_refused_with_their_place(tmp_path: Path, columns, code, message) -> None:
@@ -200,7 +200,7 @@ def test_a_word_for_missing_names_no_patient(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     refused, seven, eight = read_each(path)
     assert isinstance(refused, InputError)
-    assert (refused.code, refused.message) == ("missing_patient", "row 3 has no patient_id (2 such rows)")
+    assert (refused.code, refused.message) == ("missing_patient", "line 4 has no patient_id (2 such rows)")
     assert isinstance(seven, Stay)
     assert isinstance(eight, Stay)
     assert (seven.patient_id, len(seven.values), eight.patient_id) == ("7", 2, "8")
@@ -382,10 +382,10 @@ def test_real_stays_survive_the_way_through_text(shared: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "line", "reason"),
     [
-        ({"Temp": "warm"}, 8, "row 4 (line 8 of the file), column Temp: 'warm' is not a number"),
-        ({"ICULOS": "2"}, 8, "row 4 (line 8 of the file) goes back to hour 2; hours must increase"),
-        ({"ICULOS": "2.5"}, 8, "row 4 (line 8 of the file) has an ICULOS that is not a whole number"),
-        (None, 8, "row 4 (line 8 of the file) has 2 cells, the header has 40"),
+        ({"Temp": "warm"}, 8, "line 8, column Temp: 'warm' is not a number"),
+        ({"ICULOS": "2"}, 8, "line 8 goes back to hour 2; hours must increase"),
+        ({"ICULOS": "2.5"}, 8, "line 8 has an ICULOS that is not a whole number"),
+        (None, 8, "line 8 has 2 cells, the header has 40"),
     ],
 )
 def test_a_row_behind_blank_lines_is_cited_by_its_line(
@@ -409,4 +409,4 @@ def test_a_row_without_blank_lines_before_it_is_cited_by_its_number_alone(root: 
     names, cells = head.split("|"), rows[1].split("|")
     cells[names.index("Temp")] = "warm"
     (tmp_path / "s.psv").write_text("\n".join([head, rows[0], "|".join(cells), "", *rows[2:]]) + "\n")
-    assert str(refusal(tmp_path / "s.psv")).endswith("s.psv: row 2, column Temp: 'warm' is not a number")
+    assert str(refusal(tmp_path / "s.psv")).endswith("s.psv: line 3, column Temp: 'warm' is not a number")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class SkippedLines:
         Of the files.
     path
         Where good rows go: file, row, then the cells that the layout reads, with commas and points.
+    line_of
+        The line of the file, by its number, in which a row stands.
     faults
         The first of each patient, and all whose patient is uncertain.
     rows
@@ -78,6 +80,7 @@ class SkippedLines:
     names: tuple[str, ...]
     delimiter: str
     path: Path
+    line_of: Callable[[int, int], int]
     faults: list[RowFault] = field(default_factory=list)
     rows: int = 0
     patients: set[tuple[int, str]] = field(default_factory=set)
@@ -116,7 +119,8 @@ class SkippedLines:
         if self._patient is not None and len(cells) > self._patient:
             patient = _name(cells[self._patient])
         if not is_whole:
-            message = f"row {row} has {len(cells)} cells, the header has {len(self.names)}"
+            line_at = self.line_of(file, row)
+            message = f"line {line_at} has {len(cells)} cells, the header has {len(self.names)}"
             self._fault(file, row, patient, stay is not None, MalformedFile(message, code="ragged_rows"))
             return
         written = []
@@ -125,7 +129,7 @@ class SkippedLines:
             cell = cells[place]
             if name in self._numbers:
                 try:
-                    cell = self._number(cell, row, name, limits)
+                    cell = self._number(cell, file, row, name, limits)
                 except BadRows as error:
                     self._fault(file, row, patient, True, error)
                     return
@@ -143,7 +147,9 @@ class SkippedLines:
         if self._patient is not None and '"' not in line:
             cells = line.split(self.delimiter)
             patient = _name(cells[self._patient]) if len(cells) == len(self.names) else None
-        error = MalformedFile(f"row {row} is not {self.layout.encoding.upper()} text", code="not_text")
+        error = MalformedFile(
+            f"line {self.line_of(file, row)} is not {self.layout.encoding.upper()} text", code="not_text"
+        )
         self._fault(file, row, patient, stay is not None, error)
 
     def whole_file(self, file: int, table: TableFile, stay: str | None) -> None:
@@ -183,7 +189,7 @@ class SkippedLines:
         except UnicodeDecodeError:
             self.undecodable(file, row, line.decode(self.layout.encoding, errors="replace"), stay)
 
-    def _number(self, cell: str, row: int, name: str, limits: dict[int, list[str]]) -> str:
+    def _number(self, cell: str, file: int, row: int, name: str, limits: dict[int, list[str]]) -> str:
         if is_missing(cell, self.layout.missing_words):
             return ""
         plain = cell
@@ -196,10 +202,8 @@ class SkippedLines:
         if own and target:
             limits.setdefault(row, []).append(target)
         if faults:
-            raise BadRows(
-                f"row {row}, column {shortened(name)}: {shortened(cell.strip())!r} is not a number",
-                code="not_a_number",
-            )
+            place = f"line {self.line_of(file, row)}, column {shortened(name)}"
+            raise BadRows(f"{place}: {shortened(cell.strip())!r} is not a number", code="not_a_number")
         return repr(number)
 
     def _fault(self, file: int, row: int, patient: str | None, is_certain: bool, error: InputError) -> None:

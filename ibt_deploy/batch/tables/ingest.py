@@ -227,8 +227,11 @@ class _Ingest:
         key = (table.names, table.delimiter)
         if key not in self._skipped:
             path = self._folder / f"reread-{len(self._skipped)}.csv"
-            self._skipped[key] = SkippedLines(layout, table.names, table.delimiter, path)
+            self._skipped[key] = SkippedLines(layout, table.names, table.delimiter, path, self._line)
         return self._skipped[key]
+
+    def _line(self, number: int, row: int) -> int:
+        return self._files[number][0].line_of(row)
 
     def _stay(self, number: int) -> str | None:
         table, layout = self._files[number]
@@ -258,12 +261,14 @@ class _Ingest:
                 scan = places[path]
                 for k, part in enumerate((content or "").splitlines() or [""]):
                     if scan.joined is None:
-                        number, row, rest = numbers[path], line - 1 + k, part
+                        number, rest = numbers[path], part
+                        row = self._files[number][0].row_of(line + k)
                     else:
                         mark, _, rest = part.partition(scan.files[0][1].delimiter)
                         number = int(mark)
                         index = next(i for i, (n, _) in enumerate(scan.files) if n == number)
-                        row = line + k - scan.starts[index]
+                        table = self._files[number][0]
+                        row = table.row_of(line + k - scan.starts[index] + table.line_of(0))
                     skipped = self._lines_like(number)
                     add = skipped.undecodable if is_encoding else skipped.add
                     add(number, row, rest, self._stay(number))
@@ -288,7 +293,7 @@ class _Ingest:
             return
         own = (table.names, table.delimiter, number)
         path = self._folder / f"reread-{len(self._skipped)}.csv"
-        skipped = SkippedLines(self._files[number][1], table.names, table.delimiter, path)
+        skipped = SkippedLines(self._files[number][1], table.names, table.delimiter, path, self._line)
         try:
             skipped.whole_file(number, table, self._stay(number))
         except InputError as error:
@@ -389,7 +394,7 @@ class _Ingest:
             ).fetchall()
         )
         touched = [np.array(m.touched, dtype=np.int64).reshape(-1, 2) for m in self._skipped.values()]
-        write_row_numbers(self._folder, len(self._files), bases, touched)
+        write_row_numbers(self._folder, [table for table, _ in self._files], bases, touched)
         rows = RowNumbers(self._folder)
         lost = [
             *unassigned,
@@ -399,7 +404,7 @@ class _Ingest:
             ),
         ]
         lost.sort(key=lambda fault: (fault.file, fault.row))
-        write_rejected(self._folder, [str(table.path) for table, _ in self._files], lost)
+        write_rejected(self._folder, [table for table, _ in self._files], lost)
         starts = write_starts(self._folder, len(nameless))
         rejected = sum(m.bad.total() for m in self._skipped.values()) + len(nameless)
         refused = tuple(

@@ -50,7 +50,7 @@ from ibt_deploy.readers.stays import LABEL, PARQUET_MAGIC
 from ibt_deploy.records import Stay
 from ibt_deploy.types import Ints
 
-SCHEMA = 3
+SCHEMA = 4
 SUMMARY = "tables.json"
 MOST_FILES = 8
 EXCERPT_BYTES = 1 << 24
@@ -144,7 +144,9 @@ class Tables:
                     yield Refusal.of(
                         row["file"],
                         MalformedFile(
-                            row["message"], where=f"{row['file']}, row {row['row']}", code=row["code"]
+                            row["message"].removeprefix(f"{row['place']} "),
+                            where=f"{row['file']}, {row['place']}",
+                            code=row["code"],
                         ),
                     )
 

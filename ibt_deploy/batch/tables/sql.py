@@ -47,7 +47,7 @@ STORED: tuple[tuple[str, str], ...] = (
 MEASUREMENT = (("code", "VARCHAR"), ("unit", "VARCHAR"), ("value", "DOUBLE"), ("sign", "VARCHAR"))
 """Further columns of a row that holds one measurement."""
 
-ORDER = f"patient, part, time, coalesce({', '.join(('ICULOS', 'hour'))}), file, line"
+ORDER = f"patient, part, time, coalesce({', '.join(('ICULOS', 'hour'))}), file, abs(line)"
 SMALL_FILE = 1 << 20
 FEW_FILES = 8
 

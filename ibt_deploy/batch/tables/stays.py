@@ -286,7 +286,7 @@ class StayMaker:
             return part, ()
         first = int(np.argmax(untimed))
         message = (
-            f"{count} row{'s' * (count > 1)} without a usable time left out, the first of them row "
+            f"{count} row{'s' * (count > 1)} without a usable time left out, the first of them "
             f"{self._row(part, first)}: {faults[first][2]}."
         )
         return part.only(~untimed), (Notice("rows_left_out", message),)
@@ -302,11 +302,11 @@ class StayMaker:
         places = np.argwhere(np.isinf(part.values)).tolist()
         if places:
             row, column = places[0]
-            raise BadRows(f"row {self._row(part, row)}, column {NAMES[column]}: infinite", code="infinite")
+            raise BadRows(f"{self._row(part, row)}, column {NAMES[column]}: infinite", code="infinite")
         iculos, hour = part.values[:, ICULOS], part.hours
         row = int(np.argmax((iculos != hour) & ~np.isnan(hour)))
         raise BadRows(
-            f"row {self._row(part, row)}: ICULOS {iculos[row]:g} and hour {hour[row]:g} differ",
+            f"{self._row(part, row)}: ICULOS {iculos[row]:g} and hour {hour[row]:g} differ",
             code="hours_differ",
         )
 
@@ -348,7 +348,7 @@ class StayMaker:
         at, admissions, hospital = part.times.T
         if (at == NO_TIME).any():
             raise BadRows(
-                f"row {self._row(part, int(np.argmax(at == NO_TIME)))} has no time", code="missing_hour"
+                f"{self._row(part, int(np.argmax(at == NO_TIME)))} has no time", code="missing_hour"
             )
         admission = int(at[0])
         if time.kind == "hours" or time.admission is not None:
@@ -371,7 +371,7 @@ class StayMaker:
             elif outside.any() and what == "before ICU admission":
                 row = self._row(part, int(np.argmax(outside)))
                 raise BadRows(
-                    f"row {row} is {what}; see before_admission in the mapping", code="before_admission"
+                    f"{row} is {what}; see before_admission in the mapping", code="before_admission"
                 )
         if not kept.any():
             raise BadRows("has no row within the first two weeks of the ICU stay", code="before_admission")
@@ -408,9 +408,12 @@ class StayMaker:
     def _rows(self) -> RowNumbers:
         return RowNumbers(self._folder)
 
-    def _row(self, part: Block, index: int) -> int:
-        """Number of a row in its file, counted from 1 below the header."""
-        return self._rows.of(int(part.files[index]), int(part.lines[index]))
+    def _row(self, part: Block, index: int) -> str:
+        """What to call a row: its line in a text file, its number in a Parquet file."""
+        file, line = int(part.files[index]), int(part.lines[index])
+        if self._files[file].format == "Parquet":
+            return f"row {self._rows.of(file, line)}"
+        return f"line {self._rows.line_of(file, line)}"
 
 
 class _LazyRows:
@@ -420,5 +423,5 @@ class _LazyRows:
         self._maker = maker
         self._part = part
 
-    def __getitem__(self, index: Any) -> int:
+    def __getitem__(self, index: Any) -> str:
         return self._maker._row(self._part, int(index))

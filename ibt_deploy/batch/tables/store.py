@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from ibt_deploy.batch.tables.faults import RowFault
 from ibt_deploy.batch.tables.sql import TIMES
-from ibt_deploy.batch.tables.survey import arrow
+from ibt_deploy.batch.tables.survey import TableFile, arrow, line_of
 from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL
 from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.vocabulary import N_VARIABLES, NAMES
 
 STORE, REJECTED, STARTS = "stays.parquet", "rejected.parquet", "starts.npy"
-BASES, GAPS = "bases.npy", "gaps.npy"
+BASES, GAPS, BLANKS = "bases.npy", "gaps.npy", "blanks.npy"
 NO_TIME = np.iinfo(np.int64).min
 
 
@@ -146,7 +146,9 @@ def whole_stays(folder: Path, starts: Ints) -> Iterator[tuple[Any, Ints]]:
                 return
 
 
-def write_row_numbers(folder: Path, files: int, bases: dict[int, int], touched: Sequence[Ints]) -> None:
+def write_row_numbers(
+    folder: Path, files: Sequence[TableFile], bases: dict[int, int], touched: Sequence[Ints]
+) -> None:
     """Write what :class:`RowNumbers` needs.
 
     Parameters
@@ -154,18 +156,20 @@ def write_row_numbers(folder: Path, files: int, bases: dict[int, int], touched: 
     folder
         Of the store.
     files
-        How many there are.
+        In the order of their numbers.
     bases
         Place in its scan of each file's first row.
     touched
         File and row of lines that the scan skipped, each of shape ``(lines, 2)``.
     """
-    places = np.ones(files, dtype=np.int64)
+    places = np.ones(len(files), dtype=np.int64)
     for number, base in bases.items():
         places[number] = base
     np.save(folder / BASES, places)
     gaps = np.concatenate([np.empty((0, 2), dtype=np.int64), *touched])
     np.save(folder / GAPS, gaps[np.lexsort((gaps[:, 1], gaps[:, 0]))])
+    blanks = [np.column_stack([np.full(len(f.blanks), n), f.blanks]) for n, f in enumerate(files)]
+    np.save(folder / BLANKS, np.concatenate([np.empty((0, 2), dtype=np.int64), *blanks]))
 
 
 class RowNumbers:
@@ -180,6 +184,11 @@ class RowNumbers:
     def __init__(self, folder: Path) -> None:
         self._bases = np.load(folder / BASES)
         self._gaps = np.load(folder / GAPS)
+        self._blanks = np.load(folder / BLANKS)
+
+    def line_of(self, file: int, line: int) -> int:
+        """The line of a text, counted from 1 with its header; ``line`` as for :meth:`of`."""
+        return line_of(self.of(file, line), self._blanks[self._blanks[:, 0] == file, 1])
 
     def of(self, file: int, line: int) -> int:
         """The row number; ``line`` is negative where it says that number itself."""
@@ -190,14 +199,19 @@ class RowNumbers:
         return row + int(np.searchsorted(skipped - np.arange(len(skipped)), row, side="right"))
 
 
-def write_rejected(folder: Path, paths: Sequence[str], faults: Sequence[RowFault]) -> None:
-    """Write the rows whose stay is unknown."""
+def place_of(file: TableFile, row: int) -> str:
+    """What to call a row below the header: ``line 7`` of a text, ``row 6`` of a Parquet file."""
+    return f"row {row}" if file.is_parquet else f"line {file.line_of(row)}"
+
+
+def write_rejected(folder: Path, files: Sequence[TableFile], faults: Sequence[RowFault]) -> None:
+    """Write the rows whose stay is unknown, each with its place as :func:`place_of` names it."""
     pa = arrow()
     import pyarrow.parquet as pq
 
     columns = {
-        "file": pa.array([paths[fault.file] for fault in faults], pa.string()),
-        "row": pa.array([fault.row for fault in faults], pa.int64()),
+        "file": pa.array([str(files[fault.file].path) for fault in faults], pa.string()),
+        "place": pa.array([place_of(files[fault.file], fault.row) for fault in faults], pa.string()),
         "code": pa.array([fault.code for fault in faults], pa.string()),
         "message": pa.array([fault.message for fault in faults], pa.string()),
     }

@@ -12,17 +12,21 @@ import hashlib
 import io
 import re
 import stat
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast
+
+import numpy as np
 
 from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, first_line, missing_extra
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.readers import kind_of
 from ibt_deploy.readers.columns import shortened, unreadable
 from ibt_deploy.readers.stays import DELIMITERS, PARQUET_MAGIC
+from ibt_deploy.types import Ints
 
 Compression = Literal["none", "gzip", "zstd"]
 Check: TypeAlias = Callable[[tuple[str, ...]], object]
@@ -65,6 +69,8 @@ class TableFile:
         Whether all lines end alike, so that the engine and we mean the same by a line.
     is_grouped
         Whether the text has an underscore between digits anywhere: the engine reads ``1_000`` as a number.
+    blanks
+        Which lines of the file are blank, counted from 1.
     """
 
     path: Path
@@ -79,16 +85,31 @@ class TableFile:
     is_quoted: bool = False
     is_regular: bool = True
     is_grouped: bool = False
+    blanks: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False)
 
     @property
     def is_parquet(self) -> bool:
         """Whether it is Parquet, not text."""
         return bool(self.types)
 
+    def row_of(self, line: int) -> int:
+        """Which row below the header, counted from 1, a line of the file is that is not blank."""
+        return line - 1 - int(np.searchsorted(self.blanks, line))
+
+    def line_of(self, row: int) -> int:
+        """The line of the file, counted from 1, in which a row below the header stands."""
+        return line_of(row, self.blanks)
+
     @property
     def stay_name(self) -> str:
         """Name of the stay where the file is one."""
         return Path(self.path.stem).stem if self.compression != "none" else self.path.stem
+
+
+def line_of(row: int, blanks: Ints) -> int:
+    """The line of a text in which its ``row``-th row below the header stands; ``blanks`` are lines too."""
+    before = blanks - 1 - np.arange(len(blanks))
+    return row + 1 + int(np.searchsorted(before, row, side="right"))
 
 
 def found_files(paths: Sequence[Path]) -> list[Path]:
@@ -243,6 +264,7 @@ def _text(
         counts.is_quoted,
         counts.is_regular and len(body) == len(begun),
         counts.is_grouped,
+        np.array(counts.blanks, dtype=np.int64),
     )
 
 
@@ -283,7 +305,8 @@ class _Counts:
     """How many lines a text has that are not blank, and whether they all end alike."""
 
     def __init__(self) -> None:
-        self._lines = 0
+        self._lines = self._seen = 0
+        self.blanks = array("q")
         self._endings: set[str] = set()
         self._begun = b""
         self.is_quoted = self.is_grouped = False
@@ -301,9 +324,13 @@ class _Counts:
         if len(self._begun) > LONGEST_LINE:
             raise TooLong(f"a line of more than {LONGEST_LINE} bytes", code="table_too_large")
         text = b"\n" + whole + feed
-        self._lines += text.count(b"\n") - 1
-        if any(blank in text for blank in (b"\n\n", b"\n ", b"\n\t")):
-            self._lines -= sum(not line.strip() for line in text[1:-1].split(b"\n")) if feed else 0
+        count = text.count(b"\n") - 1
+        if feed and any(blank in text for blank in (b"\n\n", b"\n ", b"\n\t")):
+            found = [n for n, line in enumerate(text[1:-1].split(b"\n"), self._seen + 1) if not line.strip()]
+            self.blanks.extend(found)
+            self._lines -= len(found)
+        self._lines += count
+        self._seen += count
 
     @property
     def rows(self) -> int:
