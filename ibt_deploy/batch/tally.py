@@ -26,6 +26,8 @@ RISK_EDGES: tuple[float, ...] = (
     *(0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1),
 )
 LONGEST_EXAMPLE = 300
+LEFT_OUT = "left_out"
+"""Code of a file that is clearly no record: it is listed, and does not count as refused."""
 
 
 @dataclass
@@ -66,8 +68,13 @@ class Tally:
 
     @property
     def n_refused(self) -> int:
-        """Refusals of every code."""
-        return sum(self.refused.values())
+        """Refusals of every code, without what was left out."""
+        return sum(self.refused.values()) - self.refused[LEFT_OUT]
+
+    @property
+    def n_left_out(self) -> int:
+        """Files that are clearly no record."""
+        return self.refused[LEFT_OUT]
 
     def count(self, answers: Sequence[Prediction | Refusal]) -> None:
         """Add some answers."""
@@ -153,7 +160,8 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
     """The summary of a finished run, without anything that depends on the time it took.
 
     ``records`` and ``refusals`` add up to ``answers``, and the refusals by code to ``refusals``. An input
-    gives one answer; only a file that holds several recordings gives more.
+    gives one answer, or is left out because it is clearly no record; only a file that holds several
+    recordings gives more.
     """
     summary: dict[str, Any] = {
         "task": job.task,
@@ -161,7 +169,13 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
         "answers": tally.records + tally.n_refused,
         "records": tally.records,
         "refusals": tally.n_refused,
-        "refused": dict(sorted(tally.refused.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "left_out": tally.n_left_out,
+        "refused": dict(
+            sorted(
+                ((code, n) for code, n in tally.refused.items() if code != LEFT_OUT),
+                key=lambda entry: (-entry[1], entry[0]),
+            )
+        ),
         "warnings": dict(sorted(tally.warnings.items(), key=lambda entry: (-entry[1], entry[0]))),
         "rows": tally.rows,
         "parts": job.n_parts,
@@ -219,6 +233,7 @@ def _figures(summary: dict[str, Any], tally: Tally) -> str:
         (f"{summary['inputs']:,}", "inputs"),
         (f"{summary['records']:,}", f"{noun} scored"),
         (f"{summary['refusals']:,}", "refused"),
+        *([(f"{summary['left_out']:,}", "left out, no record")] if summary["left_out"] else []),
     ]
     if summary["task"] == "sepsis":
         figures += [
