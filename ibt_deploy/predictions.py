@@ -172,24 +172,18 @@ class ArrhythmiaPrediction:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All 26 classes, in the official order."""
-        reached = (self.windows >= self.thresholds).sum(axis=0).tolist()
-        highest = self.windows.argmax(axis=0)
-        shares = [
-            WindowShare(n, len(self.windows), float(self.windows[w, c]), float(self.window_starts[w]))
-            for c, (n, w) in enumerate(zip(reached, highest.tolist(), strict=True))
-        ]
+        reached = (self.windows >= self.thresholds).sum(axis=0)
+        highest, at = self.windows.max(axis=0), self.window_starts[self.windows.argmax(axis=0)]
+        given = (self.probabilities, self.thresholds, self.positive, self.alternative, reached, highest, at)
         return tuple(
-            Finding(c.code, c.abbreviation, c.name, float(p), float(t), bool(y), c.evaluable, bool(a), share)
-            for c, p, t, y, a, share in zip(
-                self.classes,
-                self.probabilities,
-                self.thresholds,
-                self.positive,
-                self.alternative,
-                shares,
-                strict=True,
+            Finding(
+                c.code, c.abbreviation, c.name, p, t, y, c.evaluable, a,
+                WindowShare(n, len(self.windows), most, start),
             )
-        )
+            for c, p, t, y, a, n, most, start in zip(
+                self.classes, *(values.tolist() for values in given), strict=True
+            )
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON knows it."""
@@ -264,7 +258,7 @@ class SepsisPrediction:
         True for hours that are missing from the file, shape ``(hours,)``.
     units_stated
         Whether the source states the units of its values; else they were assumed.
-    told
+    reported
         What :attr:`read_as` says where ``values`` are not known.
     """
 
@@ -281,7 +275,7 @@ class SepsisPrediction:
     values: AnyFloats
     inserted: Bools
     units_stated: bool = False
-    told: tuple[ReadAs, ...] | None = None
+    reported: tuple[ReadAs, ...] | None = None
 
     task: ClassVar[str] = "sepsis"
 
@@ -308,8 +302,8 @@ class SepsisPrediction:
     @property
     def read_as(self) -> tuple[ReadAs, ...]:
         """The variables that were measured and that hospitals report in other units as well."""
-        if self.told is not None:
-            return self.told
+        if self.reported is not None:
+            return self.reported
         rising = np.sort(self.values.T[_SEVERAL_UNITS], axis=1)  # NaN last
         counts = rising.shape[1] - np.count_nonzero(np.isnan(rising), axis=1)
         rows, n = np.flatnonzero(counts), counts[counts > 0]
@@ -422,4 +416,4 @@ def _names(missing: Bools) -> tuple[str, ...]:
 
 
 def _rounded(values: Floats) -> list[float]:
-    return [round(float(v), DECIMALS) for v in values]
+    return [round(value, DECIMALS) for value in values.tolist()]

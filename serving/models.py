@@ -29,7 +29,7 @@ def load_bundles(settings: Settings) -> dict[Task, Bundle]:
     """Both bundles, their contracts and hashes checked; raises BundleError."""
     bundles: dict[Task, Bundle] = {}
     for task in TASKS:
-        given = settings.arrhythmia if task == "arrhythmia" else settings.sepsis
+        given: str = getattr(settings, task)
         bundle = load_bundle(stored(given.removeprefix(STORE)) if given.startswith(STORE) else given)
         if bundle.task != task:
             raise BundleError(f"{bundle.path}: a bundle for {bundle.task} is configured for {task}")

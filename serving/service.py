@@ -76,6 +76,8 @@ class Refused(BentoMLException):
         "max_concurrency": _workers * MOST_REQUESTS,
     },
     metrics={"enabled": False},  # ours are in its place: serving.http.telemetry says why
+    # where spans are off (serving/__init__.py), OpenTelemetry need not look at requests either
+    tracing={"excluded_urls": [".*"] if os.environ.get("OTEL_SDK_DISABLED") == "true" else []},
     logging={"access": {"enabled": False}},
     endpoints={"livez": "/livez", "readyz": "/readyz"},
     envs=[

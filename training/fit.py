@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ibt_deploy.errors import DataError, IbtError, RecipeError
 from ibt_deploy.files import atomic_write
-from training.checkpoint import SCHEMA, network_checkpoint, read_checkpoint, save_atomically
+from training.checkpoint import METRICS, SCHEMA, network_checkpoint, read_checkpoint, save_atomically
 from training.device import Place, autocast, chosen_dtype
 from training.distil import Objective
 from training.models import Encoder
@@ -147,7 +147,7 @@ class Reporter:
 
 
 T = TypeVar("T")
-LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
+LAST, BEST = "last.pt", "best.pt"
 TEACHER_WEIGHTS, STATISTICS = ".teacher.teacher.", ".teacher."
 """What ``last.pt`` leaves out (the teacher has its own file), and what one made before may lack."""
 SHRUNK = 0.1

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ibt_deploy.errors import RecipeError
+from ibt_deploy.types import Task
 from ibt_deploy.vocabulary import NAMES
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -198,7 +199,7 @@ class FitRecipe:
 class Recipe:
     """One training run. Only the sections that the task and the method use have an effect."""
 
-    task: Literal["arrhythmia", "sepsis"]
+    task: Task
     method: Literal["teacher", "transformer", "deit", "bbm"]
     seed: int = 0
     data: DataRecipe = field(default_factory=DataRecipe)

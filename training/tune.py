@@ -30,6 +30,7 @@ from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, RecipeError, require
 from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
+from training.checkpoint import METRICS
 from training.data.cache import open_cache
 from training.recipe import METHODS, Recipe, recipe_from_dict, toml_lines
 from training.tasks import TASKS
@@ -417,7 +418,7 @@ class Halving:
         atomic_write(self.path, whole)
 
 
-TRIALS, OUTCOME, LOG, METRICS = "trials", "trial.json", "log.txt", "metrics.jsonl"
+TRIALS, OUTCOME, LOG = "trials", "trial.json", "log.txt"
 
 Status = Literal["finished", "stopped", "failed", "unfinished"]
 

@@ -111,10 +111,11 @@ class HeartRate:
 
     def to_dict(self) -> dict[str, Any]:
         """The rate as JSON knows it; ``computed`` says that no model and no device gave it."""
+        variation = self.variation
         return {
             "bpm": None if self.bpm is None else round(self.bpm, 1),
-            "variation": None if self.variation is None else round(self.variation, 4),
-            "r_peaks": [round(float(peak), 3) for peak in self.peaks],
+            "variation": None if variation is None else round(variation, 4),
+            "r_peaks": [round(peak, 3) for peak in self.peaks.tolist()],
             "computed": True,
         }
 

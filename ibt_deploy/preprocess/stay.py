@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, BundleError
-from ibt_deploy.types import AnyFloats, AnyInts, Float32s, Floats, Ints
+from ibt_deploy.types import AnyFloats, AnyInts, Bools, Float32s, Floats, Ints
 from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES, VARIABLES
 
 LOWEST = np.array([v.plausible_min for v in VARIABLES], dtype=np.float32)
@@ -114,6 +115,22 @@ FULL_NAMES: tuple[str, ...] = (
 )
 
 
+class _Arrays(NamedTuple):
+    """Constants as they are computed with.
+
+    ``deviations`` are 1 for variables that are not ``known``, ``before`` stands before the first value of
+    each variable, and ``hidden`` are the places of the hidden ones.
+    """
+
+    known: Bools
+    means: Floats
+    deviations: Floats
+    before: Float32s
+    hidden: Ints
+    centres: Float32s
+    spreads: Float32s
+
+
 @dataclass(frozen=True)
 class StayPreprocessing:
     """The constants of the stay model's preprocessing, all taken from training patients.
@@ -181,11 +198,31 @@ class StayPreprocessing:
         """Name of every feature, in order."""
         return FULL_NAMES if self.features == "full" else NAMES
 
+    @cached_property
+    def _arrays(self) -> _Arrays:
+        means, medians, deviations = (np.array(c) for c in (self.means, self.medians, self.deviations))
+        known = deviations > 0
+        safe = np.where(known, deviations, 1.0)
+        before = np.zeros(N_VARIABLES, dtype=np.float32)
+        before[:N_TIME_VARYING] = np.where(known, np.clip((medians - means) / safe, -CLIP, CLIP), 0.0)
+        before[AGE] = self.age / 100
+        before[GENDER] = UNKNOWN_GENDER
+        before[ADMISSION] = _admission(np.array([self.admission_time]))[0]
+        return _Arrays(
+            known,
+            means,
+            safe,
+            before,
+            np.array([INDEX[name] for name in self.hidden], dtype=np.intp),
+            np.array(self.centres, dtype=np.float32),
+            np.array(self.spreads, dtype=np.float32),
+        )
+
     def standardised(self, features: Float32s) -> Float32s:
         """``features`` ``(rows, n_features)`` in units of their spread, clipped; changed in place."""
         if self.centres:
-            features -= np.array(self.centres, dtype=np.float32)
-            features /= np.array(self.spreads, dtype=np.float32)
+            features -= self._arrays.centres
+            features /= self._arrays.spreads
             np.clip(features, -FEATURE_CLIP, FEATURE_CLIP, out=features)
         return features
 
@@ -422,7 +459,8 @@ def _usable(values: AnyFloats, constants: StayPreprocessing, cleaned: bool) -> F
     if without.any():
         hour = values[int(np.argmax(without)), HOUR]
         raise BadRows(f"ICULOS must be a whole hour from 1 to {MAX_HOURS}, found {hour:g}", code="bad_hour")
-    rows[:, [INDEX[name] for name in constants.hidden]] = np.nan
+    if constants.hidden:
+        rows[:, constants._arrays.hidden] = np.nan
     return rows
 
 
@@ -431,7 +469,8 @@ def _carried(rows: Float32s, first: Ints) -> tuple[npt.NDArray[np.int32], npt.ND
     here = np.arange(len(rows), dtype=np.int32)[:, None]
     last = np.where(np.isnan(rows), np.int32(-1), here)
     np.maximum.accumulate(last, axis=0, out=last)
-    last[last < first[:, None]] = -1
+    if first.any():
+        last[last < first[:, None]] = -1
     return last, here - last
 
 
@@ -443,12 +482,12 @@ def _features(
 ) -> Float32s:
     """Features of cleaned rows, from where each variable was last seen."""
     n = N_TIME_VARYING
-    known = np.array(constants.deviations) > 0
+    arrays = constants._arrays
     seen = last >= 0
-    seen[:, :n] &= known
-    normalised, before = _normalised(rows, constants)
+    seen[:, :n] &= arrays.known
+    normalised = _normalised(rows, arrays)
     columns = np.arange(N_VARIABLES)
-    filled = np.where(seen, normalised[np.maximum(last, 0), columns], before)
+    filled = np.where(seen, normalised[np.maximum(last, 0), columns], arrays.before)
 
     unit1, unit2 = filled[:, UNIT1] == 1, filled[:, UNIT2] == 1
     filled[:, UNIT1], filled[:, UNIT2] = unit1 & ~unit2, unit2 & ~unit1
@@ -466,31 +505,23 @@ def _features(
     return features
 
 
-def _normalised(rows: Float32s, constants: StayPreprocessing) -> tuple[Float32s, Float32s]:
-    """Cleaned values as the model reads them (rows, 40), and what stands before the first one (40,)."""
-    means, medians, deviations = (
-        np.array(c) for c in (constants.means, constants.medians, constants.deviations)
-    )
-    safe = np.where(deviations > 0, deviations, 1.0)
+def _normalised(rows: Float32s, constants: _Arrays) -> Float32s:
+    """Cleaned values as the model reads them, shape ``(rows, 40)``."""
     normalised = np.zeros_like(rows)
     row, variable = np.nonzero(~np.isnan(rows[:, :N_TIME_VARYING]))
     observed = rows[row, variable].astype(np.float64)
     skewed = LOGARITHMIC[variable]
     observed[skewed] = np.log1p(observed[skewed])
-    normalised[row, variable] = np.clip((observed - means[variable]) / safe[variable], -CLIP, CLIP)
+    normalised[row, variable] = np.clip(
+        (observed - constants.means[variable]) / constants.deviations[variable], -CLIP, CLIP
+    )
 
     normalised[:, AGE] = rows[:, AGE] / np.float32(100)
     normalised[:, GENDER : UNIT2 + 1] = rows[:, GENDER : UNIT2 + 1]
     normalised[:, ADMISSION] = _admission(rows[:, ADMISSION].astype(np.float64))
-    hours = np.nan_to_num(rows[:, HOUR], nan=0.0).astype(np.int64)
-    normalised[:, HOUR] = LOG_HOURS[hours]
-
-    before = np.zeros(N_VARIABLES, dtype=np.float32)
-    before[:N_TIME_VARYING] = np.where(deviations > 0, np.clip((medians - means) / safe, -CLIP, CLIP), 0.0)
-    before[AGE] = constants.age / 100
-    before[GENDER] = UNKNOWN_GENDER
-    before[ADMISSION] = _admission(np.array([constants.admission_time]))[0]
-    return normalised, before
+    hours = rows[:, HOUR]
+    normalised[:, HOUR] = LOG_HOURS[np.where(np.isnan(hours), 0, hours).astype(np.int64)]
+    return normalised
 
 
 def _admission(hours: Floats) -> Floats:

@@ -21,8 +21,6 @@ from training.study.charts import (
     NOTICE,
     AlarmCurve,
     BarPanel,
-    CurvePanel,
-    ReliabilityPanel,
     alarm_curves,
     attention_maps,
     attention_numbers,
@@ -58,7 +56,7 @@ def curves() -> Figure:
         for f in (0.02, 0.05, 0.25, 1)
         for m in METHODS
     ]
-    return learning_curves([CurvePanel("utility", points), CurvePanel("AUPRC", points)], NOTE)
+    return learning_curves({"utility": points, "AUPRC": points}, NOTE)
 
 
 def cka_of_ecgs() -> Figure:
@@ -81,9 +79,9 @@ def attention(tokens: int, blocks: int, *, causal: bool) -> Figure:
 
 
 def numbers() -> Figure:
-    kinds = ("distance_ratio", "local_mass", "toeplitz_share", "entropy_ratio")
+    kinds = ("distance", "local_mass", "toeplitz_share", "entropy")
     found = {m: {kind: [estimate(0.5)] * 8 for kind in kinds} for m in METHODS[:3]}
-    return attention_numbers(found, NOTE, uniform={"distance_ratio": 1.0})
+    return attention_numbers(found, NOTE, uniform={"distance": 1.0})
 
 
 def reliability() -> Figure:
@@ -91,7 +89,7 @@ def reliability() -> Figure:
         {"predicted": p, "observed": 0.9 * p, "n": 2000, "interval": [0.8 * p, 1.1 * p]}
         for p in np.geomspace(1e-4, 0.12, 10)
     ]
-    panels = [ReliabilityPanel(f"by {k}", {f"{k} {i}": bins for i in range(4)}) for k in "abcde"]
+    panels = {f"by {k}": {f"{k} {i}": bins for i in range(4)} for k in "abcde"}
     return reliability_diagrams(panels, NOTE)
 
 

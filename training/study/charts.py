@@ -131,8 +131,17 @@ def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
     return figure
 
 
-def annotate(figure: Figure, note: str) -> None:
-    """What was measured on what, at the foot, with the notice that this is not a medical device."""
+@contextmanager
+def sheet(note: str, width: float, height: float, *, images: bool = False) -> Iterator[Figure]:
+    """A :func:`new_figure` in the study's style, and in the end at its foot what was measured on what."""
+    with styled():
+        figure = new_figure(width, height, images=images)
+        yield figure
+        _annotate(figure, note)
+
+
+def _annotate(figure: Figure, note: str) -> None:
+    """The note, with the notice that this is not a medical device."""
     text = f"{note.strip().rstrip('.')}. {NOTICE}" if note else NOTICE
     figure.supxlabel(_wrapped(text, int(figure.get_size_inches()[0] * 16)), fontsize=8, color=GREY)
 
@@ -223,8 +232,7 @@ class BarPanel:
 
 def bar_chart(panels: Sequence[BarPanel], note: str = "") -> Figure:
     """Bars from 0 up on one scale, with 95 % intervals, dots for seeds, the paper's values as diamonds."""
-    with styled():
-        figure = new_figure(max(3.5 * len(panels), 4.4), 4.1)
+    with sheet(note, max(3.5 * len(panels), 4.4), 4.1) as figure:
         for axes, panel in zip(
             figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
         ):
@@ -233,7 +241,6 @@ def bar_chart(panels: Sequence[BarPanel], note: str = "") -> Figure:
         low, high = axes.get_ylim()  # of all panels: the axis is shared
         axes.set_ylim(min(low, 0), high * 1.04)
         _key_of_bars(figure, panels)
-        annotate(figure, note)
     return figure
 
 
@@ -269,85 +276,57 @@ def _written(estimate: Estimate) -> str:
 def _key_of_bars(figure: Figure, panels: Sequence[BarPanel]) -> None:
     from matplotlib.lines import Line2D
 
-    entries = [
-        Line2D([], [], color=INK, marker="|", markersize=9, linestyle="", label="95 % interval, patients")
+    entries: list[tuple[str, dict[str, Any]]] = [
+        ("95 % interval, patients", {"color": INK, "marker": "|", "markersize": 9})
     ]
     if any(len(seeds_of(e)) > 1 for p in panels for e in p.methods.values()):
-        entries.append(
-            Line2D([], [], marker="o", color="white", markeredgecolor=INK, linestyle="", label="a seed")
-        )
+        entries.append(("a seed", {"color": "white", "marker": "o", "markeredgecolor": INK}))
     if any(p.paper for p in panels):
         entries.append(
-            Line2D(
-                [],
-                [],
-                marker="D",
-                color="none",
-                markeredgecolor=INK,
-                linestyle="",
-                label="the paper, on its own data",
-            )
+            ("the paper, on its own data", {"color": "none", "marker": "D", "markeredgecolor": INK})
         )
-    figure.legend(handles=entries, loc="outside upper center", ncols=len(entries))
+    handles = [Line2D([], [], linestyle="", label=label, **style) for label, style in entries]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(entries))
 
 
-@dataclass(frozen=True)
-class CurvePanel:
-    """One measure by the number of training patients.
+def learning_curves(panels: Mapping[str, Sequence[Mapping[str, Any]]], note: str = "") -> Figure:
+    """Scores against training patients on a logarithmic axis, 95 % intervals, methods side by side.
 
-    Attributes
-    ----------
-    measure
-        Label of the vertical axis.
-    points
-        Mappings with ``fraction``, ``patients`` (of the training part), ``method`` and ``estimate``.
+    ``panels`` holds, by the name of a measure, mappings with ``fraction``, ``patients`` (of the training
+    part), ``method`` and ``estimate``.
     """
-
-    measure: str
-    points: Sequence[Mapping[str, Any]]
-
-
-def learning_curves(panels: Sequence[CurvePanel], note: str = "") -> Figure:
-    """Scores against training patients on a logarithmic axis, 95 % intervals, methods side by side."""
-    with styled():
-        figure = new_figure(max(5.2 * len(panels), 6.0), 4.3)
+    with sheet(note, max(5.2 * len(panels), 6.0), 4.3) as figure:
         drawn: dict[str, Any] = {}
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            drawn |= _curves(axes, panel)
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (measure, points) in zip(grid, panels.items(), strict=True):
+            drawn |= _curves(axes, points)
+            axes.set_ylabel(measure)
         figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=max(len(drawn), 1))
-        annotate(figure, note)
     return figure
 
 
-def _curves(axes: Axes, panel: CurvePanel) -> dict[str, Any]:
-    methods = list(dict.fromkeys(str(point["method"]) for point in panel.points))
+def _curves(axes: Axes, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    methods = list(dict.fromkeys(str(point["method"]) for point in measured))
     drawn = {}
     for i, name in enumerate(methods):
-        points = sorted((p for p in panel.points if p["method"] == name), key=lambda p: float(p["patients"]))
+        points = sorted((p for p in measured if p["method"] == name), key=lambda p: float(p["patients"]))
         aside = 1.035 ** (i - (len(methods) - 1) / 2)  # so that intervals stand beside each other
         style, estimates = style_of(name, i), [p["estimate"] for p in points]
         drawn[style.label] = axes.errorbar(
             [float(p["patients"]) * aside for p in points],
             [value_of(e) for e in estimates],
             errors_of(estimates),
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.dashes,
-            markersize=6,
-            markeredgecolor=INK,
-            markeredgewidth=0.5,
-            capsize=2.5,
             linewidth=1.6,
             elinewidth=1.0,
+            **style.points,
         )
-    sizes = sorted({(float(p["patients"]), float(p["fraction"])) for p in panel.points})
+    sizes = sorted({(float(p["patients"]), float(p["fraction"])) for p in measured})
     axes.set_xscale("log")
     axes.set_xticks([n for n, _ in sizes], [f"{n:,.0f}\n{100 * share:g} %" for n, share in sizes])
     axes.minorticks_off()
     axes.set_xlabel("training patients, and their share of the training part", color=GREY)
-    axes.set_ylabel(panel.measure)
     axes.grid(visible=True)
-    ends = [value_of(p["estimate"]) + s for p in panel.points for s in _ends(p["estimate"])]
+    ends = [value_of(p["estimate"]) + s for p in measured for s in _ends(p["estimate"])]
     if finite := [v for v in ends if np.isfinite(v)]:
         spread(axes, min(finite), max(finite))
     return drawn
@@ -360,11 +339,9 @@ def _ends(estimate: Estimate) -> tuple[float, float]:
 
 TITLES: dict[str, str] = {
     "distance": "mean distance",
-    "distance_ratio": "mean distance / uniform",
     "local_mass": "local mass",
     "toeplitz_share": "translation invariance\n(Toeplitz share)",
     "entropy": "entropy of a row (nats)",
-    "entropy_ratio": "entropy / uniform",
 }
 """What is known of the numbers of :class:`training.study.similarity.AttentionSummary`, by name."""
 
@@ -389,8 +366,7 @@ def attention_numbers(
     """
     names = list(dict.fromkeys(name for numbers in methods.values() for name in numbers))
     known = TITLES | dict(titles or {})
-    with styled():
-        figure = new_figure(max(3.0 * len(names), 5.0), 3.7)
+    with sheet(note, max(3.0 * len(names), 5.0), 3.7) as figure:
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
             _block_number(axes, name, methods)
@@ -406,7 +382,6 @@ def attention_numbers(
             handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle=(0, (2, 2))))
             labels.append("uniform attention")
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-        annotate(figure, note)
     return figure
 
 
@@ -436,47 +411,32 @@ FEWEST_ALARMS = 0.5
 """Left end of the axis of alarms per 100 patient-days, unless an operating point gives fewer."""
 
 
-@dataclass(frozen=True)
-class ReliabilityPanel:
-    """Predicted against observed frequency.
-
-    Attributes
-    ----------
-    title
-        For example ``by hospital``.
-    curves
-        By name, bins from the lowest probability up: mappings with ``predicted``, ``observed``, ``n`` and,
-        where known, ``interval`` of the observed frequency.
-    """
-
-    title: str
-    curves: Mapping[str, Sequence[Mapping[str, Any]]]
-
-
 def reliability_diagrams(
-    panels: Sequence[ReliabilityPanel], note: str = "", *, probability: str = "predicted risk"
+    panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], note: str = ""
 ) -> Figure:
     """A panel for each way to divide the patients; equal axes throughout, the diagonal is ideal.
 
-    Both axes are on a square-root scale, because most risks of a rare event are small.
+    Both axes are on a square-root scale, because most risks of a rare event are small. ``panels`` holds, by
+    title (``by hospital``) and name, bins from the lowest probability up: mappings with ``predicted``,
+    ``observed``, ``n`` and, where known, ``interval`` of the observed frequency.
     """
-    with styled():
-        columns = min(len(panels), PANEL_COLUMNS)
-        rows = -(-len(panels) // columns)
-        figure = new_figure(max(3.5 * columns, 4.2), 3.7 * rows + 0.4)
+    columns = min(len(panels), PANEL_COLUMNS)
+    rows = -(-len(panels) // columns)
+    note = f"Square-root axes, diagonal ideal. {note}"
+    with sheet(note, max(3.5 * columns, 4.2), 3.7 * rows + 0.4) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        top = max(_reach(bins) for panel in panels for bins in panel.curves.values()) * 1.06
+        top = max(_reach(bins) for curves in panels.values() for bins in curves.values()) * 1.06
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            _reliability(axes, panel, top)
+        for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+            _reliability(axes, curves, top)
+            axes.set_title(title)
         for axes in grid[:, 0]:
             axes.set_ylabel("observed frequency")
         for column in range(columns):
             below = [a for a in grid[:, column] if a.get_visible()][-1]
-            below.set_xlabel(probability)
+            below.set_xlabel("predicted risk")
             below.tick_params(labelbottom=True)
-        annotate(figure, f"Square-root axes, diagonal ideal. {note}")
     return figure
 
 
@@ -487,10 +447,10 @@ def _reach(bins: Sequence[Mapping[str, Any]]) -> float:
     )
 
 
-def _reliability(axes: Axes, panel: ReliabilityPanel, top: float) -> None:
+def _reliability(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]], top: float) -> None:
     axes.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    for i, (name, bins) in enumerate(panel.curves.items()):
-        style = style_of("bbm" if len(panel.curves) == 1 else name, i)
+    for i, (name, bins) in enumerate(curves.items()):
+        style = style_of("bbm" if len(curves) == 1 else name, i)
         estimates = [{"value": b["observed"], "interval": b.get("interval")} for b in bins]
         axes.errorbar(
             [float(b["predicted"]) for b in bins],
@@ -509,7 +469,7 @@ def _reliability(axes: Axes, panel: ReliabilityPanel, top: float) -> None:
         limits(0, top)
         axis.set_ticks(_spaced([f for f in FREQUENCIES if f <= top], top), minor=False)
         axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set(title=panel.title, box_aspect=1)
+    axes.set_box_aspect(1)
     axes.grid(visible=True)
     axes.legend(loc="upper left", fontsize=8, handlelength=1.8, borderaxespad=0.3)
 
@@ -558,8 +518,7 @@ def alarm_curves(panels: Mapping[str, Mapping[str, AlarmCurve]], note: str = "")
     panels
         By title, curves by method, hospital or other name.
     """
-    with styled():
-        figure = new_figure(max(4.6 * len(panels), 5.2), 4.2)
+    with sheet(note, max(4.6 * len(panels), 5.2), 4.2) as figure:
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, curves) in zip(grid, panels.items(), strict=True):
             for i, (name, curve) in enumerate(curves.items()):
@@ -571,7 +530,6 @@ def alarm_curves(panels: Mapping[str, Mapping[str, AlarmCurve]], note: str = "")
             axes.grid(visible=True)
             axes.legend(loc="lower right")
         grid[0].set_ylabel("sensitivity (septic stays)")
-        annotate(figure, note)
     return figure
 
 
@@ -621,15 +579,11 @@ def cka_maps(
     units
         Names of the axes.
     """
-    with styled():
-        width = [np.shape(m)[1] for m in matrices.values()]
-        rows = max(np.shape(m)[0] for m in matrices.values())
-        cell = min(3.6 / rows, 0.8)
-        inches = sum(max(cell * w, 1.5) for w in width) + 0.75 * len(width) + 1.3
-        figure = new_figure(inches, cell * rows + 1.7, images=True)
-        panels = figure.subplots(
-            1, len(width), squeeze=False, width_ratios=[max(cell * w, 1.5) for w in width]
-        )[0]
+    rows = max(np.shape(m)[0] for m in matrices.values())
+    cell = min(3.6 / rows, 0.8)
+    width = [max(cell * np.shape(m)[1], 1.5) for m in matrices.values()]
+    with sheet(note, sum(width) + 0.75 * len(width) + 1.3, cell * rows + 1.7, images=True) as figure:
+        panels = figure.subplots(1, len(width), squeeze=False, width_ratios=width)[0]
         image = None
         for i, (axes, (name, matrix)) in enumerate(zip(panels, matrices.items(), strict=True)):
             image = _grid(axes, np.asarray(matrix, dtype=np.float64))
@@ -644,7 +598,6 @@ def cka_maps(
         if image is not None:
             bar = figure.colorbar(image, ax=panels, fraction=0.05, shrink=0.92, pad=0.01)
             bar.set_label("CKA (unbiased; 1 alike, 0 unrelated)")
-        annotate(figure, note)
     return figure
 
 
@@ -691,13 +644,14 @@ def attention_maps(
     """
     from matplotlib.colors import LogNorm
 
-    with styled():
-        shown = {name: _causal(m, reached) for name, m in averaged.items()}
-        blocks = max(len(m) for m in shown.values())
-        low, high = _scale_ends(shown.values())
-        scale = LogNorm(low, high, clip=True)
-        side = 1.45 if blocks > 4 else 2.1
-        figure = new_figure(side * blocks + 2.0, (side + 0.14) * len(shown) + 1.25, images=True)
+    shown = {name: _causal(m, reached) for name, m in averaged.items()}
+    blocks = max(len(m) for m in shown.values())
+    low, high = _scale_ends(shown.values())
+    scale = LogNorm(low, high, clip=True)
+    side = 1.45 if blocks > 4 else 2.1
+    uniform = "White line in the scale: uniform attention. " if reached is None else ""
+    note = f"A token is {token}. {uniform}{note}"
+    with sheet(note, side * blocks + 2.0, (side + 0.14) * len(shown) + 1.25, images=True) as figure:
         panels = figure.subplots(len(shown), blocks, squeeze=False, sharex=True, sharey=True)
         for row, (name, matrices) in enumerate(shown.items()):
             for block, matrix in enumerate(matrices):
@@ -719,8 +673,6 @@ def attention_maps(
         bar.set_ticks(inside := [t for t in ticks if low <= t <= high], labels=[f"{t:g}" for t in inside])
         if reached is None:
             bar.ax.axhline(1 / np.shape(matrix)[1], color="white", linewidth=2)
-            note = f"White line in the scale: uniform attention. {note}"
-        annotate(figure, f"A token is {token}. {note}")
     return figure
 
 

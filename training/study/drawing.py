@@ -13,8 +13,6 @@ from ibt_deploy.types import NOUNS
 from training.study.charts import (
     AlarmCurve,
     BarPanel,
-    CurvePanel,
-    ReliabilityPanel,
     alarm_curves,
     attention_maps,
     attention_numbers,
@@ -27,6 +25,7 @@ from training.study.charts import (
 from training.study.shipped import EVERYBODY
 from training.study.similarity import CEILING, Similarities
 from training.study.tables import FIGURES, METHODS, STUDENTS, TITLES, at
+from training.tasks import TASKS
 from training.tasks.base import FREE, TUNED
 
 SHOWN_SEED = 0
@@ -62,7 +61,7 @@ def _scores(results: Mapping[str, Any], note: str, path: Path) -> None:
 
 
 def _curves(results: Mapping[str, Any], note: str, path: Path) -> None:
-    panels = []
+    panels = {}
     for row, measure in ((TUNED, results["official"]), (FREE, "auprc")):
         points = [
             {
@@ -76,7 +75,7 @@ def _curves(results: Mapping[str, Any], note: str, path: Path) -> None:
             if (estimate := at(point["methods"], method, row, measure)) is not None
         ]
         if points:
-            panels.append(CurvePanel(TITLES[measure], points))
+            panels[TITLES[measure]] = points
     if panels:
         write(learning_curves(panels, note), path)
 
@@ -90,8 +89,7 @@ def _cka(results: Mapping[str, Any], note: str, path: Path) -> None:
     }
     if not matrices:
         return
-    stays = results["task"] == "sepsis"
-    units = ("teacher: LSTM layer" if stays else "teacher: residual block", "student: block")
+    units = (f"teacher: {TASKS[results['task']].teacher_unit}", "student: block")
     n_groups = len(next(iter(found.values()))["diagonal"])
     rows, columns = next(iter(matrices.values())).shape
     ends = [(rows // n_groups * i, columns // n_groups * i) for i in range(1, n_groups + 1)]
@@ -135,7 +133,7 @@ def _shipped(results: Mapping[str, Any], note: str, paths: Mapping[str, Path]) -
     found = results["shipped"]
     if "calibration" not in found.get(EVERYBODY, {}):
         return
-    panels = [ReliabilityPanel("all", {"all": found[EVERYBODY]["calibration"]["reliability"]})]
+    panels = {"all": {"all": found[EVERYBODY]["calibration"]["reliability"]}}
     for kind, values in found["groups"].items():
         curves = {
             value: entry["calibration"]["reliability"]
@@ -143,9 +141,9 @@ def _shipped(results: Mapping[str, Any], note: str, paths: Mapping[str, Path]) -
             if "calibration" in entry
         }
         if curves:
-            panels.append(ReliabilityPanel(f"by {kind}", curves))
+            panels[f"by {kind}"] = curves
     write(reliability_diagrams(panels, f"{found['model']} {found['version']}. {note}"), paths["reliability"])
-    if results["task"] == "sepsis":
+    if "alarm_curve" in found[EVERYBODY]:
         names = {"all": found[EVERYBODY]} | found["groups"]["hospital"]
         curves_of = {name: _alarm_curve(entry) for name, entry in names.items() if "alarm_curve" in entry}
         everybody = {"all stays": {"all": curves_of.pop("all")}}

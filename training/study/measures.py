@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ibt_deploy.bundle import sigmoid
 from ibt_deploy.errors import DataError
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.bootstrap import Statistic, ratio
-from ibt_deploy.metrics.ranking import Macro, macro, quotient
+from ibt_deploy.metrics.ranking import quotient
 from ibt_deploy.types import Array, Float32s, Floats
 from training.checkpoint import load_network
 from training.models import Encoder
@@ -69,7 +70,7 @@ def agreement_statistics(
         Cohen's kappa of the decisions, mean over the classes where it is defined: 0 is chance.
     """
     a, b = _columns(student), _columns(teacher)
-    p, q = _probabilities(a), _probabilities(b)
+    p, q = sigmoid(a), sigmoid(b)
     n_classes = p.shape[1]
     pooled_patients = np.repeat(patients, n_classes)
     given, wanted = p >= np.asarray(student_thresholds), q >= np.asarray(teacher_thresholds)
@@ -98,34 +99,12 @@ def kappa(student: Array, teacher: Array, patients: Array) -> Statistic:
     return _mean_over_classes(student, teacher, patients, _beyond_chance, standardise=False)
 
 
-def class_correlations(student: Array, teacher: Array) -> Macro:
-    """Squared correlation of each class, their mean, and how many classes entered it.
-
-    Parameters
-    ----------
-    student, teacher
-        Probabilities (or logits), shape ``(n, classes)`` or ``(n,)``.
-    """
-    a, b = _columns(student), _columns(teacher)
-    everybody = np.zeros(len(a), dtype=np.int64)
-    one = np.ones((1, 1))
-    return macro(
-        np.array([float(_squared_pearson(one, *_moments(x, y, everybody))[0]) for x, y in _pairs(a, b)])
-    )
-
-
 Moments = tuple[Floats, Floats, Floats, Floats, Floats, Floats]
 """For each patient: count, and sums of x, y, x^2, y^2 and x y."""
 
 
 def _columns(values: Array) -> Floats:
     return np.asarray(values, dtype=np.float64).reshape(len(values), -1)
-
-
-def _probabilities(logits: Floats) -> Floats:
-    negative = np.exp(-np.abs(logits))
-    positive: Floats = np.where(logits >= 0, 1.0, negative) / (1 + negative)
-    return positive
 
 
 def _pairs(student: Floats, teacher: Floats) -> list[tuple[Floats, Floats]]:

@@ -6,7 +6,7 @@ are those of what users get.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ibt_deploy.metrics.sepsis import alarm_burden, alarm_statistics, policy_ala
 from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
 from ibt_deploy.predictor import load
 from ibt_deploy.render.report import count, decimal, table
-from ibt_deploy.types import Bools, Floats, Ints
+from ibt_deploy.types import Bools, Floats, Ints, Task
 from training.study.measures import OUTPUTS, subject_sha256
 from training.study.study import TEST, Arrays, Study, Subject, kept
 from training.study.tables import at, cell, figure, image, number
@@ -71,7 +71,7 @@ def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[s
     accepted = answers["accepted"]
     truth = test.cohort.truth(test.items).chosen(accepted)
     groups = {name: values[accepted] for name, values in test.cohort.groups(test.items).items()}
-    judge = _judge_stays if study.task == "sepsis" else _judge_ecgs
+    judge = JUDGES[study.task]
     everybody = np.ones(int(accepted.sum()), dtype=bool)
     p = answers["probabilities"]
     return head | {
@@ -173,6 +173,9 @@ def _judge_ecgs(model: Bundle, truth: Truth, p: Floats, chosen: Bools, draws: in
     return table
 
 
+JUDGES: Mapping[Task, Callable[..., dict[str, Any]]] = {"arrhythmia": _judge_ecgs, "sepsis": _judge_stays}
+
+
 def _calibration(labels: Bools, p: Floats, patients: Ints, n_patients: int, draws: int) -> dict[str, Any]:
     """Slope, intercept, Brier score, and ten bins of equal count with intervals of what was observed."""
     line, table = calibration_line(labels, p), reliability(labels, p)
@@ -227,14 +230,14 @@ def shipped_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> lis
         "",
         f"`{found['model']}` {found['version']} (`{found['sha256'][:12]}`), asked through the product on "
         f"{own}; {found['refused']} refused. 95 % intervals over patients, {draws} draws; groups with fewer "
-        f"than 20 {'septic stays' if results['task'] == 'sepsis' else 'positive labels'} get no figures. "
+        f"than 20 {'septic stays' if 'septic' in found[EVERYBODY] else 'positive labels'} get no figures. "
         f"`{results['command']} --no-train`",
     ]
     if "calibration" not in found[EVERYBODY]:
         return [*lines, "", "Too few positives for figures."]
     lines += image("Reliability: ten bins of equal count", drawn["reliability"])
     lines += ["**Calibration**", *_calibration_rows(found)]
-    alarms = results["task"] == "sepsis"
+    alarms = "alarm_curve" in found[EVERYBODY]
     for name in found[EVERYBODY]["operating_points"]:
         lines += [f"**Operating point `{name}`**", *(_alarms if alarms else _findings)(found, name)]
     if alarms:

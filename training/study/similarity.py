@@ -119,28 +119,15 @@ class CKA:
     n_batches: int
     batch_size: int
 
-    @property
-    def n_examples(self) -> int:
-        """Records, or hours of stays."""
-        return self.n_batches * self.batch_size
-
     def at_boundaries(self, pairs: Iterable[tuple[int, int]]) -> Floats:
         """The part of the matrix between matched groups, ``(groups, groups)``.
 
-        ``pairs`` are those of :func:`training.tasks.boundaries`: units, counted from 1, after which
+        ``pairs`` are those of :func:`training.distil.boundaries`: units, counted from 1, after which
         groups end.
         """
         ends = [(t - 1, s - 1) for t, s in pairs]
         grid: Floats = self.matrix[np.ix_([t for t, _ in ends], [s for _, s in ends])]
         return grid
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; NaN becomes None."""
-        return {
-            "matrix": [[None if np.isnan(v) else float(v) for v in row] for row in self.matrix],
-            "n_batches": self.n_batches,
-            "batch_size": self.batch_size,
-        }
 
 
 def gram(features: Tensor) -> Tensor:
@@ -232,7 +219,7 @@ def cka_grids(
     others
         Students, and the second teacher that gives the ceiling. One that *is* ``reference`` costs nothing.
     batches
-        Examples, from :func:`training.study.similarity.example_batches`.
+        Examples, from :func:`example_batches`.
     """
     alignments = {name: Alignment() for name in others}
     for batch in batches:
@@ -271,8 +258,6 @@ class AttentionSummary:
         Share of attention within ``window`` tokens, likewise.
     entropy
         Of a row in nats, mean over rows, likewise.
-    distance_by_head
-        Mean over records, ``(blocks, heads)``.
     uniform_distance, uniform_local_mass, uniform_entropy
         What uniform attention (over the past, for stays) would give for each record, ``(records,)``.
     toeplitz_share
@@ -292,7 +277,6 @@ class AttentionSummary:
     distance: Floats
     local_mass: Floats
     entropy: Floats
-    distance_by_head: Floats
     uniform_distance: Floats
     uniform_local_mass: Floats
     uniform_entropy: Floats
@@ -300,40 +284,6 @@ class AttentionSummary:
     window: int
     token_seconds: float
     causal: bool
-
-    @property
-    def unit(self) -> str:
-        """What one token stands for."""
-        return "h" if self.causal else f"{self.token_seconds:g} s"
-
-    def numbers(self) -> list[dict[str, float]]:
-        """For each block the means over records, and ratios to uniform attention on the same records."""
-        return [
-            {
-                "distance": float(self.distance[:, block].mean()),
-                "distance_ratio": float(self.distance[:, block].mean() / self.uniform_distance.mean()),
-                "local_mass": float(self.local_mass[:, block].mean()),
-                "toeplitz_share": float(self.toeplitz_share[block]),
-                "entropy": float(self.entropy[:, block].mean()),
-                "entropy_ratio": float(self.entropy[:, block].mean() / self.uniform_entropy.mean()),
-            }
-            for block in range(self.distance.shape[1])
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data without the matrices and the values of single records."""
-        return {
-            "n_records": len(self.items),
-            "reached": [int(n) for n in self.reached],
-            "token": self.unit,
-            "window": self.window,
-            "uniform": {
-                "distance": float(self.uniform_distance.mean()),
-                "local_mass": float(self.uniform_local_mass.mean()),
-                "entropy": float(self.uniform_entropy.mean()),
-            },
-            "blocks": self.numbers(),
-        }
 
 
 @torch.no_grad()
@@ -381,7 +331,6 @@ def attention_summary(
         distance=by_head[..., 0].mean(axis=2),
         local_mass=by_head[..., 1].mean(axis=2),
         entropy=by_head[..., 2].mean(axis=2),
-        distance_by_head=by_head[..., 0].mean(axis=0),
         uniform_distance=even[:, 0],
         uniform_local_mass=even[:, 1],
         uniform_entropy=even[:, 2],

@@ -71,6 +71,8 @@ class Batch:
 
 
 EVERYTHING = slice(None)
+Outputs = list[tuple[Ints, Float32s]]
+"""What a network gives for the items of each batch."""
 Scores = dict[str, float]
 
 
@@ -157,11 +159,7 @@ class Source(ABC):
         """Un-augmented batches over ``items`` in an order that suits speed, each with its items."""
 
     @abstractmethod
-    def gather(
-        self,
-        items: npt.NDArray[np.int64],
-        outputs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]],
-    ) -> npt.NDArray[np.float32]:
+    def gather(self, items: Ints, outputs: Outputs) -> Float32s:
         """Logits in the order of ``items``: one row for each ECG, or the rows of all stays end to end."""
 
     @abstractmethod
@@ -286,12 +284,18 @@ class Cohort(ABC):
         """What a network with this preprocessing reads, batch by batch, each with its items."""
 
     @abstractmethod
-    def joined(self, items: Ints, outputs: list[tuple[Ints, Float32s]]) -> Float32s:
+    def joined(self, items: Ints, outputs: Outputs) -> Float32s:
         """Outputs in the order of ``items``: one row for each ECG, or the hours of all stays end to end."""
 
     @abstractmethod
     def records(self, items: Ints) -> Iterator[Recording | Stay]:
         """The items as scoring by a bundle reads them."""
+
+
+def in_order(items: Ints, outputs: Outputs) -> list[Float32s]:
+    """The output of each of ``items``, from batches of other orders."""
+    by_item = {int(i): row for chosen, rows in outputs for i, row in zip(chosen, rows, strict=True)}
+    return [by_item[int(i)] for i in items]
 
 
 def strings(column: Any) -> Strings:
@@ -358,6 +362,8 @@ class TrainingTask(ABC):
         The Challenge's score, as the tables call it.
     teacher_section
         Section of a recipe that describes the teacher.
+    teacher_unit
+        What a unit of the teacher is called.
     augments
         Whether training distorts the inputs as the recipe's section ``augment`` says.
     """
@@ -365,6 +371,7 @@ class TrainingTask(ABC):
     name: ClassVar[str]
     official: ClassVar[str]
     teacher_section: ClassVar[str]
+    teacher_unit: ClassVar[str]
     augments: ClassVar[bool]
 
     @abstractmethod

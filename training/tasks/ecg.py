@@ -38,11 +38,13 @@ from training.tasks.base import (
     Cohort,
     Decider,
     ExampleBatch,
+    Outputs,
     Scores,
     Source,
     TrainingTask,
     Truth,
     divided,
+    in_order,
     strings,
 )
 
@@ -162,12 +164,9 @@ class EcgSource(Source):
                 windows = [self._window(int(i), *span) for i, span in zip(chosen, spans, strict=True)]
                 yield chosen, self._batch(chosen, windows)
 
-    def gather(
-        self, items: Ints, outputs: list[tuple[Ints, npt.NDArray[np.float32]]]
-    ) -> npt.NDArray[np.float32]:
+    def gather(self, items: Ints, outputs: Outputs) -> Float32s:
         """See :meth:`Source.gather`."""
-        by_item = {int(i): row for chosen, logits in outputs for i, row in zip(chosen, logits, strict=True)}
-        return np.stack([by_item[int(i)] for i in items])
+        return np.stack(in_order(items, outputs))
 
     def part_labels(self, part: Part) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Labels of a part, and which of them are known, each ``(records, 26)``."""
@@ -288,10 +287,9 @@ class EcgCohort(Cohort):
                 window[:, : last - first] = scaled(signals[item][:, first:last] / MICROVOLTS, constants)
             yield chosen, torch.from_numpy(windows)
 
-    def joined(self, items: Ints, outputs: list[tuple[Ints, Float32s]]) -> Float32s:
+    def joined(self, items: Ints, outputs: Outputs) -> Float32s:
         """See :meth:`Cohort.joined`."""
-        del items  # batches keep their order
-        return np.concatenate([rows for _, rows in outputs])
+        return np.stack(in_order(items, outputs))
 
     def records(self, items: Ints) -> Iterator[Recording]:
         """See :meth:`Cohort.records`."""
@@ -306,6 +304,7 @@ class EcgTask(TrainingTask):
     name = "arrhythmia"
     official = "challenge_metric"
     teacher_section = "resnet"
+    teacher_unit = "residual block"
     augments = True
 
     def cohort(self, cache: Cache, split: Path | None) -> EcgCohort:

@@ -36,11 +36,13 @@ from training.tasks.base import (
     Cohort,
     Decider,
     ExampleBatch,
+    Outputs,
     Scores,
     Source,
     TrainingTask,
     Truth,
     divided,
+    in_order,
     strings,
 )
 
@@ -70,6 +72,12 @@ def concatenated_spans(offsets: Ints, items: Ints) -> Ints:
     rows: Ints = np.arange(ends[-1] if len(ends) else 0)
     rows += np.repeat(offsets[items] - (ends - lengths), lengths)
     return rows
+
+
+def without_padding(offsets: Ints, items: Ints, outputs: Outputs) -> Float32s:
+    """The outputs of the hours of ``items``, end to end."""
+    lengths = np.diff(offsets)[items]
+    return np.concatenate([row[:n] for row, n in zip(in_order(items, outputs), lengths, strict=True)])
 
 
 def decisions_worth(
@@ -183,16 +191,9 @@ class StaySource(Source):
             chosen = order[start : start + self.batch_size]
             yield chosen, self._batch(chosen)
 
-    def gather(
-        self, items: Ints, outputs: list[tuple[Ints, npt.NDArray[np.float32]]]
-    ) -> npt.NDArray[np.float32]:
+    def gather(self, items: Ints, outputs: Outputs) -> Float32s:
         """See :meth:`Source.gather`."""
-        by_item = {
-            int(item): row[: self.offsets[item + 1] - self.offsets[item]]
-            for chosen, logits in outputs
-            for item, row in zip(chosen, logits, strict=True)
-        }
-        return np.concatenate([by_item[int(item)] for item in items])
+        return without_padding(self.offsets, items, outputs)
 
     def part_labels(self, part: Part) -> tuple[npt.NDArray[np.int8], Ints]:
         """Official labels of the part's rows end to end, and their offsets."""
@@ -314,15 +315,9 @@ class StayCohort(Cohort):
                 stay[: last - first] = rows[first:last]
             yield chosen, torch.from_numpy(padded)
 
-    def joined(self, items: Ints, outputs: list[tuple[Ints, Float32s]]) -> Float32s:
+    def joined(self, items: Ints, outputs: Outputs) -> Float32s:
         """See :meth:`Cohort.joined`."""
-        lengths = np.diff(self.offsets)
-        by_item = {
-            int(item): row[: lengths[item]]
-            for chosen, rows in outputs
-            for item, row in zip(chosen, rows, strict=True)
-        }
-        return np.concatenate([by_item[int(item)] for item in items])
+        return without_padding(self.offsets, items, outputs)
 
     def records(self, items: Ints) -> Iterator[Stay]:
         """See :meth:`Cohort.records`."""
@@ -337,6 +332,7 @@ class StayTask(TrainingTask):
     name = "sepsis"
     official = "utility"
     teacher_section = "lstm"
+    teacher_unit = "LSTM layer"
     augments = False
 
     def cohort(self, cache: Cache, split: Path | None) -> StayCohort:
