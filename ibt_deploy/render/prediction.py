@@ -200,8 +200,8 @@ def units_summary(prediction: SepsisPrediction) -> str:
         for read in prediction.read_as
         if read.variable in _UNSURE
     ]
-    rest = "the others" if listed else "all"
-    return f"not stated, read as {''.join(f'{text}, ' for text in listed)}{rest} in the units of the Challenge 2019"
+    rest = f"{'the others' if listed else 'all'} in the units of the Challenge 2019"
+    return f"not stated, read as {', '.join([*listed, rest])}"
 
 
 def _context(prediction: Prediction) -> list[Line]:
