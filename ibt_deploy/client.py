@@ -393,7 +393,7 @@ def _sepsis(entry: Mapping[str, Any]) -> SepsisPrediction:
         values=values,
         inserted=np.array([h["inserted"] for h in hours], dtype=bool),
         units_stated=bool(given.get("units_stated", False)),
-        told=tuple(ReadAs(**read) for read in given.get("read_as", ())),
+        reported=tuple(ReadAs(**read) for read in given.get("read_as", ())),
     )
 
 

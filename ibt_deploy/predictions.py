@@ -258,7 +258,7 @@ class SepsisPrediction:
         True for hours that are missing from the file, shape ``(hours,)``.
     units_stated
         Whether the source states the units of its values; else they were assumed.
-    told
+    reported
         What :attr:`read_as` says where ``values`` are not known.
     """
 
@@ -275,7 +275,7 @@ class SepsisPrediction:
     values: AnyFloats
     inserted: Bools
     units_stated: bool = False
-    told: tuple[ReadAs, ...] | None = None
+    reported: tuple[ReadAs, ...] | None = None
 
     task: ClassVar[str] = "sepsis"
 
@@ -302,8 +302,8 @@ class SepsisPrediction:
     @property
     def read_as(self) -> tuple[ReadAs, ...]:
         """The variables that were measured and that hospitals report in other units as well."""
-        if self.told is not None:
-            return self.told
+        if self.reported is not None:
+            return self.reported
         rising = np.sort(self.values.T[_SEVERAL_UNITS], axis=1)  # NaN last
         counts = rising.shape[1] - np.count_nonzero(np.isnan(rising), axis=1)
         rows, n = np.flatnonzero(counts), counts[counts > 0]

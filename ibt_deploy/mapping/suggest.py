@@ -531,7 +531,7 @@ def _format(cells: list[str]) -> Iterator[str]:
     if len(fitting) == 1:
         yield f"format = {quoted(fitting[0])}"
     elif fitting:
-        yield f'format = "?"  # {" or ".join(map(quoted, fitting))}: day and month cannot be told apart'
+        yield f'format = "?"  # {" or ".join(map(quoted, fitting))}: day and month are ambiguous'
     else:
         example = "".join(c if c.isprintable() else "?" for c in cells[0][:40]) if cells else "nothing"
         yield f'format = "?"  # as strptime has it; e.g. {example}'

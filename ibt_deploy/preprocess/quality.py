@@ -415,7 +415,7 @@ def signal_quality(signal: Floats) -> SignalQuality:
     beats = beats_of(signal)
     if beats.likeness < LEAST_LIKENESS or beats.prominence < LEAST_PROMINENCE:
         raise TooShort(
-            "no heartbeat can be told from noise in this signal; check electrodes and lead names",
+            "no heartbeat stands out from the noise in this signal; check electrodes and lead names",
             code="no_heartbeat",
         )
     usable = (beats.agreement >= UNUSABLE_AGREEMENT) & (beats.height > 0)

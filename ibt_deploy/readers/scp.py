@@ -293,7 +293,7 @@ class Huffman:
     Raises
     ------
     MalformedFile
-        A table whose codes cannot be told apart.
+        A table whose codes are ambiguous.
     """
 
     def __init__(self, tables: list[list[Code]]) -> None:
@@ -347,7 +347,7 @@ class _Table:
         starts = np.array([start for start, _ in spans], dtype=np.uint64)
         ends = starts + np.array([1 << (_LONGEST - len(code.prefix)) for code in ordered], dtype=np.uint64)
         if (ends[:-1] > starts[1:]).any():
-            raise MalformedFile("the codes of a Huffman table cannot be told apart")
+            raise MalformedFile("the codes of a Huffman table are ambiguous")
         self.starts = starts.astype(np.uint32)
         self.lasts = (ends - np.uint64(1)).astype(np.uint32)
         self.prefix = np.array([len(code.prefix) for code in ordered], dtype=np.int32)

@@ -20,8 +20,8 @@ from ibt_deploy.bundle import load_bundle, packaged_bundles
 @pytest.fixture(scope="module", params=["arrhythmia", "sepsis"])
 def hub(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("hub") / request.param
-    told = CliRunner().invoke(export, ["--hub", str(out), "--bundle", request.param])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(export, ["--hub", str(out), "--bundle", request.param])
+    assert result.exit_code == 0, result.output
     return out
 
 
@@ -86,8 +86,8 @@ def test_what_cannot_be_written_is_refused(hub: Path, tmp_path: Path) -> None:
     assert run(export, ["--hub", str(tmp_path / "x")]).exit_code == 2
     other = tmp_path / "best.pt"
     other.write_bytes(b"another")
-    told = run(export, [str(other), "--hub", str(tmp_path / "y"), "--bundle", hub.name])
-    assert "not the checkpoint" in str(told.exception)
+    result = run(export, [str(other), "--hub", str(tmp_path / "y"), "--bundle", hub.name])
+    assert "not the checkpoint" in str(result.exception)
     assert not (tmp_path / "y").exists()
 
 
