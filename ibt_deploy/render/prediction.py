@@ -200,8 +200,9 @@ def units_summary(prediction: SepsisPrediction) -> str:
         for read in prediction.read_as
         if read.variable in _UNSURE
     ]
-    rest = f"{'the others' if listed else 'all'} in the units of the Challenge 2019"
-    return f"not stated, read as {', '.join([*listed, rest])}"
+    rest = "the others" if listed else "all"
+    read_as = "".join(f"{text}, " for text in listed)
+    return f"not stated, read as {read_as}{rest} in the units of the Challenge 2019"
 
 
 def _context(prediction: Prediction) -> list[Line]:
