@@ -11,10 +11,13 @@ import multiprocessing
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,12 @@ import click
 import numpy as np
 
 from benchmarks.machine import markdown
-from benchmarks.watched import Watched, watched
 from ibt_deploy.device import usable_cpus
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLE = 96
+PERIOD = 0.5
+"""Seconds between two looks at the memory of a run."""
 
 
 @click.command()
@@ -275,6 +279,70 @@ def _linked(target: Path, link: Path) -> None:
         os.link(target, link)
     except OSError:  # another file system, or links to others' files are forbidden
         link.symlink_to(target.resolve())
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a command took.
+
+    Attributes
+    ----------
+    seconds
+        From start to exit.
+    peak_mb
+        Most memory at once, of the command and its children; shared pages count once (Linux: PSS).
+    halves_mb
+        The same for the first and for the second half of the time.
+    status, output
+        Exit status; standard output and standard error.
+    """
+
+    seconds: float
+    peak_mb: float
+    halves_mb: tuple[float, float]
+    status: int
+    output: str
+
+
+def watched(command: Sequence[str]) -> Watched:
+    """Run ``command`` to its end."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    samples: list[float] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(PERIOD):
+            samples.append(sum(_pss_kb(pid) for pid in _family(process.pid)) / 1024)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    output, _ = process.communicate()
+    over.set()
+    thread.join()
+    samples = samples or [0.0]
+    middle = len(samples) // 2
+    halves = max(samples[: middle or 1]), max(samples[middle:])
+    return Watched(time.perf_counter() - start, max(samples), halves, process.returncode, output)
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:
+        for listing in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                found += [int(child) for child in listing.read_text().split()]
+            except OSError:
+                continue
+    return found
+
+
+def _pss_kb(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from training.distil import (
     boundaries,
     channel_statistics,
 )
-from training.models import Encoder
 from training.models.students import EcgDeiT, StayDeiT
 from training.recipe import Recipe, recipe_from_dict
+from training.run import feature_shapes
 from training.tasks import build_network, build_teacher
 from training.tasks.base import Batch
 
@@ -96,14 +96,5 @@ def _objective(recipe: Recipe, batch: Batch) -> Objective:
     stops = tuple(t for t, _ in pairs)
     x = batch.inputs[:2].cpu()
     frozen = FrozenTeacher(teacher, stops, channel_statistics(teacher, stops, [(x, None)]))
-    shapes = _shapes(network, teacher, pairs, x)
+    shapes = feature_shapes(network, teacher, pairs, x)
     return BBM(BlockMatching(network, frozen, pairs, shapes, recipe.bbm), recipe.bbm)
-
-
-@torch.no_grad()
-def _shapes(
-    network: Encoder, teacher: Encoder, pairs: tuple[tuple[int, int], ...], x: torch.Tensor
-) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    f = network.boundary_features(x, tuple(s for _, s in pairs))
-    g = teacher.boundary_features(x, tuple(t for t, _ in pairs))
-    return [((a.shape[1], a.shape[2]), (b.shape[1], b.shape[2])) for a, b in zip(f, g, strict=True)]

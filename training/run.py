@@ -90,7 +90,7 @@ def build_objective(
         statistics = [(torch.zeros_like(m), torch.ones_like(d)) for m, d in statistics]
     frozen = FrozenTeacher(teacher, stops, statistics)
     matching = BlockMatching(
-        network, frozen, pairs, _feature_shapes(network, teacher, pairs, sample[0][0][:2]), recipe.bbm
+        network, frozen, pairs, feature_shapes(network, teacher, pairs, sample[0][0][:2]), recipe.bbm
     )
     return BBM(matching, recipe.bbm).to(device)
 
@@ -109,7 +109,7 @@ def _plain_inputs(source: Source, wanted: int) -> list[tuple[Tensor, Tensor | No
 
 
 @torch.no_grad()
-def _feature_shapes(
+def feature_shapes(
     student: Encoder, teacher: Encoder, pairs: tuple[tuple[int, int], ...], x: Tensor
 ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """``(time, depth)`` of student and teacher after each pair of units; equal times need no resize."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from ibt_deploy.evaluation import in_order
 from ibt_deploy.render.report import count, counted, decimal, ranged, table
+from training.data.split import PARTS
 
-PARTS = ("train", "validation", "test")
-TITLES = {"source": "source", "sex": "sex", "age": "age"}
+GROUPS = ("source", "sex", "age")
 EXPLAINED = (
     "Challenge metric, macro F and accuracy are those of the official evaluation over all 26 classes; a "
     "class that is not evaluable is never put out and so counts as missed. Threshold-free means are over "
@@ -232,14 +232,14 @@ def _calibration(found: dict[str, Any]) -> list[str]:
 
 def _groups(found: dict[str, Any]) -> list[str]:
     rows = []
-    for name, title in TITLES.items():
+    for name in GROUPS:
         groups = in_order(found["groups"].get(name, {}))
         # one group is the whole set, whose figures stand above
         for value, g in groups if len(groups) > 1 else []:
             calibration = g.get("calibration", {})
             rows.append(
                 [
-                    f"{title}: {value}",
+                    f"{name}: {value}",
                     count(g["recordings"]),
                     ranged(g.get("challenge_metric")),
                     ranged(g.get("f_measure")),

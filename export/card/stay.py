@@ -6,8 +6,8 @@ from typing import Any
 
 from ibt_deploy.evaluation import in_order
 from ibt_deploy.render.report import count, counted, decimal, ranged, table
+from training.data.split import PARTS
 
-PARTS = ("train", "validation", "test")
 TITLES = {"hospital": "hospital", "sex": "sex", "age": "age", "unit": "intensive care unit"}
 
 

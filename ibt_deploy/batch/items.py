@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -20,10 +20,11 @@ from ibt_deploy.batch.plan import (
     part_size,
     source_of,
 )
-from ibt_deploy.errors import BatchError, InputError, one_line
+from ibt_deploy.batch.tally import LEFT_OUT
+from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat, one_line
 from ibt_deploy.files import File
 from ibt_deploy.predictions import Refusal
-from ibt_deploy.readers import items_of
+from ibt_deploy.readers import LISTS, is_no_record, items_of
 from ibt_deploy.records import Recording, Stay
 
 if TYPE_CHECKING:
@@ -78,10 +79,13 @@ class PlannedFiles:
         The plan.
     ignored
         Number of files that a DICOMDIR references and that hold no ECG waveform, by their kind.
+    named
+        Files that the user named: what is clearly no record is left out in folders and archives alone.
     """
 
     plan: Plan
     ignored: dict[str, int] = field(default_factory=dict)
+    named: frozenset[str] = frozenset()
     _archive: Archive | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,6 +133,8 @@ class PlannedFiles:
             for item in items_of(self._file(entry)):
                 if isinstance(item, Refusal) and item.code in ("no_such_file", "unreadable_file"):
                     _check_place(entry)
+                if isinstance(item, Refusal) and item.code == UnsupportedFormat.default_code:
+                    item = self._left_out(entry, item)
                 count += 1
                 yield item
         except InputError as error:
@@ -143,6 +149,12 @@ class PlannedFiles:
             yield Refusal(
                 source_of(entry), "no_recording", f"{one_line(source_of(entry))}: holds no recording"
             )
+
+    def _left_out(self, entry: FileEntry | MemberEntry, refusal: Refusal) -> Refusal:
+        """The refusal of a file, or that it is left out because it is clearly no record."""
+        if source_of(entry) in self.named or not is_no_record(self._file(entry)):
+            return refusal
+        return _left_out(refusal.source)
 
     def _file(self, entry: FileEntry | MemberEntry) -> File:
         return Path(entry.path) if isinstance(entry, FileEntry) else self._opened(entry).folder(entry)
@@ -159,6 +171,10 @@ class PlannedFiles:
 
             self._archive = Archive(entry.archive)
         return self._archive
+
+
+def _left_out(source: str) -> Refusal:
+    return Refusal(source, LEFT_OUT, f"{one_line(source)}: clearly no record, and left out")
 
 
 def _check_place(entry: FileEntry | MemberEntry) -> None:
@@ -197,12 +213,15 @@ class TableStays:
     slices
         One for each part with stays.
     rejected
-        Number of refusals that belong to no stay.
+        Number of refusals that belong to no stay, and of files that are left out.
+    left_out
+        Files that are clearly no table.
     """
 
     tables: Tables
     slices: tuple[Slice, ...]
     rejected: int
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.slices) + -(-self.rejected // _REJECTED_IN_PART)
@@ -229,7 +248,8 @@ class TableStays:
         """Every stay of a part."""
         if part >= len(self.slices):
             start = (part - len(self.slices)) * _REJECTED_IN_PART
-            yield from islice(self.tables.rejected(), start, start + _REJECTED_IN_PART)
+            answers = chain(map(_left_out, self.left_out), self.tables.rejected())
+            yield from islice(answers, start, start + _REJECTED_IN_PART)
             return
         at(0)
         for place, item in enumerate(self.tables.read(self.slices[part])):
@@ -237,8 +257,16 @@ class TableStays:
             at(place + 1)
 
 
-def opened_stays(files: Sequence[FileEntry], mapping: str | Path | None, state: Path) -> TableStays:
+def opened_stays(
+    files: Sequence[FileEntry],
+    mapping: str | Path | None,
+    state: Path,
+    named: frozenset[str] = frozenset(),
+) -> TableStays:
     """The stays of the tables, in slices; a store that an earlier run left is used.
+
+    Files that are clearly no table are left out, unless they are ``named``; with a mapping any list may be a
+    table.
 
     The columns are reported on standard error before doubtful ones are refused.
 
@@ -257,6 +285,15 @@ def opened_stays(files: Sequence[FileEntry], mapping: str | Path | None, state: 
         from ibt_deploy.mapping.schema import load_mapping
 
         chosen = load_mapping(Path(mapping))
+    may_be_table = () if chosen is None else LISTS
+    left_out = tuple(
+        entry.path
+        for entry in files
+        if entry.path not in named
+        and Path(entry.path).suffix.lower() not in may_be_table
+        and is_no_record(Path(entry.path))
+    )
+    files = [entry for entry in files if entry.path not in left_out]
     paths = [Path(entry.path) for entry in files]
     look = first_look(paths, chosen, work=state, memory_mb=_MEMORY_MB)
     if look is not None and look.doubts:
@@ -270,7 +307,8 @@ def opened_stays(files: Sequence[FileEntry], mapping: str | Path | None, state: 
         progress.end()
     print(tables.report.text(), file=sys.stderr)
     slices = tables.slices(-(-tables.patients // part_size(tables.patients, _FEWEST_IN_PART)))
-    found = TableStays(tables, tuple(slices), sum(1 for _ in tables.rejected()))
+    rejected = sum(1 for _ in tables.rejected()) + len(left_out)
+    found = TableStays(tables, tuple(slices), rejected, left_out)
     if not len(found):
         raise BatchError("the tables hold no row")
     return found

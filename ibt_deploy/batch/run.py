@@ -21,7 +21,7 @@ from ibt_deploy.batch.items import Items, PlannedFiles
 from ibt_deploy.batch.local import LocalEngine
 from ibt_deploy.batch.output import LOCK, PREDICTIONS, REFUSED, Output, arrow, reopened
 from ibt_deploy.batch.plan import LAYOUT, LINES, Format, Job, difference, stored_plan, written_plan
-from ibt_deploy.batch.sources import entries_of, first_files, stamped, table_files
+from ibt_deploy.batch.sources import entries_of, expanded, first_files, stamped, table_files
 from ibt_deploy.batch.tally import Tally, report_page, summary_of
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import Device, open_session, usable_cpus
@@ -274,7 +274,8 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
             print(f"ignored, as the DICOMDIR says that they are no ECG waveforms: {kinds}", file=sys.stderr)
         if not plan.inputs:
             raise BatchError("the sources hold no ECG waveform" if ignored else "the sources hold no file")
-        items, fingerprint = PlannedFiles(plan, dict(ignored)), plan.fingerprint
+        named = frozenset(expanded(options.sources)[1])
+        items, fingerprint = PlannedFiles(plan, dict(ignored), named), plan.fingerprint
     else:
         from ibt_deploy.batch.items import opened_stays
 
@@ -288,7 +289,8 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
             events = export_items(export, options.sources, output.path, output.state)
             items, fingerprint = events, events.fingerprint
         else:
-            stays = opened_stays(entries, options.mapping, output.state)
+            named = frozenset(expanded(options.sources)[1])
+            stays = opened_stays(entries, options.mapping, output.state, named)
             items, fingerprint = stays, stays.tables.fingerprint
     import onnxruntime
 
@@ -314,7 +316,7 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
     new.replace(output.state / PLAN)
     atomic_write(output.state / JOB, job.to_json())
     if isinstance(items, PlannedFiles):
-        items = PlannedFiles(stored_plan(output.state / PLAN), items.ignored)
+        items = PlannedFiles(stored_plan(output.state / PLAN), items.ignored, items.named)
     return items, job
 
 

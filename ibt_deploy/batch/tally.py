@@ -21,6 +21,8 @@ from ibt_deploy.predictions import NOTICE, Prediction, Refusal
 from ibt_deploy.types import NOUNS, PARTS, Floats
 
 LONGEST_EXAMPLE = 300
+LEFT_OUT = "left_out"
+"""Code of a file that is clearly no record: it is listed, and does not count as refused."""
 
 
 @dataclass
@@ -61,8 +63,13 @@ class Tally:
 
     @property
     def n_refused(self) -> int:
-        """Refusals of every code."""
-        return sum(self.refused.values())
+        """Refusals of every code, without what was left out."""
+        return sum(self.refused.values()) - self.refused[LEFT_OUT]
+
+    @property
+    def n_left_out(self) -> int:
+        """Files that are clearly no record."""
+        return self.refused[LEFT_OUT]
 
     def count(self, answers: Sequence[Prediction | Refusal]) -> None:
         """Add some answers."""
@@ -124,7 +131,8 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
     """The summary of a finished run, without anything that depends on the time it took.
 
     ``records`` and ``refusals`` add up to ``answers``, and the refusals by code to ``refusals``. An input
-    gives one answer; only a file that holds several recordings gives more.
+    gives one answer, or is left out because it is clearly no record; only a file that holds several
+    recordings gives more.
     """
     summary: dict[str, Any] = {
         "task": job.task,
@@ -132,7 +140,13 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
         "answers": tally.records + tally.n_refused,
         "records": tally.records,
         "refusals": tally.n_refused,
-        "refused": dict(sorted(tally.refused.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "left_out": tally.n_left_out,
+        "refused": dict(
+            sorted(
+                ((code, n) for code, n in tally.refused.items() if code != LEFT_OUT),
+                key=lambda entry: (-entry[1], entry[0]),
+            )
+        ),
         "warnings": dict(sorted(tally.warnings.items(), key=lambda entry: (-entry[1], entry[0]))),
         "rows": tally.rows,
         "parts": job.n_parts,
@@ -183,6 +197,7 @@ def _figures(summary: dict[str, Any], tally: Tally) -> str:
         (f"{summary['inputs']:,}", "inputs"),
         (f"{summary['records']:,}", f"{noun} scored"),
         (f"{summary['refusals']:,}", "refused"),
+        *([(f"{summary['left_out']:,}", "left out, no record")] if summary["left_out"] else []),
     ]
     figures += PARTS[summary["task"]].answers.load().figures(tally)
     cells = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for value, label in figures)

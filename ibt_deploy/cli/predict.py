@@ -19,7 +19,7 @@ from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat, one_lin
 from ibt_deploy.files import File, MemoryFolder, atomic_write
 from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
 from ibt_deploy.predictor import Item, Predictor, load
-from ibt_deploy.readers import Recognised, recognised
+from ibt_deploy.readers import Recognised, is_no_record, recognised
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.types import Task
 
@@ -345,7 +345,7 @@ def _recognised(named: Named | Refusal, left_out: list[Path]) -> Recognised | Re
         return recognised(named.file)
     except InputError as error:
         unknown = isinstance(error, UnsupportedFormat) and error.code == UnsupportedFormat.default_code
-        if unknown and named.folder is not None:
+        if unknown and named.folder is not None and is_no_record(named.file):
             left_out.append(named.folder)
             return None
         return Refusal.of(str(named.file), error)

@@ -333,6 +333,60 @@ def unknown_content(file: File, head: bytes, faults: list[str]) -> UnsupportedFo
     return UnsupportedFormat("; ".join([reason, *faults]))
 
 
+DOCUMENTS = frozenset(
+    (
+        *(
+            ".bib",
+            ".cfg",
+            ".css",
+            ".htm",
+            ".html",
+            ".ini",
+            ".ipynb",
+            ".js",
+            ".log",
+            ".m",
+            ".md",
+            ".md5",
+            ".pdf",
+        ),
+        *(".py", ".r", ".rst", ".sh", ".sha256", ".tex", ".toml", ".yaml", ".yml"),
+        *(".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff"),
+    )
+)
+LISTS = frozenset((".csv", ".tsv", ".txt", ""))
+_OF_PERSONS = frozenset(("age", "gender"))
+_LIST_NAMES = re.compile(
+    r"(?:annotators|authors|changes|changelog|copying|licen[cs]e|makefile|md5sums|notice|readme|records|sha256sums)"
+    r"(?:[-_.].*)?$",
+    re.IGNORECASE,
+)
+_NUMBERS = re.compile(r"[\s,;|]*[-+.\d][-+.\deE]*(?:[\s,;|]+[-+.\d][-+.\deE]*)+[\s,;|]*$")
+
+
+def is_no_record(file: File) -> bool:
+    """Whether a file that no reader knows is clearly something else: a licence, a picture, a list of records.
+
+    A list (CSV or text) names at most one lead or measured variable in its first line, and has no two rows of
+    numbers alone near its beginning.
+    """
+    suffix = file.suffix.lower()
+    if suffix in DOCUMENTS:
+        return True
+    if suffix not in LISTS or (not suffix and not _LIST_NAMES.match(file.name)):
+        return False
+    with file.open("rb") as stream:
+        head = stream.read(WHOLE)
+    if b"\0" in head or kind_of(head) is not None:
+        return False
+    lines = [line for line in head.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    words = re.split(r"[\s,;|\t\"]+", lines[0]) if lines else []
+    measured = VARIABLE_NAMES - _OF_PERSONS
+    if sum(canonical_lead(word) is not None or word.lower() in measured for word in words) > 1:
+        return False
+    return sum(_NUMBERS.match(line) is not None for line in lines[:-1] or lines) < 2
+
+
 def _table(head: bytes) -> str | None:
     """What keeps a text table from being read, where its first lines show it."""
     lines = [line for line in head.decode("latin-1").splitlines() if line.strip()]

@@ -201,7 +201,8 @@ def units_summary(prediction: SepsisPrediction) -> str:
         if read.variable in _UNSURE
     ]
     rest = "the others" if listed else "all"
-    return f"not stated, read as {''.join(f'{text}, ' for text in listed)}{rest} in the units of the Challenge 2019"
+    read_as = "".join(f"{text}, " for text in listed)
+    return f"not stated, read as {read_as}{rest} in the units of the Challenge 2019"
 
 
 def _context(prediction: Prediction) -> list[Line]:

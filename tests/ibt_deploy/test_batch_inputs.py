@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import struct
@@ -417,10 +418,77 @@ def test_a_dicomdir_is_scored_and_says_what_it_ignored(
     )
     assert (result.tally.records, dict(result.tally.refused)) == (
         1,
-        {"no_such_file": 1, "unsupported_format": 1},
+        {"no_such_file": 1, "left_out": 1},
     )
     assert result.summary["ignored"] == {"CT Image Storage": 1, "Enhanced SR Storage": 1}
     assert "no ECG waveforms: 1 CT Image Storage, 1 Enhanced SR Storage" in capsys.readouterr().err
+
+
+DOCUMENTS = {
+    "index.csv": "record,file,age,sex,dx\nA0001,a.hea,74,Male,426783006\nA0002,b.hea,49,Female,164889003\n",
+    "LICENSE": "Creative Commons Attribution 4.0\n",
+    "README.md": "# Recordings\n\n1 2\n3 4\n",
+    "RECORDS": "A0001\nA0002\nA0003\n",
+    "SHA256SUMS.txt": "00ff  A0001.hea\n11ee  A0002.hea\n",
+    "cover.png": "\x89PNG",
+}
+NO_DOCUMENTS = {
+    "damaged.dcm": ("nothing of DICOM", "unsupported_format"),
+    "measured.csv": ("1,2,3\n4,5,6\n7,8,9\n", "unsupported_format"),
+    "leads.txt": ("I II V1\nabc def ghi\n", "unsupported_format"),
+    "record.ecg": ("a format of its own", "unsupported_format"),
+    "empty.txt": ("", "empty_file"),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_clearly_no_record_does_not_count_as_refused(tmp_path: Path, packed: bool) -> None:
+    folder = tmp_path / "export"
+    written_file_set(folder)
+    (folder / "DICOMDIR").unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and read_or_none(path) is None:
+            path.unlink()
+    for name, text in DOCUMENTS.items():
+        (folder / name).write_text(text, encoding="latin-1")
+    source = folder
+    if packed:
+        source = tmp_path / "export.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    archive.write(path, str(path.relative_to(folder)))
+    result = run_batch(
+        Options(sources=[str(source)], out=tmp_path / "out", task="arrhythmia", format="jsonl", workers=1)
+    )
+    assert (result.tally.n_refused, result.tally.n_left_out) == (0, len(DOCUMENTS))
+    assert (result.summary["refusals"], result.summary["refused"]) == (0, {})
+    assert result.summary["left_out"] == len(DOCUMENTS)
+    listed = (tmp_path / "out/refused/part-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {Path(json.loads(line)["source"]).name for line in listed} == DOCUMENTS.keys()
+
+
+def read_or_none(path: Path) -> object:
+    try:
+        return read(path)
+    except InputError:
+        return None
+
+
+def test_what_may_be_a_record_is_refused_in_a_folder_too(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for name, (text, _) in NO_DOCUMENTS.items():
+        (folder / name).write_text(text)
+    (folder / "LICENSE").write_text(DOCUMENTS["LICENSE"])
+    options = Options(
+        sources=[str(folder), str(folder / "LICENSE")], out=tmp_path / "out", task="arrhythmia", workers=1
+    )
+    assert run_batch(options).tally.refused == Counter(
+        [code for _, code in NO_DOCUMENTS.values()] + ["left_out"]
+    )
+    named = Options(sources=[str(folder / "LICENSE")], out=tmp_path / "named", task="arrhythmia", workers=1)
+    assert run_batch(named).tally.refused == {"unsupported_format": 1}
 
 
 def test_a_dicomdir_leads_nowhere_else(tmp_path: Path) -> None:

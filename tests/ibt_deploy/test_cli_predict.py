@@ -188,6 +188,10 @@ def test_a_folder_stands_for_the_records_in_it(
     assert result.stderr == f"ibt: {tmp_path}: 1 file left out, neither an ECG nor a stay\n"
     named = run(tmp_path / "LICENSE")
     assert (named.exit_code, "[unsupported_format]" in named.stderr) == (1, True)
+    (tmp_path / "broken.dcm").write_text("called DICOM, and nothing of the kind")
+    broken = run(tmp_path, "--json")
+    assert (broken.exit_code, broken.stdout) == (1, result.stdout)
+    assert "broken.dcm: this is called DICOM" in broken.stderr
 
 
 def test_a_record_may_be_named_without_its_suffix(installed: None, ecg_file: Path) -> None:
