@@ -126,10 +126,6 @@ ABOUT = About(
         ),
         "logits": ("log odds before calibration", ("window of 10 s", "class, in the order of 'classes'")),
         "features": ("what the classifier reads", ("window of 10 s", "feature")),
-        "rows": (
-            "features as made by the preprocessing",
-            ("stay", "hour, padded at the end", "feature, in the order of 'feature_names'"),
-        ),
     },
     title="classification of 12-lead ECGs",
     tags=("ecg", "electrocardiogram", "arrhythmia", "12-lead", "snomed-ct"),

@@ -477,7 +477,7 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array, within: float 
     offsets
         Shape ``(stays + 1,)``.
     within
-        The highest threshold is taken that reaches the highest utility but for this much.
+        Utility that may be given up for fewer alarms: the highest threshold within it is taken.
 
     Raises
     ------

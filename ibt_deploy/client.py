@@ -289,7 +289,7 @@ def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
         ``entry`` is not the form of an answer.
     """
     if entry.get("refused"):
-        message = told_of(source, [str(entry["source"])], str(entry["message"]))
+        message = renamed(source, [str(entry["source"])], str(entry["message"]))
         return Refusal(source, str(entry["code"]), message)
     found: Prediction = PARTS[entry["task"]].prediction.load().from_dict(entry)
     return replace(found, source=source)
@@ -312,7 +312,7 @@ def explanations_of(entry: Mapping[str, Any]) -> list[Explanation]:
     ]
 
 
-def told_of(source: str, theirs: Iterable[str], message: str) -> str:
+def renamed(source: str, theirs: Iterable[str], message: str) -> str:
     """A refusal's line with our own name for the source in place of the name that the server gives it."""
     for name in theirs:
         rest = message.removeprefix(name)
@@ -507,7 +507,7 @@ class Client:
             if not (isinstance(answer, _Problem) and answer.code == "wrong_task"):
                 break
         if isinstance(answer, _Problem):
-            message = told_of(source, upload.files, answer.detail)
+            message = renamed(source, upload.files, answer.detail)
             return [Explained(Refusal(source, answer.code, message), [])]
         try:
             entries = answer.get("stays", [answer])

@@ -293,7 +293,8 @@ def opened_stays(
         and Path(entry.path).suffix.lower() not in may_be_table
         and is_no_record(Path(entry.path))
     )
-    files = [entry for entry in files if entry.path not in left_out]
+    no_tables = frozenset(left_out)
+    files = [entry for entry in files if entry.path not in no_tables]
     paths = [Path(entry.path) for entry in files]
     look = first_look(paths, chosen, work=state, memory_mb=_MEMORY_MB)
     if look is not None and look.doubts:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ibt_deploy import __version__
 from ibt_deploy.batch.archives import is_archive
-from ibt_deploy.batch.items import Items, PlannedFiles
+from ibt_deploy.batch.items import Items, PlannedFiles, export_items, opened_stays
 from ibt_deploy.batch.local import LocalEngine
 from ibt_deploy.batch.output import LOCK, PREDICTIONS, REFUSED, Output, arrow, reopened
 from ibt_deploy.batch.plan import LAYOUT, LINES, Format, Job, difference, stored_plan, written_plan
@@ -265,6 +265,7 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
     del session
     new = output.state / f"{PLAN}.new"
     mapping = "" if options.mapping is None else _sha256(Path(options.mapping))
+    named = frozenset(expanded(options.sources)[1])
     items: Items
     if not PARTS[task].in_tables:
         ignored: Counter[str] = Counter()
@@ -274,22 +275,16 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
             print(f"ignored, as the DICOMDIR says that they are no ECG waveforms: {kinds}", file=sys.stderr)
         if not plan.inputs:
             raise BatchError("the sources hold no ECG waveform" if ignored else "the sources hold no file")
-        named = frozenset(expanded(options.sources)[1])
         items, fingerprint = PlannedFiles(plan, dict(ignored), named), plan.fingerprint
     else:
-        from ibt_deploy.batch.items import opened_stays
-
         if not inputs.files:
             raise BatchError("the sources hold no file")
         entries = stamped(inputs.files)
         written_plan(new, entries)
         if (export := inputs.standard) is not None:
-            from ibt_deploy.batch.items import export_items
-
             events = export_items(export, options.sources, output.path, output.state)
             items, fingerprint = events, events.fingerprint
         else:
-            named = frozenset(expanded(options.sources)[1])
             stays = opened_stays(entries, options.mapping, output.state, named)
             items, fingerprint = stays, stays.tables.fingerprint
     import onnxruntime

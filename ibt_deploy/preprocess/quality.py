@@ -572,7 +572,7 @@ def gain_notices(recording: Recording, height: Floats) -> list[Notice]:
     height
         Of the QRS complexes of the 12 leads in mV, shape ``(12,)``.
     """
-    if height[list(INDEPENDENT)].min() < LEAST_HEIGHT:
+    if height[INDEPENDENT].min() < LEAST_HEIGHT:
         return []
     share = disproportion(height)[-len(CHEST_LEADS) :]
     worst = int(np.argmax(np.abs(share)))
@@ -612,7 +612,7 @@ def _step(samples: Floats) -> float:
 
 def _contradicts_waveforms(average: Floats, lead: int, is_large: bool) -> bool:
     """Whether an independent lead's complex is so much larger or smaller than the other leads make it."""
-    beat = average[list(INDEPENDENT)]
+    beat = average[INDEPENDENT]
     beat = beat - medians(beat)[:, np.newaxis]
     complexes = beat[:, BEFORE - QRS_HALF : BEFORE + QRS_HALF + 1]
     height, expected = np.ptp(complexes[lead]), np.ptp(_fitted().waveform[lead] @ complexes)

@@ -335,27 +335,13 @@ def unknown_content(file: File, head: bytes, faults: list[str]) -> UnsupportedFo
 
 DOCUMENTS = frozenset(
     (
-        *(
-            ".bib",
-            ".cfg",
-            ".css",
-            ".htm",
-            ".html",
-            ".ini",
-            ".ipynb",
-            ".js",
-            ".log",
-            ".m",
-            ".md",
-            ".md5",
-            ".pdf",
-        ),
-        *(".py", ".r", ".rst", ".sh", ".sha256", ".tex", ".toml", ".yaml", ".yml"),
+        *(".bib", ".cfg", ".css", ".htm", ".html", ".ini", ".ipynb", ".js", ".log", ".m", ".md", ".md5"),
+        *(".pdf", ".py", ".r", ".rst", ".sh", ".sha256", ".tex", ".toml", ".yaml", ".yml"),
         *(".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff"),
     )
 )
 LISTS = frozenset((".csv", ".tsv", ".txt", ""))
-_OF_PERSONS = frozenset(("age", "gender"))
+_MEASURED = VARIABLE_NAMES - {"age", "gender"}
 _LIST_NAMES = re.compile(
     r"(?:annotators|authors|changes|changelog|copying|licen[cs]e|makefile|md5sums|notice|readme|records|sha256sums)"
     r"(?:[-_.].*)?$",
@@ -367,8 +353,9 @@ _NUMBERS = re.compile(r"[\s,;|]*[-+.\d][-+.\deE]*(?:[\s,;|]+[-+.\d][-+.\deE]*)+[
 def is_no_record(file: File) -> bool:
     """Whether a file that no reader knows is clearly something else: a licence, a picture, a list of records.
 
-    A list (CSV or text) names at most one lead or measured variable in its first line, and has no two rows of
-    numbers alone near its beginning.
+    A list (CSV or text) names at most one lead or measured variable in its first line, by our name or by that
+    of a hospital, has no columns for one measurement in each row, and near its beginning no two rows that are
+    numbers alone.
     """
     suffix = file.suffix.lower()
     if suffix in DOCUMENTS:
@@ -380,11 +367,22 @@ def is_no_record(file: File) -> bool:
     if b"\0" in head or kind_of(head) is not None:
         return False
     lines = [line for line in head.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
-    words = re.split(r"[\s,;|\t\"]+", lines[0]) if lines else []
-    measured = VARIABLE_NAMES - _OF_PERSONS
-    if sum(canonical_lead(word) is not None or word.lower() in measured for word in words) > 1:
+    if lines and _names_measurements(lines[0]):
         return False
     return sum(_NUMBERS.match(line) is not None for line in lines[:-1] or lines) < 2
+
+
+def _names_measurements(header: str) -> bool:
+    """Whether a table with this header may hold a signal or measured values."""
+    from ibt_deploy.mapping.synonyms import BY_NAME, CODES, TIMES, VALUES, name_and_unit, plain_name
+
+    words = re.split(r"[\s,;|\"]+", header)
+    if sum(canonical_lead(word) is not None or word.lower() in _MEASURED for word in words) > 1:
+        return True
+    columns = {plain_name(column) for column in re.split(r"[,;|\t]", header)}
+    called = {BY_NAME.get(name, "").lower() for column in columns for name, _ in name_and_unit(column)}
+    one_each = not columns.isdisjoint(VALUES) and not columns.isdisjoint((*CODES, *TIMES))
+    return one_each or len(called & _MEASURED) > 1
 
 
 def _table(head: bytes) -> str | None:

@@ -186,7 +186,7 @@ def _sepsis(prediction: SepsisPrediction) -> Report:
 
 
 _UNSURE = frozenset(("BUN", "Calcium", "Lactate", "Phosphate", "Bilirubin_total", "TroponinI", "HospAdmTime"))
-"""Variables that are in another unit without notice in more than a tenth of stays (docs/quality.md)."""
+"""Variables whose other unit goes unnoticed in more than a tenth of stays (docs/quality.md)."""
 
 
 def units_summary(prediction: SepsisPrediction) -> str:
@@ -200,9 +200,9 @@ def units_summary(prediction: SepsisPrediction) -> str:
         for read in prediction.read_as
         if read.variable in _UNSURE
     ]
-    rest = "the others" if listed else "all"
-    read_as = "".join(f"{text}, " for text in listed)
-    return f"not stated, read as {read_as}{rest} in the units of the Challenge 2019"
+    if not listed:
+        return "not stated, read in those of the Challenge 2019"
+    return f"not stated, read as {', '.join(listed)}, the others in the units of the Challenge 2019"
 
 
 def _context(prediction: Prediction) -> list[Line]:

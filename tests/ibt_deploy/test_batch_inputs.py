@@ -435,6 +435,14 @@ DOCUMENTS = {
 NO_DOCUMENTS = {
     "damaged.dcm": ("nothing of DICOM", "unsupported_format"),
     "measured.csv": ("1,2,3\n4,5,6\n7,8,9\n", "unsupported_format"),
+    "vitals.csv": (
+        "patient;zeit;puls;temp\np1;2020-01-01 10:00;88;37,2\np1;2020-01-01 11:00;90;37,4\n",
+        "unsupported_format",
+    ),
+    "events.csv": (
+        "subject_id,charttime,itemid,valuenum\n1,2020-01-01 10:00:00,220045,88\n",
+        "unsupported_format",
+    ),
     "leads.txt": ("I II V1\nabc def ghi\n", "unsupported_format"),
     "record.ecg": ("a format of its own", "unsupported_format"),
     "empty.txt": ("", "empty_file"),

@@ -287,7 +287,8 @@ def test_limits_of_measurement_are_read_as_the_limit_and_counted(opened: Open) -
     assert [r.code for r in refusals(found)] == ["not_a_number"]
 
 
-def test_every_kind_of_row_is_counted_where_it_belongs(opened: Open) -> None:
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_every_kind_of_row_is_counted_where_it_belongs(tmp_path: Path, opened: Open, ending: str) -> None:
     """Eleven rows: two of b, one of d and two that name no known stay are rejected."""
     lines = [
         HEADER,
@@ -300,7 +301,9 @@ def test_every_kind_of_row_is_counted_where_it_belongs(opened: Open) -> None:
         row("", 7),
         row("e", 1, "inf"),
     ]
-    tables = opened(lines)
+    path = tmp_path / "export.csv"
+    path.write_bytes(ending.join([*lines, ""]).encode())
+    tables = opened(paths=[path])
     found = refusals(answers(tables))
     assert [(r.code, r.message.partition("patient ")[2]) for r in found] == [
         ("not_a_number", "b: line 4, column HR: 'abc' is not a number"),

@@ -560,7 +560,8 @@ def split_lines(cache: Cache, parts: Ints) -> list[str]:
     lines = [counts_head()]
     if unknown := unknown_patients(cache.index).sum():
         lines.insert(
-            0, f"{unknown:,} recordings of sources with several a patient, who is not named: all in training"
+            0,
+            f"{unknown:,} recordings of unnamed patients who may have others there: all in training",
         )
     counts = part_counts(np.load(cache.folder / "labels.npy"), parts)
     names = [c.abbreviation for c in CLASSES]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ibt_deploy.errors import DataError, missing_extra
+from ibt_deploy.errors import DataError, require
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import Floats
@@ -306,12 +306,7 @@ def require_packages() -> None:
     MissingExtra
         A package is not installed that grows trees, draws the figures or scores the shipped models.
     """
-    try:
-        import matplotlib  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import sklearn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "the report of ibt reproduce") from error
+    require("the report of ibt reproduce", "matplotlib", "onnxruntime", "sklearn")
 
 
 def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:

@@ -259,7 +259,8 @@ class _Ingest:
         while rejects := cursor.fetchmany(1000):
             for path, line, content, is_encoding in rejects:
                 scan = places[path]
-                for k, part in enumerate((content or "").splitlines() or [""]):
+                content = (content or "").removeprefix("\n")  # of the CR LF that ends the line before
+                for k, part in enumerate(content.splitlines() or [""]):
                     if scan.joined is None:
                         number, rest = numbers[path], part
                         row = self._files[number][0].row_of(line + k)
