@@ -347,7 +347,8 @@ _LIST_NAMES = re.compile(
     r"(?:[-_.].*)?$",
     re.IGNORECASE,
 )
-_NUMBERS = re.compile(r"[\s,;|]*[-+.\d][-+.\deE]*(?:[\s,;|]+[-+.\d][-+.\deE]*)+[\s,;|]*$")
+_NUMBER = r"(?:nan|[-+.\d][-+.\deE]*)"
+_NUMBERS = re.compile(rf"[\s,;|\"]*{_NUMBER}(?:[\s,;|\"]+{_NUMBER})+[\s,;|\"]*$", re.IGNORECASE)
 
 
 def is_no_record(file: File) -> bool:

@@ -435,6 +435,7 @@ DOCUMENTS = {
 NO_DOCUMENTS = {
     "damaged.dcm": ("nothing of DICOM", "unsupported_format"),
     "measured.csv": ("1,2,3\n4,5,6\n7,8,9\n", "unsupported_format"),
+    "gaps.csv": ('a,b,c\n"1",NaN,"3"\n"4",NaN,"6"\n"7",NaN,"9"\n', "unsupported_format"),
     "vitals.csv": (
         "patient;zeit;puls;temp\np1;2020-01-01 10:00;88;37,2\np1;2020-01-01 11:00;90;37,4\n",
         "unsupported_format",
