@@ -487,7 +487,8 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array, within: float 
     _require_septic(labels)
     sweep = utility_sweep(labels, risk, offsets)
     utilities = np.where(sweep.thresholds >= SMALLEST, sweep.utilities, -np.inf)
-    best = int(np.argmax(utilities >= utilities.max() - within))
+    highest = float(utilities.max())
+    best = int(np.argmax(utilities >= highest - min(within, max(highest, 0.0) / 2)))
     below = sweep.thresholds[best + 1] if best + 1 < len(sweep.thresholds) else 0.0
     return TunedThreshold(_between(sweep.thresholds[best], below), float(sweep.utilities[best]))
 

@@ -336,7 +336,9 @@ class SepsisPrediction:
             values=values,
             inserted=np.array([h["inserted"] for h in hours], dtype=bool),
             units_stated=bool(given.get("units_stated", False)),
-            reported=tuple(ReadAs(**read) for read in given.get("read_as", ())),
+            reported=tuple(
+                ReadAs(*(read[name] for name in ReadAs._fields)) for read in given.get("read_as", ())
+            ),
         )
 
     def __repr__(self) -> str:

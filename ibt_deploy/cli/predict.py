@@ -369,9 +369,12 @@ def _write_csv(prediction: Prediction, explanations: list[Explanation], stream: 
 
 def _write_report(prediction: Prediction, explanations: list[Explanation], stream: TextIO) -> None:
     from ibt_deploy.render.prediction import explanation_lines, prediction_report
-    from ibt_deploy.render.report import show
+    from ibt_deploy.render.report import Table, show
 
-    show([*prediction_report(prediction), *explanation_lines(explanations)], stream)
+    report = list(prediction_report(prediction))
+    place = next(i for i, part in enumerate(report) if isinstance(part, Table))
+    report[place:place] = explanation_lines(explanations)
+    show(report, stream)
 
 
 def _suffix(form: _Form) -> str:

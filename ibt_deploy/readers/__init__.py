@@ -340,7 +340,9 @@ DOCUMENTS = frozenset(
         *(".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff"),
     )
 )
-LISTS = frozenset((".csv", ".tsv", ".txt", ""))
+TABULAR = frozenset((".csv", ".tsv"))
+LISTS = TABULAR | {".txt", ""}
+LISTED = re.compile(r"(?:^|[,;|\t\"_ ])(?:file|record|path|ecg_?id|exam_?id|dx|snomed)", re.IGNORECASE)
 _MEASURED = VARIABLE_NAMES - {"age", "gender"}
 _LIST_NAMES = re.compile(
     r"(?:annotators|authors|changes|changelog|copying|licen[cs]e|makefile|md5sums|notice|readme|records|sha256sums)"
@@ -356,7 +358,7 @@ def is_no_record(file: File) -> bool:
 
     A list (CSV or text) names at most one lead or measured variable in its first line, by our name or by that
     of a hospital, has no columns for one measurement in each row, and near its beginning no two rows that are
-    numbers alone.
+    numbers alone. A CSV must name a column of files, records or codes as well (:data:`LISTED`).
     """
     suffix = file.suffix.lower()
     if suffix in DOCUMENTS:
@@ -369,6 +371,8 @@ def is_no_record(file: File) -> bool:
         return False
     lines = [line for line in head.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
     if lines and _names_measurements(lines[0]):
+        return False
+    if suffix in TABULAR and not (lines and LISTED.search(lines[0])):
         return False
     return sum(_NUMBERS.match(line) is not None for line in lines[:-1] or lines) < 2
 

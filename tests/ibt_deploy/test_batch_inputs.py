@@ -426,6 +426,7 @@ def test_a_dicomdir_is_scored_and_says_what_it_ignored(
 
 DOCUMENTS = {
     "index.csv": "record,file,age,sex,dx\nA0001,a.hea,74,Male,426783006\nA0002,b.hea,49,Female,164889003\n",
+    "dx_mapping_scored.csv": "Dx,SNOMEDCTCode,Abbreviation\natrial fibrillation,164889003,AF\n",
     "LICENSE": "Creative Commons Attribution 4.0\n",
     "README.md": "# Recordings\n\n1 2\n3 4\n",
     "RECORDS": "A0001\nA0002\nA0003\n",
@@ -444,6 +445,7 @@ NO_DOCUMENTS = {
         "subject_id,charttime,itemid,valuenum\n1,2020-01-01 10:00:00,220045,88\n",
         "unsupported_format",
     ),
+    "lactate.csv": ("patient,hours,lactate\np-1,1,2.1\np-1,2,2.4\n", "unsupported_format"),
     "leads.txt": ("I II V1\nabc def ghi\n", "unsupported_format"),
     "record.ecg": ("a format of its own", "unsupported_format"),
     "empty.txt": ("", "empty_file"),

@@ -158,6 +158,13 @@ def test_a_flat_optimum_is_left_upwards() -> None:
     assert all(utility(labels, risk > r, offsets) < best.reached - 0.005 for r in higher)
 
 
+def test_a_small_utility_is_not_given_up_whole() -> None:
+    labels, risk, offsets = stays()
+    tuned = thresholds.utility_threshold(labels, risk, offsets, within=1.0)
+    assert tuned.reached >= thresholds.utility_threshold(labels, risk, offsets).reached / 2 > 0
+    assert (risk >= tuned.threshold).any()
+
+
 def test_where_silence_is_best_the_threshold_is_above_every_risk() -> None:
     labels = np.append([0] * 30 + [1] * 2, np.zeros(500))
     risk = np.append(np.full(32, 0.1), np.full(500, 0.9))
