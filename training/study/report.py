@@ -278,7 +278,8 @@ def _scores(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
         "",
         "### Table 2: test performance, and Figure 1",
         *table(header, rows),
-        f"DeiT is {deit}, {_chosen(found)}{_both(found)}. {_classes(results, found)}{source(results, 'test', 'methods')}.",
+        f"DeiT is {deit}, {_chosen(found)}{_both(found)}. "
+        f"{_classes(results, found)}{source(results, 'test', 'methods')}.",
         *(image("Figure 1: test performance of the methods", drawn["scores"]) if found["methods"] else [""]),
         "Paired differences on the same draws, first minus second:",
         *_differences(found, official),
