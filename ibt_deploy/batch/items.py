@@ -291,6 +291,7 @@ def opened_stays(
         for entry in files
         if entry.path not in named
         and Path(entry.path).suffix.lower() not in may_be_table
+        and Path(entry.path).is_file()
         and is_no_record(Path(entry.path))
     )
     no_tables = frozenset(left_out)

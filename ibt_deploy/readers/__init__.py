@@ -365,8 +365,11 @@ def is_no_record(file: File) -> bool:
         return True
     if suffix not in LISTS or (not suffix and not _LIST_NAMES.match(file.name)):
         return False
-    with file.open("rb") as stream:
-        head = stream.read(WHOLE)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(WHOLE)
+    except OSError:
+        return False
     if b"\0" in head or kind_of(head) is not None:
         return False
     lines = [line for line in head.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
