@@ -28,7 +28,7 @@ from training.device import Place, autocast, chosen_dtype
 from training.distil import Objective
 from training.models import Encoder
 from training.recipe import FitRecipe, Recipe, recipe_from_dict
-from training.tasks.base import Batch, Source
+from training.tasks.base import Batch, Outputs, Source
 
 
 def learning_rate(done: float, recipe: FitRecipe) -> float:
@@ -59,7 +59,6 @@ def parameter_groups(objective: Objective, weight_decay: float) -> list[dict[str
     ]
 
 
-@torch.no_grad()
 def part_logits(
     network: Encoder,
     source: Source,
@@ -68,6 +67,18 @@ def part_logits(
     dtype: torch.dtype = torch.float32,
 ) -> npt.NDArray[np.float32]:
     """Logits of ``items`` in their order; the network is left in the mode it was found in."""
+    return source.gather(items, batch_logits(network, source, items, device, dtype))
+
+
+@torch.no_grad()
+def batch_logits(
+    network: Encoder,
+    source: Source,
+    items: npt.NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Outputs:
+    """Logits of ``items`` batch by batch, for :meth:`training.tasks.base.Source.gather`."""
     was_training = network.training
     network.eval()
     outputs = []
@@ -76,7 +87,7 @@ def part_logits(
             logits = network(batch.inputs.to(device))
         outputs.append((chosen, logits.float().cpu().numpy()))
     network.train(was_training)
-    return source.gather(items, outputs)
+    return outputs
 
 
 QUIET_SECONDS = 60
