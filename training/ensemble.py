@@ -150,7 +150,7 @@ def cross_fitted_logits(
     recipe, cache = plan.recipe, source.cache
     if recipe.needs_teacher or recipe.data.soft_weight > 0:
         raise RecipeError("only networks that learn from labels alone are cross-fitted")
-    everything = replace(recipe.data, sites=(), train_fraction=1.0)
+    everything = replace(recipe.data, sites=(), train_fraction=1.0, refit=False)
     recipe = replace(recipe, data=everything, fit=replace(recipe.fit, select="last"))
     dtype = chosen_dtype(recipe.fit.precision, device)
     train_items, validation = source.items("train"), source.items("validation")
@@ -334,7 +334,7 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
 
 
 def blend_labels(source: Source, path: Path, weight: float) -> str:
-    """Give the labels of the training part ``weight`` parts of an opinion's file; hash of that file.
+    """Give the labels that are learnt from ``weight`` parts of an opinion's file; hash of that file.
 
     Raises
     ------
@@ -345,6 +345,7 @@ def blend_labels(source: Source, path: Path, weight: float) -> str:
         with np.load(path) as content:
             stated = (str(content["cache_sha256"]), str(content["split_sha256"]))
             items, probabilities = content["items"], content["probabilities"]
+            of_validation = content["validation"] if source.refit else None
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
@@ -353,7 +354,9 @@ def blend_labels(source: Source, path: Path, weight: float) -> str:
         items, source.items("train")
     ):
         raise DataError(f"{path}: made on other data, another split or another share of it")
-    source.blend_labels(probabilities, weight)
+    source.blend_labels("train", probabilities, weight)
+    if of_validation is not None:
+        source.blend_labels("validation", of_validation, weight)
     return file_sha256(path)
 
 

@@ -269,7 +269,7 @@ class Fit:
         with Reporter(title, shown=self.place.is_first) as reporter:
             parameters = sum(p.numel() for p in self.objective.network.parameters())
             reporter.say(
-                f"{title}: {parameters:,} parameters, {len(self.source.items('train')):,} training items, "
+                f"{title}: {parameters:,} parameters, {len(self.source.learnt_items()):,} training items, "
                 f"{self.device}, {self.dtype}"
                 + (f", resumed after epoch {len(self.history)}" if resumed else "")
             )
@@ -321,7 +321,7 @@ class Fit:
             "validation": validation,
             "improved": best is None or validation["selection"] > best["validation"]["selection"],
             "seconds": round(seconds, 2),
-            "items_per_second": round(len(self.source.items("train")) / seconds, 2),
+            "items_per_second": round(len(self.source.learnt_items()) / seconds, 2),
         }
         self.history.append(record)
         if self.place.is_first:
@@ -361,6 +361,8 @@ class Fit:
         return float(np.median(times[2:] or times))
 
     def _validate(self) -> dict[str, float]:
+        if self.source.refit:  # what a network has learnt from says nothing about it
+            return {"selection": float(len(self.history))}
         items = self.source.items("validation")
         logits = part_logits(self._trained(), self.source, items, self.device, self.dtype)
         scores = self.source.selection_scores("validation", logits)

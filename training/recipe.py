@@ -47,6 +47,7 @@ class DataRecipe:
     stays whole, so that the others can be scored as external. ``label_mask``: ``none`` takes an absent label
     as negative, as the official metric does; ``source`` leaves out of the loss the classes that a source of
     ECGs never has in the training part. ``soft_weight``: share of an ensemble's probabilities in the labels.
+    ``refit``: learn from the validation part as well, once everything has been chosen on it.
     """
 
     features: Literal["full", "values40"] = "full"
@@ -59,6 +60,7 @@ class DataRecipe:
     sites: tuple[str, ...] = ()
     label_mask: Literal["none", "source"] = "none"
     soft_weight: float = 0.0
+    refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -387,6 +389,8 @@ def refuse_impossible(table: Mapping[str, Any]) -> None:
         )
     if unknown := [name for name in data["drop_variables"] if name not in NAMES]:
         raise RecipeError(f"data.drop_variables: {', '.join(unknown)} not among the 40 variables")
+    if data["refit"] and table["fit"]["select"] != "last":
+        raise RecipeError('data.refit: no validation is left to select an epoch on; set fit.select = "last"')
     if student["dim"] % student["heads"]:
         raise RecipeError(f"student.dim: {student['dim']} cannot be shared among {student['heads']} heads")
     if student["dim"] % 2:

@@ -129,3 +129,31 @@ def test_cross_fitted_networks_judge_only_what_they_never_saw(
     np.testing.assert_array_equal(again.probabilities, opinion.probabilities)
     with pytest.raises(RecipeError, match="labels alone"):
         ensemble([], cache, CPU, cross_fit=CrossFit(tiny_recipe(task, "bbm"), tmp_path))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_refit_learns_from_the_validation_part_and_judges_nothing_by_it(
+    task: Literal["sepsis", "arrhythmia"], stays: Path, ecgs: Path, tmp_path: Path
+) -> None:
+    cache = stays if task == "sepsis" else ecgs
+    with pytest.raises(RecipeError, match=r"fit\.select"):
+        tiny_recipe(task, "transformer", data={"refit": True})
+    opinion = tmp_path / "opinion.npz"
+    plain = tiny_recipe(task, "transformer", fit={"epochs": 1})
+    ensemble([], cache, CPU, cross_fit=CrossFit(plain, tmp_path / "folds", folds=2)).save(opinion)
+    recipe = tiny_recipe(
+        task, "transformer", fit={"epochs": 2, "select": "last"}, data={"refit": True, "soft_weight": 1.0}
+    )
+    source, chosen_on = open_source(recipe, cache), open_source(plain, cache)
+    assert source.preprocessing() == chosen_on.preprocessing()
+    learnt = np.concatenate(source.plan(0, 0))
+    both = np.concatenate([chosen_on.items("train"), chosen_on.items("validation")])
+    assert sorted(learnt) == sorted(both) and len(np.concatenate(chosen_on.plan(0, 0))) < len(both)
+    best = train(recipe, cache, tmp_path / "refit", opinion=opinion, device="cpu")
+    assert (best["epoch"], best["validation"]) == (1, {"selection": 1.0})
+
+    blend_labels(source, opinion, 1.0)
+    items = source.items("validation")[:1]
+    labels = source.training_batch(0, 0, items).labels.numpy().ravel()
+    with np.load(opinion) as content:
+        np.testing.assert_allclose(labels, content["validation"].ravel()[: len(labels)], atol=1e-6)

@@ -136,14 +136,20 @@ class Source(ABC):
     n_inputs: int
     samples: int
     batch_size: int
+    refit: bool
 
     @abstractmethod
     def items(self, part: Part) -> npt.NDArray[np.int64]:
         """Indices of the records or stays of a part."""
 
+    def learnt_items(self) -> Ints:
+        """What a network learns from: the training part, and the validation part too where it is refitted."""
+        train = self.items("train")
+        return np.concatenate((train, self.items("validation"))) if self.refit else train
+
     @abstractmethod
     def plan(self, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """Items of each batch of an epoch; together every item of the training part exactly once."""
+        """Items of each batch of an epoch; together each of :meth:`learnt_items` exactly once."""
 
     @abstractmethod
     def training_batch(
@@ -175,8 +181,8 @@ class Source(ABC):
         """Calibration of logits, fitted on ``part``."""
 
     @abstractmethod
-    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
-        """Replace the labels ``y`` of the training part by ``(1 - weight) y + weight p``.
+    def blend_labels(self, part: Part, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """Replace the labels ``y`` of a part by ``(1 - weight) y + weight p``.
 
         ``probabilities`` are in the order of :meth:`gather`.
         """
