@@ -29,6 +29,7 @@ from export.scored import (
     Answers,
     DataPart,
     Decisions,
+    Evidence,
     Point,
     calibration_figures,
     compared,
@@ -278,13 +279,48 @@ def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
     return counts
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Recordings with calibrated probabilities by networks that never saw them.
+
+    Attributes
+    ----------
+    labels, known, probabilities
+        Shape ``(n, 26)``.
+    """
+
+    labels: Bools
+    known: Bools
+    probabilities: Floats
+
+    @classmethod
+    def of(cls, part: EcgPart, opinion: Float32s) -> Judged:
+        """An opinion about ``part``, shape ``(n, 26)``, calibrated there."""
+        p = opinion.astype(np.float64).clip(CERTAIN, 1 - CERTAIN)
+        logits = np.log(p) - np.log1p(-p)
+        calibration = fitted_calibration(logits, part.labels, part.known).calibration
+        return cls(part.labels, part.known, calibration.probability(logits))
+
+    def beside(self, part: EcgPart, probabilities: Floats) -> Judged:
+        """The recordings of ``part`` with their probabilities, and then these."""
+        return Judged(
+            np.concatenate((part.labels, self.labels)),
+            np.concatenate((part.known, self.known)),
+            np.concatenate((probabilities, self.probabilities)),
+        )
+
+
+NOBODY = Judged(*(np.zeros((0, N_CLASSES), dtype=bool),) * 2, np.zeros((0, N_CLASSES)))
+CERTAIN = 1e-6
+
+
 def evaluable_classes(
-    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s
+    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s, others: Judged = NOBODY
 ) -> Bools:
     """Classes that training and validation say enough about; ExportError when there is none.
 
-    A class needs 15 positives in training and validation together, 3 of them in validation, and there an
-    AUROC whose 95 % interval lies above 0.6.
+    A class needs 15 positives in training and validation together, and an AUROC whose 95 % interval lies
+    above 0.6: on validation, where it then needs 3 positives, or on validation and ``others`` together.
 
     Parameters
     ----------
@@ -294,14 +330,19 @@ def evaluable_classes(
         The recordings.
     logits
         Of each of them, shape ``(n, 26)``.
+    others
+        The recordings of the training part, judged by networks that never saw them.
     """
+    calibration = fitted_calibration(logits, validation.labels, validation.known).calibration
+    judged = others.beside(validation, calibration.probability(logits))
+    fewest = FEWEST_LEARNT if len(others.labels) else FEWEST_VALIDATED
     evaluable = np.zeros(len(CLASSES), dtype=bool)
     for c in range(len(CLASSES)):
-        known = validation.known[:, c]
-        labels = validation.labels[known, c]
+        known = judged.known[:, c]
+        labels = judged.labels[known, c]
         enough = positives["train"][c] + positives["validation"][c] >= FEWEST_LEARNT
-        if enough and FEWEST_VALIDATED <= labels.sum() < len(labels):
-            evaluable[c] = lowest_auroc(labels, logits[known, c]) > LOWEST_AUROC
+        if enough and fewest <= labels.sum() < len(labels):
+            evaluable[c] = lowest_auroc(labels, judged.probabilities[known, c]) > LOWEST_AUROC
     if not evaluable.any():
         raise ExportError("no class is evaluable on validation: nothing to publish")
     return evaluable
@@ -321,7 +362,13 @@ def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
     return float(area - 1.96 * np.sqrt(variance))
 
 
-def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, evaluable: Bools) -> Decisions:
+def ecg_decisions(
+    logits: Float32s,
+    n_windows: list[int],
+    validation: EcgPart,
+    evaluable: Bools,
+    others: Judged = NOBODY,
+) -> Decisions:
     """Calibration and the operating points ``clinical``, ``challenge`` and ``f1``.
 
     Parameters
@@ -334,6 +381,9 @@ def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, e
         The recordings.
     evaluable
         Classes that may be reported, shape ``(26,)``.
+    others
+        The recordings of the training part, judged by networks that never saw them; thresholds are tuned on
+        them as well.
 
     Notes
     -----
@@ -342,27 +392,28 @@ def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, e
     """
     counts = np.array(n_windows)
     middle = np.cumsum(counts) - counts + counts // 2
-    labels, known = validation.labels, validation.known
-    fitted = fitted_calibration(logits[middle], labels, known)
-    probabilities = window_probabilities(logits, n_windows, fitted.calibration)
+    fitted = fitted_calibration(logits[middle], validation.labels, validation.known)
+    judged = others.beside(validation, window_probabilities(logits, n_windows, fitted.calibration))
+    labels, known, probabilities = judged.labels, judged.known, judged.probabilities
     tuned = challenge_thresholds(labels, probabilities, known, evaluable)
+    there = "validation and out-of-fold predictions for training" if len(others.labels) else "validation"
     return Decisions(
         fitted,
         {
             "clinical": Point(
                 clinical_thresholds(labels, probabilities, known, evaluable),
-                "highest F measure of each class on validation, the fewer positives a class has there the "
+                f"highest F measure of each class on {there}, the fewer positives a class has there the "
                 "nearer to the best common threshold; of findings that exclude each other the stronger one, "
                 "the others as alternatives; no finding where no class reaches its threshold",
                 exclusive=True,
             ),
             CHALLENGE: Point(
                 tuned.thresholds,
-                f"highest challenge metric 2021 on validation ({tuned.score:.3f} there); classes with fewer "
-                "than 20 validation positives drawn half-way to the best common threshold",
+                f"highest challenge metric 2021 on {there} ({tuned.score:.3f} there); classes with fewer "
+                "than 20 positives there drawn half-way to the best common threshold",
             ),
             "f1": Point(
-                f_thresholds(labels, probabilities, known), "highest F measure of each class on validation"
+                f_thresholds(labels, probabilities, known), f"highest F measure of each class on {there}"
             ),
         },
     )
@@ -579,6 +630,15 @@ def shortest_seconds(curve: dict[str, list[float]]) -> float:
     return shortest
 
 
+def _fp32_scorer(bundle: Bundle) -> EcgScorer:
+    return EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
+
+
+def features_of(scorer: EcgScorer, windows: Float32s, n_windows: list[int]) -> Floats:
+    """Features of recordings, mean over their windows, shape ``(n, dim)``."""
+    return over_windows(scorer.features(windows, BATCH_SIZE).astype(np.float64), n_windows)
+
+
 class EcgBuild:
     """Decisions, proofs and figures of one ECG network.
 
@@ -592,6 +652,8 @@ class EcgBuild:
         Training, validation and test part.
     draws
         Of the bootstrap.
+    evidence
+        What the decisions rest on beside the network's answers about the validation part.
     """
 
     about = ABOUT
@@ -599,15 +661,29 @@ class EcgBuild:
     scores_unlabelled = False
     golden_inputs = staticmethod(ecg_inputs)
 
-    def __init__(self, bundle: Bundle, network: Encoder, parts: Mapping[Part, DataPart], draws: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        network: Encoder,
+        parts: Mapping[Part, DataPart],
+        draws: int,
+        evidence: Evidence = Evidence(),  # noqa: B008
+    ) -> None:
         self._bundle, self._network, self._parts, self._draws = bundle, network, parts, draws
         self._positives = class_positives(parts)
-        self._scorer = EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
+        self._scorer = _fp32_scorer(bundle)
+        self._judge = self._scorer if evidence.chosen is None else _fp32_scorer(evidence.chosen)
         self._validation, self._windows, self._n_windows = self._prepared(parts["validation"])
         self._logits = self._scorer.logits(self._windows, BATCH_SIZE)
+        judged = self._logits if evidence.chosen is None else self._judge.logits(self._windows, BATCH_SIZE)
+        train = parts["train"]
+        assert isinstance(train, EcgPart)
+        self._others = NOBODY if evidence.opinion is None else Judged.of(train, evidence.opinion)
         middle = np.cumsum(self._n_windows) - np.array(self._n_windows) + np.array(self._n_windows) // 2
-        self._evaluable = evaluable_classes(self._positives, self._validation, self._logits[middle])
-        self.decisions = ecg_decisions(self._logits, self._n_windows, self._validation, self._evaluable)
+        self._evaluable = evaluable_classes(self._positives, self._validation, judged[middle], self._others)
+        self.decisions = ecg_decisions(
+            judged, self._n_windows, self._validation, self._evaluable, self._others
+        )
 
     @staticmethod
     def part(cohort: Cohort, items: Ints) -> EcgPart:
@@ -674,7 +750,7 @@ class EcgBuild:
         windows = self._windows[chosen[full]]
 
         def found(signals: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-            p = calibration.probability(self._scorer.logits(signals, BATCH_SIZE))
+            p = calibration.probability(self._judge.logits(signals, BATCH_SIZE))
             return self.decisions.outputs(self.decisions.default, p, self._evaluable)
 
         reference = found(windows)
@@ -703,18 +779,28 @@ class EcgBuild:
         if not isinstance(self._network, EcgTransformer):
             return None
         _, train, counts = self._prepared(self._parts["train"])
-        features = self._scorer.features(train, BATCH_SIZE)
-        familiarity = Familiarity.fitted(over_windows(features.astype(np.float64), counts))
+        learnt, unseen = (
+            features_of(self._judge, windows, n)
+            for windows, n in ((train, counts), (self._windows, self._n_windows))
+        )
+        judged = Familiarity.fitted(learnt, unseen)
+        familiarity = judged
+        if self._judge is not self._scorer:
+            own = [(train, counts), (self._windows, self._n_windows)]
+            learnt = np.concatenate([features_of(self._scorer, windows, n) for windows, n in own])
+            familiarity = Familiarity.fitted(learnt, stretch=judged.stretch)
         familiarity.save(path)
-        found: dict[str, Any] = {"limit": UNFAMILIAR, "recordings": len(counts)}
+        found: dict[str, Any] = {
+            "limit": UNFAMILIAR,
+            "recordings": len(learnt),
+            "stretch": round(familiarity.stretch, 4),
+            "validation_unfamiliar": round(float((judged.share_nearer(unseen) > UNFAMILIAR).mean()), 4),
+        }
 
         def distances(windows: npt.NDArray[np.float32], n_windows: list[int]) -> npt.NDArray[np.float64]:
-            features = self._scorer.features(windows, BATCH_SIZE).astype(np.float64)
-            return np.asarray(familiarity.distance(over_windows(features, n_windows)))
+            return np.asarray(familiarity.distance(features_of(self._scorer, windows, n_windows)))
 
         limit = float(np.quantile(familiarity.quantiles, UNFAMILIAR))
-        _, windows, n_windows = self._prepared(self._parts["validation"])
-        found["validation_unfamiliar"] = round(float((distances(windows, n_windows) > limit).mean()), 4)
         _, windows, n_windows = self._prepared(self._parts["test"])
         usual = distances(windows, n_windows)
         found["test_unfamiliar"] = round(float((usual > limit).mean()), 4)
@@ -793,7 +879,9 @@ class EcgBuild:
     def comparison(self, answers: Answers[EcgPart], teacher: Encoder) -> dict[str, Any]:
         """The teacher, calibrated and tuned on validation like the student, on the same test recordings."""
         validation_logits = network_ecg_logits(teacher, self._windows)
-        tuned = ecg_decisions(validation_logits, self._n_windows, self._validation, self._evaluable)
+        tuned = ecg_decisions(
+            validation_logits, self._n_windows, self._validation, self._evaluable, self._others
+        )
         part, windows, n_windows = self._prepared(answers.part)
         probabilities = window_probabilities(
             network_ecg_logits(teacher, windows), n_windows, tuned.calibration.calibration

@@ -23,7 +23,7 @@ from ibt_deploy.predictions import Refusal
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.predictor import prepared as prepared_item
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.types import Bools, Floats, Ints, Strings
+from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
 
 
 class DataPart(Protocol):
@@ -104,6 +104,38 @@ def predictions(predictor: Predictor, part: P) -> tuple[P, list[Any], dict[str, 
     accepted = np.array([not isinstance(a, Refusal) for a in answers], dtype=bool)
     refused = Counter(a.code for a in answers if isinstance(a, Refusal))
     return part.select(accepted), [a for a in answers if not isinstance(a, Refusal)], dict(refused)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What decisions rest on beside the student's own answers about the validation part.
+
+    Attributes
+    ----------
+    chosen
+        Bundle of a network with the student's recipe that learnt from the training part alone. Its answers
+        about the validation part decide for a student that learnt from that part as well.
+    opinion, opinion_sha256
+        Probabilities for the training part by networks that never saw it, in its order; hash of their file.
+    """
+
+    chosen: Bundle | None = None
+    opinion: Float32s | None = None
+    opinion_sha256: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a bundle keeps of it."""
+        contract = None if self.chosen is None else self.chosen.contract
+        return {
+            "chosen": None
+            if contract is None
+            else {
+                "name": contract["name"],
+                "version": contract["version"],
+                "checkpoint_sha256": contract["training"]["student"]["checkpoint_sha256"],
+            },
+            "opinion_sha256": self.opinion_sha256,
+        }
 
 
 DECIMALS = 6

@@ -219,8 +219,8 @@ Examples:
 @click.option(
     "--cross-fit",
     metavar="RECIPE",
-    help="Train this recipe once for each fold of the training part, on the other folds, and ask each network "
-    "about its own fold.",
+    help="Train this recipe once for each fold of the training part, on the other folds, and ask each "
+    "network about its own fold.",
 )
 @click.option("--runs", type=FOLDER, help="Folder of the runs of --cross-fit; the same command resumes them.")
 @click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of --cross-fit.")

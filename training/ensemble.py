@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -275,7 +276,7 @@ def ensemble(
     data: DataRecipe | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Opinion:
-    """The opinion of the networks in the ``best.pt`` files ``members``, of boosted trees, of cross-fitted ones.
+    """The opinion of networks (``best.pt`` files ``members``), of boosted trees, of cross-fitted networks.
 
     Without networks, the trees alone answer, about what ``data`` selects of the stays: all, unless it says
     otherwise. ``say`` receives the name of each member before its network runs.
@@ -285,8 +286,8 @@ def ensemble(
     DataError
         When a member is missing, or was trained on other data, another split or other preprocessing.
     RecipeError
-        There is no member at all; networks to cross-fit need a teacher; or trees cannot be grown: for ECGs, or
-        where features are left out.
+        There is no member at all; networks to cross-fit need a teacher; or trees cannot be grown: for ECGs,
+        or where features are left out.
     """
     if not (members or trees or cross_fit):
         raise RecipeError("an opinion needs trained networks, networks to cross-fit, or trees")
@@ -333,6 +334,43 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
     return Opinion(train, validation, scores, source)
 
 
+class OpinionFile(NamedTuple):
+    """What :meth:`Opinion.save` wrote.
+
+    Attributes
+    ----------
+    items
+        Of the training part, numbered as in the cache.
+    train, validation
+        Probabilities of each part; those of validation are None in a file of an earlier version.
+    cache_sha256, split_sha256
+        Of the data that it was made on.
+    """
+
+    items: Ints
+    train: Float32s
+    validation: Float32s | None
+    cache_sha256: str
+    split_sha256: str
+
+
+def read_opinion(path: Path) -> OpinionFile:
+    """Read an opinion; DataError when the file is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file) as content:
+            return OpinionFile(
+                content["items"],
+                content["probabilities"],
+                content.get("validation"),
+                str(content["cache_sha256"]),
+                str(content["split_sha256"]),
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
+        ) from error
+
+
 def blend_labels(source: Source, path: Path, weight: float) -> str:
     """Give the labels that are learnt from ``weight`` parts of an opinion's file; hash of that file.
 
@@ -341,22 +379,16 @@ def blend_labels(source: Source, path: Path, weight: float) -> str:
     DataError
         When the file is missing, damaged, or of other data.
     """
-    try:
-        with np.load(path) as content:
-            stated = (str(content["cache_sha256"]), str(content["split_sha256"]))
-            items, probabilities = content["items"], content["probabilities"]
-            of_validation = content["validation"] if source.refit else None
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
-        ) from error
-    if stated != (source.cache.sha256, source.split_sha256) or not np.array_equal(
-        items, source.items("train")
+    found = read_opinion(path)
+    if (found.cache_sha256, found.split_sha256) != (source.cache.sha256, source.split_sha256) or (
+        not np.array_equal(found.items, source.items("train"))
     ):
         raise DataError(f"{path}: made on other data, another split or another share of it")
-    source.blend_labels("train", probabilities, weight)
-    if of_validation is not None:
-        source.blend_labels("validation", of_validation, weight)
+    source.blend_labels("train", found.train, weight)
+    if source.refit:
+        if found.validation is None:
+            raise DataError(f"{path}: has no opinion on the validation part; make it again")
+        source.blend_labels("validation", found.validation, weight)
     return file_sha256(path)
 
 

@@ -101,7 +101,10 @@ def test_cross_fitted_networks_judge_only_what_they_never_saw(
     opinion = ensemble([], cache, CPU, cross_fit=CrossFit(recipe, tmp_path, folds=2))
     assert list(opinion.scores) == ["cross-fitted", "ensemble"]
     source = opinion.source
-    train_items, groups = source.items("train"), source.cache.index["group" if task == "arrhythmia" else "patient"]
+    train_items, groups = (
+        source.items("train"),
+        source.cache.index["group" if task == "arrhythmia" else "patient"],
+    )
     asked = []
     for fold in (1, 2):
         parts = read_split(tmp_path / f"fold-{fold}" / "split.csv", source.cache.ids)
@@ -123,7 +126,8 @@ def test_cross_fitted_networks_judge_only_what_they_never_saw(
     rises = np.diff(logits.astype(np.float64)[np.argsort(found, kind="stable")])
     if task == "sepsis":  # one output, so that calibration keeps the ranking
         assert (rises >= -1e-4).all()
-    assert np.isfinite(found).all() and len(found) == len(logits)
+    assert np.isfinite(found).all()
+    assert len(found) == len(logits)
 
     again = ensemble([], cache, CPU, cross_fit=CrossFit(recipe, tmp_path, folds=2))
     np.testing.assert_array_equal(again.probabilities, opinion.probabilities)
@@ -148,7 +152,8 @@ def test_a_refit_learns_from_the_validation_part_and_judges_nothing_by_it(
     assert source.preprocessing() == chosen_on.preprocessing()
     learnt = np.concatenate(source.plan(0, 0))
     both = np.concatenate([chosen_on.items("train"), chosen_on.items("validation")])
-    assert sorted(learnt) == sorted(both) and len(np.concatenate(chosen_on.plan(0, 0))) < len(both)
+    assert sorted(learnt) == sorted(both)
+    assert len(np.concatenate(chosen_on.plan(0, 0))) < len(both)
     best = train(recipe, cache, tmp_path / "refit", opinion=opinion, device="cpu")
     assert (best["epoch"], best["validation"]) == (1, {"selection": 1.0})
 
