@@ -33,6 +33,7 @@ from training.models.teachers import calibrate_batch_norm
 from training.recipe import Recipe
 from training.tasks import TASKS, build_network, build_teacher, open_source
 from training.tasks.base import Source
+from training.tasks.stay import StaySource
 
 
 def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
@@ -156,6 +157,7 @@ def train(
             opinion_sha256 = blend_labels(source, opinion, recipe.data.soft_weight)
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
+        _remember(objective, source, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
         fit = Fit(
             recipe,
@@ -167,6 +169,16 @@ def train(
             learnt_from={"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256},
         )
         return fit.run(keep_going)
+
+
+def _remember(objective: Objective, source: Source, device: torch.device) -> None:
+    """Let a frozen teacher look at stays once: they come alike in every epoch, ECGs never do."""
+    teacher = next((m for m in objective.modules() if isinstance(m, FrozenTeacher)), None)
+    if teacher is None or not isinstance(source, StaySource):
+        return
+    items = source.learnt_items()
+    batches = (batch.to(device) for _, batch in source.plain(items))
+    teacher.remember(batches, int(np.diff(source.offsets)[items].sum()))
 
 
 def seconds_per_step(recipe: Recipe, source: Source, device: torch.device, steps: int = 5) -> float:

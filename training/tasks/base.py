@@ -47,6 +47,9 @@ class Batch:
         For stays ``(batch, hours)``, 1 on rows that exist; None for ECG.
     weights
         Weight of each label in the supervised loss, same shape as ``labels``; None for 1 everywhere.
+    items
+        Number of each input in the cache, shape ``(batch,)``, where that alone determines the input; None
+        where inputs are cropped or augmented.
     """
 
     inputs: Tensor
@@ -54,6 +57,7 @@ class Batch:
     known: Tensor
     rows: Tensor | None
     weights: Tensor | None = None
+    items: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -67,6 +71,7 @@ class Batch:
             moved(self.known),
             None if self.rows is None else moved(self.rows),
             None if self.weights is None else moved(self.weights),
+            None if self.items is None else moved(self.items),
         )
 
 

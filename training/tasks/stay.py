@@ -156,7 +156,14 @@ class StaySource(Source):
         known = torch.from_numpy(mask.astype(np.float32))
         labels = (self.labels[rows] * mask).astype(np.float32)
         weights = None if self.weights is None else torch.from_numpy(self.weights[rows] * mask)
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), known, known, weights)
+        return Batch(
+            torch.from_numpy(inputs),
+            torch.from_numpy(labels),
+            known,
+            known,
+            weights,
+            torch.from_numpy(items.astype(np.int64)),
+        )
 
     def plan(self, seed: int, epoch: int) -> list[Ints]:
         """Stays of similar length together, about as many rows in every batch; see :meth:`Source.plan`.
