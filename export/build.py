@@ -41,9 +41,9 @@ from ibt_deploy.types import NOUNS, Float32s
 from training.checkpoint import METRICS, TrainedNetwork, load_network, read_checkpoint, read_curve
 from training.data.cache import Cache, open_cache, replaced_folder
 from training.data.split import PARTS, Part
-from training.ensemble import read_opinion
 from training.fit import LAST
 from training.recipe import recipe_from_dict
+from training.run import read_opinion
 from training.tasks import TASKS, open_cohort
 
 SOFTWARE = ("ibt", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ import torch
 
 from ibt_deploy.bundle import sigmoid
 from ibt_deploy.errors import DataError, RecipeError, require
-from ibt_deploy.files import atomic_open, file_sha256
+from ibt_deploy.files import atomic_open
 from ibt_deploy.types import Float32s, Ints
 from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, VARIABLES
 from training.checkpoint import TrainedNetwork, load_network
@@ -35,6 +34,7 @@ from training.data.split import PARTS, SPLIT, Part, write_split
 from training.device import chosen_dtype
 from training.fit import batch_logits, part_logits
 from training.recipe import DataRecipe, Recipe, find_recipe
+from training.run import train
 from training.tasks import open_source
 from training.tasks.base import Outputs, Scores, Source
 from training.tasks.stay import StaySource, concatenated_spans
@@ -146,8 +146,6 @@ def cross_fitted_logits(
     RecipeError
         When it needs a teacher or an opinion.
     """
-    from training.run import train
-
     recipe, cache = plan.recipe, source.cache
     if recipe.needs_teacher or recipe.data.soft_weight > 0:
         raise RecipeError("only networks that learn from labels alone are cross-fitted")
@@ -332,64 +330,6 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
     scores[ALL] = source.selection_scores("validation", total["validation"].astype(np.float32))
     train, validation = (sigmoid(total[part]).astype(np.float32) for part in ASKED)
     return Opinion(train, validation, scores, source)
-
-
-class OpinionFile(NamedTuple):
-    """What :meth:`Opinion.save` wrote.
-
-    Attributes
-    ----------
-    items
-        Of the training part, numbered as in the cache.
-    train, validation
-        Probabilities of each part; those of validation are None in a file of an earlier version.
-    cache_sha256, split_sha256
-        Of the data that it was made on.
-    """
-
-    items: Ints
-    train: Float32s
-    validation: Float32s | None
-    cache_sha256: str
-    split_sha256: str
-
-
-def read_opinion(path: Path) -> OpinionFile:
-    """Read an opinion; DataError when the file is missing or damaged."""
-    try:
-        with path.open("rb") as file, np.load(file) as content:
-            return OpinionFile(
-                content["items"],
-                content["probabilities"],
-                content.get("validation"),
-                str(content["cache_sha256"]),
-                str(content["split_sha256"]),
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
-        ) from error
-
-
-def blend_labels(source: Source, path: Path, weight: float) -> str:
-    """Give the labels that are learnt from ``weight`` parts of an opinion's file; hash of that file.
-
-    Raises
-    ------
-    DataError
-        When the file is missing, damaged, or of other data.
-    """
-    found = read_opinion(path)
-    if (found.cache_sha256, found.split_sha256) != (source.cache.sha256, source.split_sha256) or (
-        not np.array_equal(found.items, source.items("train"))
-    ):
-        raise DataError(f"{path}: made on other data, another split or another share of it")
-    source.blend_labels("train", found.train, weight)
-    if source.refit:
-        if found.validation is None:
-            raise DataError(f"{path}: has no opinion on the validation part; make it again")
-        source.blend_labels("validation", found.validation, weight)
-    return file_sha256(path)
 
 
 def _refuse_stranger(path: Path, member: TrainedNetwork, source: Source) -> None:

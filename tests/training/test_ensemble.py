@@ -13,9 +13,9 @@ from helpers.tiny import tiny_recipe
 from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint
 from training.data.split import PARTS, read_split
-from training.ensemble import CrossFit, blend_labels, ensemble
+from training.ensemble import CrossFit, ensemble
 from training.fit import part_logits
-from training.run import train
+from training.run import blend_labels, train
 from training.tasks import open_source
 
 CPU = torch.device("cpu")
