@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from export.check import (
     write_cases,
 )
 from export.entries import PHYSIONET, About, DataSet, named_datasets
+from export.familiarity import features_of, separation
 from export.graph import quantised
 from export.scored import (
     BATCH_SIZE,
@@ -213,13 +214,6 @@ def ecg_answers(predictor: Predictor, part: EcgPart) -> Answers[EcgPart]:
         np.array([p.positive for p in answers], dtype=bool).reshape(shape),
         refused,
     )
-
-
-def over_windows(probabilities: Floats, counts: list[int]) -> Floats:
-    """Mean over the windows of each recording: ``(windows, c)`` to ``(n, c)``."""
-    starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
-    means: Floats = np.add.reduceat(probabilities, starts, axis=0) / np.array(counts)[:, None]
-    return means
 
 
 def window_probabilities(logits: Float32s, counts: list[int], calibration: Calibration) -> Floats:
@@ -592,34 +586,6 @@ SHORT_SECONDS = (9.0, 8.0, 7.0, 6.0, 5.0)
 LEAST_AGREEMENT = 0.9
 
 
-def _arms_exchanged(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Left and right arm electrodes exchanged: I inverted, II and III, aVR and aVL exchanged."""
-    found = windows[:, [0, 2, 1, 4, 3, *range(5, 12)]]
-    found[:, 0] *= -1
-    return found
-
-
-def _louder(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    found = windows.copy()
-    found[:, 7] *= 10
-    return found
-
-
-def _noise(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    rng = np.random.default_rng(0)
-    return rng.standard_normal(windows.shape, dtype=np.float32) * np.nanstd(windows)
-
-
-DAMAGES: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
-    "white noise": _noise,
-    "arm electrodes exchanged": _arms_exchanged,
-    "all leads inverted": lambda windows: -windows,
-    "V2 ten times too large": _louder,
-    "all leads three times too large": lambda windows: 3 * windows,
-}
-"""What familiarity is tried on, applied to the windows of the test part."""
-
-
 def shortest_seconds(curve: dict[str, list[float]]) -> float:
     """The shortest length from which on up to ten seconds findings agree in at least 90 %."""
     shortest = 10.0
@@ -632,11 +598,6 @@ def shortest_seconds(curve: dict[str, list[float]]) -> float:
 
 def _fp32_scorer(bundle: Bundle) -> EcgScorer:
     return EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
-
-
-def features_of(scorer: EcgScorer, windows: Float32s, n_windows: list[int]) -> Floats:
-    """Features of recordings, mean over their windows, shape ``(n, dim)``."""
-    return over_windows(scorer.features(windows, BATCH_SIZE).astype(np.float64), n_windows)
 
 
 class EcgBuild:
@@ -790,31 +751,15 @@ class EcgBuild:
             learnt = np.concatenate([features_of(self._scorer, windows, n) for windows, n in own])
             familiarity = Familiarity.fitted(learnt, stretch=judged.stretch)
         familiarity.save(path)
-        found: dict[str, Any] = {
+        _, windows, n_windows = self._prepared(self._parts["test"])
+        others = {name: self._prepared(part)[1:] for name, part in externals.items()}
+        return {
             "limit": UNFAMILIAR,
             "recordings": len(learnt),
             "stretch": round(familiarity.stretch, 4),
             "validation_unfamiliar": round(float((judged.share_nearer(unseen) > UNFAMILIAR).mean()), 4),
+            **separation(familiarity, self._scorer, (windows, n_windows), others),
         }
-
-        def distances(windows: npt.NDArray[np.float32], n_windows: list[int]) -> npt.NDArray[np.float64]:
-            return np.asarray(familiarity.distance(features_of(self._scorer, windows, n_windows)))
-
-        limit = float(np.quantile(familiarity.quantiles, UNFAMILIAR))
-        _, windows, n_windows = self._prepared(self._parts["test"])
-        usual = distances(windows, n_windows)
-        found["test_unfamiliar"] = round(float((usual > limit).mean()), 4)
-        others = {name: self._prepared(part)[1:] for name, part in externals.items()}
-        others |= {name: (damage(windows), n_windows) for name, damage in DAMAGES.items()}
-        found["separated"] = {}
-        for name, (signals, counts) in others.items():
-            theirs = distances(signals, counts)
-            of_others = np.concatenate([np.zeros(len(usual), dtype=bool), np.ones(len(theirs), dtype=bool)])
-            found["separated"][name] = {
-                "unfamiliar": round(float((theirs > limit).mean()), 4),
-                "auroc": round(auroc(of_others, np.concatenate([usual, theirs])), 4),
-            }
-        return found
 
     def parity(self) -> ParityReport:
         """The graph against the network on every validation recording."""

@@ -22,8 +22,8 @@ from export.ecg import (
     evaluable_classes,
     lowest_auroc,
     macro_auroc,
-    over_windows,
 )
+from export.familiarity import over_windows
 from export.scored import Answers, Decisions, Point, number
 from export.stay import StayPart, stay_comparison, stay_decisions, stay_evaluation
 from ibt_deploy.bundle import Calibration
