@@ -260,7 +260,7 @@ def compared(then: Export, now: Export, limit: float = LARGE) -> Monitoring:
     if then.summary["model"] != now.summary["model"]:
         differing = [k for k, v in then.summary["model"].items() if now.summary["model"].get(k) != v]
         notes.append(f"scored by other models: {', '.join(differing)} differ")
-    if not (then.columns and now.columns) and then.task == "sepsis":
+    if not (then.columns and now.columns) and PARTS[then.task].in_tables:
         notes.append("one export is of single files; inputs by variable are counted in tables alone")
     return Monitoring(then.task, str(then.path), str(now.path), sizes, _ordered(found), tuple(notes))
 
