@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ibt_deploy.errors import missing_extra
+from ibt_deploy.errors import require
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding, Prediction, SepsisPrediction
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
 from ibt_deploy.records import Recording, Stay, plausible_age
@@ -550,10 +550,7 @@ SUFFIXES = (".png", ".pdf", ".svg")
 def require_matplotlib() -> None:
     """Raise MissingExtra, which says what to install, where matplotlib is not there."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of a home it cannot write to
-    try:
-        import matplotlib as matplotlib
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "a plot") from error
+    require("a plot", "matplotlib")
 
 
 def figure_of(
