@@ -55,6 +55,13 @@ class TaskParts:
         Explains the answer for an input that the scorer has prepared (:mod:`ibt_deploy.explain`).
     preprocessing, prediction
         Classes with ``from_dict``: of the constants in a contract, and of an answer.
+    report, csv_columns, csv_cells
+        How a prediction is shown: makes a report for people (:mod:`ibt_deploy.render.report`); names the
+        columns of the CSV between the record and the model; makes the cells of its lines.
+    figure
+        Draws an input with its prediction and explanations.
+    fhir
+        Makes the FHIR resources of a prediction.
     answers
         A :class:`ibt_deploy.batch.answers.Answers`.
     scored
@@ -79,6 +86,11 @@ class TaskParts:
     explained: Part
     preprocessing: Part
     prediction: Part
+    report: Part
+    csv_columns: tuple[str, ...]
+    csv_cells: Part
+    figure: Part
+    fhir: Part
     answers: Part
     scored: Part
     recalibrated: Part
@@ -99,6 +111,14 @@ PARTS: dict[Task, TaskParts] = {
         explained=Part("explain:explained_findings"),
         preprocessing=Part("preprocess.ecg:EcgPreprocessing"),
         prediction=Part("predictions:ArrhythmiaPrediction"),
+        report=Part("render.prediction:findings_report"),
+        csv_columns=(
+            *("code", "abbreviation", "name", "probability", "threshold", "positive", "evaluable"),
+            *("status", "windows_reached", "windows", "highest", "highest_at"),
+        ),
+        csv_cells=Part("render.prediction:findings_cells"),
+        figure=Part("render.plot:ecg_figure"),
+        fhir=Part("standards.fhir_answers:findings_resources"),
         answers=Part("batch.answers:Findings"),
         scored=Part("evaluation.ecg:scored_recordings"),
         recalibrated=Part("evaluation.recalibration:recalibrated_recordings"),
@@ -116,6 +136,11 @@ PARTS: dict[Task, TaskParts] = {
         explained=Part("explain:explained_risk"),
         preprocessing=Part("preprocess.stay:StayPreprocessing"),
         prediction=Part("predictions:SepsisPrediction"),
+        report=Part("render.prediction:risk_report"),
+        csv_columns=("hour", "risk", "threshold", "alarm", "inserted", "missing"),
+        csv_cells=Part("render.prediction:risk_cells"),
+        figure=Part("render.plot:stay_figure"),
+        fhir=Part("standards.fhir_answers:risk_resources"),
         answers=Part("batch.answers:Risks"),
         scored=Part("evaluation.stay:scored_stays"),
         recalibrated=Part("evaluation.recalibration:recalibrated_stays"),
