@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.errors import BadUnits, InputError, MalformedFile, first_line, missing_extra
+from ibt_deploy.errors import BadUnits, InputError, MalformedFile, first_line, require
 from ibt_deploy.mapping.doubts import central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,
@@ -132,11 +132,10 @@ def sampled(path: Path) -> Sample:
 
 
 def _parquet(path: Path) -> Sample:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading Parquet") from error
+    require("reading Parquet", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             batch = next(file.iter_batches(batch_size=MOST_ROWS), None)
@@ -186,10 +185,9 @@ def _start(path: Path, head: bytes) -> bytes:
     if compression is None:
         with path.open("rb") as file:
             return file.read(MOST_BYTES)
-    try:
-        import pyarrow as pa
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading compressed tables") from error
+    require("reading compressed tables", "pyarrow")
+    import pyarrow as pa
+
     with pa.input_stream(str(path), compression=compression) as stream:
         return bytes(stream.read(MOST_BYTES))
 

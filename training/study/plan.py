@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ibt_deploy.errors import RecipeError
 from ibt_deploy.types import Task
-from training.recipe import METHODS, Recipe, recipe_from_dict
+from training.recipe import METHODS, Recipe, merged, recipe_from_dict
 
 Purpose = Literal["methods", "fractions", "groups", "controls", "sites"]
 PURPOSES: tuple[Purpose, ...] = ("methods", "fractions", "groups", "controls", "sites")
@@ -89,16 +89,12 @@ class Budget:
     def recipe(self, task: Task, changes: Mapping[str, Any], seed: int, fraction: float = 1.0) -> Recipe:
         """Recipe of an arm, given by what it changes of the task's teacher or student."""
         own = self.tables[task]
-        merged: dict[str, Any] = {"task": task, "seed": seed}
-        of_role = own["teacher" if changes["method"] == "teacher" else "student"]
-        for table in (of_role, changes):
-            for key, value in table.items():
-                merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+        role = own["teacher" if changes["method"] == "teacher" else "student"]
+        table = merged(merged({"task": task, "seed": seed}, role), changes)
         if fraction < 1:
-            merged["data"] = {**merged.get("data", {}), "train_fraction": fraction}
-            epochs = own["epochs"].get(f"{fraction:g}", merged["fit"]["epochs"])
-            merged["fit"] = {**merged["fit"], "epochs": epochs}
-        return recipe_from_dict(merged)
+            epochs = own["epochs"].get(f"{fraction:g}", table["fit"]["epochs"])
+            table = merged(table, {"data": {"train_fraction": fraction}, "fit": {"epochs": epochs}})
+        return recipe_from_dict(table)
 
     def long_epochs(self, task: Task) -> int:
         """Epochs of a plain transformer in the time that BBM takes for its own."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, NumberColumn
 from ibt_deploy.batch.tables.survey import TableFile
-from ibt_deploy.errors import BatchError, missing_extra, one_line
+from ibt_deploy.errors import BatchError, one_line, require
 from ibt_deploy.mapping.schema import LongTable, Time
 from ibt_deploy.readers.columns import LIMIT, LONGEST_SHOWN, MISSING_WORDS
 from ibt_deploy.vocabulary import NAMES
@@ -63,10 +63,9 @@ def engine(folder: Path, memory_mb: int, threads: int | None) -> Iterator[Any]:
     MissingExtra
         DuckDB is not installed.
     """
-    try:
-        import duckdb
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading tables") from error
+    require("reading tables", "duckdb")
+    import duckdb
+
     if memory_mb < LEAST_MB:
         raise BatchError(f"a memory limit of {memory_mb} MB is too low; give at least {LEAST_MB}")
     spill = folder / "spill"
@@ -105,8 +104,8 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], place: Dict[str, str]) -> str:
-    """Select list of a row of the store.
+def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], line: str) -> str:
+    """Select list of a row of the store; the table ``f`` of files gives its file and the name of its stay.
 
     Parameters
     ----------
@@ -116,10 +115,11 @@ def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], pla
         Expression of each source column.
     types
         Its type in the engine, ``DOUBLE`` or ``VARCHAR``, or one with times for Parquet.
-    place
-        Expressions of ``patient`` (where the file names it), ``part``, ``file`` and ``line``.
+    line
+        Expression of its place in the file.
     """
-    found = dict(place)
+    part = "-1" if layout.patient else "f.i"
+    found = {"patient": "f.stay", "part": part, "file": "f.i", "line": line}
     faults: list[str] = []
     if layout.patient is not None:
         name = f"trim({cells[layout.patient]}::VARCHAR)"
@@ -322,13 +322,7 @@ class Scan:
         layout = self.layout
         wanted = {*layout.texts, *layout.number_sources}
         cells = {name: f"s.{identifier(spelt[name])}" for name in wanted}
-        place = {
-            "patient": "f.stay",
-            "part": "-1" if layout.patient else "f.i",
-            "file": "f.i",
-            "line": "-(s.file_row_number + 1)",
-        }
-        row = stored_row(layout, cells, kinds, place)
+        row = stored_row(layout, cells, kinds, "-(s.file_row_number + 1)")
         return f"SELECT {row} FROM {source} s JOIN files f ON f.path = s.filename"
 
     def _text(self) -> str:
@@ -336,14 +330,8 @@ class Scan:
         numbers = set(layout.number_sources)
         kinds = {name: "DOUBLE" if name in numbers else "VARCHAR" for name in self.names}
         key = "f.i = s.i" if self.joined is not None else "f.path = s.filename"
-        place = {
-            "patient": "f.stay",
-            "part": "-1" if layout.patient else "f.i",
-            "file": "f.i",
-            "line": "s.line",
-        }
         cells = {name: f"s.c{i}" for i, name in enumerate(self.names)}
-        row = stored_row(layout, cells, kinds, place)
+        row = stored_row(layout, cells, kinds, "s.line")
         numbered = f"SELECT *, row_number() OVER () AS line FROM {self._read(kinds)}"
         return f"SELECT {row} FROM ({numbered}) s JOIN files f ON {key}"
 
@@ -394,14 +382,8 @@ def reread_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str
         f"read_csv([{text(_escaped(path))}], header = false, auto_detect = false, columns = {{{listed}}}, "
         "delim = ',', quote = '\"', escape = '\"', nullstr = [''], max_line_size = 16777216)"
     )
-    place = {
-        "patient": "f.stay",
-        "part": "-1" if layout.patient else "f.i",
-        "file": "f.i",
-        "line": "-s.line",
-    }
     cells = {name: f"s.c{k}" for k, name in enumerate(columns)}
-    return f"SELECT {stored_row(layout, cells, kinds, place)} FROM {source} s JOIN files f ON f.i = s.i"
+    return f"SELECT {stored_row(layout, cells, kinds, '-s.line')} FROM {source} s JOIN files f ON f.i = s.i"
 
 
 def scans_of(files: list[tuple[int, TableFile, Layout]], folder: Path) -> list[Scan]:

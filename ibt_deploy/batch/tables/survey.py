@@ -21,7 +21,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, first_line, missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, first_line, require
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.readers import kind_of
 from ibt_deploy.readers.columns import shortened, unreadable
@@ -210,10 +210,9 @@ def opened(path: Path, compression: Compression) -> Iterator[IO[bytes]]:
 
 def arrow() -> Any:
     """The module pyarrow."""
-    try:
-        import pyarrow as pa
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading tables") from error
+    require("reading tables", "pyarrow")
+    import pyarrow as pa
+
     return pa
 
 
