@@ -27,15 +27,18 @@ from export.graph import quantised
 from export.scored import (
     BATCH_SIZE,
     CHALLENGE,
+    NOBODY,
     Answers,
     DataPart,
     Decisions,
     Evidence,
+    Judged,
     Point,
     calibration_figures,
     compared,
     decision_statistics,
     figures,
+    lowest_auroc,
     number,
     predictions,
     prepared_part,
@@ -273,41 +276,6 @@ def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
     return counts
 
 
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """Recordings with calibrated probabilities by networks that never saw them.
-
-    Attributes
-    ----------
-    labels, known, probabilities
-        Shape ``(n, 26)``.
-    """
-
-    labels: Bools
-    known: Bools
-    probabilities: Floats
-
-    @classmethod
-    def of(cls, part: EcgPart, opinion: Float32s) -> Judged:
-        """An opinion about ``part``, shape ``(n, 26)``, calibrated there."""
-        p = opinion.astype(np.float64).clip(CERTAIN, 1 - CERTAIN)
-        logits = np.log(p) - np.log1p(-p)
-        calibration = fitted_calibration(logits, part.labels, part.known).calibration
-        return cls(part.labels, part.known, calibration.probability(logits))
-
-    def beside(self, part: EcgPart, probabilities: Floats) -> Judged:
-        """The recordings of ``part`` with their probabilities, and then these."""
-        return Judged(
-            np.concatenate((part.labels, self.labels)),
-            np.concatenate((part.known, self.known)),
-            np.concatenate((probabilities, self.probabilities)),
-        )
-
-
-NOBODY = Judged(*(np.zeros((0, N_CLASSES), dtype=bool),) * 2, np.zeros((0, N_CLASSES)))
-CERTAIN = 1e-6
-
-
 def evaluable_classes(
     positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s, others: Judged = NOBODY
 ) -> Bools:
@@ -328,7 +296,7 @@ def evaluable_classes(
         The recordings of the training part, judged by networks that never saw them.
     """
     calibration = fitted_calibration(logits, validation.labels, validation.known).calibration
-    judged = others.beside(validation, calibration.probability(logits))
+    judged = others.beside(validation.labels, validation.known, calibration.probability(logits))
     fewest = FEWEST_LEARNT if len(others.labels) else FEWEST_VALIDATED
     evaluable = np.zeros(len(CLASSES), dtype=bool)
     for c in range(len(CLASSES)):
@@ -340,20 +308,6 @@ def evaluable_classes(
     if not evaluable.any():
         raise ExportError("no class is evaluable on validation: nothing to publish")
     return evaluable
-
-
-def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
-    """Lower end of the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982).
-
-    ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
-    AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
-    """
-    area = auroc(labels, scores.astype(np.float64))
-    n, m = int(labels.sum()), int((~labels).sum())
-    a = min(area, 1 - 1 / (2 * n))
-    both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
-    variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
-    return float(area - 1.96 * np.sqrt(variance))
 
 
 def ecg_decisions(
@@ -387,7 +341,9 @@ def ecg_decisions(
     counts = np.array(n_windows)
     middle = np.cumsum(counts) - counts + counts // 2
     fitted = fitted_calibration(logits[middle], validation.labels, validation.known)
-    judged = others.beside(validation, window_probabilities(logits, n_windows, fitted.calibration))
+    judged = others.beside(
+        validation.labels, validation.known, window_probabilities(logits, n_windows, fitted.calibration)
+    )
     labels, known, probabilities = judged.labels, judged.known, judged.probabilities
     tuned = challenge_thresholds(labels, probabilities, known, evaluable)
     there = "validation and out-of-fold predictions for training" if len(others.labels) else "validation"
@@ -639,7 +595,9 @@ class EcgBuild:
         judged = self._logits if evidence.chosen is None else self._judge.logits(self._windows, BATCH_SIZE)
         train = parts["train"]
         assert isinstance(train, EcgPart)
-        self._others = NOBODY if evidence.opinion is None else Judged.of(train, evidence.opinion)
+        self._others = (
+            NOBODY if evidence.opinion is None else Judged.of(train.labels, train.known, evidence.opinion)
+        )
         middle = np.cumsum(self._n_windows) - np.array(self._n_windows) + np.array(self._n_windows) // 2
         self._evaluable = evaluable_classes(self._positives, self._validation, judged[middle], self._others)
         self.decisions = ecg_decisions(
