@@ -189,15 +189,15 @@ def checked(value: Any, hint: Any, path: str = "", *, ignore_unknown: bool = Fal
     hint, interval, origin, inner = _taken_apart(hint)
     if origin is Literal:
         if value not in inner:
-            raise ValueError(f"{path}: {value!r} is not one of {', '.join(map(repr, inner))}")
+            raise ValueError(f"{path}: {value!r:.80} is not one of {', '.join(map(repr, inner))}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{path}: a list is expected, not {value!r}")
+            raise ValueError(f"{path}: a list is expected, not {value!r:.80}")
         return tuple(part(v, inner[0], f"{path}[{i}]") for i, v in enumerate(value))
     if origin is dict or is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{path}: a table is expected, not {value!r}")
+            raise ValueError(f"{path}: a table is expected, not {value!r:.80}")
         before = f"{path}." if path else ""
         if origin is dict:
             return {key: part(v, inner[1], f"{before}{key}") for key, v in value.items()}
@@ -214,7 +214,7 @@ def checked(value: Any, hint: Any, path: str = "", *, ignore_unknown: bool = Fal
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**1000 else math.inf
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{path}: {getattr(hint, '__name__', hint)} is expected, not {value!r}")
+        raise ValueError(f"{path}: {getattr(hint, '__name__', hint)} is expected, not {value!r:.80}")
     if hint in (int, float) and not is_within(value, interval):
         raise ValueError(f"{path}: {value} is not in {interval}")
     return value
