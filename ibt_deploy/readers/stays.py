@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -80,8 +80,13 @@ def read(file: File) -> list[Stay]:
     OSError
         The file cannot be opened.
     """
+    return all_or_error(read_each(file))
+
+
+def all_or_error(answers: Iterable[Stay | InputError]) -> list[Stay]:
+    """The stays; raises the first of the errors in place of one."""
     stays = []
-    for answer in read_each(file):
+    for answer in answers:
         if isinstance(answer, InputError):
             raise answer
         stays.append(answer)

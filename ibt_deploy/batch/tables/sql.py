@@ -48,7 +48,6 @@ MEASUREMENT = (("code", "VARCHAR"), ("unit", "VARCHAR"), ("value", "DOUBLE"), ("
 """Further columns of a row that holds one measurement."""
 
 ORDER = f"patient, part, time, coalesce({', '.join(('ICULOS', 'hour'))}), file, abs(line)"
-SMALL_FILE = 1 << 20
 FEW_FILES = 8
 
 
@@ -372,6 +371,12 @@ class Scan:
         return f"read_csv([{listed}], {', '.join(f'{k} = {v}' for k, v in options.items())})"
 
 
+def has_rejects(connection: Any) -> bool:
+    """Whether a scan has listed the lines that it could not parse, in the table ``reject_errors``."""
+    query = "SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"
+    return connection.execute(query).fetchone() is not None
+
+
 def reread_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str:
     """A query over the good rows that :class:`~ibt_deploy.batch.tables.faults.SkippedLines` has written."""
     numbers = set(layout.number_sources)
@@ -391,8 +396,9 @@ def scans_of(files: list[tuple[int, TableFile, Layout]], folder: Path) -> list[S
     groups: dict[tuple[object, ...], list[tuple[int, TableFile]]] = {}
     layouts: dict[tuple[object, ...], Layout] = {}
     for number, table, layout in files:
-        is_small = not table.is_parquet and table.compression == "none" and table.size < SMALL_FILE
-        key: tuple[object, ...] = (table.names, table.types, table.delimiter, table.compression, is_small)
+        key: tuple[object, ...] = (
+            *(table.names, table.types, table.delimiter, table.compression, table.is_joinable),
+        )
         groups.setdefault(key, []).append((number, table))
         layouts[key] = layout
     scans: list[Scan] = []

@@ -39,6 +39,7 @@ CHUNK = 1 << 22
 GROUPED = re.compile(rb"_[0-9]")
 LONGEST_HEADER = 1 << 20
 LONGEST_LINE = 1 << 26
+SMALL_FILE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class TableFile:
     def is_parquet(self) -> bool:
         """Whether it is Parquet, not text."""
         return bool(self.types)
+
+    @property
+    def is_joinable(self) -> bool:
+        """Whether it is a small text as it stands on disk, which may be read in one with others like it."""
+        return not self.is_parquet and self.compression == "none" and self.size < SMALL_FILE
 
     def row_of(self, line: int) -> int:
         """Which row below the header, counted from 1, a line of the file is that is not blank."""
