@@ -66,17 +66,17 @@ def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
 def table_files(sources: Sequence[str]) -> list[str]:
     """Every file of the sources, for a run over tables; hidden ones are left out."""
     folders, files = expanded(sources)
-    found = []
-    for folder in folders:
-        for place, names, _ in _scanned(folder):
-            found += [str(Path(place) / name) for name in names]
-    return found + files
+    return [*_files_in(folders), *files]
 
 
 def first_files(sources: Sequence[str]) -> Iterator[str]:
     """The files of the sources, one at a time; an archive counts as one file."""
     folders, files = expanded(sources)
     yield from files
+    yield from _files_in(folders)
+
+
+def _files_in(folders: Sequence[str]) -> Iterator[str]:
     for folder in folders:
         for place, names, _ in _scanned(folder):
             yield from (str(Path(place) / name) for name in names)

@@ -311,16 +311,12 @@ class _Ingest:
             return unassigned
         relations = []
         if has_store:
-            gone = ", ".join(map(str, sorted(by_hand)))
-            relations.append(
-                f"SELECT * FROM {self._store}" + (f" WHERE file NOT IN ({gone})" if gone else "")
-            )
+            relations.append(f"SELECT * FROM {self._store} WHERE {_not_of(by_hand)}")
         for key, skipped in reread:
             relation = reread_relation(skipped.layout, skipped.columns, skipped.path)
             is_shared = len(key) == 2
-            if is_shared and by_hand:
-                gone = ", ".join(map(str, sorted(by_hand)))
-                relation = f"SELECT * FROM ({relation}) WHERE file NOT IN ({gone})"
+            if is_shared:
+                relation = f"SELECT * FROM ({relation}) WHERE {_not_of(by_hand)}"
             relations.append(relation)
         relations.append(self._fault_rows(assigned))
         self._sort(relations)
@@ -337,12 +333,11 @@ class _Ingest:
         if guessed and has_store:
             pa = arrow()
             self._sql.register("guessed", pa.table({"name": pa.array(sorted(guessed), pa.string())}))
-            gone = ", ".join(map(str, sorted(by_hand))) or "-1"
             known = {
                 name
                 for (name,) in self._sql.execute(
                     f"SELECT DISTINCT patient FROM {self._store} SEMI JOIN guessed ON patient = name "
-                    f"WHERE part = -1 AND file NOT IN ({gone})"
+                    f"WHERE part = -1 AND {_not_of(by_hand)}"
                 ).fetchall()
             }
             self._sql.unregister("guessed")
@@ -410,6 +405,11 @@ class _Ingest:
         return Ingested(
             int(starts[-1]), len(starts) - 1, rejected, len(lost), refused, dict(sorted(limits.items()))
         )
+
+
+def _not_of(files: set[int]) -> str:
+    """The condition that a row is of none of these files."""
+    return f"file NOT IN ({', '.join(map(str, sorted(files)))})" if files else "true"
 
 
 def _without(scan: Scan, numbers: set[int]) -> Scan:
