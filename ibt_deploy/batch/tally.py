@@ -17,12 +17,10 @@ import numpy as np
 from ibt_deploy.batch.plan import Job
 from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import one_line
-from ibt_deploy.predictions import NOTICE, Prediction, Refusal
+from ibt_deploy.predictions import LEFT_OUT, NOTICE, Prediction, Refusal
 from ibt_deploy.types import NOUNS, PARTS, Floats
 
 LONGEST_EXAMPLE = 300
-LEFT_OUT = "left_out"
-"""Code of a file that is clearly no record: it is listed, and does not count as refused."""
 
 
 @dataclass
