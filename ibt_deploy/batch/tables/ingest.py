@@ -26,6 +26,7 @@ from ibt_deploy.batch.tables.sql import (
     STORED,
     Scan,
     engine,
+    engine_fault,
     reread_relation,
     scans_of,
     text,
@@ -38,7 +39,7 @@ from ibt_deploy.batch.tables.store import (
     write_starts,
 )
 from ibt_deploy.batch.tables.survey import TableFile, arrow
-from ibt_deploy.errors import BatchError, InputError, first_line, one_line
+from ibt_deploy.errors import InputError, first_line, one_line
 
 ROWS_IN_GROUP = 32_768
 
@@ -179,7 +180,7 @@ class _Ingest:
             except duckdb.Error as error:
                 found = self._unreadable(scans)
                 if not found:
-                    raise BatchError(f"{self._folder}: {one_line(error)}") from error
+                    raise engine_fault(self._folder, error) from error
                 failed |= found
                 scans = [rest for scan in scans if (rest := _without(scan, found)).files]
         return scans, failed
