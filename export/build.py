@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,21 +27,23 @@ from export.check import require_parity
 from export.ecg import EcgBuild
 from export.entries import DataSet, named_datasets, seal, tensor_entries
 from export.graph import OPSET, graph_of
-from export.scored import DataPart, number
+from export.scored import DataPart, Evidence, number
 from export.stay import StayBuild
 from ibt_deploy import __version__
-from ibt_deploy.bundle import CONTRACT, load_bundle
+from ibt_deploy.bundle import CONTRACT, Bundle, load_bundle
 from ibt_deploy.errors import DataError, ExportError
 from ibt_deploy.familiarity import FAMILIARITY
 from ibt_deploy.files import file_sha256
 from ibt_deploy.golden import GOLDEN, recomputed
 from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
-from ibt_deploy.types import NOUNS
+from ibt_deploy.types import NOUNS, Float32s
 from training.checkpoint import METRICS, TrainedNetwork, load_network, read_checkpoint, read_curve
 from training.data.cache import Cache, open_cache, replaced_folder
 from training.data.split import PARTS, Part
 from training.fit import LAST
+from training.recipe import recipe_from_dict
+from training.run import read_opinion
 from training.tasks import TASKS, open_cohort
 
 SOFTWARE = ("ibt", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
@@ -147,6 +149,59 @@ def require_teacher(teacher: Run, student: Run) -> None:
     known = student.teacher_sha256
     if known is not None and known != teacher.sha256:
         raise DataError(f"{teacher.path}: is not the teacher that {student.path} was distilled from")
+
+
+def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
+    """DataError unless a student that learnt from validation has the bundle its decisions come from.
+
+    That bundle's network has the student's recipe, data and split, but learnt from the training part alone.
+    """
+    recipe = student.trained.recipe
+    if not recipe.data.refit:
+        if chosen is not None:
+            raise DataError(f"{student.path}: learnt from the training part alone and decides for itself")
+        return
+    if chosen is None:
+        raise DataError(
+            f"{student.path}: learnt from the validation part too; give --chosen, the bundle of the same "
+            "recipe without data.refit, for calibration and thresholds"
+        )
+    training = chosen.contract["training"]
+    if (training["data"]["cache_sha256"], training["data"]["split_sha256"]) != (
+        data.cache_sha256,
+        data.split_sha256,
+    ):
+        raise DataError(f"{chosen.path}: was made from other data or another split than the student")
+    theirs = recipe_from_dict(training["student"]["recipe"])
+    as_chosen = replace(
+        recipe,
+        data=replace(recipe.data, refit=False),
+        fit=replace(recipe.fit, select=theirs.fit.select, epochs=theirs.fit.epochs),
+    )
+    if theirs != as_chosen:
+        raise DataError(
+            f"{chosen.path}: its recipe differs in more than data.refit, fit.select and fit.epochs"
+        )
+    shortest = "shortest_seconds"
+    ours = {k: v for k, v in BUILDS[data.task].preprocessing(student.trained).items() if k != shortest}
+    if {k: v for k, v in chosen.contract["preprocessing"].items() if k != shortest} != ours:
+        raise DataError(f"{chosen.path}: prepares its inputs in another way than the student")
+
+
+def open_opinion(path: Path, folder: Path, data: Data) -> Float32s:
+    """The probabilities of an ensemble's file for the training part of ``data``, the cache ``folder``.
+
+    Raises
+    ------
+    DataError
+        The file is damaged, or was made on other data, another split or a share of the data.
+    """
+    found = read_opinion(path)
+    ids = open_cache(folder).ids
+    asked = [ids[i] for i in found.items] if found.cache_sha256 == data.cache_sha256 else []
+    if found.split_sha256 != data.split_sha256 or asked != data.parts["train"].ids:
+        raise DataError(f"{path}: made on other data, another split or another share of it")
+    return found.train
 
 
 def software() -> dict[str, str]:
@@ -337,6 +392,7 @@ def build_bundle(
     *,
     teacher: Run | None = None,
     externals: Sequence[External] = (),
+    evidence: Evidence = Evidence(),  # noqa: B008
 ) -> dict[str, Any]:
     """Make the bundle ``out``; returns its contract.
 
@@ -354,11 +410,13 @@ def build_bundle(
         The student's teacher, for comparison.
     externals
         Sets that nothing was trained or tuned on.
+    evidence
+        What the decisions rest on beside the student's answers about the validation part.
 
     Raises
     ------
     DataError
-        When student, teacher, data or examples do not belong together.
+        When student, teacher, data, examples or evidence do not belong together.
     ExportError
         When the graph cannot be made or is not the network.
     """
@@ -366,8 +424,9 @@ def build_bundle(
     require_student(student, data.task, data.cache_sha256, data.split_sha256)
     if teacher is not None:
         require_teacher(teacher, student)
+    require_chosen(evidence.chosen, student, data)
     with replaced_folder(out, CONTRACT, "bundle") as folder:
-        return _Making(folder, student, data, settings).bundle(teacher, externals)
+        return _Making(folder, student, data, settings).bundle(teacher, externals, evidence)
 
 
 class _Making:
@@ -377,14 +436,20 @@ class _Making:
         self.folder, self.student, self.data, self.settings = folder, student, data, settings
         self.say = settings.say
 
-    def bundle(self, teacher: Run | None, externals: Sequence[External]) -> dict[str, Any]:
+    def bundle(
+        self, teacher: Run | None, externals: Sequence[External], evidence: Evidence
+    ) -> dict[str, Any]:
         """All steps."""
         kind = BUILDS[self.data.task]
         golden: dict[str, Any] = {**kind.golden_inputs(self.settings.examples)}
         model, contract = self._neutral()
         self.say(f"scoring the validation part ({len(self.data.parts['validation']):,})")
         build = kind(
-            load_bundle(self.folder), self.student.trained.network, self.data.parts, self.settings.draws
+            load_bundle(self.folder),
+            self.student.trained.network,
+            self.data.parts,
+            self.settings.draws,
+            evidence,
         )
         contract |= build.entries() | build.decisions.to_dict()
         familiarity = build.write_familiarity(self.folder / FAMILIARITY, {e.name: e.part for e in externals})
@@ -407,7 +472,7 @@ class _Making:
         seal(self.folder, contract)
         contract["metrics"] = metrics | self._figures(build, teacher, externals)
         sets = kind.data_sets(self.data.parts)
-        contract["training"] = self._training(teacher, sets)
+        contract["training"] = self._training(teacher, sets, evidence)
         traces = [*sets, *(s for e in externals for s in named_datasets([e.name])), kind.about.golden_inputs]
         contract["licences"] = [f"{entry.name}: {entry.licence}. {entry.citation}" for entry in traces]
         self.say("writing golden inputs and card")
@@ -454,12 +519,13 @@ class _Making:
             figures["comparison"] = build.comparison(answers, teacher.trained.network)
         return {"headline": headline, **figures}
 
-    def _training(self, teacher: Run | None, sets: Sequence[DataSet]) -> dict[str, Any]:
+    def _training(self, teacher: Run | None, sets: Sequence[DataSet], evidence: Evidence) -> dict[str, Any]:
         """What was trained, tuned and tested on, by which runs; with licences."""
         data = self.data
         return {
             "student": self.student.to_dict(),
             "teacher": None if teacher is None else teacher.to_dict(),
+            "evidence": evidence.to_dict(),
             "data": {
                 "cache_sha256": data.cache_sha256,
                 "split_sha256": data.split_sha256,

@@ -39,6 +39,19 @@ Examples:
     help="A prepared data set that nothing was trained or tuned on; may be given several times.",
 )
 @click.option(
+    "--opinion",
+    type=FILE,
+    metavar="FILE",
+    help="File of 'ibt train ensemble --cross-fit': which classes of ECGs are evaluable, and their "
+    "thresholds, then rest on the training part too.",
+)
+@click.option(
+    "--chosen",
+    metavar="TASK|DIR",
+    help="For a student trained with data.refit: the bundle of the same recipe without it, whose answers "
+    "about the validation part give calibration and thresholds.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of the bundle; replaced."
 )
 @click.option("--name", metavar="NAME", help="Name of the bundle; default: method and task.")
@@ -62,6 +75,8 @@ def export(
     split: Path | None,
     teacher: Path | None,
     external: tuple[str, ...],
+    opinion: Path | None,
+    chosen: str | None,
     out: Path | None,
     name: str | None,
     bundle_version: str | None,
@@ -94,7 +109,10 @@ def export(
     externals = [_named_folder(text) for text in external]
 
     # torch takes a second to import, so that usage errors and --help come first
-    from export.build import EXAMPLES, Run, Settings, build_bundle, open_data, open_external
+    from export.build import EXAMPLES, Run, Settings, build_bundle, open_data, open_external, open_opinion
+    from export.scored import Evidence
+    from ibt_deploy.bundle import load_bundle
+    from ibt_deploy.files import file_sha256
 
     _say("reading the checkpoint and the data set")
     run = Run.of(student)
@@ -107,13 +125,18 @@ def export(
             name=name,
             version=bundle_version or __version__,
             examples=examples or EXAMPLES,
-            command=_command(student, cache, split, teacher, externals, out),
+            command=_command(student, cache, split, teacher, externals, opinion, chosen, bundle_version, out),
             draws=draws,
             opset=opset,
             say=_say,
         ),
         teacher=None if teacher is None else Run.of(teacher),
         externals=[open_external(label, folder, data) for label, folder in externals],
+        evidence=Evidence(
+            None if chosen is None else load_bundle(chosen),
+            None if opinion is None else open_opinion(opinion, cache, data),
+            None if opinion is None else file_sha256(opinion),
+        ),
     )
     for entry in contract["metrics"]["headline"]:
         low, high = entry["interval"]
@@ -148,6 +171,9 @@ def _command(
     split: Path | None,
     teacher: Path | None,
     externals: list[tuple[str, Path]],
+    opinion: Path | None,
+    chosen: str | None,
+    bundle_version: str | None,
     out: Path,
 ) -> str:
     """The command as the card shows it, without the places of this machine."""
@@ -160,6 +186,9 @@ def _command(
     words += [f"--split {split.name}"] if split else []
     words += [f"--teacher {checkpoint(teacher)}"] if teacher else []
     words += [f"--external {name}=cache/{folder.resolve().name}" for name, folder in externals]
+    words += [f"--opinion {opinion.name}"] if opinion else []
+    words += [f"--chosen {Path(chosen).name}"] if chosen else []
+    words += [f"--bundle-version {bundle_version}"] if bundle_version else []
     return " ".join([*words, f"--out ibt_deploy/bundles/{out.resolve().name}"])
 
 

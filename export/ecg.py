@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,23 @@ from export.check import (
     write_cases,
 )
 from export.entries import PHYSIONET, About, DataSet, named_datasets
+from export.familiarity import features_of, separation
 from export.graph import quantised
 from export.scored import (
     BATCH_SIZE,
     CHALLENGE,
+    NOBODY,
     Answers,
     DataPart,
     Decisions,
+    Evidence,
+    Judged,
     Point,
     calibration_figures,
     compared,
     decision_statistics,
     figures,
+    lowest_auroc,
     number,
     predictions,
     prepared_part,
@@ -214,13 +219,6 @@ def ecg_answers(predictor: Predictor, part: EcgPart) -> Answers[EcgPart]:
     )
 
 
-def over_windows(probabilities: Floats, counts: list[int]) -> Floats:
-    """Mean over the windows of each recording: ``(windows, c)`` to ``(n, c)``."""
-    starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
-    means: Floats = np.add.reduceat(probabilities, starts, axis=0) / np.array(counts)[:, None]
-    return means
-
-
 def window_probabilities(logits: Float32s, counts: list[int], calibration: Calibration) -> Floats:
     """Calibrated probabilities ``(n, 26)`` of recordings whose windows' logits follow each other.
 
@@ -279,12 +277,12 @@ def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
 
 
 def evaluable_classes(
-    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s
+    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s, others: Judged = NOBODY
 ) -> Bools:
     """Classes that training and validation say enough about; ExportError when there is none.
 
-    A class needs 15 positives in training and validation together, 3 of them in validation, and there an
-    AUROC whose 95 % interval lies above 0.6.
+    A class needs 15 positives in training and validation together, and an AUROC whose 95 % interval lies
+    above 0.6: on validation, where it then needs 3 positives, or on validation and ``others`` together.
 
     Parameters
     ----------
@@ -294,34 +292,31 @@ def evaluable_classes(
         The recordings.
     logits
         Of each of them, shape ``(n, 26)``.
+    others
+        The recordings of the training part, judged by networks that never saw them.
     """
+    calibration = fitted_calibration(logits, validation.labels, validation.known).calibration
+    judged = others.beside(validation.labels, validation.known, calibration.probability(logits))
+    fewest = FEWEST_LEARNT if len(others.labels) else FEWEST_VALIDATED
     evaluable = np.zeros(len(CLASSES), dtype=bool)
     for c in range(len(CLASSES)):
-        known = validation.known[:, c]
-        labels = validation.labels[known, c]
+        known = judged.known[:, c]
+        labels = judged.labels[known, c]
         enough = positives["train"][c] + positives["validation"][c] >= FEWEST_LEARNT
-        if enough and FEWEST_VALIDATED <= labels.sum() < len(labels):
-            evaluable[c] = lowest_auroc(labels, logits[known, c]) > LOWEST_AUROC
+        if enough and fewest <= labels.sum() < len(labels):
+            evaluable[c] = lowest_auroc(labels, judged.probabilities[known, c]) > LOWEST_AUROC
     if not evaluable.any():
         raise ExportError("no class is evaluable on validation: nothing to publish")
     return evaluable
 
 
-def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
-    """Lower end of the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982).
-
-    ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
-    AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
-    """
-    area = auroc(labels, scores.astype(np.float64))
-    n, m = int(labels.sum()), int((~labels).sum())
-    a = min(area, 1 - 1 / (2 * n))
-    both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
-    variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
-    return float(area - 1.96 * np.sqrt(variance))
-
-
-def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, evaluable: Bools) -> Decisions:
+def ecg_decisions(
+    logits: Float32s,
+    n_windows: list[int],
+    validation: EcgPart,
+    evaluable: Bools,
+    others: Judged = NOBODY,
+) -> Decisions:
     """Calibration and the operating points ``clinical``, ``challenge`` and ``f1``.
 
     Parameters
@@ -334,6 +329,9 @@ def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, e
         The recordings.
     evaluable
         Classes that may be reported, shape ``(26,)``.
+    others
+        The recordings of the training part, judged by networks that never saw them; thresholds are tuned on
+        them as well.
 
     Notes
     -----
@@ -342,27 +340,30 @@ def ecg_decisions(logits: Float32s, n_windows: list[int], validation: EcgPart, e
     """
     counts = np.array(n_windows)
     middle = np.cumsum(counts) - counts + counts // 2
-    labels, known = validation.labels, validation.known
-    fitted = fitted_calibration(logits[middle], labels, known)
-    probabilities = window_probabilities(logits, n_windows, fitted.calibration)
+    fitted = fitted_calibration(logits[middle], validation.labels, validation.known)
+    judged = others.beside(
+        validation.labels, validation.known, window_probabilities(logits, n_windows, fitted.calibration)
+    )
+    labels, known, probabilities = judged.labels, judged.known, judged.probabilities
     tuned = challenge_thresholds(labels, probabilities, known, evaluable)
+    there = "validation and out-of-fold predictions for training" if len(others.labels) else "validation"
     return Decisions(
         fitted,
         {
             "clinical": Point(
                 clinical_thresholds(labels, probabilities, known, evaluable),
-                "highest F measure of each class on validation, the fewer positives a class has there the "
+                f"highest F measure of each class on {there}, the fewer positives a class has there the "
                 "nearer to the best common threshold; of findings that exclude each other the stronger one, "
                 "the others as alternatives; no finding where no class reaches its threshold",
                 exclusive=True,
             ),
             CHALLENGE: Point(
                 tuned.thresholds,
-                f"highest challenge metric 2021 on validation ({tuned.score:.3f} there); classes with fewer "
-                "than 20 validation positives drawn half-way to the best common threshold",
+                f"highest challenge metric 2021 on {there} ({tuned.score:.3f} there); classes with fewer "
+                "than 20 positives there drawn half-way to the best common threshold",
             ),
             "f1": Point(
-                f_thresholds(labels, probabilities, known), "highest F measure of each class on validation"
+                f_thresholds(labels, probabilities, known), f"highest F measure of each class on {there}"
             ),
         },
     )
@@ -541,34 +542,6 @@ SHORT_SECONDS = (9.0, 8.0, 7.0, 6.0, 5.0)
 LEAST_AGREEMENT = 0.9
 
 
-def _arms_exchanged(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Left and right arm electrodes exchanged: I inverted, II and III, aVR and aVL exchanged."""
-    found = windows[:, [0, 2, 1, 4, 3, *range(5, 12)]]
-    found[:, 0] *= -1
-    return found
-
-
-def _louder(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    found = windows.copy()
-    found[:, 7] *= 10
-    return found
-
-
-def _noise(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    rng = np.random.default_rng(0)
-    return rng.standard_normal(windows.shape, dtype=np.float32) * np.nanstd(windows)
-
-
-DAMAGES: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
-    "white noise": _noise,
-    "arm electrodes exchanged": _arms_exchanged,
-    "all leads inverted": lambda windows: -windows,
-    "V2 ten times too large": _louder,
-    "all leads three times too large": lambda windows: 3 * windows,
-}
-"""What familiarity is tried on, applied to the windows of the test part."""
-
-
 def shortest_seconds(curve: dict[str, list[float]]) -> float:
     """The shortest length from which on up to ten seconds findings agree in at least 90 %."""
     shortest = 10.0
@@ -577,6 +550,10 @@ def shortest_seconds(curve: dict[str, list[float]]) -> float:
             break
         shortest = seconds
     return shortest
+
+
+def _fp32_scorer(bundle: Bundle) -> EcgScorer:
+    return EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
 
 
 class EcgBuild:
@@ -592,6 +569,8 @@ class EcgBuild:
         Training, validation and test part.
     draws
         Of the bootstrap.
+    evidence
+        What the decisions rest on beside the network's answers about the validation part.
     """
 
     about = ABOUT
@@ -599,15 +578,31 @@ class EcgBuild:
     scores_unlabelled = False
     golden_inputs = staticmethod(ecg_inputs)
 
-    def __init__(self, bundle: Bundle, network: Encoder, parts: Mapping[Part, DataPart], draws: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        network: Encoder,
+        parts: Mapping[Part, DataPart],
+        draws: int,
+        evidence: Evidence = Evidence(),  # noqa: B008
+    ) -> None:
         self._bundle, self._network, self._parts, self._draws = bundle, network, parts, draws
         self._positives = class_positives(parts)
-        self._scorer = EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
+        self._scorer = _fp32_scorer(bundle)
+        self._judge = self._scorer if evidence.chosen is None else _fp32_scorer(evidence.chosen)
         self._validation, self._windows, self._n_windows = self._prepared(parts["validation"])
         self._logits = self._scorer.logits(self._windows, BATCH_SIZE)
+        judged = self._logits if evidence.chosen is None else self._judge.logits(self._windows, BATCH_SIZE)
+        train = parts["train"]
+        assert isinstance(train, EcgPart)
+        self._others = (
+            NOBODY if evidence.opinion is None else Judged.of(train.labels, train.known, evidence.opinion)
+        )
         middle = np.cumsum(self._n_windows) - np.array(self._n_windows) + np.array(self._n_windows) // 2
-        self._evaluable = evaluable_classes(self._positives, self._validation, self._logits[middle])
-        self.decisions = ecg_decisions(self._logits, self._n_windows, self._validation, self._evaluable)
+        self._evaluable = evaluable_classes(self._positives, self._validation, judged[middle], self._others)
+        self.decisions = ecg_decisions(
+            judged, self._n_windows, self._validation, self._evaluable, self._others
+        )
 
     @staticmethod
     def part(cohort: Cohort, items: Ints) -> EcgPart:
@@ -674,7 +669,7 @@ class EcgBuild:
         windows = self._windows[chosen[full]]
 
         def found(signals: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-            p = calibration.probability(self._scorer.logits(signals, BATCH_SIZE))
+            p = calibration.probability(self._judge.logits(signals, BATCH_SIZE))
             return self.decisions.outputs(self.decisions.default, p, self._evaluable)
 
         reference = found(windows)
@@ -703,32 +698,26 @@ class EcgBuild:
         if not isinstance(self._network, EcgTransformer):
             return None
         _, train, counts = self._prepared(self._parts["train"])
-        features = self._scorer.features(train, BATCH_SIZE)
-        familiarity = Familiarity.fitted(over_windows(features.astype(np.float64), counts))
+        learnt, unseen = (
+            features_of(self._judge, windows, n)
+            for windows, n in ((train, counts), (self._windows, self._n_windows))
+        )
+        judged = Familiarity.fitted(learnt, unseen)
+        familiarity = judged
+        if self._judge is not self._scorer:
+            own = [(train, counts), (self._windows, self._n_windows)]
+            learnt = np.concatenate([features_of(self._scorer, windows, n) for windows, n in own])
+            familiarity = Familiarity.fitted(learnt, stretch=judged.stretch)
         familiarity.save(path)
-        found: dict[str, Any] = {"limit": UNFAMILIAR, "recordings": len(counts)}
-
-        def distances(windows: npt.NDArray[np.float32], n_windows: list[int]) -> npt.NDArray[np.float64]:
-            features = self._scorer.features(windows, BATCH_SIZE).astype(np.float64)
-            return np.asarray(familiarity.distance(over_windows(features, n_windows)))
-
-        limit = float(np.quantile(familiarity.quantiles, UNFAMILIAR))
-        _, windows, n_windows = self._prepared(self._parts["validation"])
-        found["validation_unfamiliar"] = round(float((distances(windows, n_windows) > limit).mean()), 4)
         _, windows, n_windows = self._prepared(self._parts["test"])
-        usual = distances(windows, n_windows)
-        found["test_unfamiliar"] = round(float((usual > limit).mean()), 4)
         others = {name: self._prepared(part)[1:] for name, part in externals.items()}
-        others |= {name: (damage(windows), n_windows) for name, damage in DAMAGES.items()}
-        found["separated"] = {}
-        for name, (signals, counts) in others.items():
-            theirs = distances(signals, counts)
-            of_others = np.concatenate([np.zeros(len(usual), dtype=bool), np.ones(len(theirs), dtype=bool)])
-            found["separated"][name] = {
-                "unfamiliar": round(float((theirs > limit).mean()), 4),
-                "auroc": round(auroc(of_others, np.concatenate([usual, theirs])), 4),
-            }
-        return found
+        return {
+            "limit": UNFAMILIAR,
+            "recordings": len(learnt),
+            "stretch": round(familiarity.stretch, 4),
+            "validation_unfamiliar": round(float((judged.share_nearer(unseen) > UNFAMILIAR).mean()), 4),
+            **separation(familiarity, self._scorer, (windows, n_windows), others),
+        }
 
     def parity(self) -> ParityReport:
         """The graph against the network on every validation recording."""
@@ -793,7 +782,9 @@ class EcgBuild:
     def comparison(self, answers: Answers[EcgPart], teacher: Encoder) -> dict[str, Any]:
         """The teacher, calibrated and tuned on validation like the student, on the same test recordings."""
         validation_logits = network_ecg_logits(teacher, self._windows)
-        tuned = ecg_decisions(validation_logits, self._n_windows, self._validation, self._evaluable)
+        tuned = ecg_decisions(
+            validation_logits, self._n_windows, self._validation, self._evaluable, self._others
+        )
         part, windows, n_windows = self._prepared(answers.part)
         probabilities = window_probabilities(
             network_ecg_logits(teacher, windows), n_windows, tuned.calibration.calibration

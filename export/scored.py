@@ -14,16 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.calibration import FittedCalibration, calibration_entry, calibration_line, reliability
+from ibt_deploy.calibration import (
+    FittedCalibration,
+    calibration_entry,
+    calibration_line,
+    fitted_calibration,
+    reliability,
+)
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import InputError
 from ibt_deploy.metrics.bootstrap import Interval, Statistic, difference, intervals, ratio
-from ibt_deploy.metrics.ranking import brier
+from ibt_deploy.metrics.ranking import auroc, brier
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.predictor import prepared as prepared_item
 from ibt_deploy.records import Recording, Stay
-from ibt_deploy.types import Bools, Floats, Ints, Strings
+from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
+from ibt_deploy.vocabulary import N_CLASSES
 
 
 class DataPart(Protocol):
@@ -104,6 +111,89 @@ def predictions(predictor: Predictor, part: P) -> tuple[P, list[Any], dict[str, 
     accepted = np.array([not isinstance(a, Refusal) for a in answers], dtype=bool)
     refused = Counter(a.code for a in answers if isinstance(a, Refusal))
     return part.select(accepted), [a for a in answers if not isinstance(a, Refusal)], dict(refused)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What decisions rest on beside the student's own answers about the validation part.
+
+    Attributes
+    ----------
+    chosen
+        Bundle of a network with the student's recipe that learnt from the training part alone. Its answers
+        about the validation part decide for a student that learnt from that part as well.
+    opinion, opinion_sha256
+        Probabilities for the training part by networks that never saw it, in its order; hash of their file.
+    """
+
+    chosen: Bundle | None = None
+    opinion: Float32s | None = None
+    opinion_sha256: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a bundle keeps of it."""
+        contract = None if self.chosen is None else self.chosen.contract
+        return {
+            "chosen": None
+            if contract is None
+            else {
+                "name": contract["name"],
+                "version": contract["version"],
+                "checkpoint_sha256": contract["training"]["student"]["checkpoint_sha256"],
+            },
+            "opinion_sha256": self.opinion_sha256,
+        }
+
+
+CERTAIN = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Recordings with calibrated probabilities by networks that never saw them.
+
+    Attributes
+    ----------
+    labels, known, probabilities
+        Shape ``(n, 26)``.
+    """
+
+    labels: Bools
+    known: Bools
+    probabilities: Floats
+
+    @classmethod
+    def of(cls, labels: Bools, known: Bools, opinion: Float32s) -> Judged:
+        """An opinion ``(n, 26)``, calibrated on what it is about."""
+        p = opinion.astype(np.float64).clip(CERTAIN, 1 - CERTAIN)
+        logits = np.log(p) - np.log1p(-p)
+        calibration = fitted_calibration(logits, labels, known).calibration
+        return cls(labels, known, calibration.probability(logits))
+
+    def beside(self, labels: Bools, known: Bools, probabilities: Floats) -> Judged:
+        """Other recordings, and then these."""
+        return Judged(
+            np.concatenate((labels, self.labels)),
+            np.concatenate((known, self.known)),
+            np.concatenate((probabilities, self.probabilities)),
+        )
+
+
+NOBODY = Judged(*(np.zeros((0, N_CLASSES), dtype=bool),) * 2, np.zeros((0, N_CLASSES)))
+
+
+def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
+    """Lower end of the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982).
+
+    ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
+    AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
+    """
+    area = auroc(labels, scores.astype(np.float64))
+    n, m = int(labels.sum()), int((~labels).sum())
+    a = min(area, 1 - 1 / (2 * n))
+    both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
+    variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
+    return float(area - 1.96 * np.sqrt(variance))
 
 
 DECIMALS = 6

@@ -33,6 +33,7 @@ from export.scored import (
     Answers,
     DataPart,
     Decisions,
+    Evidence,
     Point,
     calibration_figures,
     compared,
@@ -51,6 +52,7 @@ from ibt_deploy.calibration import (
     utility_threshold,
 )
 from ibt_deploy.device import OpenGraph, open_session
+from ibt_deploy.errors import ExportError
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row, utility
@@ -404,6 +406,10 @@ HEADLINE = {
 }
 
 
+def _fp32_graph(bundle: Bundle) -> OpenGraph:
+    return OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None)
+
+
 class StayBuild:
     """Decisions, proofs and figures of one stay network; parameters as for EcgBuild."""
 
@@ -412,13 +418,30 @@ class StayBuild:
     scores_unlabelled = True
     golden_inputs = staticmethod(stay_inputs)
 
-    def __init__(self, bundle: Bundle, network: Encoder, parts: Mapping[Part, DataPart], draws: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        network: Encoder,
+        parts: Mapping[Part, DataPart],
+        draws: int,
+        evidence: Evidence = Evidence(),  # noqa: B008
+    ) -> None:
+        if evidence.opinion is not None:
+            raise ExportError(
+                "an opinion decides nothing for stays: one threshold needs no more than validation"
+            )
         self._bundle, self._network, self._draws = bundle, network, draws
-        self._graph = OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None)
+        self._graph = _fp32_graph(bundle)
         self._scorer = StayScorer(bundle, self._graph)
         self._validation, self._features = self._prepared(parts["validation"])
         self._logits = self._scored(self._scorer, BATCH_SIZE)
-        self.decisions = stay_decisions(self._logits, self._validation)
+        chosen = evidence.chosen
+        judged = (
+            self._logits
+            if chosen is None
+            else self._scored(StayScorer(chosen, _fp32_graph(chosen)), BATCH_SIZE)
+        )
+        self.decisions = stay_decisions(judged, self._validation)
 
     @staticmethod
     def part(cohort: Cohort, items: Ints) -> StayPart:

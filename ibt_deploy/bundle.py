@@ -23,16 +23,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import numpy as np
 
 from ibt_deploy.errors import BundleError
 from ibt_deploy.files import file_sha256
-from ibt_deploy.types import PARTS, TASKS, AnyFloats, Floats, Task
+from ibt_deploy.types import PARTS, TASKS, AnyFloats, Floats, Task, checked
 from ibt_deploy.vocabulary import CLASSES
 
 if TYPE_CHECKING:
@@ -51,21 +50,11 @@ class TensorSpec:
     unit: str
     axes: tuple[str, ...]
 
-    @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> TensorSpec:
-        """Read one entry of ``inputs`` or ``outputs``; raises ValueError or KeyError."""
-        spec = cls(
-            str(entry["name"]),
-            str(entry["dtype"]),
-            tuple(entry["shape"]),
-            str(entry["unit"]),
-            tuple(entry["axes"]),
-        )
-        if len(spec.shape) != len(spec.axes):
+    def __post_init__(self) -> None:
+        if len(self.shape) != len(self.axes):
             raise ValueError(
-                f"tensor {spec.name!r} has {len(spec.shape)} axes of which {len(spec.axes)} are named"
+                f"tensor {self.name!r} has {len(self.shape)} axes of which {len(self.axes)} are named"
             )
-        return spec
 
 
 @dataclass(frozen=True)
@@ -83,26 +72,6 @@ class BundleClass:
     def short(self) -> str:
         """The shorter abbreviation: ``LBBB`` of ``CLBBB|LBBB``; the first of two of equal length."""
         return min(self.abbreviation.split("|"), key=len)
-
-    @classmethod
-    def all_from(cls, entries: Sequence[dict[str, Any]]) -> tuple[BundleClass, ...]:
-        """The classes of a contract; raises ValueError unless they are the 26 in official order."""
-        classes = tuple(
-            cls(
-                str(entry["code"]),
-                str(entry["abbreviation"]),
-                str(entry["name"]),
-                tuple(str(code) for code in entry["codes"]),
-                _boolean(entry["evaluable"], f"'evaluable' of class {entry['code']}"),
-                {str(part): int(n) for part, n in entry["positives"].items()},
-            )
-            for entry in entries
-        )
-        if [c.code for c in classes] != [c.code for c in CLASSES]:
-            raise ValueError("'classes' are not the 26 scored classes in the official order")
-        if not any(c.evaluable for c in classes):
-            raise ValueError("'classes' holds no evaluable class")
-        return classes
 
 
 def sigmoid(z: AnyFloats) -> Floats:
@@ -128,11 +97,8 @@ class Calibration:
         """Read ``calibration``; raises ValueError or KeyError."""
         if entry["kind"] != "platt":
             raise ValueError(f"calibration of kind {entry['kind']!r} is not implemented")
-        slope = _vector(entry["slope"], n_outputs, "calibration slope")
-        intercept = _vector(entry["intercept"], n_outputs, "calibration intercept")
-        if not (slope > 0).all():
-            raise ValueError("a calibration slope is not positive")
-        return cls(slope, intercept)
+        slope = _vector(entry["slope"], "(0, inf)", n_outputs, "calibration.slope")
+        return cls(slope, _vector(entry["intercept"], "(-inf, inf)", n_outputs, "calibration.intercept"))
 
     def probability(self, logits: AnyFloats) -> Floats:
         """Calibrated probabilities of logits whose last axis is the outputs (or which have one output)."""
@@ -155,30 +121,19 @@ class OperatingPoint:
     @classmethod
     def from_dict(cls, name: str, entry: dict[str, Any], n_outputs: int) -> OperatingPoint:
         """Read one operating point; raises ValueError or KeyError."""
-        thresholds = _vector(entry["thresholds"], n_outputs, f"thresholds of '{name}'")
-        if not ((thresholds > 0) & (thresholds <= 1)).all():
-            raise ValueError(f"a threshold of operating point '{name}' is not in (0, 1]")
-        exclusive = _boolean(entry.get("exclusive", False), f"'exclusive' of operating point '{name}'")
+        where = f"operating_points.{name}"
+        thresholds = _vector(entry["thresholds"], "(0, 1]", n_outputs, f"{where}.thresholds")
+        exclusive: bool = checked(entry.get("exclusive", False), bool, f"{where}.exclusive")
         if exclusive and n_outputs != len(CLASSES):
-            raise ValueError(f"operating point '{name}' is exclusive, but the outputs are not the 26 classes")
-        return cls(name, thresholds, str(entry["description"]), exclusive)
+            raise ValueError(f"{where} is exclusive, but the outputs are not the 26 classes")
+        return cls(name, thresholds, checked(entry["description"], str, f"{where}.description"), exclusive)
 
 
-def _vector(values: Any, length: int, what: str) -> Floats:
-    if not isinstance(values, list) or any(
-        isinstance(v, bool) or not isinstance(v, int | float) for v in values
-    ):
-        raise ValueError(f"{what}: not a list of numbers")
-    vector = np.asarray(values, dtype=np.float64)
-    if vector.shape != (length,) or not np.isfinite(vector).all():
-        raise ValueError(f"{what}: {len(values)} numbers where {length} finite ones are expected")
-    return vector
-
-
-def _boolean(value: Any, what: str) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{what} is not true or false")
-    return value
+def _vector(values: Any, interval: str, length: int, path: str) -> Floats:
+    numbers = checked(values, tuple[Annotated[float, interval], ...], path)
+    if len(numbers) != length:
+        raise ValueError(f"{path}: {len(numbers)} numbers where {length} are expected")
+    return np.array(numbers, dtype=np.float64)
 
 
 CONTRACT = "bundle.json"
@@ -350,14 +305,23 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
     task = contract["task"]
     if task not in TASKS:
         raise ValueError(f"task {task!r} is none of {', '.join(TASKS)}")
-    classes = BundleClass.all_from(contract["classes"]) if PARTS[task].has_classes else ()
+
+    def entry(name: str, hint: Any) -> Any:
+        return checked(contract[name], hint, name, ignore_unknown=True)
+
+    classes: tuple[BundleClass, ...] = ()
+    if PARTS[task].has_classes:
+        classes = entry("classes", tuple[BundleClass, ...])
+        if [c.code for c in classes] != [c.code for c in CLASSES]:
+            raise ValueError("'classes' are not the 26 scored classes in the official order")
+        if not any(c.evaluable for c in classes):
+            raise ValueError("'classes' holds no evaluable class")
     n_outputs = len(classes) or 1
     points = {
-        str(name): OperatingPoint.from_dict(str(name), entry, n_outputs)
-        for name, entry in contract["operating_points"].items()
+        name: OperatingPoint.from_dict(name, point, n_outputs)
+        for name, point in contract["operating_points"].items()
     }
-    variants = {str(name): str(file) for name, file in contract["variants"].items()}
-    files = {str(name): str(digest) for name, digest in contract["files"].items()}
+    variants, files = entry("variants", dict[str, str]), entry("files", dict[str, str])
     for chosen, known, word in (
         (contract["default_operating_point"], points, "operating point"),
         (contract["default_variant"], variants, "variant"),
@@ -372,13 +336,13 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
     return Bundle(
         path=path,
         task=task,
-        name=str(contract["name"]),
-        version=str(contract["version"]),
-        created=str(contract["created"]),
+        name=entry("name", str),
+        version=entry("version", str),
+        created=entry("created", str),
         sha256=sha256,
         preprocessing=PARTS[task].preprocessing.load().from_dict(contract["preprocessing"]),
-        inputs=tuple(TensorSpec.from_dict(entry) for entry in contract["inputs"]),
-        outputs=tuple(TensorSpec.from_dict(entry) for entry in contract["outputs"]),
+        inputs=entry("inputs", tuple[TensorSpec, ...]),
+        outputs=entry("outputs", tuple[TensorSpec, ...]),
         classes=classes,
         calibration=Calibration.from_dict(contract["calibration"], n_outputs),
         operating_points=points,

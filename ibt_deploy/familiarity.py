@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from ibt_deploy.types import AnyFloats
 FAMILIARITY = "familiarity.npz"
 UNFAMILIAR = 0.995
 """Share of the training set beyond which an input is called unlike it."""
+ARRAYS = ("mean", "components", "axes", "residual", "quantiles")
+"""What the file holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,10 @@ class Familiarity:
     residual
         Root mean square of what the axes leave, per training input.
     quantiles
-        Distances of training inputs from a Gaussian that was fitted without them, rising, shape ``(n,)``.
+        Distances of training inputs from a Gaussian that was fitted without them, times ``stretch``; rising,
+        shape ``(n,)``.
+    stretch
+        How much farther an input lies that the network has never seen.
     """
 
     mean: AnyFloats
@@ -42,16 +47,33 @@ class Familiarity:
     axes: AnyFloats
     residual: AnyFloats
     quantiles: AnyFloats
+    stretch: float = 1.0
 
     @classmethod
-    def fitted(cls, features: AnyFloats, k: int = 120, folds: int = 5) -> Familiarity:
-        """Fit on features ``(n, dim)``; distances for the quantiles come from ``folds`` fits without them."""
+    def fitted(
+        cls,
+        features: AnyFloats,
+        unseen: AnyFloats | None = None,
+        *,
+        stretch: float = 1.0,
+        k: int = 120,
+        folds: int = 5,
+    ) -> Familiarity:
+        """Fit on the features of training inputs, ``(n, dim)``.
+
+        Distances for the quantiles come from ``folds`` fits without the inputs in question. The network has
+        learnt from these inputs, so that they lie nearer to the middle than others of their kind. The
+        quantiles are therefore stretched: until their median is that of ``unseen`` features ``(m, dim)``,
+        or by ``stretch``.
+        """
         fold = np.arange(len(features)) % folds
         distances = np.concatenate(
             [cls._gaussian(features[fold != f], k).distance(features[fold == f]) for f in range(folds)]
         )
         whole = cls._gaussian(features, k)
-        return cls(whole.mean, whole.components, whole.axes, whole.residual, np.sort(distances))
+        if unseen is not None:
+            stretch = float(np.median(whole.distance(unseen)) / np.median(distances))
+        return replace(whole, quantiles=stretch * np.sort(distances), stretch=stretch)
 
     @classmethod
     def _gaussian(cls, features: AnyFloats, k: int) -> Familiarity:
@@ -82,15 +104,15 @@ class Familiarity:
         np.savez_compressed(
             path,
             allow_pickle=False,
-            **{f.name: np.asarray(getattr(self, f.name), np.float32) for f in fields(self)},
+            **{name: np.asarray(getattr(self, name), np.float32) for name in ARRAYS},
         )
 
     @classmethod
     def read(cls, path: Path) -> Familiarity:
         """Read what :meth:`save` wrote; raises BundleError."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                found = cls(*(archive[f.name].astype(np.float64) for f in fields(cls)))
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                found = cls(*(archive[name].astype(np.float64) for name in ARRAYS))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path}: not a description of familiar features ({error})") from error
         dim, k = found.components.shape if found.components.ndim == 2 else (-1, -1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ibt_deploy.predictions import ArrhythmiaPrediction, Refusal
+from ibt_deploy.predictions import Refusal
 from ibt_deploy.predictor import Predictor, load
 
 if TYPE_CHECKING:
@@ -53,22 +53,8 @@ class PathsModel:
         for answer in self.predictor.predict_many([str(path) for path in model_input[PATH]]):
             if isinstance(answer, Refusal):
                 rows.append({"record": answer.source, "refused": answer.code})
-            elif isinstance(answer, ArrhythmiaPrediction):
-                named = answer.findings
-                rows.append(
-                    {
-                        "record": answer.record,
-                        "refused": None,
-                        "findings": [finding.name for finding in named if finding.positive],
-                        **{finding.abbreviation: finding.probability for finding in named},
-                    }
-                )
             else:
-                hours = zip(answer.hours.tolist(), answer.risk.tolist(), answer.alarms.tolist(), strict=True)
-                rows += [
-                    {"record": answer.record, "refused": None, "hour": hour, "risk": risk, "alarm": alarm}
-                    for hour, risk, alarm in hours
-                ]
+                rows += [{"record": answer.record, "refused": None} | row for row in answer.rows()]
         return pd.DataFrame(rows)
 
 

@@ -108,22 +108,71 @@ class Finding:
         return "positive" if self.positive else "negative"
 
 
-@dataclass(frozen=True, eq=False)
-class ArrhythmiaPrediction:
-    """The findings of one recording.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prediction:
+    """The answer for one input; each task adds what it says.
 
     Attributes
     ----------
     record, source, format
         As read.
-    sampling_rate, duration, leads
-        Hz, seconds, names as found.
     changes
         Everything preprocessing changed, and what the reader noticed; one sentence each.
     warnings
         Reasons to trust the answer less.
     model
         Which model answered.
+    """
+
+    record: str
+    source: str
+    format: str
+    changes: tuple[str, ...]
+    warnings: tuple[Notice, ...]
+    model: Model
+
+    task: ClassVar[Task]
+
+    def _repr_html_(self) -> str:
+        from ibt_deploy.render.html import prediction_html
+
+        return prediction_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as JSON knows it."""
+        raise NotImplementedError
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The prediction as rows of a table, without its record."""
+        raise NotImplementedError
+
+    def _head(self) -> dict[str, Any]:
+        model = self.model
+        return {
+            "record": self.record,
+            "task": self.task,
+            "bundle": {
+                "name": model.name,
+                "version": model.version,
+                "sha256": model.sha256,
+                "variant": model.variant,
+            },
+            "operating_point": model.operating_point,
+            "device": model.device,
+        }
+
+    def _notices(self) -> list[dict[str, str]]:
+        return [{"code": w.code, "message": w.message} for w in self.warnings]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArrhythmiaPrediction(Prediction):
+    """The findings of one recording.
+
+    Attributes
+    ----------
+    sampling_rate, duration, leads
+        Hz, seconds, names as found.
     classes
         The 26 classes.
     probabilities, thresholds, positive
@@ -141,15 +190,9 @@ class ArrhythmiaPrediction:
         Computed from the signal, not by the model; None where they were not computed.
     """
 
-    record: str
-    source: str
-    format: str
     sampling_rate: float
     duration: float
     leads: tuple[str, ...]
-    changes: tuple[str, ...]
-    warnings: tuple[Notice, ...]
-    model: Model
     classes: tuple[BundleClass, ...]
     probabilities: Floats
     thresholds: Floats
@@ -204,11 +247,6 @@ class ArrhythmiaPrediction:
         found = ", ".join(f.abbreviation for f in self.findings if f.positive) or "no finding"
         return f"<ArrhythmiaPrediction {self.record!r}: {found} ({self.model.operating_point})>"
 
-    def _repr_html_(self) -> str:
-        from ibt_deploy.render.html import prediction_html
-
-        return prediction_html(self)
-
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All 26 classes, in the official order."""
@@ -231,7 +269,7 @@ class ArrhythmiaPrediction:
             {"start": round(float(start), 3), "probabilities": _rounded(row)}
             for start, row in zip(self.window_starts, self.windows, strict=True)
         ]
-        return _head(self.record, self.task, self.model) | {
+        return self._head() | {
             "input": {
                 "source": self.source,
                 "format": self.format,
@@ -240,7 +278,7 @@ class ArrhythmiaPrediction:
                 "leads": list(self.leads),
                 "changes": list(self.changes),
             },
-            "warnings": _notices(self.warnings),
+            "warnings": self._notices(),
             "heart_rate": None if self.heart_rate is None else self.heart_rate.to_dict(),
             "axis": None if self.axis is None else self.axis.to_dict(),
             "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
@@ -262,6 +300,12 @@ class ArrhythmiaPrediction:
             "notice": NOTICE,
         }
 
+    def rows(self) -> list[dict[str, Any]]:
+        """One row: names of the positive findings, and the probability of every class."""
+        found = self.findings
+        names = [finding.name for finding in found if finding.positive]
+        return [{"findings": names} | {finding.abbreviation: finding.probability for finding in found}]
+
 
 class ReadAs(NamedTuple):
     """In which unit a variable of a stay was read, and what its values were."""
@@ -276,16 +320,12 @@ class ReadAs(NamedTuple):
 _SEVERAL_UNITS = np.array([INDEX[name] for name in OTHER_UNITS])
 
 
-@dataclass(frozen=True, eq=False)
-class SepsisPrediction:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SepsisPrediction(Prediction):
     """The hourly risk of one stay: calibrated probability of ``SepsisLabel``, 1 from 6 h before onset on.
 
     Attributes
     ----------
-    record, source, format
-        As read.
-    changes, warnings, model
-        As for a recording.
     hours
         ICULOS of every row, shape ``(hours,)``.
     risk, alarms
@@ -302,12 +342,6 @@ class SepsisPrediction:
         What :attr:`read_as` says where ``values`` are not known.
     """
 
-    record: str
-    source: str
-    format: str
-    changes: tuple[str, ...]
-    warnings: tuple[Notice, ...]
-    model: Model
     hours: Ints
     risk: Floats
     alarms: Bools
@@ -347,11 +381,6 @@ class SepsisPrediction:
         alarms = f"alarm in {int(self.alarms.sum())} of {len(self.hours)} hours"
         highest = f"highest risk {self.risk.max():.3f}"
         return f"<SepsisPrediction {self.record!r}: {highest}, {alarms} ({self.model.operating_point})>"
-
-    def _repr_html_(self) -> str:
-        from ibt_deploy.render.html import prediction_html
-
-        return prediction_html(self)
 
     @property
     def missing(self) -> tuple[tuple[str, ...], ...]:
@@ -409,7 +438,7 @@ class SepsisPrediction:
 
     def before_hours(self) -> dict[str, Any]:
         """What stands before the hours in :meth:`to_dict`, for whoever writes those in another way."""
-        return _head(self.record, self.task, self.model) | {
+        return self._head() | {
             "input": {
                 "source": self.source,
                 "format": self.format,
@@ -421,11 +450,13 @@ class SepsisPrediction:
                 "units_stated": self.units_stated,
                 "read_as": [read._asdict() for read in self.read_as],
             },
-            "warnings": _notices(self.warnings),
+            "warnings": self._notices(),
         }
 
-
-Prediction = ArrhythmiaPrediction | SepsisPrediction
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each hour, with its risk and whether that is an alarm."""
+        hours = zip(self.hours.tolist(), self.risk.tolist(), self.alarms.tolist(), strict=True)
+        return [{"hour": hour, "risk": risk, "alarm": alarm} for hour, risk, alarm in hours]
 
 
 @dataclass(frozen=True)
@@ -457,21 +488,6 @@ class Refusal:
         return {"source": self.source, "refused": refused, "code": self.code, "message": self.message}
 
 
-def _head(record: str, task: str, model: Model) -> dict[str, Any]:
-    return {
-        "record": record,
-        "task": task,
-        "bundle": {
-            "name": model.name,
-            "version": model.version,
-            "sha256": model.sha256,
-            "variant": model.variant,
-        },
-        "operating_point": model.operating_point,
-        "device": model.device,
-    }
-
-
 def _read(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that predictions of every task share."""
     given, bundle = entry["input"], entry["bundle"]
@@ -490,10 +506,6 @@ def _read(entry: Mapping[str, Any]) -> dict[str, Any]:
             device=str(entry["device"]),
         ),
     }
-
-
-def _notices(notices: tuple[Notice, ...]) -> list[dict[str, str]]:
-    return [{"code": c.code, "message": c.message} for c in notices]
 
 
 def _names(missing: Bools) -> tuple[str, ...]:

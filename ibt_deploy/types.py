@@ -1,11 +1,13 @@
-"""What every package shares: the tasks with the parts of each, and names for numpy arrays."""
+"""What every package shares: the tasks with their parts, names for numpy arrays, the check of plain data."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache, partial
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +55,13 @@ class TaskParts:
         Explains the answer for an input that the scorer has prepared (:mod:`ibt_deploy.explain`).
     preprocessing, prediction
         Classes with ``from_dict``: of the constants in a contract, and of an answer.
+    report, csv_columns, csv_cells
+        How a prediction is shown: makes a report for people (:mod:`ibt_deploy.render.report`); names the
+        columns of the CSV between the record and the model; makes the cells of its lines.
+    figure
+        Draws an input with its prediction and explanations.
+    fhir
+        Makes the FHIR resources of a prediction.
     answers
         A :class:`ibt_deploy.batch.answers.Answers`.
     scored
@@ -77,6 +86,11 @@ class TaskParts:
     explained: Part
     preprocessing: Part
     prediction: Part
+    report: Part
+    csv_columns: tuple[str, ...]
+    csv_cells: Part
+    figure: Part
+    fhir: Part
     answers: Part
     scored: Part
     recalibrated: Part
@@ -97,6 +111,14 @@ PARTS: dict[Task, TaskParts] = {
         explained=Part("explain:explained_findings"),
         preprocessing=Part("preprocess.ecg:EcgPreprocessing"),
         prediction=Part("predictions:ArrhythmiaPrediction"),
+        report=Part("render.prediction:findings_report"),
+        csv_columns=(
+            *("code", "abbreviation", "name", "probability", "threshold", "positive", "evaluable"),
+            *("status", "windows_reached", "windows", "highest", "highest_at"),
+        ),
+        csv_cells=Part("render.prediction:findings_cells"),
+        figure=Part("render.plot:ecg_figure"),
+        fhir=Part("standards.fhir_answers:findings_resources"),
         answers=Part("batch.answers:Findings"),
         scored=Part("evaluation.ecg:scored_recordings"),
         recalibrated=Part("evaluation.recalibration:recalibrated_recordings"),
@@ -114,6 +136,11 @@ PARTS: dict[Task, TaskParts] = {
         explained=Part("explain:explained_risk"),
         preprocessing=Part("preprocess.stay:StayPreprocessing"),
         prediction=Part("predictions:SepsisPrediction"),
+        report=Part("render.prediction:risk_report"),
+        csv_columns=("hour", "risk", "threshold", "alarm", "inserted", "missing"),
+        csv_cells=Part("render.prediction:risk_cells"),
+        figure=Part("render.plot:stay_figure"),
+        fhir=Part("standards.fhir_answers:risk_resources"),
         answers=Part("batch.answers:Risks"),
         scored=Part("evaluation.stay:scored_stays"),
         recalibrated=Part("evaluation.recalibration:recalibrated_stays"),
@@ -134,3 +161,90 @@ AnyInts: TypeAlias = npt.NDArray[np.integer[Any]]
 Indices: TypeAlias = npt.NDArray[np.intp]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Strings: TypeAlias = npt.NDArray[np.str_]
+
+
+def checked(value: Any, hint: Any, path: str = "", *, ignore_unknown: bool = False) -> Any:
+    """Plain data, as JSON and TOML give them, as the type that ``hint`` names.
+
+    Parameters
+    ----------
+    value
+        What was read.
+    hint
+        A dataclass, a plain type, a union of those, ``Literal``, ``tuple[X, ...]`` or ``dict[str, X]``. A
+        number may state its interval beside its type: ``Annotated[float, "(0, 1]"]``. A whole number stands
+        for a float too; NaN and infinities for none.
+    path
+        Where the value stands, for messages.
+    ignore_unknown
+        Skip keys that a dataclass does not have, in place of refusing them.
+
+    Raises
+    ------
+    ValueError
+        Another type, a number out of its interval, a key that is unknown or missing; the message begins with
+        its place, ``section.key``.
+    """
+    part = partial(checked, ignore_unknown=ignore_unknown)
+    hint, interval, origin, inner = _taken_apart(hint)
+    if origin is Literal:
+        if value not in inner:
+            raise ValueError(f"{path}: {value!r:.80} is not one of {', '.join(map(repr, inner))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{path}: a list is expected, not {value!r:.80}")
+        return tuple(part(v, inner[0], f"{path}[{i}]") for i, v in enumerate(value))
+    if origin is dict or is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{path}: a table is expected, not {value!r:.80}")
+        before = f"{path}." if path else ""
+        if origin is dict:
+            return {key: part(v, inner[1], f"{before}{key}") for key, v in value.items()}
+        known = _entries(hint)
+        for key in value:
+            if key not in known and not ignore_unknown:
+                raise ValueError(f"{before}{key}: unknown key; known are {', '.join(known)}")
+        for key, (_, is_needed) in known.items():
+            if is_needed and key not in value:
+                raise ValueError(f"{before}{key} is missing")
+        return hint(
+            **{k: part(value[k], kind, f"{before}{k}") for k, (kind, _) in known.items() if k in value}
+        )
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{path}: {getattr(hint, '__name__', hint)} is expected, not {value!r:.80}")
+    if hint in (int, float) and not is_within(value, interval):
+        raise ValueError(f"{path}: {value} is not in {interval}")
+    return value
+
+
+@cache
+def _taken_apart(hint: Any) -> tuple[Any, str, Any, tuple[Any, ...]]:
+    """A hint without its interval, the interval, and the origin and arguments of the hint."""
+    hint, interval = get_args(hint) if get_origin(hint) is Annotated else (hint, "(-inf, inf)")
+    return hint, interval, get_origin(hint), get_args(hint)
+
+
+@cache
+def _entries(cls: type[Any]) -> dict[str, tuple[Any, bool]]:
+    """The type of each field of a dataclass, and whether it is needed."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {
+        entry.name: (hints[entry.name], entry.default is entry.default_factory is MISSING)
+        for entry in fields(cls)
+    }
+
+
+@cache
+def _bounds(interval: str) -> tuple[float, float]:
+    low, high = map(float, interval[1:-1].split(","))
+    return low, high
+
+
+def is_within(number: float, interval: str) -> bool:
+    """Whether ``number`` lies in an ``interval`` such as ``"[0, 1)"``; NaN lies in none."""
+    low, high = _bounds(interval)
+    above = number > low if interval[0] == "(" else number >= low
+    return above and (number < high if interval[-1] == ")" else number <= high)

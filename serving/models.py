@@ -16,7 +16,7 @@ from ibt_deploy.device import OpenGraph
 from ibt_deploy.errors import BundleError
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.streaming import RiskStream
-from ibt_deploy.types import TASKS, Task
+from ibt_deploy.types import PARTS, TASKS, Task
 from serving.http.problems import Problem
 from serving.settings import Settings
 
@@ -91,7 +91,7 @@ class Models:
 
 
 def _variant(task: Task, settings: Settings) -> str | None:
-    return (settings.precision or None) if task == "arrhythmia" else None
+    return None if PARTS[task].float_only else settings.precision or None
 
 
 def store(name_or_directory: str | Path) -> str:

@@ -126,7 +126,7 @@ def test_every_task_names_parts_that_exist() -> None:
     assert get_args(Task) == TASKS
     for parts in PARTS.values():
         named = [value for value in vars(parts).values() if isinstance(value, Part)]
-        assert len(named) == 9
+        assert len(named) == 13
         assert all(callable(part.load()) for part in named)
 
 

@@ -207,6 +207,8 @@ def run(
 Examples:
   ibt train ensemble runs/*/best.pt --trees --cache cache/sepsis --out opinion.npz
   ibt train ensemble --trees --cache cache/sepsis --out trees.npz
+  ibt train ensemble --cross-fit arrhythmia-teacher --runs runs/folds --set resnet.base_filters=16 \\
+      --cache cache/arrhythmia --out folds.npz
   ibt train run sepsis-bbm --cache cache/sepsis --teacher runs/teacher/best.pt --out runs/pupil \\
       --opinion opinion.npz --set data.soft_weight=0.7"""
 )
@@ -214,25 +216,53 @@ Examples:
 @click.option("--cache", type=FOLDER, required=True, help="Cache that the members were trained on.")
 @click.option("--out", type=FILE, required=True, help="File of the opinion, .npz.")
 @click.option("--trees", is_flag=True, help="Ask gradient-boosted trees too, grown here; stays only.")
+@click.option(
+    "--cross-fit",
+    metavar="RECIPE",
+    help="Train this recipe once for each fold of the training part, on the other folds, and ask each "
+    "network about its own fold.",
+)
+@click.option("--runs", type=FOLDER, help="Folder of the runs of --cross-fit; the same command resumes them.")
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of --cross-fit.")
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @device_option
+@set_option
 def ensemble(
-    members: tuple[Path, ...], cache: Path, out: Path, trees: bool, split: Path | None, device: str
+    members: tuple[Path, ...],
+    cache: Path,
+    out: Path,
+    trees: bool,
+    cross_fit: str | None,
+    runs: Path | None,
+    folds: int,
+    split: Path | None,
+    device: str,
+    assignments: dict[str, str],
 ) -> None:
-    """Ask several trained networks about the training part, as soft labels for one student.
+    """Ask several networks or trees about the training part, as soft labels for one student.
 
     Each member is calibrated on the validation part, and the scores there are printed: of every member, and
-    of the mean of their calibrated logits.
+    of the mean of their calibrated logits. --set changes the recipe of --cross-fit.
     """
+    if (cross_fit is None) != (runs is None):
+        raise click.UsageError("--cross-fit and --runs belong together")
+    if cross_fit is None and assignments:
+        raise click.UsageError("--set changes the recipe of --cross-fit, which is not given")
     from training.device import chosen_device
+    from training.ensemble import CrossFit
     from training.ensemble import ensemble as asked_opinion
+    from training.recipe import find_recipe
 
+    to_fit = None
+    if cross_fit is not None and runs is not None:
+        to_fit = CrossFit(find_recipe(cross_fit, assignments), runs, folds)
     opinion = asked_opinion(
         members,
         cache,
         chosen_device(device, 0),
         split,
         trees=trees,
+        cross_fit=to_fit,
         say=lambda line: click.echo(line, err=True),
     )
     for name, scores in opinion.scores.items():

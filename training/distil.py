@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -120,6 +120,46 @@ class Transformation(nn.Module):
         return z if self.bias is None else z + self.bias
 
 
+View = tuple[list[Tensor], Tensor]
+"""What a teacher makes of a batch: standardised features of every group, and logits."""
+LARGEST_MEMORY = 4 << 30
+"""Bytes of features that are kept; more are computed again in every step."""
+
+
+class Memory:
+    """What a teacher makes of stays, computed once: stays are neither cropped nor augmented.
+
+    Rows of padding come back as those of some stay. They are masked in every loss, and students look at
+    earlier rows alone.
+
+    Parameters
+    ----------
+    views
+        Batches, each with the teacher's view of it.
+    """
+
+    def __init__(self, views: Iterable[tuple[Batch, View]]) -> None:
+        items, lengths, parts = [], [], []
+        for batch, (features, logits) in views:
+            assert batch.items is not None
+            assert batch.rows is not None
+            there = batch.rows.bool()
+            items.append(batch.items)
+            lengths.append(there.sum(dim=1))
+            parts.append([values[there] for values in (*features, logits)])
+        length = torch.cat(lengths)
+        *self.features, self.logits = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        found = torch.cat(items)
+        self.first = torch.full((int(found.max()) + 1,), -1, dtype=torch.int64, device=found.device)
+        self.first[found] = length.cumsum(0) - length
+
+    def view(self, items: Tensor, hours: int) -> View:
+        """The view of a batch of ``items`` that is padded to ``hours``."""
+        rows = self.first[items][:, None] + torch.arange(hours, device=items.device)
+        rows = rows.clamp_(max=len(self.logits) - 1)
+        return [values[rows] for values in self.features], self.logits[rows]
+
+
 class FrozenTeacher(nn.Module):
     """A teacher whose weights never change but through which gradients flow, cut into groups.
 
@@ -138,6 +178,8 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.teacher = teacher
         self.stops = stops
+        self.n_groups = len(statistics)
+        self.memory: Memory | None = None
         for parameter in teacher.parameters():
             parameter.requires_grad_(False)
         for n, (mean, deviation) in enumerate(statistics):
@@ -178,6 +220,22 @@ class FrozenTeacher(nn.Module):
             mean, deviation = self._statistics(n)
             standardised.append((z - mean) / deviation)
         return standardised, self.teacher.head(raw[-1])
+
+    def remember(self, batches: Iterable[Batch], rows: int) -> None:
+        """Look at stays of ``rows`` hours in all once and for all, where there is room for what comes out."""
+        width = 1 + sum(len(self._statistics(n)[0]) for n in range(self.n_groups))
+        if 4 * width * rows <= LARGEST_MEMORY:
+            self.memory = Memory((batch, self._look(batch.inputs)) for batch in batches)
+
+    def view(self, batch: Batch) -> View:
+        """Features and logits of a batch, from memory where there is one; no graph."""
+        if self.memory is not None and batch.items is not None:
+            return self.memory.view(batch.items, batch.inputs.shape[1])
+        return self._look(batch.inputs)
+
+    @torch.no_grad()
+    def _look(self, x: Tensor) -> View:
+        return self.features(x) if self.n_groups else ([], self.teacher(x))
 
 
 @torch.no_grad()
@@ -286,15 +344,13 @@ class BlockMatching(nn.Module):
         valid = squares if mask is None else squares * mask.unsqueeze(-1)
         return masked_mean(valid.sum(dim=(1, 2)), None)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, teacher_x: Tensor | None = None
-    ) -> MatchingTerms:
+    def forward(self, x: Tensor, mask: Tensor | None = None, seen: View | None = None) -> MatchingTerms:
         """All terms for one batch.
 
-        ``mask`` ``(batch, time)`` is 1 on valid rows. ``teacher_x`` shows the teacher another input (the
-        shuffled-pairing control); by default it sees the same tensor.
+        ``mask`` ``(batch, time)`` is 1 on valid rows. ``seen`` is the teacher's view, by default
+        that of ``x``.
         """
-        z_g, teacher_logits = self.teacher.features(x if teacher_x is None else teacher_x)
+        z_g, teacher_logits = self.teacher.features(x) if seen is None else seen
         raw = self.student.boundary_features(x, self.stops)
         z_f = [self.student.matched_tokens(z) for z in raw]
         times = [(f.shape[1], g.shape[1]) for f, g in zip(z_f, z_g, strict=True)]
@@ -426,8 +482,7 @@ class DeiT(Objective):
     def forward(self, batch: Batch, progress: float) -> Terms:
         """See :meth:`Objective.forward`."""
         del progress
-        with torch.no_grad():
-            teacher_logits = self.teacher.teacher(batch.inputs)
+        _, teacher_logits = self.teacher.view(batch)
         class_logits, distilled_logits = self.model.both_logits(batch.inputs)
         task = supervised(class_logits, batch)
         everywhere = torch.ones_like(batch.known) if batch.rows is None else batch.known
@@ -468,11 +523,12 @@ class BBM(Objective):
 
     def forward(self, batch: Batch, progress: float) -> Terms:
         """See :meth:`Objective.forward`."""
-        teacher_inputs, rows = None, batch.rows
+        rows, shown = batch.rows, batch
         if self.recipe.pairing == "shuffled":
-            teacher_inputs = batch.inputs.roll(1, dims=0)
+            items = None if batch.items is None else batch.items.roll(1, dims=0)
+            shown = replace(batch, inputs=batch.inputs.roll(1, dims=0), items=items)
             rows = None if rows is None else rows * rows.roll(1, dims=0)
-        terms = self.matching(batch.inputs, rows, teacher_inputs)
+        terms = self.matching(batch.inputs, rows, self.matching.teacher.view(shown))
         task = supervised(terms.student_logits, batch)
         matching = terms.total(self.recipe)
         w_task, w_matching = self.weights(progress)

@@ -5,6 +5,9 @@ validation part first; the ensemble's logit is the mean of the calibrated ones. 
 training part can take part in a student's labels (``data.soft_weight``): cross-entropy is linear in the
 label, so a softened label is the same as response distillation from the ensemble (Hinton et al. 2015).
 
+A member that learnt the training part by heart has no opinion on it. Networks may therefore be cross-fitted:
+one is trained for each fold, on the other folds, and asked about its own.
+
 Gradient-boosted trees on the rows of stays may be a member. Trees see one hour at a time, so they get the
 recent course as summaries over windows. They were the strongest single models of the Challenge 2019 (Morrill
 et al. 2019; Du et al. 2019), and their errors differ from those of networks.
@@ -22,16 +25,18 @@ import torch
 
 from ibt_deploy.bundle import sigmoid
 from ibt_deploy.errors import DataError, RecipeError, require
-from ibt_deploy.files import atomic_open, file_sha256
+from ibt_deploy.files import atomic_open
 from ibt_deploy.types import Float32s, Ints
 from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, VARIABLES
 from training.checkpoint import TrainedNetwork, load_network
-from training.data.split import Part
+from training.data.prepare import DATA_SETS
+from training.data.split import PARTS, SPLIT, Part, write_split
 from training.device import chosen_dtype
-from training.fit import part_logits
-from training.recipe import DataRecipe, find_recipe
+from training.fit import batch_logits, part_logits
+from training.recipe import DataRecipe, Recipe, find_recipe
+from training.run import train
 from training.tasks import open_source
-from training.tasks.base import Scores, Source
+from training.tasks.base import Outputs, Scores, Source
 from training.tasks.stay import StaySource, concatenated_spans
 
 FOLDS = 3
@@ -103,6 +108,72 @@ def tree_logits(
     return found  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class CrossFit:
+    """Networks to train, each on all folds of the training part but one.
+
+    Attributes
+    ----------
+    recipe
+        Trained once for each fold, to its last epoch, on labels alone.
+    runs
+        Folder of the runs. Runs that are already there are resumed, finished ones only read.
+    folds
+        How many.
+    """
+
+    recipe: Recipe
+    runs: Path
+    folds: int = 5
+
+
+def cross_fitted_logits(
+    plan: CrossFit, source: Source, device: torch.device, *, say: Callable[[str], None] = lambda _: None
+) -> dict[Part, Float32s]:
+    """Logits of the training and of the validation part by networks that never saw what they are asked about.
+
+    The training part is divided into folds by patient; an item of the validation part gets the mean over all
+    networks. ``say`` receives a line before each fold.
+
+    Returns
+    -------
+    Of each part an array in the order of :meth:`training.tasks.base.Source.gather`.
+
+    Raises
+    ------
+    DataError
+        When the recipe is for other data or prepares them in another way than ``source``.
+    RecipeError
+        When it needs a teacher or an opinion.
+    """
+    recipe, cache = plan.recipe, source.cache
+    if recipe.needs_teacher or recipe.data.soft_weight > 0:
+        raise RecipeError("only networks that learn from labels alone are cross-fitted")
+    everything = replace(recipe.data, sites=(), train_fraction=1.0, refit=False)
+    recipe = replace(recipe, data=everything, fit=replace(recipe.fit, select="last"))
+    dtype = chosen_dtype(recipe.fit.precision, device)
+    train_items, validation = source.items("train"), source.items("validation")
+    fold_of = DATA_SETS[cache.task].drawn_folds(cache, train_items, plan.folds)
+    outputs: Outputs = []
+    of_validation: list[Float32s] = []
+    for fold in range(plan.folds):
+        say(f"{recipe.task} {recipe.method}, fold {fold + 1} of {plan.folds}")
+        parts = np.full(len(cache.ids), PARTS.index("test"))
+        parts[train_items] = np.where(fold_of == fold, PARTS.index("validation"), PARTS.index("train"))
+        folder = plan.runs / f"fold-{fold + 1}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_split(folder / SPLIT, cache.ids, parts)
+        train(recipe, cache.folder, folder, split=folder / SPLIT, device=device.type)
+        network = load_network(folder / "best.pt").network.to(device)
+        own = open_source(recipe, cache.folder, folder / SPLIT)
+        outputs += batch_logits(network, own, train_items[fold_of == fold], device, dtype)
+        of_validation.append(part_logits(network, own, validation, device, dtype))
+    return {
+        "train": source.gather(train_items, outputs),
+        "validation": np.mean(of_validation, axis=0, dtype=np.float32),
+    }
+
+
 def summaries(features: Float32s, offsets: Ints) -> Float32s:
     """Course of the stay up to each row.
 
@@ -157,24 +228,25 @@ def _zeros(source: StaySource, part: Part) -> Float32s:
 
 CERTAIN = 1e-6
 ASKED: tuple[Part, ...] = ("train", "validation")
-TREES, ALL = "trees", "ensemble"
+TREES, CROSS_FITTED, ALL = "trees", "cross-fitted", "ensemble"
 
 
 @dataclass(frozen=True, eq=False)
 class Opinion:
-    """An ensemble's probabilities for the training part.
+    """An ensemble's probabilities for the training and the validation part.
 
     Attributes
     ----------
-    probabilities
-        One row for each ECG, or the rows of all stays end to end.
+    probabilities, validation
+        Of each part, one row for each ECG, or the rows of all stays end to end.
     scores
         On validation, of each member by its path (``"trees"``), and of the ensemble under ``"ensemble"``.
     source
         The data it was made on.
     """
 
-    probabilities: npt.NDArray[np.float32]
+    probabilities: Float32s
+    validation: Float32s
     scores: Mapping[str, Scores]
     source: Source
 
@@ -184,6 +256,7 @@ class Opinion:
             np.savez(
                 file,
                 probabilities=self.probabilities,
+                validation=self.validation,
                 items=self.source.items("train"),
                 cache_sha256=np.array(self.source.cache.sha256),
                 split_sha256=np.array(self.source.split_sha256),
@@ -197,12 +270,13 @@ def ensemble(
     split: Path | None = None,
     *,
     trees: bool = False,
+    cross_fit: CrossFit | None = None,
     data: DataRecipe | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Opinion:
-    """The opinion of the networks in the ``best.pt`` files ``members``, and of boosted trees if ``trees``.
+    """The opinion of networks (``best.pt`` files ``members``), of boosted trees, of cross-fitted networks.
 
-    Without members, the trees alone answer, about what ``data`` selects of the stays: all, unless it says
+    Without networks, the trees alone answer, about what ``data`` selects of the stays: all, unless it says
     otherwise. ``say`` receives the name of each member before its network runs.
 
     Raises
@@ -210,17 +284,20 @@ def ensemble(
     DataError
         When a member is missing, or was trained on other data, another split or other preprocessing.
     RecipeError
-        There is neither a member nor a tree, or trees cannot be grown: for ECGs, or where features are left
-        out.
+        There is no member at all; networks to cross-fit need a teacher; or trees cannot be grown: for ECGs,
+        or where features are left out.
     """
-    if not members and not trees:
-        raise RecipeError("an opinion needs trained networks, trees or both")
+    if not (members or trees or cross_fit):
+        raise RecipeError("an opinion needs trained networks, networks to cross-fit, or trees")
     if trees:
         require("--trees", "sklearn")
     trained = [load_network(path) for path in members]
-    recipe = (
-        trained[0].recipe if trained else replace(find_recipe("sepsis-teacher"), data=data or DataRecipe())
-    )
+    if trained:
+        recipe = trained[0].recipe
+    elif cross_fit:
+        recipe = cross_fit.recipe
+    else:
+        recipe = replace(find_recipe("sepsis-teacher"), data=data or DataRecipe())
     source = open_source(recipe, cache, split)
     answers: dict[str, dict[Part, Float32s]] = {}
     for path, member in zip(members, trained, strict=True):
@@ -235,6 +312,8 @@ def ensemble(
         if not isinstance(source, StaySource):
             raise RecipeError("trees are grown on the rows of stays; there are none for ECGs")
         answers[TREES] = tree_logits(source, say=say)
+    if cross_fit:
+        answers[CROSS_FITTED] = cross_fitted_logits(cross_fit, source, device, say=say)
     return _opinion(source, answers)
 
 
@@ -249,31 +328,8 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
             total[part] = total.get(part, 0) + (np.log(p) - np.log1p(-p)) / len(answers)
         scores[name] = source.selection_scores("validation", logits["validation"])
     scores[ALL] = source.selection_scores("validation", total["validation"].astype(np.float32))
-    return Opinion(sigmoid(total["train"]).astype(np.float32), scores, source)
-
-
-def blend_labels(source: Source, path: Path, weight: float) -> str:
-    """Give the labels of the training part ``weight`` parts of an opinion's file; hash of that file.
-
-    Raises
-    ------
-    DataError
-        When the file is missing, damaged, or of other data.
-    """
-    try:
-        with np.load(path) as content:
-            stated = (str(content["cache_sha256"]), str(content["split_sha256"]))
-            items, probabilities = content["items"], content["probabilities"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
-        ) from error
-    if stated != (source.cache.sha256, source.split_sha256) or not np.array_equal(
-        items, source.items("train")
-    ):
-        raise DataError(f"{path}: made on other data, another split or another share of it")
-    source.blend_labels(probabilities, weight)
-    return file_sha256(path)
+    train, validation = (sigmoid(total[part]).astype(np.float32) for part in ASKED)
+    return Opinion(train, validation, scores, source)
 
 
 def _refuse_stranger(path: Path, member: TrainedNetwork, source: Source) -> None:

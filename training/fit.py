@@ -28,7 +28,7 @@ from training.device import Place, autocast, chosen_dtype
 from training.distil import Objective
 from training.models import Encoder
 from training.recipe import FitRecipe, Recipe, recipe_from_dict
-from training.tasks.base import Batch, Source
+from training.tasks.base import Batch, Outputs, Source
 
 
 def learning_rate(done: float, recipe: FitRecipe) -> float:
@@ -59,7 +59,6 @@ def parameter_groups(objective: Objective, weight_decay: float) -> list[dict[str
     ]
 
 
-@torch.no_grad()
 def part_logits(
     network: Encoder,
     source: Source,
@@ -68,6 +67,18 @@ def part_logits(
     dtype: torch.dtype = torch.float32,
 ) -> npt.NDArray[np.float32]:
     """Logits of ``items`` in their order; the network is left in the mode it was found in."""
+    return source.gather(items, batch_logits(network, source, items, device, dtype))
+
+
+@torch.no_grad()
+def batch_logits(
+    network: Encoder,
+    source: Source,
+    items: npt.NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Outputs:
+    """Logits of ``items`` batch by batch, for :meth:`training.tasks.base.Source.gather`."""
     was_training = network.training
     network.eval()
     outputs = []
@@ -76,7 +87,7 @@ def part_logits(
             logits = network(batch.inputs.to(device))
         outputs.append((chosen, logits.float().cpu().numpy()))
     network.train(was_training)
-    return source.gather(items, outputs)
+    return outputs
 
 
 QUIET_SECONDS = 60
@@ -258,7 +269,7 @@ class Fit:
         with Reporter(title, shown=self.place.is_first) as reporter:
             parameters = sum(p.numel() for p in self.objective.network.parameters())
             reporter.say(
-                f"{title}: {parameters:,} parameters, {len(self.source.items('train')):,} training items, "
+                f"{title}: {parameters:,} parameters, {len(self.source.learnt_items()):,} training items, "
                 f"{self.device}, {self.dtype}"
                 + (f", resumed after epoch {len(self.history)}" if resumed else "")
             )
@@ -310,7 +321,7 @@ class Fit:
             "validation": validation,
             "improved": best is None or validation["selection"] > best["validation"]["selection"],
             "seconds": round(seconds, 2),
-            "items_per_second": round(len(self.source.items("train")) / seconds, 2),
+            "items_per_second": round(len(self.source.learnt_items()) / seconds, 2),
         }
         self.history.append(record)
         if self.place.is_first:
@@ -350,6 +361,8 @@ class Fit:
         return float(np.median(times[2:] or times))
 
     def _validate(self) -> dict[str, float]:
+        if self.source.refit:  # what a network has learnt from says nothing about it
+            return {"selection": float(len(self.history))}
         items = self.source.items("validation")
         logits = part_logits(self._trained(), self.source, items, self.device, self.dtype)
         scores = self.source.selection_scores("validation", logits)

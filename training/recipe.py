@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import tomllib
-import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ibt_deploy.errors import RecipeError
-from ibt_deploy.types import Task
+from ibt_deploy.types import Task, checked
 from ibt_deploy.vocabulary import NAMES
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -31,6 +29,13 @@ METHODS: dict[str, dict[str, Any]] = {
 """The arms of the paper's Table 2, each with what it changes of a recipe."""
 N_GROUPS = {"arrhythmia": 4, "sepsis": 3}
 """Matched groups of a task where ``bbm.groups`` is 0."""
+
+Count = Annotated[int, "[0, inf)"]
+Size = Annotated[int, "[1, inf)"]
+Positive = Annotated[float, "(0, inf)"]
+NonNegative = Annotated[float, "[0, inf)"]
+Share = Annotated[float, "[0, 1]"]
+Rate = Annotated[float, "[0, 1)"]
 
 
 @dataclass(frozen=True)
@@ -47,38 +52,40 @@ class DataRecipe:
     stays whole, so that the others can be scored as external. ``label_mask``: ``none`` takes an absent label
     as negative, as the official metric does; ``source`` leaves out of the loss the classes that a source of
     ECGs never has in the training part. ``soft_weight``: share of an ensemble's probabilities in the labels.
+    ``refit``: learn from the validation part as well, once everything has been chosen on it.
     """
 
     features: Literal["full", "values40"] = "full"
     scale: Literal["standard", "specified"] = "standard"
     label: Literal["official", "h12", "utility"] = "official"
     band: tuple[float, ...] = ()
-    max_hours: int = 336
-    train_fraction: float = 1.0
+    max_hours: Annotated[int, "[1, 336]"] = 336
+    train_fraction: Annotated[float, "(0, 1]"] = 1.0
     drop_variables: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     label_mask: Literal["none", "source"] = "none"
-    soft_weight: float = 0.0
+    soft_weight: Share = 0.0
+    refit: bool = False
 
 
 @dataclass(frozen=True)
 class ResNetRecipe:
     """The ECG teacher (science 1.3)."""
 
-    n_blocks: int = 16
-    base_filters: int = 32
-    kernel: int = 16
-    dropout: float = 0.2
-    pad_to: int = 0
+    n_blocks: Size = 16
+    base_filters: Size = 32
+    kernel: Size = 16
+    dropout: Rate = 0.2
+    pad_to: Count = 0
 
 
 @dataclass(frozen=True)
 class LSTMRecipe:
     """The EHR teacher. ``projection``: a linear map of the rows gives the first layer a residual as well."""
 
-    hidden: int = 256
-    n_layers: int = 3
-    dropout: float = 0.0
+    hidden: Size = 256
+    n_layers: Size = 3
+    dropout: Rate = 0.0
     projection: bool = True
 
 
@@ -90,13 +97,13 @@ class StudentRecipe:
     (100 ms) in the paper. ``embedding_scale``: factor of a stay's embedded rows before positions are added.
     """
 
-    dim: int = 256
-    depth: int = 0
-    heads: int = 8
-    mlp_ratio: float = 4.0
-    dropout: float = 0.1
-    patch: int = 20
-    embedding_scale: float = 4.0
+    dim: Annotated[int, "[2, inf)"] = 256
+    depth: Count = 0
+    heads: Size = 8
+    mlp_ratio: Positive = 4.0
+    dropout: Rate = 0.1
+    patch: Annotated[int, "[1, 2000]"] = 20
+    embedding_scale: Positive = 4.0
     readout: Literal["mean", "cls"] = "mean"
 
 
@@ -109,8 +116,8 @@ class DeiTRecipe:
     """
 
     variant: Literal["soft", "hard"] = "soft"
-    alpha: float = 0.5
-    tau: float = 1.0
+    alpha: Share = 0.5
+    tau: Positive = 1.0
     ehr: Literal["queries", "two_heads"] = "queries"
 
 
@@ -130,23 +137,23 @@ class BBMRecipe:
     that of training (control).
     """
 
-    groups: int = 0
-    weight: float = 1.0
-    w1: float = 1.0
-    w2: float = 1.0
-    w3: float = 1.0
-    groups_per_step: int = 0
-    deviation_floor: float = 1e-3
-    group_weights: tuple[float, ...] = ()
+    groups: Count = 0
+    weight: NonNegative = 1.0
+    w1: NonNegative = 1.0
+    w2: NonNegative = 1.0
+    w3: NonNegative = 1.0
+    groups_per_step: Count = 0
+    deviation_floor: NonNegative = 1e-3
+    group_weights: tuple[NonNegative, ...] = ()
     reduction: Literal["mean", "sum"] = "mean"
     standardise: bool = True
-    standardise_rows: int = 50_000
+    standardise_rows: Size = 50_000
     l1_norm: Literal["none", "layernorm"] = "none"
     detach_block_inputs: bool = False
     h_bias: bool = False
     resize: Literal["area", "linear"] = "area"
     schedule: Literal["joint", "two_stage", "cosine_to_zero"] = "joint"
-    alpha_kd: float = 0.0
+    alpha_kd: NonNegative = 0.0
     pairing: Literal["same", "shuffled"] = "same"
     teacher: Literal["trained", "untrained"] = "trained"
 
@@ -159,9 +166,9 @@ class AugmentRecipe:
     a length drawn between this many seconds and ten, at random places; 10 leaves all at ten seconds.
     """
 
-    n_ops: int = 2
-    magnitude: float = 3.0
-    shortest_crop: float = 5.0
+    n_ops: Count = 2
+    magnitude: Annotated[float, "[0, 10]"] = 3.0
+    shortest_crop: Annotated[float, "[1, 10]"] = 5.0
 
 
 @dataclass(frozen=True)
@@ -176,20 +183,20 @@ class FitRecipe:
     task's ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch, regardless of its scores.
     """
 
-    batch_size: int = 128
-    epochs: int = 100
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    warmup_epochs: float = 10.0
-    warmup_fraction: float = 0.1
-    final_lr: float = 0.01
-    clip_norm: float = 1.0
-    patience: int = 15
-    min_epochs: int = 20
-    ema: float = 0.0
+    batch_size: Size = 128
+    epochs: Size = 100
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 1e-2
+    beta1: Rate = 0.9
+    beta2: Rate = 0.999
+    eps: Positive = 1e-8
+    warmup_epochs: NonNegative = 10.0
+    warmup_fraction: Share = 0.1
+    final_lr: Share = 0.01
+    clip_norm: Positive = 1.0
+    patience: Size = 15
+    min_epochs: Count = 20
+    ema: Rate = 0.0
     select: Literal["official", "auroc", "bce", "last"] = "official"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "on", "off"] = "off"
@@ -201,7 +208,7 @@ class Recipe:
 
     task: Task
     method: Literal["teacher", "transformer", "deit", "bbm"]
-    seed: int = 0
+    seed: Count = 0
     data: DataRecipe = field(default_factory=DataRecipe)
     resnet: ResNetRecipe = field(default_factory=ResNetRecipe)
     lstm: LSTMRecipe = field(default_factory=LSTMRecipe)
@@ -226,65 +233,44 @@ class Recipe:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def _value(value: Any, hint: Any, path: str) -> Any:
-    origin = get_origin(hint)
-    if is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise RecipeError(f"{path}: a table is expected, not {value!r}")
-        return _from_mapping(value, hint, path)
-    if origin is Literal:
-        if value not in get_args(hint):
-            raise RecipeError(f"{path}: {value!r} is not one of {', '.join(map(repr, get_args(hint)))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise RecipeError(f"{path}: a list is expected, not {value!r}")
-        return tuple(_value(v, get_args(hint)[0], f"{path}[{i}]") for i, v in enumerate(value))
-    if origin in (Union, types.UnionType):
-        raise AssertionError(f"{path}: recipes have no union fields")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise RecipeError(f"{path}: {hint.__name__} is expected, not {value!r}")
-    return value
-
-
-def _from_mapping(table: Mapping[str, Any], cls: type[Any], path: str) -> Any:
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]
-    for key in table:
-        if key not in known:
-            raise RecipeError(f"{path + '.' if path else ''}{key}: unknown key; known are {', '.join(known)}")
-    values = {k: _value(v, hints[k], f"{path}.{k}" if path else k) for k, v in table.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise RecipeError(f"{path or 'recipe'}: {error}") from error
-
-
 def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
     """Recipe from plain data; raises RecipeError for anything unknown or impossible."""
-    recipe: Recipe = _from_mapping(table, Recipe, "")
-    refuse_impossible(recipe.to_dict())
+    try:
+        recipe: Recipe = checked(table, Recipe)
+        _refuse_contradictions(recipe)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
     return recipe
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain data of a recipe with changes, key by key within its sections."""
+    both = dict(table)
+    for key, value in changes.items():
+        before = both.get(key)
+        both[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return both
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Recipe with the values of dotted keys replaced; raises RecipeError."""
+    table = recipe.to_dict()
+    for dotted, value in values.items():
+        section, _, key = dotted.partition(".")
+        table = merged(table, {section: {key: value}}) if key else table | {section: value}
+    return recipe_from_dict(table)
 
 
 def override(recipe: Recipe, assignments: Mapping[str, str]) -> Recipe:
     """Recipe with dotted keys replaced by values written as in TOML; bare words are strings."""
-    table = recipe.to_dict()
-    for dotted, text in assignments.items():
+
+    def value(text: str) -> Any:
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            return tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            value = text
-        *sections, key = dotted.split(".")
-        node = table
-        for section in sections:
-            if not isinstance(node.get(section), dict):
-                raise RecipeError(f"{dotted}: unknown key")
-            node = node[section]
-        node[key] = value
-    return recipe_from_dict(table)
+            return text
+
+    return with_values(recipe, {dotted: value(text) for dotted, text in assignments.items()})
 
 
 def load_recipe(path: Path, assignments: Mapping[str, str] | None = None) -> Recipe:
@@ -300,100 +286,30 @@ def load_recipe(path: Path, assignments: Mapping[str, str] | None = None) -> Rec
     return override(recipe_from_dict(table), assignments or {})
 
 
-RANGES: dict[str, str] = {
-    "seed": "[0, inf)",
-    "data.max_hours": "[1, 336]",
-    "data.train_fraction": "(0, 1]",
-    "data.soft_weight": "[0, 1]",
-    "resnet.n_blocks": "[1, inf)",
-    "resnet.base_filters": "[1, inf)",
-    "resnet.kernel": "[1, inf)",
-    "resnet.dropout": "[0, 1)",
-    "resnet.pad_to": "[0, inf)",
-    "lstm.hidden": "[1, inf)",
-    "lstm.n_layers": "[1, inf)",
-    "lstm.dropout": "[0, 1)",
-    "student.dim": "[2, inf)",
-    "student.depth": "[0, inf)",
-    "student.heads": "[1, inf)",
-    "student.mlp_ratio": "(0, inf)",
-    "student.dropout": "[0, 1)",
-    "student.patch": "[1, 2000]",
-    "student.embedding_scale": "(0, inf)",
-    "deit.alpha": "[0, 1]",
-    "deit.tau": "(0, inf)",
-    "bbm.groups": "[0, inf)",
-    "bbm.weight": "[0, inf)",
-    "bbm.w1": "[0, inf)",
-    "bbm.w2": "[0, inf)",
-    "bbm.w3": "[0, inf)",
-    "bbm.groups_per_step": "[0, inf)",
-    "bbm.deviation_floor": "[0, inf)",
-    "bbm.group_weights": "[0, inf)",
-    "bbm.standardise_rows": "[1, inf)",
-    "bbm.alpha_kd": "[0, inf)",
-    "augment.n_ops": "[0, inf)",
-    "augment.magnitude": "[0, 10]",
-    "augment.shortest_crop": "[1, 10]",
-    "fit.batch_size": "[1, inf)",
-    "fit.epochs": "[1, inf)",
-    "fit.lr": "(0, inf)",
-    "fit.weight_decay": "[0, inf)",
-    "fit.beta1": "[0, 1)",
-    "fit.beta2": "[0, 1)",
-    "fit.eps": "(0, inf)",
-    "fit.warmup_epochs": "[0, inf)",
-    "fit.warmup_fraction": "[0, 1]",
-    "fit.final_lr": "[0, 1]",
-    "fit.clip_norm": "(0, inf)",
-    "fit.patience": "[1, inf)",
-    "fit.min_epochs": "[0, inf)",
-    "fit.ema": "[0, 1)",
-}
-"""Interval of each number, in the notation of mathematics."""
-
 HIGHEST_BAND_EDGE = 100.0
 
 
-def is_within(value: float, interval: str) -> bool:
-    """Whether ``value`` lies in an ``interval`` such as ``"[0, 1)"``; NaN lies in none."""
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
-    above = value > low if interval[0] == "(" else value >= low
-    below = value < high if interval[-1] == ")" else value <= high
-    return above and below and not math.isnan(value)
-
-
-def refuse_impossible(table: Mapping[str, Any]) -> None:
-    """Check the plain data of a whole recipe, defaults included.
-
-    Raises
-    ------
-    RecipeError
-        A number out of range, or values that exclude each other.
-    """
-    for dotted, interval in RANGES.items():
-        section, _, key = dotted.rpartition(".")
-        value = (table[section] if section else table)[key]
-        for number in value if isinstance(value, list | tuple) else (value,):
-            if not is_within(number, interval):
-                raise RecipeError(f"{dotted}: {number} is not in {interval}")
-    if 2000 % table["student"]["patch"]:
-        raise RecipeError(f"student.patch: {table['student']['patch']} does not divide 2000 samples (10 s)")
-    data, student, bbm = table["data"], table["student"], table["bbm"]
-    band = data["band"]
+def _refuse_contradictions(recipe: Recipe) -> None:
+    """Raise ValueError for values that exclude each other."""
+    data, student, bbm = recipe.data, recipe.student, recipe.bbm
+    if 2000 % student.patch:
+        raise ValueError(f"student.patch: {student.patch} does not divide 2000 samples (10 s)")
+    band = data.band
     if band and not (len(band) == 2 and 0 < band[0] < band[1] < HIGHEST_BAND_EDGE):
-        raise RecipeError(
+        raise ValueError(
             f"data.band: give two rising edges between 0 and {HIGHEST_BAND_EDGE:g} Hz, or nothing"
         )
-    if unknown := [name for name in data["drop_variables"] if name not in NAMES]:
-        raise RecipeError(f"data.drop_variables: {', '.join(unknown)} not among the 40 variables")
-    if student["dim"] % student["heads"]:
-        raise RecipeError(f"student.dim: {student['dim']} cannot be shared among {student['heads']} heads")
-    if student["dim"] % 2:
-        raise RecipeError(f"student.dim: {student['dim']} is odd; sine and cosine need an even number")
-    groups = bbm["groups"] or N_GROUPS[table["task"]]
-    if bbm["group_weights"] and len(bbm["group_weights"]) != groups:
-        raise RecipeError(f"bbm.group_weights: {len(bbm['group_weights'])} weights for {groups} groups")
+    if unknown := [name for name in data.drop_variables if name not in NAMES]:
+        raise ValueError(f"data.drop_variables: {', '.join(unknown)} not among the 40 variables")
+    if data.refit and recipe.fit.select != "last":
+        raise ValueError('data.refit: no validation is left to select an epoch on; set fit.select = "last"')
+    if student.dim % student.heads:
+        raise ValueError(f"student.dim: {student.dim} cannot be shared among {student.heads} heads")
+    if student.dim % 2:
+        raise ValueError(f"student.dim: {student.dim} is odd; sine and cosine need an even number")
+    groups = bbm.groups or N_GROUPS[recipe.task]
+    if bbm.group_weights and len(bbm.group_weights) != groups:
+        raise ValueError(f"bbm.group_weights: {len(bbm.group_weights)} weights for {groups} groups")
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -436,18 +352,20 @@ def toml_lines(recipe: Recipe) -> list[str]:
 
 
 def _table_lines(table: Any, section: str) -> list[str]:
-    hints = get_type_hints(type(table))
+    hints = get_type_hints(type(table), include_extras=True)
     lines, sections = [f"[{section}]"] if section else [], []
     for entry in fields(table):
-        value = getattr(table, entry.name)
+        value, hint = getattr(table, entry.name), hints[entry.name]
         if is_dataclass(value):
             sections += ["", *_table_lines(value, entry.name)]
             continue
+        if get_origin(hint) is tuple:
+            hint = get_args(hint)[0]
         notes = []
-        if get_origin(hints[entry.name]) is Literal:
-            notes.append(" | ".join(map(str, get_args(hints[entry.name]))))
-        elif interval := RANGES.get(f"{section}.{entry.name}" if section else entry.name):
-            notes.append(f"in {interval}")
+        if get_origin(hint) is Literal:
+            notes.append(" | ".join(map(str, get_args(hint))))
+        elif get_origin(hint) is Annotated:
+            notes.append(f"in {get_args(hint)[1]}")
         if entry.default is not MISSING and entry.default != value:
             notes.append(f"default {_toml(entry.default)}")
         comment = f"  # {'; '.join(notes)}" if notes else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
+from ibt_deploy.types import Float32s, Ints
 from training.checkpoint import load_network
 from training.device import chosen_device, process_group
 from training.distil import (
@@ -33,6 +34,7 @@ from training.models.teachers import calibrate_batch_norm
 from training.recipe import Recipe
 from training.tasks import TASKS, build_network, build_teacher, open_source
 from training.tasks.base import Source
+from training.tasks.stay import StaySource
 
 
 def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
@@ -128,6 +130,64 @@ def _decision_thresholds(teacher: Encoder, source: Source, device: torch.device)
     return torch.from_numpy(source.decision_thresholds("validation", logits)).float()
 
 
+class OpinionFile(NamedTuple):
+    """What :meth:`training.ensemble.Opinion.save` wrote.
+
+    Attributes
+    ----------
+    items
+        Of the training part, numbered as in the cache.
+    train, validation
+        Probabilities of each part; those of validation are None in a file of an earlier version.
+    cache_sha256, split_sha256
+        Of the data that it was made on.
+    """
+
+    items: Ints
+    train: Float32s
+    validation: Float32s | None
+    cache_sha256: str
+    split_sha256: str
+
+
+def read_opinion(path: Path) -> OpinionFile:
+    """Read an opinion; DataError when the file is missing or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file) as content:
+            return OpinionFile(
+                content["items"],
+                content["probabilities"],
+                content.get("validation"),
+                str(content["cache_sha256"]),
+                str(content["split_sha256"]),
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
+        ) from error
+
+
+def blend_labels(source: Source, path: Path, weight: float) -> str:
+    """Give the labels that are learnt from ``weight`` parts of an opinion's file; hash of that file.
+
+    Raises
+    ------
+    DataError
+        When the file is missing, damaged, or of other data.
+    """
+    found = read_opinion(path)
+    if (found.cache_sha256, found.split_sha256) != (source.cache.sha256, source.split_sha256) or (
+        not np.array_equal(found.items, source.items("train"))
+    ):
+        raise DataError(f"{path}: made on other data, another split or another share of it")
+    source.blend_labels("train", found.train, weight)
+    if source.refit:
+        if found.validation is None:
+            raise DataError(f"{path}: has no opinion on the validation part; make it again")
+        source.blend_labels("validation", found.validation, weight)
+    return file_sha256(path)
+
+
 def train(
     recipe: Recipe,
     cache_folder: Path,
@@ -151,11 +211,10 @@ def train(
         if recipe.data.soft_weight > 0:
             if opinion is None:
                 raise DataError("data.soft_weight: give an ensemble's opinion, made by `ibt train ensemble`")
-            from training.ensemble import blend_labels
-
             opinion_sha256 = blend_labels(source, opinion, recipe.data.soft_weight)
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
+        _remember(objective, source, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
         fit = Fit(
             recipe,
@@ -167,6 +226,16 @@ def train(
             learnt_from={"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256},
         )
         return fit.run(keep_going)
+
+
+def _remember(objective: Objective, source: Source, device: torch.device) -> None:
+    """Let a frozen teacher look at stays once: they come alike in every epoch, ECGs never do."""
+    teacher = next((m for m in objective.modules() if isinstance(m, FrozenTeacher)), None)
+    if teacher is None or not isinstance(source, StaySource):
+        return
+    items = source.learnt_items()
+    batches = (batch.to(device) for _, batch in source.plain(items))
+    teacher.remember(batches, int(np.diff(source.offsets)[items].sum()))
 
 
 def seconds_per_step(recipe: Recipe, source: Source, device: torch.device, steps: int = 5) -> float:

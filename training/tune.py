@@ -32,7 +32,7 @@ from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
 from training.checkpoint import METRICS
 from training.data.cache import open_cache
-from training.recipe import METHODS, Recipe, recipe_from_dict, toml_lines
+from training.recipe import METHODS, Recipe, merged, recipe_from_dict, toml_lines, with_values
 from training.tasks import TASKS
 
 DIGITS = 4
@@ -129,8 +129,8 @@ def method_recipe(base: Recipe, method: str, epochs: int, grace: int) -> Recipe:
     RecipeError
         When the first decision would fall into the warm-up, where the rates that rise slowest look best.
     """
-    table = _merged(base.to_dict(), METHODS[method])
-    recipe = recipe_from_dict(_merged(table, {"fit": {"epochs": epochs}}))
+    table = merged(base.to_dict(), METHODS[method])
+    recipe = recipe_from_dict(merged(table, {"fit": {"epochs": epochs}}))
     warmup = min(recipe.fit.warmup_epochs, recipe.fit.warmup_fraction * epochs)
     if grace <= warmup:
         raise RecipeError(
@@ -138,22 +138,6 @@ def method_recipe(base: Recipe, method: str, epochs: int, grace: int) -> Recipe:
             "trials would be judged by it"
         )
     return recipe
-
-
-def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """The recipe with drawn values in place."""
-    table = recipe.to_dict()
-    for dotted, value in values.items():
-        section, _, key = dotted.partition(".")
-        table = _merged(table, {section: {key: value}})
-    return recipe_from_dict(table)
-
-
-def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(table)
-    for key, value in changes.items():
-        merged[key] = {**merged[key], **value} if isinstance(value, Mapping) else value
-    return merged
 
 
 TABLE = "trials.csv"

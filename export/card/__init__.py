@@ -92,7 +92,14 @@ def curves_svg(contract: dict[str, Any]) -> str:
     )
 
 
+def _refitted(run: dict[str, Any]) -> bool:
+    """Whether a run learnt from the validation part too, so that no epoch was selected on it."""
+    return bool(run["recipe"]["data"].get("refit", False))
+
+
 def _curve(name: str, colour: str, run: dict[str, Any], part: str, key: str) -> Line:
+    if part == "validation" and _refitted(run):
+        return Line(name, colour, [])
     # a network that is trained on labels alone has no term besides the loss
     values = [(e["epoch"], e[part].get(key, e[part].get("loss"))) for e in run["curve"]]
     points = [(float(epoch), float(value)) for epoch, value in values if value is not None]
@@ -387,9 +394,23 @@ def _training(contract: dict[str, Any]) -> list[str]:
         "",
         "Rings mark the epoch that was kept, the one of the best validation metric (at thresholds tuned on "
         "the same part, hence optimistic).",
+        *_refit_line(contract["training"]),
         *table(header, rows),
         "The full recipes, with every default, are in `bundle.json` under `training`.",
         "",
+    ]
+
+
+def _refit_line(training: dict[str, Any]) -> list[str]:
+    if not _refitted(training["student"]):
+        return []
+    chosen = training["evidence"]["chosen"]
+    return [
+        "",
+        "The student learnt from the training and the validation part together, for a number of epochs fixed "
+        f"beforehand. Calibration and thresholds come from the validation answers of {chosen['name']} "
+        f"{chosen['version']} (checkpoint `{chosen['checkpoint_sha256'][:12]}`), the same recipe trained on "
+        "the training part alone.",
     ]
 
 

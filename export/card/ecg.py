@@ -65,11 +65,20 @@ def _data(contract: dict[str, Any]) -> list[str]:
         f"Refused in preparation: {counted(preparation['refused'])}. Counted on the way: {counted(others)}.",
         "",
         f"**Not evaluable**: {', '.join(never) or 'none'}. A class counts as evaluable with at least 15 "
-        "positives in training and validation together, 3 of them in validation, and an AUROC there whose "
-        "95 % interval (Hanley and McNeil 1982) lies above 0.6. The other classes are in the network and in "
-        "every answer, marked so, and are never called.",
+        f"positives in training and validation together, {_ranked_on(contract)} 95 % interval (Hanley and "
+        "McNeil 1982) lies above 0.6. The other classes are in the network and in every answer, marked so, "
+        "and are never called.",
         *_confounding(contract),
     ]
+
+
+def _ranked_on(contract: dict[str, Any]) -> str:
+    if contract["training"].get("evidence", {}).get("opinion_sha256"):
+        return (
+            "and an AUROC over both (validation by this recipe, training by cross-fitted networks, each of "
+            "which never saw what it was asked about) whose"
+        )
+    return "3 of them in validation, and an AUROC there whose"
 
 
 def _confounding(contract: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from ibt_deploy.batch.plan import (
     grouped,
     stamp_of,
 )
-from ibt_deploy.errors import InputError, MalformedFile, TooLong, missing_extra, one_line
+from ibt_deploy.errors import InputError, MalformedFile, TooLong, one_line, require
 from ibt_deploy.files import MemoryFile, MemoryFolder
 
 ZIP = (".zip",)
@@ -292,10 +292,9 @@ def _uncompressed(path: str) -> BinaryIO:
         return Path(path).open("rb")
     if path.lower().endswith(TAR_GZ):
         return cast("BinaryIO", gzip.open(path, "rb"))
-    try:
-        import pyarrow as pa
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, f"{path}:") from error
+    require(f"{path}:", "pyarrow")
+    import pyarrow as pa
+
     return cast("BinaryIO", pa.input_stream(path, compression="zstd"))
 
 

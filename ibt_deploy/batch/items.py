@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -190,12 +190,16 @@ def _check_place(entry: FileEntry | MemberEntry) -> None:
         raise BatchError(one_line(f"{place}: cannot be read any more ({error.strerror})")) from error
 
 
-def _unless_skipped(item: Stay | Refusal, place: int, skipped: Skipped) -> Stay | Refusal:
-    """The item, or the refusal of one at which workers died."""
-    if place not in skipped:
-        return item
-    source = item.source if isinstance(item, Refusal) else f"{item.source}, {item.patient_id}"
-    return Refusal(source, WORKER_DIED, one_line(f"{source}: {skipped[place]}"))
+def _unless_skipped(items: Iterable[Stay | Refusal], skipped: Skipped, at: At) -> Iterator[Item]:
+    """The items; refusals of those at which workers died."""
+    at(0)
+    for place, item in enumerate(items):
+        if place in skipped:
+            source = item.source if isinstance(item, Refusal) else f"{item.source}, {item.patient_id}"
+            yield Refusal(source, WORKER_DIED, one_line(f"{source}: {skipped[place]}"))
+        else:
+            yield item
+        at(place + 1)
 
 
 @dataclass(frozen=True)
@@ -250,10 +254,7 @@ class TableStays:
             answers = chain(map(_left_out, self.left_out), self.tables.rejected())
             yield from islice(answers, start, start + _REJECTED_IN_PART)
             return
-        at(0)
-        for place, item in enumerate(self.tables.read(self.slices[part])):
-            yield _unless_skipped(item, place, skipped)
-            at(place + 1)
+        yield from _unless_skipped(self.tables.read(self.slices[part]), skipped, at)
 
 
 def opened_stays(
@@ -365,16 +366,13 @@ class ExportItems:
 
     def read(self, part: int, skipped: Skipped, at: At) -> Iterator[Item]:
         """Every stay of a part."""
-        at(0)
-        for place, answer in enumerate(self._answers(part)):
-            item = Refusal.of(str(answer.where), answer) if isinstance(answer, InputError) else answer
-            yield _unless_skipped(item, place, skipped)
-            at(place + 1)
-
-    def _answers(self, part: int) -> Iterator[Any]:
-        if part < len(self.bounds) - 1:
-            return self.stays.read_stays(self.bounds[part], self.bounds[part + 1])
-        return self.stays.refused()
+        answers = (
+            self.stays.read_stays(self.bounds[part], self.bounds[part + 1])
+            if part < len(self.bounds) - 1
+            else self.stays.refused()
+        )
+        items = (Refusal.of(str(a.where), a) if isinstance(a, InputError) else a for a in answers)
+        yield from _unless_skipped(items, skipped, at)
 
 
 def export_items(export: Export, sources: Sequence[str], out: Path, state: Path) -> ExportItems:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ibt_deploy.batch.plan import LINES, Job
 from ibt_deploy.batch.tally import Tally
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import EXTRA_OF, missing_extra, printable
+from ibt_deploy.errors import EXTRA_OF, printable, require
 from ibt_deploy.files import PARTIAL, atomic_open, atomic_write
 from ibt_deploy.predictions import NOTICE, Prediction, Refusal
 from ibt_deploy.types import PARTS
@@ -145,10 +145,9 @@ def reopened(output: Output, done: Mapping[int, Tally]) -> set[int]:
 
 def arrow() -> Any:
     """pyarrow; MissingExtra where it is not installed."""
-    try:
-        import pyarrow
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "ibt batch --format parquet or csv") from error
+    require("ibt batch --format parquet or csv", "pyarrow")
+    import pyarrow
+
     return pyarrow
 
 

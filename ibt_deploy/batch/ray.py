@@ -18,7 +18,7 @@ from ibt_deploy.batch.output import Output
 from ibt_deploy.batch.plan import Job
 from ibt_deploy.batch.scoring import PartScorer, pools_of
 from ibt_deploy.batch.tally import Tally
-from ibt_deploy.errors import BatchError, IbtError, missing_extra, one_line
+from ibt_deploy.errors import BatchError, IbtError, one_line, require
 
 _CPUS_OF_READER = 0.5
 """Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""
@@ -42,11 +42,9 @@ def scored_by_ray(
     MissingExtra
         Ray is not installed.
     """
-    try:
-        ray = import_module("ray")
-        data = import_module("ray.data")
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "--engine ray") from error
+    require("--engine ray", "ray")
+    ray = import_module("ray")
+    data = import_module("ray.data")
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="ERROR")
     logging.getLogger("ray.data").setLevel(logging.ERROR)

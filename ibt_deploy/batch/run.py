@@ -30,7 +30,7 @@ from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.mapping.schema import load_mapping
 from ibt_deploy.progress import Answered
 from ibt_deploy.readers import task_of
-from ibt_deploy.types import NOUNS, PARTS, Task
+from ibt_deploy.types import NOUNS, PARTS, TASKS, Task
 
 if TYPE_CHECKING:
     from ibt_deploy.standards.exports import Export
@@ -199,7 +199,7 @@ class _Inputs:
             except InputError:
                 continue
         raise BatchError(
-            "the first inputs do not show whether they are ECGs or stays; give --task arrhythmia or sepsis"
+            f"the first inputs do not show whether they are ECGs or stays; give --task {' or '.join(TASKS)}"
         )
 
     @cached_property

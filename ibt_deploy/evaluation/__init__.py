@@ -88,11 +88,8 @@ def source_of(path: Path) -> Source:
     found = {task: tuple(sorted(path.rglob(parts.files))) for task, parts in PARTS.items()}
     tasks = [task for task, files in found.items() if files]
     if len(tasks) != 1:
-        both, neither = (
-            "both recordings (.hea) and stays (.psv)",
-            "neither recordings (.hea) nor stays (.psv)",
-        )
-        what = both if tasks else neither
+        kinds = [f"{parts.noun} ({parts.files[1:]})" for parts in PARTS.values()]
+        what = f"both {' and '.join(kinds)}" if tasks else f"neither {' nor '.join(kinds)}"
         hint = "name a folder that holds one of them" if tasks else "a table of stays is named as a file"
         raise DataError(f"{path}: {what} in it; {hint}")
     return Source(tasks[0], found[tasks[0]])

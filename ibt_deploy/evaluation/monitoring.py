@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import DataError, missing_extra
+from ibt_deploy.errors import DataError, require
 from ibt_deploy.preprocess.stay import LOGARITHMIC, StayPreprocessing
 from ibt_deploy.types import NOUNS, PARTS, TASKS, AnyInts, Floats, Task
 from ibt_deploy.vocabulary import N_TIME_VARYING, NAMES
@@ -90,11 +90,10 @@ def read_export(path: Path) -> Export:
     MissingExtra
         pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.dataset as ds
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "ibt monitor") from error
+    require("ibt monitor", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         is_known = summary["task"] in TASKS and summary["format"] == "parquet"
@@ -260,7 +259,7 @@ def compared(then: Export, now: Export, limit: float = LARGE) -> Monitoring:
     if then.summary["model"] != now.summary["model"]:
         differing = [k for k, v in then.summary["model"].items() if now.summary["model"].get(k) != v]
         notes.append(f"scored by other models: {', '.join(differing)} differ")
-    if not (then.columns and now.columns) and then.task == "sepsis":
+    if not (then.columns and now.columns) and PARTS[then.task].in_tables:
         notes.append("one export is of single files; inputs by variable are counted in tables alone")
     return Monitoring(then.task, str(then.path), str(now.path), sizes, _ordered(found), tuple(notes))
 

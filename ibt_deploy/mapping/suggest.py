@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ibt_deploy.errors import BadUnits, InputError, MalformedFile, first_line, missing_extra
+from ibt_deploy.errors import BadUnits, InputError, MalformedFile, first_line, require
 from ibt_deploy.mapping.doubts import central, is_within, wide
 from ibt_deploy.mapping.synonyms import (
     ADMISSIONS,
@@ -132,11 +132,10 @@ def sampled(path: Path) -> Sample:
 
 
 def _parquet(path: Path) -> Sample:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading Parquet") from error
+    require("reading Parquet", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             batch = next(file.iter_batches(batch_size=MOST_ROWS), None)
@@ -186,10 +185,9 @@ def _start(path: Path, head: bytes) -> bytes:
     if compression is None:
         with path.open("rb") as file:
             return file.read(MOST_BYTES)
-    try:
-        import pyarrow as pa
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading compressed tables") from error
+    require("reading compressed tables", "pyarrow")
+    import pyarrow as pa
+
     with pa.input_stream(str(path), compression=compression) as stream:
         return bytes(stream.read(MOST_BYTES))
 
@@ -415,21 +413,15 @@ def _missing(
 
 def gender_lines(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
     """The section of Gender, where there is a column of codes for it."""
-    column = next((by_plain[name] for name in SEX if name in by_plain), None)
+    column = first_of(SEX, by_plain)
     if column is None:
         return
     used.add(column)
     codes = [code for code, _ in sample.values(column).most_common(MOST_CODES)]
     male = [code for code in codes if code.casefold() in MALE]
     female = [code for code in codes if code.casefold() in FEMALE]
-    rest = [code for code in codes if code not in male and code not in female]
-    yield ""
-    yield "[columns.Gender]"
-    yield f"column = {quoted(column)}"
-    yield f"male = {_texts(male)}"
-    yield f"female = {_texts(female)}"
-    if rest:
-        yield f"# Not placed: {', '.join(map(quoted, rest))}; those that mean neither: unknown = [...]"
+    yield from ("", "[columns.Gender]", f"column = {quoted(column)}")
+    yield from _placed(codes, {"male": male, "female": female}, "mean neither")
 
 
 def unit_type_lines(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
@@ -444,15 +436,17 @@ def unit_type_lines(sample: Sample, by_plain: dict[str, str], used: set[str]) ->
     surgical = [
         code for code in codes if any(word in code.casefold() for word in SURGICAL) and code not in medical
     ]
-    rest = [code for code in codes if code not in medical and code not in surgical]
     used.add(column)
-    yield ""
-    yield "[unit_type]"
-    yield f"column = {quoted(column)}"
-    yield f"medical = {_texts(medical)}"
-    yield f"surgical = {_texts(surgical)}"
-    if rest:
-        yield f"# Not placed: {', '.join(map(quoted, rest))}; those that are neither: unknown = [...]"
+    yield from ("", "[unit_type]", f"column = {quoted(column)}")
+    yield from _placed(codes, {"medical": medical, "surgical": surgical}, "are neither")
+
+
+def _placed(codes: list[str], by_key: dict[str, list[str]], neither: str) -> Iterator[str]:
+    """The keys of a section with their codes, and the codes that belong to no key."""
+    for key, placed in by_key.items():
+        yield f"{key} = {_texts(placed)}"
+    if rest := [code for code in codes if not any(code in placed for placed in by_key.values())]:
+        yield f"# Not placed: {', '.join(map(quoted, rest))}; those that {neither}: unknown = [...]"
 
 
 def _unit_flags(sample: Sample, used: set[str]) -> Iterator[str]:

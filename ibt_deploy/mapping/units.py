@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ibt_deploy.errors import BadUnits, missing_extra
+from ibt_deploy.errors import BadUnits, require
 from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 CANONICAL = {v.name: v.unit for v in VARIABLES}
@@ -313,10 +313,9 @@ def _unknown(variable: str, text: str) -> BadUnits:
 
 @lru_cache(maxsize=1)
 def _registry() -> tuple[Any, Any]:
-    try:
-        import pint
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "converting units") from error
+    require("converting units", "pint")
+    import pint
+
     return pint, pint.UnitRegistry(cache_folder=None)
 
 

@@ -11,7 +11,7 @@ the unit is unknown. Unit1 and Unit2 that contradict each other also mean unknow
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibt_deploy.errors import BadRows, BundleError
-from ibt_deploy.types import AnyFloats, AnyInts, Bools, Float32s, Floats, Ints
+from ibt_deploy.types import AnyFloats, AnyInts, Bools, Float32s, Floats, Ints, checked
 from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_TIME_VARYING, N_VARIABLES, NAMES, VARIABLES
 
 LOWEST = np.array([v.plausible_min for v in VARIABLES], dtype=np.float32)
@@ -267,15 +267,10 @@ class StayPreprocessing:
         if stored.get("variables") != list(NAMES):
             raise BundleError("the bundle's preprocessing has other variables than this ibt")
         try:
-            medians, means, deviations = (
-                tuple(float(c) for c in stored[field]) for field in ("medians", "means", "deviations")
-            )
-            age, admission_time = float(stored["age"]), float(stored["admission_time"])
-            features, hidden = stored["features"], tuple(stored["hidden"])
-            centres, spreads = (tuple(float(c) for c in stored[field]) for field in ("centres", "spreads"))
-        except (KeyError, TypeError, ValueError) as error:
+            constants: StayPreprocessing = checked({f.name: stored[f.name] for f in fields(cls)}, cls)
+        except (KeyError, ValueError) as error:
             raise BundleError(f"the bundle's stay preprocessing is incomplete or damaged: {error}") from error
-        return cls(medians, means, deviations, age, admission_time, features, hidden, centres, spreads)
+        return constants
 
     @classmethod
     def fit(

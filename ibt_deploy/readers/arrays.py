@@ -23,7 +23,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -41,7 +41,7 @@ from ibt_deploy.errors import (
 from ibt_deploy.files import File
 from ibt_deploy.readers.stated import MAX_RATE, millivolts_per
 from ibt_deploy.records import Recording
-from ibt_deploy.types import Array, Floats
+from ibt_deploy.types import Array, Floats, checked
 from ibt_deploy.vocabulary import LEADS, canonical_lead
 
 MAGIC = b"\x93NUMPY"
@@ -302,17 +302,17 @@ def _truncated(name: str, claimed: int, held: int) -> MalformedFile:
     )
 
 
-KEYS = (
-    "sampling_rate",
-    "unit",
-    "leads",
-    "scale",
-    "orientation",
-    "delimiter",
-    "decimal",
-    "skip_lines",
-    "variable",
-)
+KEYS: dict[str, Any] = {
+    "sampling_rate": int | float,
+    "unit": str,
+    "leads": str | list,
+    "scale": int | float,
+    "orientation": Literal["columns", "rows"],
+    "delimiter": str,
+    "decimal": Literal[".", ","],
+    "skip_lines": Annotated[int, "[0, inf)"],
+    "variable": str,
+}
 SUFFIXES = (".toml", ".json")
 SHARED_STEM = "layout"
 MAX_LAYOUT_BYTES = 1 << 16
@@ -326,13 +326,6 @@ EXAMPLES = {
     "leads": f'leads = "{" ".join(LEADS)}"',
 }
 """The keys that every array needs, as a person would write them."""
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "sampling_rate": (int, float),
-    "scale": (int, float),
-    "skip_lines": (int,),
-    "leads": (str, list),
-}
 
 
 class Layout(NamedTuple):
@@ -362,26 +355,23 @@ def layout_beside(file: File) -> Layout:
         for suffix in SUFFIXES:
             sidecar = file.with_name(stem + suffix)
             if sidecar.name != file.name and sidecar.is_file():
-                return Layout(checked(_parsed(sidecar), sidecar.name), sidecar.name)
+                return Layout(_understood(_parsed(sidecar), sidecar.name), sidecar.name)
     return Layout({}, None)
 
 
-def checked(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _understood(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
     """``stated`` with nothing in it that no reader understands; MalformedFile otherwise."""
     for key, value in stated.items():
         if key not in KEYS:
             raise MalformedFile(
                 f"{source}: unknown key {key[:40]!r}; known: {', '.join(KEYS)}", code="bad_layout"
             )
-        if isinstance(value, bool) or not isinstance(value, _TYPES.get(key, (str,))):
-            raise MalformedFile(f"{source}: {key} cannot be {value!r:.40}", code="bad_layout")
-    for key, allowed in (("orientation", ("columns", "rows")), ("decimal", (".", ","))):
-        if stated.get(key, allowed[0]) not in allowed:
-            raise MalformedFile(f"{source}: {key} is {' or '.join(allowed)}", code="bad_layout")
+        try:
+            checked(value, KEYS[key], key)
+        except ValueError as error:
+            raise MalformedFile(f"{source}: {error}", code="bad_layout") from None
     if len(stated.get("delimiter", ",")) != 1:
         raise MalformedFile(f"{source}: delimiter is one character", code="bad_layout")
-    if stated.get("skip_lines", 0) < 0:
-        raise MalformedFile(f"{source}: skip_lines is negative", code="bad_layout")
     return dict(stated)
 
 
@@ -557,7 +547,7 @@ def read(file: File) -> list[Recording]:
     arrays, what = _arrays(data)
     inline = {key: _plain(arrays.pop(key)) for key in KEYS if key in arrays}
     beside = layout_beside(file)
-    stated = {**checked(inline, file.name), **beside.stated}
+    stated = {**_understood(inline, file.name), **beside.stated}
     return [recording_of(_signal(arrays, stated), stated, file, what=what)]
 
 

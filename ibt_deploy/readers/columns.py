@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadRows, MalformedFile, TooLong, first_line, missing_extra
+from ibt_deploy.errors import BadRows, MalformedFile, TooLong, first_line, require
 from ibt_deploy.files import File, openable
 from ibt_deploy.types import Floats
 from ibt_deploy.vocabulary import NAMES
@@ -278,11 +278,10 @@ class ParquetTable:
     """
 
     def __init__(self, file: File) -> None:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ModuleNotFoundError as error:
-            raise missing_extra(error, "reading Parquet") from error
+        require("reading Parquet", "pyarrow")
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         self._errors = (pa.ArrowException, OSError, ValueError)  # ValueError: names not in UTF-8
         try:
             self._file = pq.ParquetFile(openable(file))

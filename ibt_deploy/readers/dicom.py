@@ -24,7 +24,7 @@ from ibt_deploy.errors import (
     TooLong,
     UnsupportedFormat,
     first_line,
-    missing_extra,
+    require,
 )
 from ibt_deploy.files import File
 from ibt_deploy.readers.stated import (
@@ -323,10 +323,7 @@ def read(file: File) -> list[Recording]:
     MissingExtra
         pydicom is not installed.
     """
-    try:
-        import pydicom  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading DICOM") from error
+    require("reading DICOM", "pydicom")
     with file.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

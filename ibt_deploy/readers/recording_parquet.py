@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, first_line, missing_extra
+from ibt_deploy.errors import BadSampling, MalformedFile, MissingLeads, TooLong, first_line, require
 from ibt_deploy.files import File, openable
 from ibt_deploy.readers.stated import device_of, moment_of_iso
 from ibt_deploy.records import Recording
@@ -44,11 +44,10 @@ def read(file: File) -> list[Recording]:
     MissingExtra
         pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading Parquet") from error
+    require("reading Parquet", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         table = pq.ParquetFile(openable(file))
         names = table.schema_arrow.names

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ibt_deploy.errors import InputError, UnsupportedFormat
 from ibt_deploy.files import File
+from ibt_deploy.readers.stays import all_or_error
 from ibt_deploy.records import Stay
 
 NAME = "stays in a hospital standard (MEDS, OMOP CDM, FHIR R4)"
@@ -37,12 +38,7 @@ def read(file: File) -> list[Stay]:
     MissingExtra
         DuckDB, pyarrow or pint is not installed.
     """
-    stays = []
-    for answer in read_each(file):
-        if isinstance(answer, InputError):
-            raise answer
-        stays.append(answer)
-    return stays
+    return all_or_error(read_each(file))
 
 
 def read_each(file: File) -> Iterator[Stay | InputError]:

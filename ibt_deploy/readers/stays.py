@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +80,13 @@ def read(file: File) -> list[Stay]:
     OSError
         The file cannot be opened.
     """
+    return all_or_error(read_each(file))
+
+
+def all_or_error(answers: Iterable[Stay | InputError]) -> list[Stay]:
+    """The stays; raises the first of the errors in place of one."""
     stays = []
-    for answer in read_each(file):
+    for answer in answers:
         if isinstance(answer, InputError):
             raise answer
         stays.append(answer)
@@ -173,7 +178,7 @@ def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay 
                 raise numbers.faults[faulty[0]]
             rows, warnings = within_two_weeks(values[rows, ICULOS], rows)
             whole, inserted, whole_labels = hourly(
-                values[rows], None if labels is None else labels[rows], Numbered(rows)
+                values[rows], None if labels is None else labels[rows], numbered(rows)
             )
         except InputError as error:
             yield error.at(where)
@@ -232,13 +237,14 @@ def column_notes(names: tuple[str, ...]) -> list[str]:
     if HOUR in names and "ICULOS" in missing:
         missing.remove("ICULOS")
     if missing:
-        notes.append(f"Columns not in the file, taken as never measured: {_listed(missing)}.")
+        notes.append(f"Columns not in the file, taken as never measured: {listed(missing)}.")
     if unknown:
-        notes.append(f"Columns that no model reads were ignored: {_listed(unknown)}.")
+        notes.append(f"Columns that no model reads were ignored: {listed(unknown)}.")
     return notes
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(map(shortened, names[:LISTED])) + more
 
@@ -313,29 +319,22 @@ def within_two_weeks(hours: Floats, rows: Ints) -> tuple[Ints, tuple[Notice, ...
     return rows[:kept], (Notice("rows_left_out", message),)
 
 
-class RowNumbers(Protocol):
-    """What to call a stay's rows in messages (``row 3``); asked for only when there is something to say."""
-
-    def __getitem__(self, row: Any, /) -> Any: ...
+RowName: TypeAlias = Callable[[int], str]
+"""What a message calls a row of a stay (``row 3``); called only when there is something to say."""
 
 
-class Numbered:
+def numbered(rows: Ints) -> RowName:
     """Rows called by their numbers, counted from 1; ``rows`` are indices, shape ``(hours,)``."""
-
-    def __init__(self, rows: Ints) -> None:
-        self._rows = rows
-
-    def __getitem__(self, row: Any) -> str:
-        return f"row {self._rows[row] + 1}"
+    return lambda row: f"row {rows[row] + 1}"
 
 
 def hourly(
-    values: Floats, labels: Floats | None, numbers: RowNumbers
+    values: Floats, labels: Floats | None, name_of: RowName
 ) -> tuple[Floats, Bools, npt.NDArray[np.int8] | None]:
     """One row for every hour from the first to the last, which of them are new, and their labels."""
     hours = values[:, ICULOS]
     if are_consecutive(hours):
-        checked = None if labels is None else _checked_labels(labels, numbers)
+        checked = None if labels is None else _checked_labels(labels, name_of)
         return values, np.zeros(len(hours), dtype=np.bool_), checked
     for broken, code, what in (
         (np.isnan(hours), "missing_hour", "has no ICULOS"),
@@ -343,7 +342,7 @@ def hourly(
         (hours < 1, "bad_hour", "has an ICULOS below 1; the first hour is 1"),
     ):
         if broken.any():
-            raise BadRows(f"{numbers[np.argmax(broken)]} {what}", code=code)
+            raise BadRows(f"{name_of(int(np.argmax(broken)))} {what}", code=code)
     if len(hours) > MAX_HOURS:
         raise TooLong(f"{len(hours)} rows, the models read at most {MAX_HOURS} hours (two weeks)")
     steps = np.diff(hours)
@@ -352,10 +351,10 @@ def hourly(
         code, what = (
             ("doubled_hour", "repeats") if steps[row - 1] == 0 else ("hours_out_of_order", "goes back to")
         )
-        raise BadRows(f"{numbers[row]} {what} hour {hours[row]:.0f}; hours must increase", code=code)
+        raise BadRows(f"{name_of(row)} {what} hour {hours[row]:.0f}; hours must increase", code=code)
     if hours[-1] > MAX_HOURS:
         raise TooLong(f"reaches hour {hours[-1]:.0f}, the models know at most hour {MAX_HOURS} (two weeks)")
-    checked = None if labels is None else _checked_labels(labels, numbers)
+    checked = None if labels is None else _checked_labels(labels, name_of)
     place = (hours - hours[0]).astype(np.int64)
     inserted = np.ones(place[-1] + 1, dtype=np.bool_)
     inserted[place] = False
@@ -369,11 +368,11 @@ def hourly(
     return whole, inserted, whole_labels
 
 
-def _checked_labels(labels: Floats, numbers: RowNumbers) -> npt.NDArray[np.int8]:
+def _checked_labels(labels: Floats, name_of: RowName) -> npt.NDArray[np.int8]:
     usable = np.isin(labels, (0, 1)) | np.isnan(labels)
     if not usable.all():
         row = int(np.argmin(usable))
-        raise BadRows(f"{numbers[row]} has the {LABEL} {labels[row]:g}, not 0 or 1", code="bad_label")
+        raise BadRows(f"{name_of(row)} has the {LABEL} {labels[row]:g}, not 0 or 1", code="bad_label")
     return np.where(np.isnan(labels), -1, labels).astype(np.int8)
 
 

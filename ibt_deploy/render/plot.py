@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ibt_deploy.errors import missing_extra
+from ibt_deploy.errors import require
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding, Prediction, SepsisPrediction
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
 from ibt_deploy.records import Recording, Stay, plausible_age
 from ibt_deploy.render.prediction import alarm_summary, caption, sorted_findings, warning_captions
-from ibt_deploy.types import Bools, Floats
+from ibt_deploy.scorers import scorer_of
+from ibt_deploy.types import PARTS, Bools, Floats
 from ibt_deploy.vocabulary import INDEX, LEADS, VARIABLES
 
 if TYPE_CHECKING:
@@ -77,7 +78,11 @@ def strongest_channels(explanation: Explanation, most: int = 4) -> str:
     return ", ".join(f"{explanation.channels[i]} {explanation.by_channel[i]:+.2f}" for i in order)
 
 
-def stay_figure(prediction: SepsisPrediction, explanation: Explanation | None = None) -> Figure:
+def stay_figure(
+    stay: Stay,  # noqa: ARG001
+    prediction: SepsisPrediction,
+    explanations: Sequence[Explanation] = (),
+) -> Figure:
     """Risk, threshold and alarms over the hours, and below them on the same axis the main vital signs.
 
     Dots are measurements; a line joins measurements of consecutive hours only, so that what was carried
@@ -86,6 +91,7 @@ def stay_figure(prediction: SepsisPrediction, explanation: Explanation | None = 
     """
     from matplotlib.figure import Figure
 
+    explanation = next(iter(explanations), None)
     figure = Figure(figsize=(11, 9.2), facecolor="white")
     grid = figure.add_gridspec(
         len(PANELS) + 1, 1, height_ratios=(3.4, *([1.0] * len(PANELS))), hspace=0.14,
@@ -544,10 +550,7 @@ SUFFIXES = (".png", ".pdf", ".svg")
 def require_matplotlib() -> None:
     """Raise MissingExtra, which says what to install, where matplotlib is not there."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of a home it cannot write to
-    try:
-        import matplotlib as matplotlib
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "a plot") from error
+    require("a plot", "matplotlib")
 
 
 def figure_of(
@@ -572,11 +575,10 @@ def figure_of(
         When item and answer belong to different tasks.
     """
     require_matplotlib()
-    if isinstance(item, Recording) and isinstance(prediction, ArrhythmiaPrediction):
-        return ecg_figure(item, prediction, explanations)
-    if isinstance(item, Stay) and isinstance(prediction, SepsisPrediction):
-        return stay_figure(prediction, next(iter(explanations), None))
-    raise TypeError(f"a {type(item).__name__} has no {type(prediction).__name__}")
+    if not isinstance(item, scorer_of(prediction.task).item):
+        raise TypeError(f"a {type(item).__name__} has no {type(prediction).__name__}")
+    figure: Figure = PARTS[prediction.task].figure.load()(item, prediction, explanations)
+    return figure
 
 
 class NumberedPictures:

@@ -21,7 +21,7 @@ from ibt_deploy.predictions import (
 )
 from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 from ibt_deploy.render.report import Line, Report, Row, Table, spans
-from ibt_deploy.types import Floats
+from ibt_deploy.types import PARTS, Floats, Task
 from ibt_deploy.vocabulary import N_TIME_VARYING
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 def prediction_report(prediction: Prediction) -> Report:
     """Everything about one recording or stay."""
-    if isinstance(prediction, ArrhythmiaPrediction):
-        return _arrhythmia(prediction)
-    return _sepsis(prediction)
+    report: Report = PARTS[prediction.task].report.load()(prediction)
+    return report
 
 
 def sorted_findings(prediction: ArrhythmiaPrediction) -> tuple[list[Finding], list[Finding]]:
@@ -110,7 +109,8 @@ def axis_summary(axis: FrontalAxis) -> str:
     return f"{axis.degrees:.0f} degrees (computed from the signal)"
 
 
-def _arrhythmia(prediction: ArrhythmiaPrediction) -> Report:
+def findings_report(prediction: ArrhythmiaPrediction) -> Report:
+    """The findings of a recording, positive ones first."""
     evaluable, others = sorted_findings(prediction)
     rows = tuple(
         Row(
@@ -156,7 +156,8 @@ def _windows(finding: Finding) -> str:
     return f"{share.reached} of {share.of}, {share.highest:.2f} at {share.highest_at:g} s"
 
 
-def _sepsis(prediction: SepsisPrediction) -> Report:
+def risk_report(prediction: SepsisPrediction) -> Report:
+    """The risk of every hour of a stay."""
     measured = (~np.isnan(prediction.values[:, :N_TIME_VARYING])).sum(axis=1)
     rows = tuple(
         Row(
@@ -237,28 +238,21 @@ def _strongest(names: Sequence[str], effects: Floats, most: int = 3) -> list[str
 
 
 _MODEL = ("bundle", "version", "sha256", "variant", "operating_point", "device")
-HEADERS = {
-    "arrhythmia": (
-        *("record", "code", "abbreviation", "name", "probability", "threshold", "positive", "evaluable"),
-        *("status", "windows_reached", "windows", "highest", "highest_at"),
-        *_MODEL,
-    ),
-    "sepsis": ("record", "hour", "risk", "threshold", "alarm", "inserted", "missing", *_MODEL),
-}
 
 
 class CsvWriter:
     """Writes predictions of one task to a stream, the header first."""
 
-    def __init__(self, stream: TextIO, task: str) -> None:
+    def __init__(self, stream: TextIO, task: Task) -> None:
         self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow(HEADERS[task])
+        self._writer.writerow(("record", *PARTS[task].csv_columns, *_MODEL))
+        self._cells = PARTS[task].csv_cells.load()
 
     def write(self, prediction: Prediction) -> None:
         """Write every class, or every hour, of one prediction."""
         m = prediction.model
         model = (m.name, m.version, m.sha256, m.variant, m.operating_point, m.device)
-        for row in _rows(prediction):
+        for row in self._cells(prediction):
             self._writer.writerow((prediction.record, *row, *model))
 
 
@@ -266,17 +260,21 @@ def _window_cells(share: WindowShare) -> tuple[object, ...]:
     return share.reached, share.of, round(share.highest, DECIMALS), round(share.highest_at, 3)
 
 
-def _rows(prediction: Prediction) -> list[tuple[object, ...]]:
-    if isinstance(prediction, ArrhythmiaPrediction):
-        return [
-            (
-                *(f.code, f.abbreviation, f.name, round(f.probability, DECIMALS)),
-                *(round(f.threshold, DECIMALS), int(f.positive), int(f.evaluable)),
-                f.status,
-                *(_window_cells(f.windows) if f.windows else ("", "", "", "")),
-            )
-            for f in prediction.findings
-        ]
+def findings_cells(prediction: ArrhythmiaPrediction) -> list[tuple[object, ...]]:
+    """One line of the CSV for each class."""
+    return [
+        (
+            *(f.code, f.abbreviation, f.name, round(f.probability, DECIMALS)),
+            *(round(f.threshold, DECIMALS), int(f.positive), int(f.evaluable)),
+            f.status,
+            *(_window_cells(f.windows) if f.windows else ("", "", "", "")),
+        )
+        for f in prediction.findings
+    ]
+
+
+def risk_cells(prediction: SepsisPrediction) -> list[tuple[object, ...]]:
+    """One line of the CSV for each hour."""
     threshold = round(prediction.threshold, DECIMALS)
     return [
         (int(hour), round(float(risk), DECIMALS), threshold, int(alarm), int(inserted), " ".join(missing))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ibt_deploy import __version__
-from ibt_deploy.errors import UnsupportedFormat, missing_extra
+from ibt_deploy.errors import UnsupportedFormat, require
 from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ def dicom_report(prediction: ArrhythmiaPrediction, source: Path) -> bytes:
     MissingExtra
         highdicom is not installed.
     """
-    try:
-        import highdicom
-        import pydicom
-        from pydicom.errors import InvalidDicomError
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "a DICOM Structured Report") from error
+    require("a DICOM Structured Report", "highdicom", "pydicom")
+    import highdicom
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
     try:
         ecg = pydicom.dcmread(source)
     except (InvalidDicomError, OSError) as error:

@@ -298,11 +298,6 @@ def unit_flags(name: str) -> tuple[float | None, float | None]:
     return (float(medical), float(surgical)) if medical != surgical else (None, None)
 
 
-def quoted(text: str) -> str:
-    """A text as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
     """Write the hourly rows of all stays to a Parquet file, sorted by stay and hour.
 

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, first_line, missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, UnsupportedFormat, first_line, require
 from ibt_deploy.files import File
 from ibt_deploy.mapping.schema import Mapping
-from ibt_deploy.readers.stays import Numbered, hourly, inserted_note
+from ibt_deploy.readers.stays import hourly, inserted_note, numbered
 from ibt_deploy.records import Stay
 from ibt_deploy.vocabulary import MAX_HOURS, NAMES
 
@@ -192,7 +192,7 @@ class EventStays:
         for number in range(first, last):
             begin, end = (self.stays[n] - self.stays[first] for n in (number, number + 1))
             try:
-                whole, inserted, _ = hourly(values[begin:end], None, Numbered(np.arange(end - begin)))
+                whole, inserted, _ = hourly(values[begin:end], None, numbered(np.arange(end - begin)))
             except InputError as error:
                 yield error.at(f"{self.source}, patient {names[begin]}")
                 continue
@@ -303,11 +303,10 @@ def _starts(hours: Path) -> tuple[int, ...]:
 
 
 def _parquet_columns(file: File) -> list[str]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading Parquet") from error
+    require("reading Parquet", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with file.open("rb") as stream:
             return list(pq.ParquetFile(stream).schema_arrow.names)

@@ -23,6 +23,7 @@ from ibt_deploy.predictions import (
     Refusal,
     SepsisPrediction,
 )
+from ibt_deploy.types import PARTS
 
 MEDIA_TYPE = "application/fhir+json"
 SNOMED, LOINC, UCUM = "http://snomed.info/sct", "http://loinc.org", "http://unitsofmeasure.org"
@@ -37,9 +38,7 @@ def fhir_resource(answer: Prediction | Refusal) -> Resource:
     """An answer as one FHIR R4 resource: a Bundle, or an OperationOutcome for a refusal."""
     if isinstance(answer, Refusal):
         return _outcome(answer)
-    if isinstance(answer, ArrhythmiaPrediction):
-        return _bundle(answer, _report(answer))
-    return _bundle(answer, _risks(answer))
+    return _bundle(answer, PARTS[answer.task].fhir.load()(answer))
 
 
 def _outcome(refusal: Refusal) -> Resource:
@@ -97,7 +96,7 @@ def _subject(answer: Prediction) -> Resource:
     return {"type": "Patient", "identifier": {"value": answer.record}}
 
 
-def _report(answer: ArrhythmiaPrediction) -> list[Resource]:
+def findings_resources(answer: ArrhythmiaPrediction) -> list[Resource]:
     """The DiagnosticReport and its Observations."""
     positive = [finding for finding in answer.findings if finding.positive]
     said = ", ".join(finding.name for finding in positive) or "none of the classes"
@@ -157,7 +156,7 @@ def _probability(value: float) -> Resource:
     return {"value": round(value, DECIMALS), "unit": "probability", "system": UCUM, "code": "1"}
 
 
-def _risks(answer: SepsisPrediction) -> list[Resource]:
+def risk_resources(answer: SepsisPrediction) -> list[Resource]:
     """One RiskAssessment for each hour."""
     notes = [{"text": text} for text in (*(warning.message for warning in answer.warnings), NOTICE)]
     threshold = round(answer.threshold, DECIMALS)

@@ -25,7 +25,7 @@ import numpy as np
 
 from ibt_deploy.errors import BadRows, InputError, MalformedFile, TooLong
 from ibt_deploy.files import File
-from ibt_deploy.readers.stays import FEWEST_MEASURED_COLUMNS, Numbered, hourly, inserted_note
+from ibt_deploy.readers.stays import FEWEST_MEASURED_COLUMNS, hourly, inserted_note, numbered
 from ibt_deploy.records import Stay
 from ibt_deploy.standards.events import (
     AGE_OF_OLDEST,
@@ -547,7 +547,7 @@ def _hourly_rows(values: list[_Value], starts: datetime, stay: tuple[Any, ...]) 
     }.items():  # fmt: skip
         rows[:, INDEX[name]] = np.nan if constant is None else constant
     rows[:, INDEX["ICULOS"]] = hours
-    return rows, None, Numbered(np.arange(len(hours)))
+    return rows, None, numbered(np.arange(len(hours)))
 
 
 def _hour(time: datetime, starts: datetime) -> int:

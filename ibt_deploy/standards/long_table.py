@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, layout_of
-from ibt_deploy.batch.tables.sql import FAULT, MICROSECONDS, Scan, scans_of, text
+from ibt_deploy.batch.tables.sql import FAULT, MICROSECONDS, Scan, has_rejects, scans_of, text
 from ibt_deploy.batch.tables.stays import MOST_WITHOUT_TIME, WITHOUT_TIME
 from ibt_deploy.batch.tables.survey import TableFile, surveyed
 from ibt_deploy.errors import InputError, MalformedFile
@@ -167,10 +167,7 @@ def _write_rows(connection: Any, tables: list[tuple[TableFile, Layout]], folder:
         f" {text(f'{NO_TIME}{FAULT}a row has no time')} END) AS fault, code, unit, value,"
         f" sign IS NOT NULL AND value IS NOT NULL AS is_limit, {', '.join(CONSTANTS)} FROM ({together})"
     )
-    has_rejects = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
-    ).fetchone()[0]
-    if not has_rejects:
+    if not has_rejects(connection):
         return 0
     count: int = connection.execute(
         "SELECT count(DISTINCT (scan_id, file_id, line)) FROM reject_errors"

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ibt_deploy.batch.tables.sql import text
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
-from ibt_deploy.standards.events import LOINC, MIMIC, Meaning, Source, codes, meaning, quoted, unit_flags
+from ibt_deploy.standards.events import LOINC, MIMIC, Meaning, Source, codes, meaning, unit_flags
 from ibt_deploy.standards.exports import MEDS_VALUES
 
 FORMAT = "MEDS"
@@ -29,7 +30,7 @@ def load(connection: Any, files: Sequence[File]) -> Source:
     """Fill ``events`` and ``stays`` from the Parquet files of an export."""
     shards = [str(file) for file in files if isinstance(file, Path)]
     if len(shards) == len(files):
-        shard_list = ", ".join(quoted(path) for path in shards)
+        shard_list = ", ".join(text(path) for path in shards)
         connection.execute(
             "CREATE OR REPLACE TEMP VIEW meds AS "
             f"SELECT * FROM read_parquet([{shard_list}], union_by_name = true)"

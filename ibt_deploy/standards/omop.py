@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ibt_deploy.batch.tables.sql import text
 from ibt_deploy.errors import MalformedFile
 from ibt_deploy.files import File
-from ibt_deploy.standards.events import LOINC, OMOP, Meaning, Source, codes, meaning, quoted, unit_flags
+from ibt_deploy.standards.events import LOINC, OMOP, Meaning, Source, codes, meaning, unit_flags
 from ibt_deploy.standards.exports import DUCKDB_MAGIC, MAGIC_AT, OMOP_TABLES, is_database, table_of
 
 FORMAT = "OMOP CDM"
@@ -88,7 +89,7 @@ def _views(connection: Any, paths: Sequence[Path]) -> dict[str, tuple[str, ...]]
     relations: dict[str, str] = {}
     databases = [path for path in paths if _is_database(path)]
     for number, path in enumerate(databases):
-        connection.execute(f"ATTACH {quoted(str(path))} AS cdm{number} (READ_ONLY)")
+        connection.execute(f"ATTACH {text(str(path))} AS cdm{number} (READ_ONLY)")
         for schema, name in connection.execute(
             f"SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'cdm{number}'"
         ).fetchall():
@@ -100,7 +101,7 @@ def _views(connection: Any, paths: Sequence[Path]) -> dict[str, tuple[str, ...]]
         if table is not None and path not in databases:
             shards.setdefault(table, []).append(path)
     for table, found in shards.items():
-        names = f"[{', '.join(quoted(str(path)) for path in found)}]"
+        names = f"[{', '.join(text(str(path)) for path in found)}]"
         kinds = {path.suffix.casefold() == ".parquet" for path in found}
         if len(kinds) > 1:
             raise MalformedFile(
@@ -150,7 +151,7 @@ def _write_events(connection: Any, columns: Sequence[str]) -> None:
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE events AS SELECT {_identifier('person_id')} AS patient,"
         f" {_time(columns, 'measurement')} AS time, {_identifier('measurement_concept_id')} AS code,"
-        f" coalesce(nullif({concept}, '0'), '') || {quoted(SEPARATOR)} || coalesce({words}, '') AS unit,"
+        f" coalesce(nullif({concept}, '0'), '') || {text(SEPARATOR)} || coalesce({words}, '') AS unit,"
         f" {value} AS value FROM omop_measurement"
     )
 
@@ -239,7 +240,7 @@ def _concepts(connection: Any, columns: Mapping[str, Sequence[str]]) -> tuple[di
     ucum = {str(concept): unit for concept, unit in UNITS.items()}
     if not {"concept_id", "concept_code", "vocabulary_id"} <= set(columns.get("concept", ())):
         return {}, ucum
-    known = ", ".join(quoted(row.code) for row in codes().values() if row.system == LOINC)
+    known = ", ".join(text(row.code) for row in codes().values() if row.system == LOINC)
     rows = connection.execute(
         f"SELECT {_identifier('concept_id')}, vocabulary_id, concept_code FROM omop_concept "
         f"WHERE vocabulary_id = 'UCUM' OR (vocabulary_id = 'LOINC' AND concept_code IN ({known}))"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ibt_deploy import __version__
-from ibt_deploy.errors import UnsupportedFormat, missing_extra
+from ibt_deploy.errors import UnsupportedFormat, require
 from ibt_deploy.records import Recording
 from ibt_deploy.vocabulary import LEAD_NUMBERS, LEADS, canonical_lead
 from ibt_deploy.writers import INVALID, Quantised, quantised
@@ -37,16 +37,14 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
     MissingExtra
         pydicom is not installed.
     """
-    try:
-        from pydicom.uid import (
-            ExplicitVRLittleEndian,
-            GeneralECGWaveformStorage,
-            TwelveLeadECGWaveformStorage,
-            generate_uid,
-        )
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "writing DICOM") from error
+    require("writing DICOM", "pydicom")
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+    from pydicom.uid import (
+        ExplicitVRLittleEndian,
+        GeneralECGWaveformStorage,
+        TwelveLeadECGWaveformStorage,
+        generate_uid,
+    )
 
     rate = recording.sampling_rate
     if not RATES[0] <= rate <= RATES[1] or len(f"{rate:.12g}") > 16:

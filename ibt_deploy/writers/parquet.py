@@ -6,7 +6,7 @@ import json
 from io import BytesIO
 from pathlib import Path
 
-from ibt_deploy.errors import UnsupportedFormat, missing_extra
+from ibt_deploy.errors import UnsupportedFormat, require
 from ibt_deploy.readers.recording_parquet import KEY, VERSION
 from ibt_deploy.records import Recording
 
@@ -23,11 +23,10 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
     MissingExtra
         pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "writing Parquet") from error
+    require("writing Parquet", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     if len(set(recording.leads)) < len(recording.leads):
         raise UnsupportedFormat("two leads have one name", code="not_representable")
     described = {

@@ -47,34 +47,30 @@ class Recording(Input):
     record: RecordName | None = None
 
 
-def _described(description: str, unit: str) -> str:
-    return f"{description} ({unit})" if unit else description
+def _variables(kind: Any) -> dict[str, Any]:
+    return {
+        v.name: (kind, Field(None, description=f"{v.description} ({v.unit})" if v.unit else v.description))
+        for v in VARIABLES
+    }
 
 
-_FIELDS: dict[str, Any] = {
-    v.name: (Value, Field(None, description=_described(v.description, v.unit))) for v in VARIABLES
-}
 Row = create_model(
     "Row",
     __base__=Input,
     __doc__="One hour: any of the 40 variables; null or left out if not measured.",
-    **_FIELDS,
+    **_variables(Value),
     hour=(Value, Field(None, description="The same as ICULOS.")),
     SepsisLabel=(Value, Field(None, description="Ignored.")),
     hospital=(Word | None, Field(None, description="Ignored.")),
     patient_id=(Word | None, Field(None, description="Several stays in one list of rows.")),
 )
-_COLUMNS: dict[str, Any] = {
-    v.name: (list[Value] | None, Field(None, description=_described(v.description, v.unit)))
-    for v in VARIABLES
-}
 _NUMBERS: Any = (list[Value] | None, None)
 _WORDS: Any = (list[Word | None] | None, None)
 Columns = create_model(
     "Columns",
     __base__=Input,
     __doc__="The variables of all hours by name, each a list of the same length.",
-    **_COLUMNS,
+    **_variables(list[Value] | None),
     hour=_NUMBERS,
     SepsisLabel=_NUMBERS,
     hospital=_WORDS,
@@ -311,17 +307,10 @@ class ProblemDetails(Output):
     request_id: str
 
 
-INPUTS: tuple[type[BaseModel], ...] = (Recording, Row, StayByRows, StayByColumns, Stays, NextHours)
-OUTPUTS: tuple[type[BaseModel], ...] = (
-    Findings,
-    ExplainedFindings,
-    Risk,
-    RiskAndVitals,
-    ExplainedRisk,
-    Risks,
-    RiskAndState,
-    Refusal,
-    ProblemDetails,
+MODELS: tuple[type[BaseModel], ...] = (
+    *(Recording, Row, StayByRows, StayByColumns, Stays, NextHours),
+    *(Findings, ExplainedFindings, Risk, RiskAndVitals, ExplainedRisk, Risks, RiskAndState),
+    *(Refusal, ProblemDetails),
 )
 
 
@@ -332,9 +321,7 @@ def ref(model: type[BaseModel]) -> dict[str, str]:
 
 def schemas() -> dict[str, Any]:
     """JSON Schemas of all models by name."""
-    modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
-        *((model, "validation") for model in INPUTS),
-        *((model, "validation") for model in OUTPUTS),
-    ]
-    _, found = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+    _, found = models_json_schema(
+        [(model, "validation") for model in MODELS], ref_template="#/components/schemas/{model}"
+    )
     return dict(found["$defs"])

@@ -34,7 +34,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from ibt_deploy import __version__
-from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal
+from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, Refusal, SepsisPrediction
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -113,7 +113,7 @@ def observe_batch(
         elif isinstance(answer, ArrhythmiaPrediction):
             for finding in answer.findings:
                 _findings.labels(finding.abbreviation, finding.status).inc()
-        else:
+        elif isinstance(answer, SepsisPrediction):
             alarms = int(answer.alarms.sum())
             _hours.labels("yes").inc(alarms)
             _hours.labels("no").inc(len(answer.alarms) - alarms)

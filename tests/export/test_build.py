@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.exports import SETTINGS
+from helpers.exports import SETTINGS, untrained
 
-from export.build import Data, External, Run, build_bundle, open_data, open_external
+from export.build import Data, External, Run, build_bundle, open_data, open_external, open_opinion
 from export.ecg import EcgPart
+from export.scored import Evidence
 from export.stay import StayPart
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.errors import DataError
+from ibt_deploy.errors import DataError, ExportError
 from ibt_deploy.golden import golden_cases, recomputed
 from ibt_deploy.metrics import arrhythmia, sepsis
 from ibt_deploy.predictor import load
 from training.data.split import PARTS, write_split
+from training.tasks import open_cohort
 
 
 def contract_of(bundle: Path) -> dict[str, Any]:
@@ -231,3 +233,76 @@ def test_of_stays_without_labels_risk_and_alarms_are_counted(
 def test_the_external_set_keeps_its_patients(foreign_ecgs: External) -> None:
     assert isinstance(foreign_ecgs.part, EcgPart)
     assert len(np.unique(foreign_ecgs.part.patients)) == 10
+
+
+@pytest.mark.parametrize("task", ["ecg", "stay"])
+def test_a_refitted_student_takes_its_decisions_from_the_network_they_were_chosen_with(
+    task: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    student, data, bundle = (
+        request.getfixturevalue(f"{task}_{what}") for what in ("student", "data", "bundle")
+    )
+    cache = request.getfixturevalue(f"{task}s")
+    name = data.task
+    refit = {"data": {"refit": True}, "fit": {"select": "last", "epochs": 5}}
+    final = Run.of(untrained(name, "bbm", cache, tmp_path / "final", seed=1, **refit))
+    with pytest.raises(DataError, match="give --chosen"):
+        build_bundle(final, data, tmp_path / "out", SETTINGS)
+    with pytest.raises(DataError, match="decides for itself"):
+        build_bundle(student, data, tmp_path / "out", SETTINGS, evidence=Evidence(load_bundle(bundle)))
+    other = Run.of(untrained(name, "bbm", cache, tmp_path / "other", bbm={"weight": 0.5}, **refit))
+    with pytest.raises(DataError, match="differs in more"):
+        build_bundle(other, data, tmp_path / "out", SETTINGS, evidence=Evidence(load_bundle(bundle)))
+    out = tmp_path / "out"
+    build_bundle(final, data, out, SETTINGS, evidence=Evidence(load_bundle(bundle)))
+    ours, theirs = contract_of(out), contract_of(bundle)
+    for entry in ("calibration", "operating_points", "classes", "short_recordings"):
+        assert ours.get(entry) == theirs.get(entry)
+    assert ours["metrics"]["test"] != theirs["metrics"]["test"]
+    assert ours["training"]["evidence"]["chosen"]["checkpoint_sha256"] == student.sha256
+    card = (out / "card.md").read_text()
+    assert "learnt from the training and the validation part together" in card
+    assert "validation part together" not in (bundle / "card.md").read_text()
+
+
+def test_an_opinion_makes_classes_evaluable_and_moves_thresholds(
+    ecg_student: Run,
+    ecg_data: Data,
+    ecg_bundle: Path,
+    ecgs: Path,
+    stay_data: Data,
+    stay_student: Run,
+    tmp_path: Path,
+) -> None:
+    train = ecg_data.parts["train"]
+    assert isinstance(train, EcgPart)
+    perfect = np.where(train.labels, 0.9, 0.1).astype(np.float32)
+    file = tmp_path / "opinion.npz"
+    content = {
+        "probabilities": perfect,
+        "items": open_cohort(ecgs).items("train"),
+        "cache_sha256": np.array(ecg_data.cache_sha256),
+        "split_sha256": np.array(ecg_data.split_sha256),
+    }
+    np.savez(file, **content)
+    evidence = Evidence(None, open_opinion(file, ecgs, ecg_data), "0" * 64)
+    build_bundle(ecg_student, ecg_data, tmp_path / "out", SETTINGS, evidence=evidence)
+    before, after = contract_of(ecg_bundle), contract_of(tmp_path / "out")
+    positives = train.labels.sum(axis=0) + ecg_data.parts["validation"].labels.sum(axis=0)  # type: ignore[attr-defined]
+    evaluable = np.array([c["evaluable"] for c in after["classes"]])
+    assert evaluable[positives < 15].sum() == 0
+    assert evaluable.sum() >= sum(c["evaluable"] for c in before["classes"])
+    point = after["operating_points"]["f1"]
+    assert "out-of-fold" in point["description"]
+    assert point["thresholds"] != before["operating_points"]["f1"]["thresholds"]
+    assert after["calibration"] == before["calibration"]
+    assert "cross-fitted" in (tmp_path / "out" / "card.md").read_text()
+
+    np.savez(file, **(content | {"items": content["items"][::-1]}))
+    with pytest.raises(DataError, match="another share"):
+        open_opinion(file, ecgs, ecg_data)
+    np.savez(file, **(content | {"split_sha256": np.array("0" * 64)}))
+    with pytest.raises(DataError, match="another split"):
+        open_opinion(file, ecgs, ecg_data)
+    with pytest.raises(ExportError, match="stays"):
+        build_bundle(stay_student, stay_data, tmp_path / "stays", SETTINGS, evidence=evidence)

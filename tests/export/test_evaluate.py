@@ -20,11 +20,10 @@ from export.ecg import (
     ecg_decisions,
     ecg_evaluation,
     evaluable_classes,
-    lowest_auroc,
     macro_auroc,
-    over_windows,
 )
-from export.scored import Answers, Decisions, Point, number
+from export.familiarity import over_windows
+from export.scored import Answers, Decisions, Point, lowest_auroc, number
 from export.stay import StayPart, stay_comparison, stay_decisions, stay_evaluation
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ STUDENT = {"depth": 2}
 SETTINGS = Settings(version="9.9.9", created="2030-01-01T00:00:00Z", draws=20, command="ibt export ...")
 
 
-def untrained(task: str, method: str, cache: Path, folder: Path, seed: int = 0) -> Path:
+def untrained(
+    task: str, method: str, cache: Path, folder: Path, seed: int = 0, **sections: Mapping[str, Any]
+) -> Path:
     """A ``best.pt`` as training leaves it, of a network that was never trained, with a record of epochs."""
-    recipe = tiny_recipe(task, method, student=STUDENT if task == "arrhythmia" else {})
+    recipe = tiny_recipe(task, method, student=STUDENT if task == "arrhythmia" else {}, **sections)
     source = open_source(recipe, cache)
     torch.manual_seed(seed)
     network = build_network(recipe, source.n_inputs, source.samples)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from helpers.bundles import NOT_EVALUABLE, recording, stay, write_ecg_bundle
 from ibt_deploy.decisions import ANY
 from ibt_deploy.predictions import NOTICE, Refusal, SepsisPrediction
 from ibt_deploy.predictor import Predictor, load
-from ibt_deploy.render.prediction import prediction_report
+from ibt_deploy.render.plot import figure_of
+from ibt_deploy.render.prediction import CsvWriter, prediction_report
 from ibt_deploy.render.report import plain_text
+from ibt_deploy.standards.fhir_answers import fhir_resource
+from ibt_deploy.types import PARTS, Part
 from ibt_deploy.vocabulary import CLASSES, INDEX, NAMES
 
 
@@ -153,3 +158,24 @@ def test_units_that_the_source_states_are_not_assumed(stays: Predictor) -> None:
     text = plain_text(prediction_report(found))
     assert "as the source states them" in text
     assert "read as" not in text
+
+
+class OtherRisk(SepsisPrediction):
+    """The prediction of a task that this package does not have."""
+
+    task: ClassVar[Any] = "other"
+
+
+def test_a_further_task_is_shown_by_its_line_in_parts_alone(
+    stays: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = stays.predict(stay())
+    other = OtherRisk(**{field.name: getattr(found, field.name) for field in fields(found)})
+    own = replace(PARTS["sepsis"], csv_columns=("x",), csv_cells=Part("records:plausible_age"))
+    monkeypatch.setitem(PARTS, other.task, own)
+    assert plain_text(prediction_report(other)) == plain_text(prediction_report(found))
+    assert fhir_resource(other) == fhir_resource(found)
+    assert len(figure_of(stay(), other).axes) == len(figure_of(stay(), found).axes)
+    stream = io.StringIO()
+    CsvWriter(stream, other.task)
+    assert stream.getvalue() == "record,x,bundle,version,sha256,variant,operating_point,device\n"

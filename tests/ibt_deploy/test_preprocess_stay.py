@@ -251,18 +251,34 @@ def test_constants_survive_json() -> None:
         ({"name": "ecg"}, "needs preprocessing ecg"),
         ({"variables": list(reversed(NAMES))}, "other variables"),
         ({"medians": [0.0] * 33}, "34 finite numbers as medians"),
-        ({"means": [math.nan] * 34}, "34 finite numbers as means"),
+        ({"means": [0.0] * 33 + [math.nan]}, r"incomplete or damaged: means\[33\]: nan"),
         ({"deviations": [-1.0] * 34}, "negative deviation"),
         ({"deviations": "much"}, "incomplete or damaged"),
         ({"age": None}, "incomplete or damaged"),
-        ({"age": math.inf}, "finite age"),
-        ({"features": "all"}, "no features 'all'"),
+        ({"age": math.inf}, "incomplete or damaged: age: inf"),
+        ({"age": "64"}, "incomplete or damaged: age: float is expected"),
+        ({"features": "all"}, "incomplete or damaged: features: 'all' is not one of 'full', 'values40'"),
         ({"hidden": ["Pulse"]}, r"do not exist: \['Pulse'\]"),
     ],
 )
 def test_constants_that_are_not_understood_are_refused(change, message) -> None:
     with pytest.raises(BundleError, match=message):
         StayPreprocessing.from_dict(FULL.to_dict() | change)
+
+
+@pytest.mark.parametrize("key", list(FULL.to_dict()))
+def test_missing_constants_are_refused(key: str) -> None:
+    stored = FULL.to_dict()
+    del stored[key]
+    with pytest.raises(BundleError):
+        StayPreprocessing.from_dict(stored)
+
+
+def test_constants_are_finite_wherever_they_come_from() -> None:
+    with pytest.raises(BundleError, match="34 finite numbers as means"):
+        replace(FULL, means=(math.nan,) * 34)
+    with pytest.raises(BundleError, match="finite age"):
+        replace(FULL, age=math.inf)
 
 
 @pytest.mark.parametrize("hour", [np.nan, 0.0, 1.5, 337.0])

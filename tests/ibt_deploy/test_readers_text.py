@@ -264,6 +264,23 @@ def test_refusals(text: str, layout: str, error: type[InputError], code: str) ->
     assert code_of(error, text, **beside) == code
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("colour = 1", "unknown key 'colour'; known: sampling_rate, unit, "),
+        ("sampling_rate = true", "t.toml: sampling_rate: int | float is expected, not True"),
+        ('orientation = "up"', "t.toml: orientation: 'up' is not one of 'columns', 'rows'"),
+        ("skip_lines = -1", "t.toml: skip_lines: -1 is not in [0, inf)"),
+        (f'skip_lines = "{"1" * 500}"', "t.toml: skip_lines: int is expected, not '111"),
+    ],
+)
+def test_a_wrong_layout_is_refused_with_its_place(line: str, message: str) -> None:
+    with pytest.raises(MalformedFile) as refused:
+        read(MemoryFolder({"t.csv": HEADED.encode(), "t.toml": line.encode()}) / "t.csv")
+    assert message in refused.value.message
+    assert len(refused.value.message) < 200
+
+
 def test_stays_stay_stays_and_prose_is_nothing(root: Path) -> None:
     stay = "HR,O2Sat,Temp,SBP,MAP,ICULOS\n" + "80,98,37,120,80,1\n" * 3
     assert task_of(MemoryFolder({"s.csv": stay.encode()}) / "s.csv") == "sepsis"

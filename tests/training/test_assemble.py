@@ -10,12 +10,13 @@ import torch
 from helpers.tiny import ids_of, tiny_recipe
 
 from ibt_deploy.errors import DataError
+from training import distil
 from training.data.split import PARTS, write_split
-from training.distil import BBM, BlockMatching, DeiT, Supervised
+from training.distil import BBM, BlockMatching, DeiT, FrozenTeacher, Supervised
 from training.fit import part_logits
 from training.models.students import EcgTransformer, StayTransformer
 from training.models.teachers import HannunResNet, ResidualLSTM
-from training.run import _plain_inputs, build_objective, load_teacher
+from training.run import _plain_inputs, _remember, build_objective, load_teacher, train
 from training.tasks import open_source
 
 CPU = torch.device("cpu")
@@ -155,3 +156,43 @@ def test_the_wrong_teacher_is_refused(
 def test_a_cache_of_the_other_task_is_refused(ecgs: Path) -> None:
     with pytest.raises(DataError, match="holds arrhythmia data, the recipe is for sepsis"):
         open_source(tiny_recipe("sepsis", "teacher"), ecgs)
+
+
+@pytest.mark.parametrize(
+    ("method", "sections"),
+    [
+        ("bbm", {}),
+        ("bbm", {"bbm": {"pairing": "shuffled"}}),
+        ("deit", {}),
+        ("bbm", {"data": {"drop_variables": ["HR"]}}),
+    ],
+)
+def test_a_teacher_that_remembers_says_what_it_would_say_again(
+    method: str,
+    sections: dict[str, dict[str, object]],
+    stays: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = sections.get("data", {})
+    train(tiny_recipe("sepsis", "teacher", fit={"epochs": 1}, data=data), stays, tmp_path, device="cpu")
+    recipe = tiny_recipe("sepsis", method, **sections)
+    source = open_source(recipe, stays)
+    first, second = (
+        build_objective(recipe, source, load_teacher(tmp_path / "best.pt", recipe, source), CPU).eval()
+        for _ in range(2)
+    )
+    _remember(first, source, CPU)
+    teachers = [next(m for m in o.modules() if isinstance(m, FrozenTeacher)) for o in (first, second)]
+    assert [t.memory is not None for t in teachers] == [True, False]
+    batches = [source.training_batch(0, 0, items) for items in source.plan(0, 0)]
+    with monkeypatch.context() as patch:
+        patch.setattr(teachers[0].teacher, "boundary_features", None)  # it looks no more
+        remembered = [first(batch, 0.0) for batch in batches]
+    for batch, terms in zip(batches, remembered, strict=True):
+        for name, value in second(batch, 0.0).items():
+            torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-6)
+
+    monkeypatch.setattr(distil, "LARGEST_MEMORY", 1000)
+    _remember(second, source, CPU)
+    assert teachers[1].memory is None

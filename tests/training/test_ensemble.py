@@ -12,9 +12,10 @@ from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import DataError, RecipeError
 from training.checkpoint import load_network, read_checkpoint
-from training.ensemble import blend_labels, ensemble
+from training.data.split import PARTS, read_split
+from training.ensemble import CrossFit, ensemble
 from training.fit import part_logits
-from training.run import train
+from training.run import blend_labels, train
 from training.tasks import open_source
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def test_a_student_of_an_ensemble(
         assert list(with_trees.scores) == [*map(str, members), "trees", "ensemble"]
         assert (with_trees.probabilities != opinion.probabilities).any()
         assert list(ensemble([], cache, CPU, trees=True).scores) == ["trees", "ensemble"]
-        with pytest.raises(RecipeError, match="networks, trees or both"):
+        with pytest.raises(RecipeError, match="networks to cross-fit, or trees"):
             ensemble([], cache, CPU)
     else:
         with pytest.raises(RecipeError, match="none for ECGs"):
@@ -89,3 +90,75 @@ def test_a_student_of_an_ensemble(
     (tmp_path / "no.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="not the opinion of an ensemble"):
         blend_labels(plain, tmp_path / "no.npz", 0.5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_cross_fitted_networks_judge_only_what_they_never_saw(
+    task: Literal["sepsis", "arrhythmia"], stays: Path, ecgs: Path, tmp_path: Path
+) -> None:
+    cache = stays if task == "sepsis" else ecgs
+    recipe = tiny_recipe(task, "transformer", fit={"epochs": 1})
+    opinion = ensemble([], cache, CPU, cross_fit=CrossFit(recipe, tmp_path, folds=2))
+    assert list(opinion.scores) == ["cross-fitted", "ensemble"]
+    source = opinion.source
+    train_items, groups = (
+        source.items("train"),
+        source.cache.index["group" if task == "arrhythmia" else "patient"],
+    )
+    asked = []
+    for fold in (1, 2):
+        parts = read_split(tmp_path / f"fold-{fold}" / "split.csv", source.cache.ids)
+        learnt, own = np.flatnonzero(parts == PARTS.index("train")), np.flatnonzero(parts == 1)
+        assert set(learnt) | set(own) == set(train_items)
+        assert not set(groups.iloc[learnt]) & set(groups.iloc[own])
+        asked += own.tolist()
+    assert sorted(asked) == train_items.tolist()
+
+    fold_of = np.array([np.isin(item, own) for item in train_items])
+    network = load_network(tmp_path / "fold-2" / "best.pt").network
+    its_source = open_source(recipe, cache, tmp_path / "fold-2" / "split.csv")
+    logits = part_logits(network, its_source, train_items[fold_of], CPU).ravel()
+    if task == "arrhythmia":
+        found = opinion.probabilities[fold_of].ravel()
+    else:
+        lengths = source.cache.index["length"].to_numpy()[train_items]
+        found = opinion.probabilities[np.repeat(fold_of, lengths)]
+    rises = np.diff(logits.astype(np.float64)[np.argsort(found, kind="stable")])
+    if task == "sepsis":  # one output, so that calibration keeps the ranking
+        assert (rises >= -1e-4).all()
+    assert np.isfinite(found).all()
+    assert len(found) == len(logits)
+
+    again = ensemble([], cache, CPU, cross_fit=CrossFit(recipe, tmp_path, folds=2))
+    np.testing.assert_array_equal(again.probabilities, opinion.probabilities)
+    with pytest.raises(RecipeError, match="labels alone"):
+        ensemble([], cache, CPU, cross_fit=CrossFit(tiny_recipe(task, "bbm"), tmp_path))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_refit_learns_from_the_validation_part_and_judges_nothing_by_it(
+    task: Literal["sepsis", "arrhythmia"], stays: Path, ecgs: Path, tmp_path: Path
+) -> None:
+    cache = stays if task == "sepsis" else ecgs
+    with pytest.raises(RecipeError, match=r"fit\.select"):
+        tiny_recipe(task, "transformer", data={"refit": True})
+    opinion = tmp_path / "opinion.npz"
+    plain = tiny_recipe(task, "transformer", fit={"epochs": 1})
+    ensemble([], cache, CPU, cross_fit=CrossFit(plain, tmp_path / "folds", folds=2)).save(opinion)
+    recipe = tiny_recipe(
+        task, "transformer", fit={"epochs": 2, "select": "last"}, data={"refit": True, "soft_weight": 1.0}
+    )
+    source, chosen_on = open_source(recipe, cache), open_source(plain, cache)
+    assert source.preprocessing() == chosen_on.preprocessing()
+    learnt = np.concatenate(source.plan(0, 0))
+    both = np.concatenate([chosen_on.items("train"), chosen_on.items("validation")])
+    assert sorted(learnt) == sorted(both)
+    assert len(np.concatenate(chosen_on.plan(0, 0))) < len(both)
+    best = train(recipe, cache, tmp_path / "refit", opinion=opinion, device="cpu")
+    assert (best["epoch"], best["validation"]) == (1, {"selection": 1.0})
+
+    blend_labels(source, opinion, 1.0)
+    items = source.items("validation")[:1]
+    labels = source.training_batch(0, 0, items).labels.numpy().ravel()
+    with np.load(opinion) as content:
+        np.testing.assert_allclose(labels, content["validation"].ravel()[: len(labels)], atol=1e-6)

@@ -110,18 +110,26 @@ def test_deit_of_stays_ignores_padding() -> None:
         torch.testing.assert_close(objective(replace(batch, inputs=garbage), 0.0)[name], value)
 
 
+class ShownBatch:
+    """Stands in for the teacher: its view is what it was shown."""
+
+    def view(self, batch: Batch) -> Tensor:
+        return batch.inputs
+
+
 class FixedMatching(torch.nn.Module):
     """Stands in for the matching: fixed terms of two groups."""
 
     def __init__(self) -> None:
         super().__init__()
         self.student = torch.nn.Linear(1, 1)
+        self.teacher = ShownBatch()
         self.seen: list[Tensor | None] = []
 
-    def forward(self, x: Tensor, mask: Tensor | None, teacher_x: Tensor | None) -> object:
+    def forward(self, x: Tensor, mask: Tensor | None, seen: Tensor) -> object:
         from training.distil import MatchingTerms
 
-        self.seen = [x, mask, teacher_x]
+        self.seen = [x, mask, seen]
         values = [torch.tensor(v, requires_grad=True) for v in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)]
         logits = torch.tensor([[0.5], [-0.5], [0.0]], requires_grad=True)
         features = [2 * torch.ones(3, 4, 2)] * 2
@@ -185,7 +193,7 @@ def test_shuffled_pairing_shows_the_teacher_another_record_and_matches_common_ro
     plain, batch = bbm()
     plain(batch, 0.0)
     assert isinstance(plain.matching, FixedMatching)
-    assert plain.matching.seen[2] is None
+    assert plain.matching.seen[2] is batch.inputs
 
 
 def test_supervised_is_the_cross_entropy_of_the_network() -> None:

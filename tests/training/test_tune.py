@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from ibt_deploy.errors import DataError, RecipeError
 from training.cli import train as command
-from training.recipe import load_recipe, toml_lines
+from training.recipe import load_recipe, toml_lines, with_values
 from training.tune import (
     METHODS,
     Halving,
@@ -33,7 +33,6 @@ from training.tune import (
     method_recipe,
     run_search,
     rungs,
-    with_values,
 )
 
 RANGES: dict[str, tuple[float, float]] = {

@@ -421,6 +421,12 @@ def drawn_parts(cache: Cache, seed: int) -> Ints:
     return ecg_parts(cache.index, np.load(cache.folder / "labels.npy"), seed)
 
 
+def drawn_folds(cache: Cache, items: Ints, folds: int) -> Ints:
+    """Fold of each of ``items``, from 0: by patient, balanced by class."""
+    labels = np.load(cache.folder / "labels.npy")[items]
+    return stratified_parts(patient_groups(cache.index)[items], labels, [1 / folds] * folds)
+
+
 def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) -> Ints:
     """Part of each recording, balanced by class, source and sex; indices into :data:`PARTS`.
 

@@ -44,6 +44,9 @@ class DataSet(Protocol):
     def drawn_parts(self, cache: Cache, seed: int) -> Ints:
         """A new split of the cache's items."""
 
+    def drawn_folds(self, cache: Cache, items: Ints, folds: int) -> Ints:
+        """Fold of each of ``items``, from 0; no patient is in two."""
+
     def split_lines(self, cache: Cache, parts: Ints) -> list[str]:
         """A table of what every part holds."""
 

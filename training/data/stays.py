@@ -296,6 +296,13 @@ def drawn_parts(cache: Cache, seed: int) -> Ints:
     return stay_parts(cache.index, seed)
 
 
+def drawn_folds(cache: Cache, items: Ints, folds: int) -> Ints:
+    """Fold of each of ``items``, from 0: by patient, balanced by hospital, sepsis and length."""
+    index = cache.index.iloc[items]
+    strata = stay_strata(*(index[c].to_numpy() for c in ("hospital", "septic", "length")))
+    return stratified_parts(index["patient"].to_numpy(), strata, [1 / folds] * folds)
+
+
 def stay_parts(index: pd.DataFrame, seed: int = 0) -> Ints:
     """Part of each stay, balanced by hospital, sepsis and quartile of length; indices into :data:`PARTS`."""
     strata = stay_strata(*(index[c].to_numpy() for c in ("hospital", "septic", "length")))

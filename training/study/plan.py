@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ibt_deploy.errors import RecipeError
 from ibt_deploy.types import Task
-from training.recipe import METHODS, Recipe, recipe_from_dict
+from training.recipe import METHODS, N_GROUPS, Recipe, merged, recipe_from_dict
 
 Purpose = Literal["methods", "fractions", "groups", "controls", "sites"]
 PURPOSES: tuple[Purpose, ...] = ("methods", "fractions", "groups", "controls", "sites")
@@ -23,11 +23,13 @@ PURPOSES: tuple[Purpose, ...] = ("methods", "fractions", "groups", "controls", "
 BUDGETS = ("cpu", "gpu", "tiny")
 
 
-GROUPS: dict[Task, dict[str, dict[str, Any]]] = {
-    "arrhythmia": {f"bbm-groups-{n}": {"method": "bbm", "bbm": {"groups": n}} for n in (1, 2)},
-    "sepsis": {"bbm-groups-1": {"method": "bbm", "bbm": {"groups": 1}}},
+GROUPS: dict[str, dict[str, dict[str, Any]]] = {
+    task: {
+        f"bbm-groups-{n}": {"method": "bbm", "bbm": {"groups": n}} for n in range(1, full) if full % n == 0
+    }
+    for task, full in N_GROUPS.items()
 }
-"""Table 3; the full number of groups is the arm ``bbm``."""
+"""Table 3: every smaller number that divides the task's own, which is that of the arm ``bbm``."""
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "bbm-untrained": {"method": "bbm", "bbm": {"teacher": "untrained"}},
@@ -89,16 +91,12 @@ class Budget:
     def recipe(self, task: Task, changes: Mapping[str, Any], seed: int, fraction: float = 1.0) -> Recipe:
         """Recipe of an arm, given by what it changes of the task's teacher or student."""
         own = self.tables[task]
-        merged: dict[str, Any] = {"task": task, "seed": seed}
-        of_role = own["teacher" if changes["method"] == "teacher" else "student"]
-        for table in (of_role, changes):
-            for key, value in table.items():
-                merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+        role = own["teacher" if changes["method"] == "teacher" else "student"]
+        table = merged(merged({"task": task, "seed": seed}, role), changes)
         if fraction < 1:
-            merged["data"] = {**merged.get("data", {}), "train_fraction": fraction}
-            epochs = own["epochs"].get(f"{fraction:g}", merged["fit"]["epochs"])
-            merged["fit"] = {**merged["fit"], "epochs": epochs}
-        return recipe_from_dict(merged)
+            epochs = own["epochs"].get(f"{fraction:g}", table["fit"]["epochs"])
+            table = merged(table, {"data": {"train_fraction": fraction}, "fit": {"epochs": epochs}})
+        return recipe_from_dict(table)
 
     def long_epochs(self, task: Task) -> int:
         """Epochs of a plain transformer in the time that BBM takes for its own."""
@@ -185,53 +183,44 @@ def _arms(
 
 CITATION = 'Lee, Kwon and Jo, "On the Inductive Bias Transfer with Knowledge Distillation" (MedicalAI)'
 
-TABLE_1: dict[Task, dict[str, dict[str, float]]] = {
+PAPER: dict[Task, dict[str, dict[str, dict[str, float]]]] = {
     "arrhythmia": {
-        "in distribution": {"transformer": 0.530, "deit": 0.601, "bbm": 0.796},
-        "external (Hangzhou)": {"transformer": 0.174, "deit": 0.206, "bbm": 0.592},
+        "table1": {
+            "in distribution": {"transformer": 0.530, "deit": 0.601, "bbm": 0.796},
+            "external (Hangzhou)": {"transformer": 0.174, "deit": 0.206, "bbm": 0.592},
+        },
+        "table2": {
+            "transformer": {"f_measure": 0.4959, "challenge_metric": 0.6070},
+            "teacher": {"f_measure": 0.5890, "challenge_metric": 0.6895},
+            "deit": {"f_measure": 0.5322, "challenge_metric": 0.6571},
+            "bbm": {"f_measure": 0.6037, "challenge_metric": 0.7026},
+        },
+        "table3": {
+            "1": {"f_measure": 0.5938, "challenge_metric": 0.7001},
+            "2": {"f_measure": 0.6027, "challenge_metric": 0.7015},
+            "4": {"f_measure": 0.6037, "challenge_metric": 0.7026},
+        },
     },
     "sepsis": {
-        "in distribution": {"transformer": 0.439, "deit": 0.464, "bbm": 0.776},
-        "external (eICU)": {"transformer": 0.308, "deit": 0.351, "bbm": 0.728},
+        "table1": {
+            "in distribution": {"transformer": 0.439, "deit": 0.464, "bbm": 0.776},
+            "external (eICU)": {"transformer": 0.308, "deit": 0.351, "bbm": 0.728},
+        },
+        "table2": {
+            "transformer": {"f_measure": 0.1579, "utility": 0.1876},
+            "teacher": {"f_measure": 0.1526, "utility": 0.2528},
+            "deit": {"f_measure": 0.1609, "utility": 0.2177},
+            "bbm": {"f_measure": 0.1610, "utility": 0.2619},
+        },
+        "table3": {
+            "1": {"f_measure": 0.1617, "utility": 0.2066},
+            "3": {"f_measure": 0.1610, "utility": 0.2619},
+        },
     },
 }
-"""Output R squared with the teacher."""
-
-TABLE_2: dict[Task, dict[str, dict[str, float]]] = {
-    "arrhythmia": {
-        "transformer": {"f_measure": 0.4959, "challenge_metric": 0.6070},
-        "teacher": {"f_measure": 0.5890, "challenge_metric": 0.6895},
-        "deit": {"f_measure": 0.5322, "challenge_metric": 0.6571},
-        "bbm": {"f_measure": 0.6037, "challenge_metric": 0.7026},
-    },
-    "sepsis": {
-        "transformer": {"f_measure": 0.1579, "utility": 0.1876},
-        "teacher": {"f_measure": 0.1526, "utility": 0.2528},
-        "deit": {"f_measure": 0.1609, "utility": 0.2177},
-        "bbm": {"f_measure": 0.1610, "utility": 0.2619},
-    },
-}
-"""Test performance."""
-
-TABLE_3: dict[Task, dict[str, dict[str, float]]] = {
-    "arrhythmia": {
-        "1": {"f_measure": 0.5938, "challenge_metric": 0.7001},
-        "2": {"f_measure": 0.6027, "challenge_metric": 0.7015},
-        "4": {"f_measure": 0.6037, "challenge_metric": 0.7026},
-    },
-    "sepsis": {
-        "1": {"f_measure": 0.1617, "utility": 0.2066},
-        "3": {"f_measure": 0.1610, "utility": 0.2619},
-    },
-}
-"""Number of matched groups."""
+"""Output R squared with the teacher, test performance, and test performance by number of matched groups."""
 
 
 def paper_numbers(task: Task) -> dict[str, Any]:
     """Everything of a task, as plain data."""
-    return {
-        "citation": CITATION,
-        "table1": TABLE_1[task],
-        "table2": TABLE_2[task],
-        "table3": TABLE_3[task],
-    }
+    return {"citation": CITATION, **PAPER[task]}

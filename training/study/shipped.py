@@ -17,7 +17,7 @@ from ibt_deploy.decisions import decisions
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.metrics.sepsis import alarm_burden, alarm_statistics, policy_alarms
-from ibt_deploy.predictions import ArrhythmiaPrediction, SepsisPrediction
+from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, SepsisPrediction
 from ibt_deploy.predictor import load
 from ibt_deploy.render.report import count, decimal, table
 from ibt_deploy.types import Bools, Floats, Ints, Task
@@ -91,7 +91,7 @@ def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[s
 def _answers(answers: Any) -> Arrays:
     accepted, probabilities = [], []
     for answer in answers:
-        accepted.append(isinstance(answer, ArrhythmiaPrediction | SepsisPrediction))
+        accepted.append(isinstance(answer, Prediction))
         if isinstance(answer, ArrhythmiaPrediction):
             probabilities.append(answer.probabilities[None])
         elif isinstance(answer, SepsisPrediction):

@@ -47,6 +47,9 @@ class Batch:
         For stays ``(batch, hours)``, 1 on rows that exist; None for ECG.
     weights
         Weight of each label in the supervised loss, same shape as ``labels``; None for 1 everywhere.
+    items
+        Number of each input in the cache, shape ``(batch,)``, where that alone determines the input; None
+        where inputs are cropped or augmented.
     """
 
     inputs: Tensor
@@ -54,6 +57,7 @@ class Batch:
     known: Tensor
     rows: Tensor | None
     weights: Tensor | None = None
+    items: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -67,6 +71,7 @@ class Batch:
             moved(self.known),
             None if self.rows is None else moved(self.rows),
             None if self.weights is None else moved(self.weights),
+            None if self.items is None else moved(self.items),
         )
 
 
@@ -136,14 +141,20 @@ class Source(ABC):
     n_inputs: int
     samples: int
     batch_size: int
+    refit: bool
 
     @abstractmethod
     def items(self, part: Part) -> npt.NDArray[np.int64]:
         """Indices of the records or stays of a part."""
 
+    def learnt_items(self) -> Ints:
+        """What a network learns from: the training part, and the validation part too where it is refitted."""
+        train = self.items("train")
+        return np.concatenate((train, self.items("validation"))) if self.refit else train
+
     @abstractmethod
     def plan(self, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """Items of each batch of an epoch; together every item of the training part exactly once."""
+        """Items of each batch of an epoch; together each of :meth:`learnt_items` exactly once."""
 
     @abstractmethod
     def training_batch(
@@ -175,8 +186,8 @@ class Source(ABC):
         """Calibration of logits, fitted on ``part``."""
 
     @abstractmethod
-    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
-        """Replace the labels ``y`` of the training part by ``(1 - weight) y + weight p``.
+    def blend_labels(self, part: Part, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+        """Replace the labels ``y`` of a part by ``(1 - weight) y + weight p``.
 
         ``probabilities`` are in the order of :meth:`gather`.
         """

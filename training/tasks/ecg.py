@@ -73,6 +73,7 @@ class EcgSource(Source):
         patch: int = 20,
     ) -> None:
         self.cache, self.batch_size, self.augment, self.patch = cache, batch_size, augment, patch
+        self.refit = recipe.refit
         self.operations = operations_under(recipe.band)
         parts, self.split_sha256 = read_split(split, cache.ids), file_sha256(split)
         self._items = divided(parts, cache.index["source"].to_numpy(), recipe)
@@ -142,7 +143,7 @@ class EcgSource(Source):
 
     def plan(self, seed: int, epoch: int) -> list[Ints]:
         """See :meth:`Source.plan`."""
-        order = np.random.default_rng((seed, epoch)).permutation(self._items["train"])
+        order = np.random.default_rng((seed, epoch)).permutation(self.learnt_items())
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
     def training_batch(self, seed: int, epoch: int, items: Ints, share: slice = EVERYTHING) -> Batch:
@@ -196,10 +197,10 @@ class EcgSource(Source):
         """See :meth:`Source.calibration`."""
         return fitted_calibration(logits, *self.part_labels(part)).calibration
 
-    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+    def blend_labels(self, part: Part, probabilities: npt.NDArray[np.float32], weight: float) -> None:
         """See :meth:`Source.blend_labels`."""
-        train = self._items["train"]
-        self.targets[train] += weight * (probabilities - self.targets[train])
+        items = self._items[part]
+        self.targets[items] += weight * (probabilities - self.targets[items])
 
     def preprocessing(self) -> dict[str, Any]:
         """See :meth:`Source.preprocessing`."""

@@ -104,7 +104,7 @@ class StaySource(Source):
     """All stays of a cache, featurised once with constants fitted on the training part."""
 
     def __init__(self, cache: Cache, split: Path, recipe: DataRecipe, batch_size: int) -> None:
-        self.cache, self.batch_size, self.samples = cache, batch_size, 0
+        self.cache, self.batch_size, self.samples, self.refit = cache, batch_size, 0, recipe.refit
         values, labels, self.offsets = read_rows(cache)
         longest = int(np.diff(self.offsets).max())
         if longest > recipe.max_hours:
@@ -156,7 +156,14 @@ class StaySource(Source):
         known = torch.from_numpy(mask.astype(np.float32))
         labels = (self.labels[rows] * mask).astype(np.float32)
         weights = None if self.weights is None else torch.from_numpy(self.weights[rows] * mask)
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(labels), known, known, weights)
+        return Batch(
+            torch.from_numpy(inputs),
+            torch.from_numpy(labels),
+            known,
+            known,
+            weights,
+            torch.from_numpy(items.astype(np.int64)),
+        )
 
     def plan(self, seed: int, epoch: int) -> list[Ints]:
         """Stays of similar length together, about as many rows in every batch; see :meth:`Source.plan`.
@@ -165,7 +172,7 @@ class StaySource(Source):
         stays would weigh ten times as much as rows of long ones.
         """
         rng = np.random.default_rng((seed, epoch))
-        order = rng.permutation(self._items["train"])
+        order = rng.permutation(self.learnt_items())
         lengths = np.diff(self.offsets)
         budget = self.batch_size * lengths[order].mean()
         chunk = self.batch_size * LENGTH_BUCKETS
@@ -225,9 +232,9 @@ class StaySource(Source):
         """See :meth:`Source.calibration`."""
         return fitted_calibration(logits, self.part_labels(part)[0]).calibration
 
-    def blend_labels(self, probabilities: npt.NDArray[np.float32], weight: float) -> None:
+    def blend_labels(self, part: Part, probabilities: npt.NDArray[np.float32], weight: float) -> None:
         """See :meth:`Source.blend_labels`."""
-        rows = concatenated_spans(self.offsets, self._items["train"])
+        rows = concatenated_spans(self.offsets, self._items[part])
         softened = self.labels.astype(np.float32)
         softened[rows] += weight * (probabilities - softened[rows])
         self.labels = softened

@@ -22,11 +22,11 @@ from ibt_deploy.batch.tables.layout import Layout
 from ibt_deploy.batch.tables.sql import (
     FAULT,
     ORDER,
-    SMALL_FILE,
     STORED,
     Scan,
     engine,
     engine_fault,
+    has_rejects,
     reread_relation,
     scans_of,
     text,
@@ -128,7 +128,7 @@ class _Ingest:
             [
                 entry
                 for entry in numbered
-                if entry[0] not in underscored and (self._is_joinable(entry) or entry[0] not in by_hand)
+                if entry[0] not in underscored and (entry[1].is_joinable or entry[0] not in by_hand)
             ],
             joined,
         )
@@ -147,11 +147,6 @@ class _Ingest:
         unassigned = self._second_pass(faults, by_hand, bool(scans))
         shutil.rmtree(joined)
         return self._finished(unassigned)
-
-    @staticmethod
-    def _is_joinable(entry: tuple[int, TableFile, Layout]) -> bool:
-        table = entry[1]
-        return table.compression == "none" and not table.is_parquet and table.size < SMALL_FILE
 
     def _is_underscored(self, number: int, table: TableFile, layout: Layout) -> bool:
         """Whether the engine would take a cell such as ``1_000`` for a number."""
@@ -247,10 +242,7 @@ class _Ingest:
             else:
                 places |= {str(table.path): scan for _, table in scan.files}
         numbers = {str(table.path): i for i, (table, _) in enumerate(self._files)}
-        has_rejects = self._sql.execute(
-            "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
-        ).fetchone()
-        if not has_rejects or not has_rejects[0]:
+        if not has_rejects(self._sql):
             return
         cursor = self._sql.execute(
             "SELECT DISTINCT ON (s.file_path, e.line) s.file_path, e.line, e.csv_line, "

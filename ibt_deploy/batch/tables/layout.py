@@ -8,7 +8,7 @@ from ibt_deploy.errors import MalformedFile
 from ibt_deploy.mapping.schema import LongTable, Mapping, Time
 from ibt_deploy.mapping.units import Conversion
 from ibt_deploy.readers.columns import MISSING_WORDS, shortened
-from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, PATIENT, column_notes
+from ibt_deploy.readers.stays import HOSPITAL, HOUR, LABEL, PATIENT, column_notes, listed
 from ibt_deploy.vocabulary import NAMES
 
 
@@ -175,13 +175,8 @@ def _notes(names: tuple[str, ...], mapping: Mapping, targets: set[str]) -> list[
         notes.append(f"Variables without a column, taken as never measured: {', '.join(absent)}.")
     ignored = [name for name in names if name and name not in mapping.names]
     if ignored:
-        notes.append(f"Columns that the mapping does not name were ignored: {_listed(ignored)}.")
+        notes.append(f"Columns that the mapping does not name were ignored: {listed(ignored)}.")
     return notes
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(map(shortened, names[:8])) + more
 
 
 def is_missing(cell: str, words: tuple[str, ...]) -> bool:

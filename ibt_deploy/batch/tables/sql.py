@@ -15,7 +15,7 @@ from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, NumberColumn
 from ibt_deploy.batch.tables.survey import TableFile
-from ibt_deploy.errors import BatchError, first_line, missing_extra, one_line
+from ibt_deploy.errors import BatchError, first_line, one_line, require
 from ibt_deploy.mapping.schema import LongTable, Time
 from ibt_deploy.readers.columns import LIMIT, LONGEST_SHOWN, MISSING_WORDS
 from ibt_deploy.vocabulary import NAMES
@@ -48,7 +48,6 @@ MEASUREMENT = (("code", "VARCHAR"), ("unit", "VARCHAR"), ("value", "DOUBLE"), ("
 """Further columns of a row that holds one measurement."""
 
 ORDER = f"patient, part, time, coalesce({', '.join(('ICULOS', 'hour'))}), file, abs(line)"
-SMALL_FILE = 1 << 20
 FEW_FILES = 8
 
 
@@ -63,10 +62,9 @@ def engine(folder: Path, memory_mb: int, threads: int | None) -> Iterator[Any]:
     MissingExtra
         DuckDB is not installed.
     """
-    try:
-        import duckdb
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading tables") from error
+    require("reading tables", "duckdb")
+    import duckdb
+
     if memory_mb < LEAST_MB:
         raise BatchError(f"a memory limit of {memory_mb} MB is too low; give at least {LEAST_MB}")
     spill = folder / "spill"
@@ -115,8 +113,8 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], place: Dict[str, str]) -> str:
-    """Select list of a row of the store.
+def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], line: str) -> str:
+    """Select list of a row of the store; the table ``f`` of files gives its file and the name of its stay.
 
     Parameters
     ----------
@@ -126,10 +124,11 @@ def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], pla
         Expression of each source column.
     types
         Its type in the engine, ``DOUBLE`` or ``VARCHAR``, or one with times for Parquet.
-    place
-        Expressions of ``patient`` (where the file names it), ``part``, ``file`` and ``line``.
+    line
+        Expression of its place in the file.
     """
-    found = dict(place)
+    part = "-1" if layout.patient else "f.i"
+    found = {"patient": "f.stay", "part": part, "file": "f.i", "line": line}
     faults: list[str] = []
     if layout.patient is not None:
         name = f"trim({cells[layout.patient]}::VARCHAR)"
@@ -332,13 +331,7 @@ class Scan:
         layout = self.layout
         wanted = {*layout.texts, *layout.number_sources}
         cells = {name: f"s.{identifier(spelt[name])}" for name in wanted}
-        place = {
-            "patient": "f.stay",
-            "part": "-1" if layout.patient else "f.i",
-            "file": "f.i",
-            "line": "-(s.file_row_number + 1)",
-        }
-        row = stored_row(layout, cells, kinds, place)
+        row = stored_row(layout, cells, kinds, "-(s.file_row_number + 1)")
         return f"SELECT {row} FROM {source} s JOIN files f ON f.path = s.filename"
 
     def _text(self) -> str:
@@ -346,14 +339,8 @@ class Scan:
         numbers = set(layout.number_sources)
         kinds = {name: "DOUBLE" if name in numbers else "VARCHAR" for name in self.names}
         key = "f.i = s.i" if self.joined is not None else "f.path = s.filename"
-        place = {
-            "patient": "f.stay",
-            "part": "-1" if layout.patient else "f.i",
-            "file": "f.i",
-            "line": "s.line",
-        }
         cells = {name: f"s.c{i}" for i, name in enumerate(self.names)}
-        row = stored_row(layout, cells, kinds, place)
+        row = stored_row(layout, cells, kinds, "s.line")
         numbered = f"SELECT *, row_number() OVER () AS line FROM {self._read(kinds)}"
         return f"SELECT {row} FROM ({numbered}) s JOIN files f ON {key}"
 
@@ -394,6 +381,12 @@ class Scan:
         return f"read_csv([{listed}], {', '.join(f'{k} = {v}' for k, v in options.items())})"
 
 
+def has_rejects(connection: Any) -> bool:
+    """Whether a scan has listed the lines that it could not parse, in the table ``reject_errors``."""
+    query = "SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"
+    return connection.execute(query).fetchone() is not None
+
+
 def reread_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str:
     """A query over the good rows that :class:`~ibt_deploy.batch.tables.faults.SkippedLines` has written."""
     numbers = set(layout.number_sources)
@@ -404,14 +397,8 @@ def reread_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str
         f"read_csv([{text(_escaped(path))}], header = false, auto_detect = false, columns = {{{listed}}}, "
         "delim = ',', quote = '\"', escape = '\"', nullstr = [''], max_line_size = 16777216)"
     )
-    place = {
-        "patient": "f.stay",
-        "part": "-1" if layout.patient else "f.i",
-        "file": "f.i",
-        "line": "-s.line",
-    }
     cells = {name: f"s.c{k}" for k, name in enumerate(columns)}
-    return f"SELECT {stored_row(layout, cells, kinds, place)} FROM {source} s JOIN files f ON f.i = s.i"
+    return f"SELECT {stored_row(layout, cells, kinds, '-s.line')} FROM {source} s JOIN files f ON f.i = s.i"
 
 
 def scans_of(files: list[tuple[int, TableFile, Layout]], folder: Path) -> list[Scan]:
@@ -419,8 +406,9 @@ def scans_of(files: list[tuple[int, TableFile, Layout]], folder: Path) -> list[S
     groups: dict[tuple[object, ...], list[tuple[int, TableFile]]] = {}
     layouts: dict[tuple[object, ...], Layout] = {}
     for number, table, layout in files:
-        is_small = not table.is_parquet and table.compression == "none" and table.size < SMALL_FILE
-        key: tuple[object, ...] = (table.names, table.types, table.delimiter, table.compression, is_small)
+        key: tuple[object, ...] = (
+            *(table.names, table.types, table.delimiter, table.compression, table.is_joinable),
+        )
         groups.setdefault(key, []).append((number, table))
         layouts[key] = layout
     scans: list[Scan] = []

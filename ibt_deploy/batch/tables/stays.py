@@ -12,8 +12,8 @@ is counted and reported.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
-from functools import cached_property
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -263,10 +263,6 @@ class StayMaker:
             except InputError as error:
                 yield error.at(self._place(part, 0))
 
-    @classmethod
-    def _is_odd(cls, part: Block) -> bool:
-        return bool(cls._odd(part).any())
-
     @staticmethod
     def _odd(block: Block) -> Bools:
         """Rows that :meth:`_check` must look at; takes the hour where there is no ICULOS."""
@@ -292,7 +288,7 @@ class StayMaker:
         return part.only(~untimed), (Notice("rows_left_out", message),)
 
     def _check(self, part: Block) -> None:
-        if not any(fault is not None for fault in part.faults) and not self._is_odd(part):
+        if not any(fault is not None for fault in part.faults) and not self._odd(part).any():
             return
         for row, fault in enumerate(part.faults):
             if fault is not None:
@@ -324,9 +320,8 @@ class StayMaker:
             rows, late = within_two_weeks(hours, np.arange(len(hours)))
             if late:
                 part, warnings = part.part(0, len(rows)), (*warnings, *late)
-        numbers = _LazyRows(self, part)
         labels = part.labels if file.has_label else None
-        values, inserted, checked = hourly(part.values, labels, numbers)
+        values, inserted, checked = hourly(part.values, labels, partial(self._row, part))
         if (part.files != part.files[0]).any():
             notes = (*notes, f"Rows were gathered from {len(np.unique(part.files))} files.")
         return Stay(
@@ -398,11 +393,7 @@ class StayMaker:
         labels = part.labels[groups]
         if not np.isnan(part.labels).all():
             labels = np.fmax.reduceat(part.labels, groups)
-        resampled = Block(
-            part.patients[groups], part.files[groups], part.lines[groups], values, part.hours[groups], labels,
-            part.times[groups], part.hospitals[groups], part.faults[groups],
-        )  # fmt: skip
-        return resampled, tuple(notes)
+        return replace(part.only(groups), values=values, labels=labels), tuple(notes)
 
     @cached_property
     def _rows(self) -> RowNumbers:
@@ -414,14 +405,3 @@ class StayMaker:
         if self._files[file].format == "Parquet":
             return f"row {self._rows.of(file, line)}"
         return f"line {self._rows.line_of(file, line)}"
-
-
-class _LazyRows:
-    """Row numbers that are worked out when a message needs one."""
-
-    def __init__(self, maker: StayMaker, part: Block) -> None:
-        self._maker = maker
-        self._part = part
-
-    def __getitem__(self, index: Any) -> str:
-        return self._maker._row(self._part, int(index))

@@ -65,8 +65,8 @@ class Block:
         """Some neighbouring rows."""
         return Block(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
 
-    def only(self, rows: Bools) -> Block:
-        """Some of the rows."""
+    def only(self, rows: Bools | Ints) -> Block:
+        """Some of the rows, by a mask or by their indices."""
         return Block(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, first_line, missing_extra
+from ibt_deploy.errors import InputError, MalformedFile, TooLong, UnsupportedFormat, first_line, require
 from ibt_deploy.mapping.schema import Mapping
 from ibt_deploy.readers import kind_of
 from ibt_deploy.readers.columns import shortened, unreadable
@@ -39,6 +39,7 @@ CHUNK = 1 << 22
 GROUPED = re.compile(rb"_[0-9]")
 LONGEST_HEADER = 1 << 20
 LONGEST_LINE = 1 << 26
+SMALL_FILE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class TableFile:
     def is_parquet(self) -> bool:
         """Whether it is Parquet, not text."""
         return bool(self.types)
+
+    @property
+    def is_joinable(self) -> bool:
+        """Whether it is a small text as it stands on disk, which may be read in one with others like it."""
+        return not self.is_parquet and self.compression == "none" and self.size < SMALL_FILE
 
     def row_of(self, line: int) -> int:
         """Which row below the header, counted from 1, a line of the file is that is not blank."""
@@ -210,10 +216,9 @@ def opened(path: Path, compression: Compression) -> Iterator[IO[bytes]]:
 
 def arrow() -> Any:
     """The module pyarrow."""
-    try:
-        import pyarrow as pa
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, "reading tables") from error
+    require("reading tables", "pyarrow")
+    import pyarrow as pa
+
     return pa
 
 

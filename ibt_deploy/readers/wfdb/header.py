@@ -171,22 +171,20 @@ def parse_segments(text: str) -> SegmentedHeader | None:
     MalformedFile, BadSampling
         No such header, or a segment is not a name with a number of samples.
     """
-    lines = _lines(text)
-    content = [line for line in lines if not line.startswith("#")]
-    record = _RECORD.match(content[0]) if content else None
+    record, content, stated = _parts(text)
     if record is None or record["segments"] is None:
         return None
     claimed = int(record["segments"])
     if not 0 < claimed <= MAX_SEGMENTS:
         raise MalformedFile(f"the header claims {claimed} segments", code="bad_header")
-    if len(content) - 1 < claimed:
+    if len(content) < claimed:
         raise MalformedFile(
-            f"the header claims {claimed} segments but lists {len(content) - 1}", code="bad_header"
+            f"the header claims {claimed} segments but lists {len(content)}", code="bad_header"
         )
     fields = (record["rest"] or "").split()
     rate, frames = _rate_and_frames(fields)
     segments = []
-    for line in content[1 : claimed + 1]:
+    for line in content[:claimed]:
         segment = _SEGMENT.match(line)
         if segment is None:
             raise MalformedFile(
@@ -202,7 +200,6 @@ def parse_segments(text: str) -> SegmentedHeader | None:
             f"the header claims {frames} samples, its segments have {sum(s.frames for s in segments)}",
             code="bad_header",
         )
-    stated = _stated(line for line in lines if line.startswith("#"))
     return SegmentedHeader(rate, frames, layout, tuple(segments), stated, _recorded(fields, stated))
 
 
@@ -214,9 +211,7 @@ def parse_header(text: str) -> Header:
     MalformedFile, UnsupportedFormat, BadSampling, BadUnits, MissingLeads
         See the module's comment; a multi-segment record is an UnsupportedFormat.
     """
-    lines = _lines(text)
-    content = [line for line in lines if not line.startswith("#")]
-    record = _RECORD.match(content[0]) if content else None
+    record, content, stated = _parts(text)
     if record is None:
         raise MalformedFile("no WFDB record line (name, number of signals, sampling rate)", code="bad_header")
     if record["segments"] is not None:
@@ -226,18 +221,25 @@ def parse_header(text: str) -> Header:
     n_signals = int(record["signals"])
     if not 0 < n_signals <= MAX_SIGNALS:
         raise MalformedFile(f"the header claims {n_signals} signals", code="bad_header")
-    if len(content) - 1 < n_signals:
+    if len(content) < n_signals:
         raise MalformedFile(
-            f"the header claims {n_signals} signals but describes {len(content) - 1}", code="bad_header"
+            f"the header claims {n_signals} signals but describes {len(content)}", code="bad_header"
         )
-    signals = tuple(_signal(number, line) for number, line in enumerate(content[1 : n_signals + 1], start=1))
-    stated = _stated(line for line in lines if line.startswith("#"))
+    signals = tuple(_signal(number, line) for number, line in enumerate(content[:n_signals], start=1))
     return Header(record["name"], rate, frames, signals, stated, _recorded(fields, stated))
 
 
 def _lines(text: str) -> list[str]:
     """Lines of ``text`` that hold something, without the blanks around them."""
     return [line for line in (raw.strip() for raw in text.lstrip("\ufeff").splitlines()) if line]
+
+
+def _parts(text: str) -> tuple[re.Match[str] | None, list[str], Stated]:
+    """The record line, where there is one, the lines below it, and what the comments state."""
+    lines = _lines(text)
+    content = [line for line in lines if not line.startswith("#")]
+    record = _RECORD.match(content[0]) if content else None
+    return record, content[1:], _stated(line for line in lines if line.startswith("#"))
 
 
 def _rate_and_frames(fields: list[str]) -> tuple[float, int | None]:
