@@ -328,10 +328,21 @@ Rows: TypeAlias = Floats | Sequence[Mapping[str, float | None]]
 
 
 class Explained(NamedTuple):
-    """A prediction with what moved it, or a refusal with nothing."""
+    """A prediction with what moved it, or a refusal with nothing.
+
+    Attributes
+    ----------
+    answer
+        As :meth:`Client.predict_many` gives it.
+    explanations
+        What moved it; empty for a refusal, and where the server does not explain it.
+    not_explained
+        Why the server does not explain it, in one sentence; else None.
+    """
 
     answer: Prediction | Refusal
     explanations: list[Explanation]
+    not_explained: str | None = None
 
 
 class RemoteStep(NamedTuple):
@@ -428,7 +439,8 @@ class Client:
     def explain_many(self, paths: Iterable[str | Path]) -> Iterator[Explained]:
         """As :meth:`predict_many`, each with what moved its findings or its highest risk.
 
-        A server refuses recordings of more than 60 s and stays of more than 168 hours.
+        A server does not explain recordings of more than 60 s and stays of more than 168 hours, and of many
+        stays in one file only the first ones; each answer says so (:attr:`Explained.not_explained`).
         """
         return self._many(paths, explain=True)
 
@@ -511,7 +523,10 @@ class Client:
             return [Explained(Refusal(source, answer.code, message), [])]
         try:
             entries = answer.get("stays", [answer])
-            return [Explained(answer_of(entry, source), explanations_of(entry)) for entry in entries]
+            return [
+                Explained(answer_of(entry, source), explanations_of(entry), entry.get("not_explained"))
+                for entry in entries
+            ]
         except _NOT_UNDERSTOOD as error:
             raise self._strange(error) from error
 

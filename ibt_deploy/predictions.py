@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NOTICE = "Research software, not a medical device."
 DECIMALS = 6
+LEFT_OUT = "left_out"
+"""Code of a file that is clearly no record: it is listed, and does not count as refused."""
 
 
 @dataclass(frozen=True)
@@ -482,7 +484,8 @@ class Refusal:
 
     def to_dict(self) -> dict[str, Any]:
         """The refusal as JSON knows it."""
-        return {"source": self.source, "refused": True, "code": self.code, "message": self.message}
+        refused = self.code != LEFT_OUT
+        return {"source": self.source, "refused": refused, "code": self.code, "message": self.message}
 
 
 def _read(entry: Mapping[str, Any]) -> dict[str, Any]:

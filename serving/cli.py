@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,23 @@ import click
 
 from ibt_deploy.cli.group import model_options
 from ibt_deploy.device import Device
-from serving.settings import PREFIX, SettingsError, default_threads, default_workers
+from serving.settings import PREFIX, Settings, SettingsError, default_threads, default_workers
+
+_LIMITS = ", ".join(
+    f"{PREFIX}{setting.name.upper()} ({setting.default:.10g})"
+    for setting in fields(Settings)
+    if isinstance(setting.default, int | float)
+)
 
 
 @click.command(
-    epilog="""\b
+    epilog=f"""\b
 Examples:
   ibt serve
   ibt serve --host 0.0.0.0 --token-file token.txt --ssl-certfile cert.pem --ssl-keyfile key.pem
   ibt serve --workers 4 --threads 2
 
-Every limit is a variable IBT_SERVE_...; docs/service.md lists them.
+Environment variables set limits (in bytes and seconds; 0 lets the machine decide): {_LIMITS}.
 
 Research software, not a medical device."""
 )

@@ -20,10 +20,9 @@ from ibt_deploy.batch.plan import (
     part_size,
     source_of,
 )
-from ibt_deploy.batch.tally import LEFT_OUT
 from ibt_deploy.errors import BatchError, InputError, UnsupportedFormat, one_line
 from ibt_deploy.files import File
-from ibt_deploy.predictions import Refusal
+from ibt_deploy.predictions import LEFT_OUT, Refusal
 from ibt_deploy.readers import LISTS, is_no_record, items_of
 from ibt_deploy.records import Recording, Stay
 

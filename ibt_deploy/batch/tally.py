@@ -17,12 +17,11 @@ import numpy as np
 from ibt_deploy.batch.plan import Job
 from ibt_deploy.bundle import BundleClass
 from ibt_deploy.errors import one_line
-from ibt_deploy.predictions import NOTICE, Prediction, Refusal
+from ibt_deploy.predictions import LEFT_OUT, NOTICE, Prediction, Refusal
 from ibt_deploy.types import NOUNS, PARTS, Floats
+from ibt_deploy.vocabulary import INDEX, VARIABLES
 
 LONGEST_EXAMPLE = 300
-LEFT_OUT = "left_out"
-"""Code of a file that is clearly no record: it is listed, and does not count as refused."""
 
 
 @dataclass
@@ -260,12 +259,25 @@ def _table(
 
 
 def _notes(summary: dict[str, Any]) -> str:
-    """How the columns of tables were read: conversions, hours, what was absent or ignored."""
-    notes = summary.get("tables", {}).get("notes", [])
-    if not notes:
+    """How the columns of tables were read: conversions, hours, what was absent or ignored, medians."""
+    tables = summary.get("tables", {})
+    notes = "".join(f"<li>{escape(note)}</li>" for note in tables.get("notes", []))
+    rows = [facts for facts in tables.get("columns", []) if facts["quantiles"]]
+    if not (notes or rows):
         return ""
-    body = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<section><h2>How the tables were read</h2><ul>{body}</ul></section>"
+    body = f"<ul>{notes}</ul>" if notes else ""
+    if rows:
+        cells = "".join(
+            f"<tr><th scope=row>{escape(facts['variable'])}</th><td>{escape(facts['unit'])}</td>"
+            f"<td>{escape(VARIABLES[INDEX[facts['variable']]].unit)}</td><td class=n>{facts['values']:,}</td>"
+            f"<td class=n>{facts['out_of_range']:,}</td><td class=n>{facts['quantiles'][2]:.4g}</td></tr>"
+            for facts in rows
+        )
+        body += (
+            "<table><thead><tr><th>variable<th>read in<th>scored in<th class=n>values<th class=n>out of range"
+            f"<th class=n>median, as scored</tr></thead><tbody>{cells}</tbody></table>"
+        )
+    return f"<section><h2>How the tables were read</h2>{body}</section>"
 
 
 def _model(summary: dict[str, Any]) -> str:

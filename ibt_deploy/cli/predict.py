@@ -325,7 +325,11 @@ def _in_order(
             continue
         paths = (str(named.file) for named in group if isinstance(named, Named))
         if explain:
-            yield from client.explain_many(paths)
+            for answer, explanations, reason in client.explain_many(paths):
+                if reason is not None and not isinstance(answer, Refusal):
+                    line = f"ibt: {answer.source}: {answer.record} was scored but not explained: {reason}"
+                    click.echo(one_line(line), err=True)
+                yield answer, explanations
         else:
             yield from ((answer, []) for answer in client.predict_many(paths))
 

@@ -39,42 +39,52 @@ def band_passed(signal: Floats, rate: int, band: tuple[float, float], order: int
     order
         Order of the low-pass prototype, as in ``scipy.signal.butter``.
     """
-    n = signal.shape[1]
     wanted = int(np.ceil(_SETTLING_PERIODS * rate / band[0]))
-    odd = min(wanted, n - 1)
-    length = _fast_length(n + 2 * wanted)
+    length = _fast_length(signal.shape[1] + 2 * wanted)
     gain = _gain(length, rate, band, order)
-    out = np.empty(signal.shape)
     rows = max(1, (1 << 17) // length)
-    for start in range(0, signal.shape[0], rows):
-        part = signal[start : start + rows]
-        first, last = part[:, :1], part[:, -1:]
-        extended = np.empty((len(part), length))
-        extended[:, wanted : wanted + n] = part
-        extended[:, wanted - odd : wanted] = 2 * first - part[:, odd:0:-1]
-        extended[:, : wanted - odd] = extended[:, wanted - odd, None]
-        end = wanted + n
-        extended[:, end : end + odd] = 2 * last - part[:, -2 : -2 - odd : -1] if odd else last
-        extended[:, end + odd :] = extended[:, end + odd - 1, None]
-        spectrum = np.fft.rfft(extended, axis=1)
-        spectrum *= gain
-        out[start : start + rows] = np.fft.irfft(spectrum, n=length, axis=1)[:, wanted:end]
+    if len(signal) <= rows:
+        return _extended_and_filtered(signal, wanted, gain, length)
+    out = np.empty(signal.shape)
+    for start in range(0, len(signal), rows):
+        part = slice(start, start + rows)
+        out[part] = _extended_and_filtered(signal[part], wanted, gain, length)
     return out
+
+
+def _extended_and_filtered(signal: Floats, wanted: int, gain: Floats, length: int) -> Floats:
+    """``signal``, extended by ``wanted`` samples before it and to ``length`` in all, times ``gain``."""
+    leads, n = signal.shape
+    odd = min(wanted, n - 1)
+    first, last = signal[:, :1], signal[:, -1:]
+    end = wanted + n
+    extended = np.empty((leads, length))
+    extended[:, wanted:end] = signal
+    extended[:, wanted - odd : wanted] = 2 * first - signal[:, odd:0:-1]
+    extended[:, : wanted - odd] = extended[:, wanted - odd, None]
+    extended[:, end : end + odd] = 2 * last - signal[:, -2 : -2 - odd : -1] if odd else last
+    extended[:, end + odd :] = extended[:, end + odd - 1, None]
+    spectrum = np.fft.rfft(extended, axis=1)
+    parts = spectrum.view(np.float64)
+    parts *= gain
+    return np.fft.irfft(spectrum, n=length, axis=1, out=extended)[:, wanted:end]
 
 
 @lru_cache(maxsize=8)
 def _gain(length: int, rate: int, band: tuple[float, float], order: int) -> Floats:
-    """Gain at each frequency of a real FFT of ``length``."""
+    """Gain of the real and of the imaginary part at each frequency of a real FFT of ``length``."""
     low, high = (np.tan(np.pi * edge / rate) for edge in band)
     gain = np.zeros(length // 2 + 1)
     bins = np.arange(1, length // 2 + 1)
     inner = bins[2 * bins < length]
     warped = np.tan(np.pi * inner / length)
     gain[inner] = 1.0 / (1.0 + ((warped**2 - low * high) / (warped * (high - low))) ** (2 * order))
+    gain = np.repeat(gain, 2)
     gain.flags.writeable = False
     return gain
 
 
+@lru_cache(maxsize=64)
 def _fast_length(least: int) -> int:
     """Smallest number of at least ``least`` with no prime factor above 5."""
     best = 1 << (least - 1).bit_length()

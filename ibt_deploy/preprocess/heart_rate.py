@@ -230,17 +230,17 @@ def r_peaks(energy: Floats, rate: int) -> Ints:
     return _beats(candidates, heights, usual, rate)
 
 
-def smoothed_energy(in_band: Floats, rate: int) -> Floats:
+def smoothed_energy(in_band: Floats, rate: int) -> tuple[Floats, Floats]:
     """Magnitude of all leads together, each divided by its own mean, smoothed; shape ``(n,)``.
 
-    A lead of ``in_band``, shape ``(leads, n)``, that is zero throughout counts for nothing.
+    Also one over those means, shape ``(leads,)``. A lead of ``in_band``, shape ``(leads, n)``, that is zero
+    throughout counts for nothing: there it is 0.
     """
     magnitude = np.abs(in_band)
-    scale = magnitude.mean(axis=1)
-    alive = scale > 0
+    scale = magnitude @ np.full(in_band.shape[1], 1 / in_band.shape[1])
+    weight = np.divide(1.0, scale, out=np.zeros(len(scale)), where=scale > 0)
     width = round(WINDOW_SECONDS * rate)
-    total = (1 / scale[alive]) @ magnitude[alive] if alive.any() else np.zeros(in_band.shape[1])
-    return _moving_mean(_moving_mean(total, width), width)
+    return _moving_mean(_moving_mean(weight @ magnitude, width), width), weight
 
 
 def _usual_height(energy: Floats, rate: int) -> float:
@@ -301,10 +301,11 @@ def _moving_mean(values: Floats, width: int) -> Floats:
     """Centred mean over ``width`` samples, of zeros beyond the ends."""
     sums = np.concatenate([np.zeros(width // 2), values, np.zeros((width - 1) // 2)])
     total, done, size = np.zeros(len(values)), 0, 1
-    while done < width:
+    while True:
         if width & size:
             total += sums[done : done + len(values)]
             done += size
+        if done == width:
+            return total / width
         sums = sums[:-size] + sums[size:]
         size *= 2
-    return total / width

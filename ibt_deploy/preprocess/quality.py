@@ -10,11 +10,13 @@ them break it is in docs/quality.md (``python -m benchmarks.quality``).
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -154,8 +156,10 @@ BINS = ((-44, -32), (-32, -24), (-24, -14), (-10, -4), (-4, 3), (3, 10), (12, 28
 """Stretches of a beat in samples from its R peak: P wave, PR segment, Q, R, S, ST segment, T wave."""
 
 BEFORE, AFTER = 60, 91
-_FIRST, _LAST = np.array(BINS).T + BEFORE
+_EDGES = np.array(BINS).ravel() + BEFORE
+_WIDTHS = _EDGES[1::2] - _EDGES[::2]
 QRS_HALF = 20
+_COMPLEX = np.arange(-QRS_HALF, QRS_HALF + 1)
 LEAST_HEIGHT = 0.02
 """Millivolts, below which a lead has no complexes to judge."""
 
@@ -321,8 +325,7 @@ def _typical_spread(spread: Floats) -> float:
     return float(medians(alive)) if len(alive) else 0.0
 
 
-@dataclass(frozen=True)
-class LeadQuality:
+class LeadQuality(NamedTuple):
     """What was measured of one lead.
 
     Attributes
@@ -439,7 +442,7 @@ def beats_of(signal: Floats) -> Beats:
     """Find and measure the beats of ``signal``, shape ``(12, n)``, in mV at 200 Hz."""
     n = signal.shape[1]
     in_band = qrs_band(signal, RATE)
-    energy = smoothed_energy(in_band, RATE)
+    energy, weight = smoothed_energy(in_band, RATE)
     peaks = r_peaks(energy, RATE)
     noise = _noise(signal)
     some = (
@@ -450,21 +453,23 @@ def beats_of(signal: Floats) -> Beats:
         nothing = np.zeros(len(signal))
         average = np.zeros((len(signal), BEFORE + AFTER))
         return Beats(peaks, 0.0, 0.0, nothing, average, nothing, noise)
-    scale = np.abs(in_band).mean(axis=1, keepdims=True)
-    complexes = in_band.take(inner[:, np.newaxis] + np.arange(-QRS_HALF, QRS_HALF + 1), axis=1)
-    complexes /= np.where(scale > 0, scale, 1.0)[:, np.newaxis]
-    alike = complexes @ complexes.swapaxes(1, 2)
-    together = _correlation(alike.sum(axis=0))
-    agreement = medians(_correlation(alike).max(axis=2))
+    complexes = in_band.take(inner[:, np.newaxis] + _COMPLEX, axis=1)
+    complexes *= weight[:, np.newaxis, np.newaxis]
+    alike = np.empty((len(signal) + 1, len(inner), len(inner)))
+    np.matmul(complexes, complexes.swapaxes(1, 2), out=alike[:-1])
+    alike[:-1].sum(axis=0, out=alike[-1])
+    correlation = _correlation(alike)
+    likest = medians(correlation.max(axis=2))
+    together = correlation[-1]
     usual = float(medians(energy))
-    prominence = float(medians(energy[peaks])) / usual if usual > 0 else 0.0
+    prominence = statistics.median(energy[peaks].tolist()) / usual if usual > 0 else 0.0
     most_usual = np.argmax(together.sum(axis=1))
     typical = together[most_usual] > LEAST_LIKENESS
     typical[most_usual] = True
     average = _average(signal, inner[typical])
-    height = np.ptp(average[:, BEFORE - QRS_HALF : BEFORE + QRS_HALF + 1], axis=1)
-    likeness = float(medians(together.max(axis=1)))
-    return Beats(peaks, likeness, prominence, agreement, average, height, noise)
+    mean_complex = average[:, BEFORE - QRS_HALF : BEFORE + QRS_HALF + 1]
+    height = mean_complex.max(axis=1) - mean_complex.min(axis=1)
+    return Beats(peaks, float(likest[-1]), prominence, likest[:-1], average, height, noise)
 
 
 def _correlation(products: Floats) -> Floats:
@@ -478,16 +483,23 @@ def _correlation(products: Floats) -> Floats:
 
 def _average(signal: Floats, peaks: Ints) -> Floats:
     """Mean beat about ``peaks``; a beat that an end cuts is left out where there are others."""
-    whole = peaks[(peaks >= BEFORE) & (peaks < signal.shape[1] - AFTER + 1)]
-    places = (whole if len(whole) else peaks)[:, np.newaxis] + np.arange(-BEFORE, AFTER)
-    mean: Floats = signal.take(places, axis=1, mode="clip").mean(axis=1)
-    return mean
+    whole = [p for p in peaks.tolist() if BEFORE <= p <= signal.shape[1] - AFTER]
+    if not whole:
+        places = peaks[:, np.newaxis] + np.arange(-BEFORE, AFTER)
+        mean: Floats = signal.take(places, axis=1, mode="clip").mean(axis=1)
+        return mean
+    total = np.zeros((len(signal), BEFORE + AFTER))
+    for peak in whole:
+        total += signal[:, peak - BEFORE : peak + AFTER]
+    return total / len(whole)
 
 
 def _noise(signal: Floats) -> Floats:
     """Deviation of white noise with the same median second difference, shape ``(12,)``."""
     step = max(1, signal.shape[1] // 700)
-    second = signal[:, 2::step] - 2 * signal[:, 1:-1:step] + signal[:, :-2:step]
+    second = -2 * signal[:, 1:-1:step]
+    second += signal[:, 2::step]
+    second += signal[:, :-2:step]
     deviation: Floats = 1.4826 * medians(np.abs(second, out=second)) / np.sqrt(6)
     return deviation
 
@@ -504,8 +516,8 @@ def _rate(beats: Beats, n: int) -> HeartRate:
 
 def _notices(beats: Beats) -> list[Notice]:
     notices = []
-    judged = beats.height >= LEAST_HEIGHT
-    noisy = [LEADS[i] for i in np.flatnonzero(judged & (beats.agreement < LEAST_AGREEMENT))]
+    measured = zip(LEADS, beats.height.tolist(), beats.agreement.tolist(), strict=True)
+    noisy = [lead for lead, height, alike in measured if height >= LEAST_HEIGHT and alike < LEAST_AGREEMENT]
     if noisy:
         notices.append(Notice("noisy_leads", f"noise hides the complexes in {', '.join(noisy)}"))
     if noise_of(beats) > MOST_NOISE:
@@ -537,14 +549,15 @@ def _notices(beats: Beats) -> list[Notice]:
 
 def noise_of(beats: Beats) -> float:
     """Noise over the height of the complexes, median over the leads that have any."""
-    judged = beats.height >= LEAST_HEIGHT
-    return float(medians(beats.noise[judged] / beats.height[judged])) if judged.any() else 0.0
+    both = zip(beats.noise.tolist(), beats.height.tolist(), strict=True)
+    shares = [noise / height for noise, height in both if height >= LEAST_HEIGHT]
+    return statistics.median(shares) if shares else 0.0
 
 
 def typical_height(beats: Beats) -> float:
     """Geometric mean of the heights of the complexes in mV over the leads that have any; 0 without one."""
-    judged = beats.height[beats.height >= LEAST_HEIGHT]
-    return float(np.exp(np.log(judged).mean())) if len(judged) else 0.0
+    logarithms = [math.log(height) for height in beats.height.tolist() if height >= LEAST_HEIGHT]
+    return math.exp(math.fsum(logarithms) / len(logarithms)) if logarithms else 0.0
 
 
 def disproportion(height: Floats) -> Floats:
@@ -636,17 +649,19 @@ def placement_odds(average: Floats) -> dict[str, float]:
 def binned(average: Floats) -> Floats:
     """Means of the independent leads over :data:`BINS`, shape ``(8, 9)``, from their median."""
     beat = average[INDEPENDENT]
-    total = np.concatenate([np.zeros((len(beat), 1)), np.cumsum(beat, axis=1)], axis=1)
-    means: Floats = (total[:, _LAST] - total[:, _FIRST]) / (_LAST - _FIRST)
-    return means - medians(beat)[:, np.newaxis]
+    means: Floats = np.add.reduceat(beat, _EDGES, axis=1)[:, ::2]
+    means /= _WIDTHS
+    means -= medians(beat)[:, np.newaxis]
+    return means
 
 
 def placement_features(means: Floats) -> Floats:
     """What a placement is judged by, shape ``(100,)``: the root of each mean, and how leads correlate."""
-    size = np.sqrt((means**2).mean())
+    squares = (means * means).sum(axis=1, keepdims=True)
+    size = np.sqrt(float(squares.sum()) / means.size)
     relative = means / (size if size > 0 else 1.0)
-    lengths = np.maximum(np.sqrt((means**2).sum(axis=1, keepdims=True)), 1e-9)
-    along = (means / lengths) @ (means / lengths).T
+    directions = means / np.maximum(np.sqrt(squares), 1e-9)
+    along = directions @ directions.T
     roots = np.copysign(np.sqrt(np.abs(relative)), relative)
     return np.concatenate([roots.ravel(), along[UPPER]])
 

@@ -224,26 +224,62 @@ class LabRelations:
         """Where the variables stand among the 40."""
         return np.array([INDEX[name] for name in self.variables])
 
-    @cached_property
-    def of_units(self) -> tuple[Ints, Floats, Floats]:
-        """For each unit the place of its variable among :attr:`variables`, its shift and limit (whole)."""
-        places = [self.variables.index(unit.variable) for unit in self.units]
-        return (
-            np.array(places),
-            np.array([u.shift for u in self.units]),
-            np.array([u.whole for u in self.units]),
-        )
+
+class _Conditions(NamedTuple):
+    """What :class:`LabRelations` say where some of the variables are measured, and the units of these.
+
+    Attributes
+    ----------
+    mean, precision, sharpness
+        Of the variables, the inverse of their covariance, and its diagonal.
+    units
+        Those that can be considered. All that follows has an entry for each of them.
+    places, variables
+        Of the unit's variable, among those that are measured and among all.
+    pull, half, limit
+        The log likelihood ratio is ``pull * (unexpected - half)``; above ``limit`` all values are in doubt.
+    least
+        Span of the values from which a mixture is considered.
+    """
+
+    mean: Floats
+    precision: Floats
+    sharpness: Floats
+    units: tuple[OtherUnit, ...]
+    places: Ints
+    variables: list[int]
+    pull: Floats
+    half: Floats
+    limit: Floats
+    least: Floats
 
 
 @lru_cache(maxsize=1024)
-def _precision(relations: LabRelations, known: bytes) -> tuple[Floats, Floats]:
-    """Inverse covariance of some variables, by their places, and its diagonal.
+def _conditions(relations: LabRelations, known: bytes) -> _Conditions:
+    """Conditions where the variables at these places are measured.
 
     The 36,302 stays of the Challenge 2019 measure 628 different sets of them.
     """
-    places = np.frombuffer(known, dtype=np.intp)
-    precision = np.asarray(np.linalg.inv(relations.covariance[np.ix_(places, places)]), dtype=np.float64)
-    return precision, np.diag(precision)
+    measured = np.frombuffer(known, dtype=np.intp)
+    covariance = relations.covariance[np.ix_(measured, measured)]
+    precision = np.asarray(np.linalg.inv(covariance), dtype=np.float64)
+    sharpness = np.diag(precision)
+    place_of = {relations.variables[variable]: place for place, variable in enumerate(measured.tolist())}
+    units = tuple(unit for unit in relations.units if unit.variable in place_of)
+    places = np.array([place_of[unit.variable] for unit in units], dtype=np.intp)
+    shift = np.array([unit.shift for unit in units], dtype=np.float64)
+    return _Conditions(
+        relations.mean[measured],
+        precision,
+        sharpness,
+        units,
+        places,
+        measured[places].tolist(),
+        sharpness[places] * shift,
+        shift / 2,
+        np.array([unit.whole for unit in units], dtype=np.float64),
+        LEAST_SPREAD * np.abs(shift),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -285,34 +321,33 @@ def unit_likelihoods(
     the next: a change of unit within the stay makes some of them as large as the factor between the units.
     With ``doubtful`` units are left out whose likelihood is below both limits at first sight.
     """
-    given = values.T[relations.columns]
-    which, hours = np.nonzero(given > 0)
-    if not len(which):
+    given = values.T.take(relations.columns, axis=0)
+    is_given = given > 0
+    counts = np.count_nonzero(is_given, axis=1)
+    (known,) = counts.nonzero()
+    if not len(known):
         return
-    logs = np.log(given[which, hours], dtype=np.float64)
-    counts = np.bincount(which, minlength=len(given))
-    ends = np.cumsum(counts)
-    known = np.flatnonzero(counts)
-    firsts = (ends - counts)[known]
-    means = np.add.reduceat(logs, firsts) / counts[known]
+    logs = np.log(given[is_given], dtype=np.float64)
+    ends = counts.cumsum()
+    numbers = counts[known]
+    firsts = ends[known] - numbers
+    means = np.add.reduceat(logs, firsts) / numbers
     spans = np.maximum.reduceat(logs, firsts) - np.minimum.reduceat(logs, firsts)
-    precision, sharpness = _precision(relations, known.tobytes())
-    unexpected = precision @ (means - relations.mean[known]) / sharpness
-    variable, shift, limit = relations.of_units
-    found = counts[variable] > 0
-    place = np.zeros(len(counts), dtype=np.intp)
-    place[known] = np.arange(len(known))
-    at = place[variable]
-    wholes = sharpness[at] * shift * (unexpected[at] - shift / 2)
-    spread = spans[at] >= LEAST_SPREAD * np.abs(shift)
-    if doubtful:
-        found &= spread | (wholes > limit)
+    when = _conditions(relations, known.tobytes())
+    unexpected = when.precision @ (means - when.mean) / when.sharpness
+    wholes = when.pull * (unexpected[when.places] - when.half)
+    spread = spans[when.places] >= when.least
+    found = spread | (wholes > when.limit) if doubtful else np.ones(len(wholes), dtype=bool)
+    if not found.any():
+        return
+    hours = is_given.nonzero()[1]
     for number in np.flatnonzero(found).tolist():
-        other, whole = relations.units[number], float(wholes[number])
+        other, whole = when.units[number], float(wholes[number])
         if not spread[number]:
             yield UnitLikelihood(other, whole, -np.inf, 0)
             continue
-        own = slice(ends[variable[number]] - counts[variable[number]], ends[variable[number]])
+        variable = when.variables[number]
+        own = slice(ends[variable] - counts[variable], ends[variable])
         course = logs[own]
         expected: Floats | float = 0.0
         if other.companion is not None:
@@ -328,7 +363,8 @@ def unit_likelihoods(
             (corrected_steps / other.step) ** 2 / STEP_TAIL
         )
         moved = other.shift * is_shifted.mean()
-        level = sharpness[at[number]] * moved * (unexpected[at[number]] - moved / 2)
+        place = when.places[number]
+        level = when.sharpness[place] * moved * (unexpected[place] - moved / 2)
         yield UnitLikelihood(
             other, whole, float(level + (STEP_TAIL + 1) / 2 * walk.sum()), int(is_shifted.sum())
         )

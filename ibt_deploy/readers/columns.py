@@ -101,7 +101,8 @@ class DelimitedTable:
         found = [self._width(line) for line in self._lines]
         if found and (min(found) < width or max(found) > width):
             row, other = next((row, n) for row, n in enumerate(found, start=1) if n != width)
-            message = f"{self.row(row - 1)} has {other} cells, the header has {width}"
+            cells = f"{other} cell{'s' * (other != 1)}"
+            message = f"{self.row(row - 1)} has {cells}, the header has {width}"
             raise MalformedFile(message, code="ragged_rows")
 
     def row(self, index: int) -> str:

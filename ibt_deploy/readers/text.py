@@ -361,7 +361,8 @@ def _wide_numbers(table: Table, decimal: str) -> Floats:
     for number, line in enumerate(table.rows):
         row = cells(line if decimal == "." else line.replace(decimal, "."), table.delimiter)
         if len(row) != table.width:
-            message = f"row {number + 1} has {len(row)} cells, the first has {table.width}"
+            count = f"{len(row)} cell{'s' * (len(row) != 1)}"
+            message = f"row {number + 1} has {count}, the first has {table.width}"
             raise MalformedFile(message, code="ragged_rows")
         try:
             if "_" in line:  # float() would read 1_000

@@ -15,6 +15,7 @@ from typing import Any
 
 from ibt_deploy.predictions import (
     DECIMALS,
+    LEFT_OUT,
     NOTICE,
     ArrhythmiaPrediction,
     Finding,
@@ -41,12 +42,17 @@ def fhir_resource(answer: Prediction | Refusal) -> Resource:
 
 
 def _outcome(refusal: Refusal) -> Resource:
+    severity, kind = "error", "invalid"
+    if refusal.code == "unsupported_format":
+        kind = "not-supported"
+    elif refusal.code == LEFT_OUT:
+        severity, kind = "information", "informational"
     return {
         "resourceType": "OperationOutcome",
         "issue": [
             {
-                "severity": "error",
-                "code": "not-supported" if refusal.code == "unsupported_format" else "invalid",
+                "severity": severity,
+                "code": kind,
                 "details": {"coding": [{"code": refusal.code}], "text": refusal.message},
                 "diagnostics": refusal.source,
             }

@@ -202,6 +202,9 @@ class Effect(Output):
     effect: float
 
 
+NOT_EXPLAINED = "Why there are no explanations: the input, or its request as a whole, is past the limits."
+
+
 class Explained(Output):
     """Only with `explain=true`: what the log odds of a finding or of the highest risk lose without a part."""
 
@@ -231,6 +234,7 @@ class ExplainedFindings(Findings):
     """The same with explanations; BentoML's client cannot read a model in which a list may be null."""
 
     explanations: list[Explained]
+    not_explained: str | None = Field(default=None, description=NOT_EXPLAINED)
 
 
 class Hour(Output):
@@ -268,6 +272,7 @@ class ExplainedRisk(Risk):
     """The same with the explanation of its highest value."""
 
     explanations: list[Explained]
+    not_explained: str | None = Field(default=None, description=NOT_EXPLAINED)
 
 
 class RiskAndState(Risk):

@@ -59,7 +59,8 @@ _EXPLAIN = {
     "in": "query",
     "description": "Add which half seconds and leads moved the positive findings (recordings of up to "
     f"{EXPLAINED_SECONDS} s), or which hours and variables moved the highest risk (a stay of up to "
-    f"{EXPLAINED_HOURS} hours, or shorter ones whose squared hours add up to no more).",
+    f"{EXPLAINED_HOURS} hours, or the first of several until their squared hours add up to more). An answer "
+    "past these limits says so in `not_explained`.",
     "schema": {"type": "boolean", "default": False},
 }
 _VITALS = {
@@ -154,6 +155,12 @@ def _scoring(models: Models) -> Part:
                     "in": "query",
                     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
                     "description": "Name of the one stay; no personal data.",
+                },
+                {
+                    "name": "only",
+                    "in": "query",
+                    "schema": {"type": "integer", "minimum": 1},
+                    "description": "Answer only the stay at this place among several, counted from 1.",
                 },
                 _VITALS,
                 _EXPLAIN,

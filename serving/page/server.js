@@ -35,8 +35,10 @@ export async function answersTo(upload, say, point = "") {
 
 /** Which parts moved one of the answers to an upload; asked for apart, because it takes far longer than an answer. */
 export async function explanationsOf(upload, answer, place, say) {
-  const answers = await ask(upload, `v1/${answer.task}?explain=true`, say, answer.operating_point);
-  return answers[place].explanations;
+  const alone = answer.task === "sepsis" ? `&only=${place + 1}` : "";
+  const [explained] = await ask(upload, `v1/${answer.task}?explain=true${alone}`, say, answer.operating_point);
+  if (explained.not_explained) throw new Problem(200, "not_explained", explained.not_explained);
+  return explained.explanations;
 }
 
 /** Operating points by task, asked for once; nothing where the server does not tell. */

@@ -33,7 +33,10 @@ from serving.score.batching import Answers
 
 TRACING_SECONDS = 60
 EXPLAINED_SECONDS, EXPLAINED_HOURS = 60, 168
-"""An explanation asks the graph 33 times for each 10 s, and once for every hour and variable of a stay."""
+"""An explanation asks the graph 33 times for each 10 s, and once for every hour and variable of a stay.
+
+So its work grows with the square of the hours. The stays of a request share what one of this length may take.
+"""
 
 TRACING_STEP = 0.001
 """Millivolts; finer than any ECG amplifier resolves."""
@@ -80,37 +83,40 @@ class Extras:
         return self.drawn or self.explainer is not None
 
     def written(self, items: Sequence[Item], is_list: bool, answers: Answers) -> bytes:
-        """The one answer with the extras, or a list; raises a Problem if it is refused or too long."""
-        if self.explainer is not None:
-            check_explainable(answers)
-        if is_list:
-            return as_json({"stays": [self._whole(*pair) for pair in zip(items, answers, strict=True)]})
-        if isinstance(answers[0], Refusal):
+        """The one answer with the extras, or a list; raises a Problem if the one is refused."""
+        if not is_list and isinstance(answers[0], Refusal):
             raise Problem.refused(answers[0])
-        return as_json(self._whole(items[0], answers[0]))
+        whole = list(map(self._whole, items, answers, unexplained(answers)))
+        return as_json({"stays": whole} if is_list else whole[0])
 
-    def _whole(self, item: Item, answer: Prediction | Refusal) -> dict[str, Any]:
+    def _whole(self, item: Item, answer: Prediction | Refusal, unexplained: str | None) -> dict[str, Any]:
         whole = answer.to_dict()
         if isinstance(answer, Refusal):
             return whole
         assert isinstance(item, Recording | Stay)  # anything else is refused
         if self.drawn:
             whole |= {"signal": tracing(item)} if isinstance(item, Recording) else vitals(answer)
-        if self.explainer is not None:
-            whole["explanations"] = [e.to_dict() for e in self.explainer.explain(item)]
-        return whole
+        if self.explainer is None:
+            return whole
+        if unexplained is not None:
+            return whole | {"explanations": [], "not_explained": unexplained}
+        return whole | {"explanations": [e.to_dict() for e in self.explainer.explain(item)]}
 
 
-def check_explainable(answers: Answers) -> None:
-    """Refuse what would keep a thread for long: the work for a stay grows with the square of its hours."""
-    if any(a.duration > EXPLAINED_SECONDS for a in answers if isinstance(a, ArrhythmiaPrediction)):
-        raise Problem("record_too_long", f"At most {EXPLAINED_SECONDS} s of a recording can be explained.")
-    if sum(len(a.hours) ** 2 for a in answers if isinstance(a, SepsisPrediction)) > EXPLAINED_HOURS**2:
-        raise Problem(
-            "too_many_rows",
-            f"One stay of up to {EXPLAINED_HOURS} hours can be explained, or shorter ones whose squared "
-            "hours add up to no more.",
-        )
+def unexplained(answers: Answers) -> Iterator[str | None]:
+    """For each answer why it is not explained, because that would keep a thread for long; else None."""
+    left = EXPLAINED_HOURS**2
+    for answer in answers:
+        work = len(answer.hours) ** 2 if isinstance(answer, SepsisPrediction) else 0
+        if isinstance(answer, ArrhythmiaPrediction) and answer.duration > EXPLAINED_SECONDS:
+            yield f"A recording of more than {EXPLAINED_SECONDS} s is not explained."
+        elif work > EXPLAINED_HOURS**2:
+            yield f"A stay of more than {EXPLAINED_HOURS} hours is not explained."
+        elif work > left:
+            yield "The stays before it used up the limit of one request; ask for this one alone."
+        else:
+            left -= work
+            yield None
 
 
 def vitals(answer: Prediction) -> dict[str, Any]:

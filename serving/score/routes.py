@@ -75,7 +75,7 @@ class Scorer:
 
     async def sepsis(self, request: Request) -> Response:
         """Hourly risk of one stay, or of several."""
-        point = self._point("sepsis", request, {"operating_point", "record", "vitals", "explain"})
+        point = self._point("sepsis", request, {"operating_point", "record", "only", "vitals", "explain"})
         predictor = self.models.predictors["sepsis", point]
         extras, form = _extras(request, "vitals", predictor)
         kind = content_kind(request, JSON, MULTIPART, *TABLES)
@@ -90,7 +90,7 @@ class Scorer:
                 asked = _to_score(from_text(*_only(files), self.settings))
             else:
                 asked = _to_score(from_text(name, body.whole(), self.settings))
-            return _in_form(asked, form, extras)
+            return _in_form(_alone(asked, request.query_params.get("only")), form, extras)
 
         return await self._answered(
             request,
@@ -214,6 +214,16 @@ def _in_form(asked: ToScore, form: str, extras: Extras) -> ToScore:
 
 def _to_score(stays: Stays) -> ToScore:
     return ToScore(stays.items, several if stays.several else one)
+
+
+def _alone(asked: ToScore, place: str | None) -> ToScore:
+    """The stay at ``place``, counted from 1, and nothing of the others; all of them where it is None."""
+    if place is None:
+        return asked
+    places = {str(n): item for n, item in enumerate(asked.items, 1)}
+    if place not in places:
+        raise Problem("bad_request", f"'only' must be a whole number from 1 to {len(places)}, the last stay.")
+    return ToScore([places[place]], one)
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -107,7 +107,7 @@ def test_decisions_of_a_class_are_counted(ecg_found: Any) -> None:
     assert entry["ppv"]["value"] == pytest.approx(right.sum() / given.sum(), abs=1e-6)
 
 
-def test_refusals_unknown_labels_and_small_groups_are_told(ecg_found: Any) -> None:
+def test_refusals_unknown_labels_and_small_groups_are_reported(ecg_found: Any) -> None:
     found, part, _, _ = ecg_found
     assert found["refused"] == {"too_short": 2}
     assert found["unknown_labels"] == (~part.known).sum()

@@ -476,7 +476,9 @@ def test_what_is_clearly_no_record_does_not_count_as_refused(tmp_path: Path, pac
     assert (result.summary["refusals"], result.summary["refused"]) == (0, {})
     assert result.summary["left_out"] == len(DOCUMENTS)
     listed = (tmp_path / "out/refused/part-00000.jsonl").read_text(encoding="utf-8").splitlines()
-    assert {Path(json.loads(line)["source"]).name for line in listed} == DOCUMENTS.keys()
+    entries = list(map(json.loads, listed))
+    assert {Path(entry["source"]).name for entry in entries} == DOCUMENTS.keys()
+    assert {(entry["code"], entry["refused"]) for entry in entries} == {("left_out", False)}
 
 
 def read_or_none(path: Path) -> object:

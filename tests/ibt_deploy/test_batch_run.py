@@ -383,9 +383,7 @@ def test_an_error_of_the_whole_run_says_its_code(stay_bundle: Path, tmp_path: Pa
     assert said.stderr.count("\n") == 1
 
 
-def test_a_compressed_table_among_ecgs_is_told_from_an_archive(
-    export: Path, ecg_bundle: Path, tmp_path: Path
-) -> None:
+def test_a_compressed_table_among_ecgs_is_no_archive(export: Path, ecg_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for suffix in (".hea", ".dat"):

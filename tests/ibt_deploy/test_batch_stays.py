@@ -225,3 +225,7 @@ def test_conversions_and_medians_are_said(table: Path, stay_bundle: Path, tmp_pa
     for said in ("Temp from degF to", "medians within each hour"):
         assert said in notes
         assert said in page
+    measured = rows.Temp.dropna()
+    row = page[page.index("<th scope=row>Temp</th><td>degF</td>") :].partition("</tr>")[0]
+    assert f"<td class=n>{len(measured):,}</td>" in row
+    assert f"<td class=n>{measured.median():.4g}</td>" in row

@@ -311,7 +311,7 @@ def test_every_kind_of_row_is_counted_where_it_belongs(tmp_path: Path, opened: O
         ("infinite", "e: line 12, column HR: infinite"),
     ]
     assert [(r.code, r.message.partition(", ")[2]) for r in tables.rejected()] == [
-        ("ragged_rows", "line 10: has 1 cells, the header has 8"),
+        ("ragged_rows", "line 10: has 1 cell, the header has 8"),
         ("missing_patient", "line 11: names no patient"),
     ]
     report = tables.report

@@ -1,4 +1,4 @@
-"""Large tables: refused by their first rows, where these settle it, and told of while they are read."""
+"""Large tables: refused by their first rows, where these settle it, and shown while they are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from helpers.patient_tables import HEADER, MAPPING, MEMORY_MB, STAMPS, row
 from ibt_deploy.batch.tables import open as opening
 from ibt_deploy.batch.tables import survey
 from ibt_deploy.batch.tables.open import first_look, open_tables
-from ibt_deploy.errors import InputError
+from ibt_deploy.batch.tables.sql import LEAST_MB, engine
+from ibt_deploy.errors import BatchError, InputError
 from ibt_deploy.mapping import parse_mapping
 from ibt_deploy.progress import BytesRead
 
@@ -119,3 +120,14 @@ def test_how_far_the_reading_is(terminal: bool, monkeypatch: pytest.MonkeyPatch)
     small = io.StringIO()
     BytesRead(1000, small)(1000)
     assert small.getvalue() == ""
+
+
+def test_a_full_disk_is_named_without_the_advice_of_the_engine(tmp_path: Path) -> None:
+    query = (
+        "SET max_temp_directory_size = '1MiB';"
+        "CREATE TABLE sorted AS SELECT hash(range) AS a, hash(range + 1) AS b FROM range(20000000) ORDER BY a"
+    )
+    with pytest.raises(BatchError) as caught, engine(tmp_path, LEAST_MB, 1) as connection:
+        connection.execute(query)
+    assert str(caught.value).startswith(f"{tmp_path}: this disk is full")
+    assert len(str(caught.value)) < len(str(tmp_path)) + 100

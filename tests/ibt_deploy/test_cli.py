@@ -71,7 +71,7 @@ def test_a_missing_extra_is_named(entry: None) -> None:
     assert result.stderr == "ibt: 'ibt train' needs torch, which is not installed: pip install 'ibt[train]'\n"
 
 
-def test_an_entry_point_that_is_no_command_is_told(entry: None) -> None:
+def test_an_entry_point_that_is_no_command_is_named(entry: None) -> None:
     result = run("broken")
     assert result.exit_code == 2
     assert "is not a command" in result.stderr

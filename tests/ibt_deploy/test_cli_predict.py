@@ -249,7 +249,7 @@ def test_json_and_csv_exclude_each_other(installed: None, stay_file: Path) -> No
 
 
 @pytest.mark.parametrize("place", ["none/risk.png", "risk.xyz", "risk"])
-def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_scored(
+def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_scored(
     installed: None, stay_file: Path, tmp_path: Path, place: str
 ) -> None:
     result = run(stay_file, "--plot", tmp_path / place)

@@ -86,7 +86,7 @@ def test_names_from_files_recolour_no_terminal(stay_file: Path, stay_bundle: Pat
     assert done.stdout.startswith("red\\x1b[31m\\nline: hourly sepsis risk\n")
 
 
-def test_ctrl_c_is_told_from_a_refusal(stay_bundle: Path, tmp_path: Path) -> None:
+def test_ctrl_c_differs_from_a_refusal(stay_bundle: Path, tmp_path: Path) -> None:
     files = [write_psv(tmp_path, stay(300, seed=seed)) for seed in range(2)]
     command = [*IBT, "predict", *map(str, files * 300), "--bundle", str(stay_bundle), "--json"]
     with subprocess.Popen(

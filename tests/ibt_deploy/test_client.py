@@ -353,7 +353,7 @@ def test_several_files_are_sent_at_once_and_answered_in_order(
 @pytest.mark.parametrize(
     "url", ["", "localhost:3000", "ftp://host", "http://", "http://h:99999", "http://u:p@h", "http://h/?a=b", "http://[::"]
 )  # fmt: skip
-def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
     with pytest.raises(ServerError):
         Client(url)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,21 @@ def test_the_command_prints_what_it_prints_without_a_server(url: str, files: lis
     # a server is asked file by file, so that its refusals come in another order
     assert sorted(there.stderr.splitlines()) == sorted(here.stderr.splitlines())
     assert there.returncode == here.returncode == 1
+
+
+def test_what_a_server_does_not_explain_is_scored_and_named(url: str, root: Path, tmp_path: Path) -> None:
+    head, *rows = (root / "examples" / "stay.psv").read_text().splitlines()
+    assert head.endswith("|ICULOS")
+    longer = tmp_path / "longer.psv"
+    hours = ["|".join([*rows[hour % len(rows)].split("|")[:-1], str(hour + 1)]) for hour in range(169)]
+    longer.write_text("\n".join([head, *hours, ""]))
+    there = predicted([longer, root / "examples" / "stay.psv"], "--json", "--explain", "--server", url)
+    first, second = map(json.loads, there.stdout.splitlines())
+    assert ("explanations" in first, len(first["hours"]), len(second["explanations"])) == (False, 169, 1)
+    (line,) = there.stderr.splitlines()
+    assert line.startswith(f"ibt: {longer}: longer was scored but not explained: ")
+    assert "168 hours" in line
+    assert there.returncode == 0
 
 
 def test_a_folder_counts_alike_on_a_server(url: str, root: Path, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_long_recording_is_a_general_ecg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_nothing_is_replaced_unless_told(tmp_path: Path, suffix: str) -> None:
+def test_nothing_is_replaced_unless_forced(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"r{suffix}"
     write(made(), path)
     before = path.read_bytes()

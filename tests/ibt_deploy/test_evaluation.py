@@ -190,7 +190,7 @@ def test_stays_without_labels_are_refused(stays: Predictor, tmp_path: Path) -> N
     assert any("septic" in note for note in found["notes"])
 
 
-def test_hospitals_are_told_apart(stays: Predictor, tmp_path: Path) -> None:
+def test_hospitals_are_kept_apart(stays: Predictor, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     rows = ["patient_id,hospital," + ",".join([*INDEX, "SepsisLabel"])]
     for patient, hospital in (("a", "A"), ("b", "B"), ("c", "B")):

@@ -20,7 +20,7 @@ def test_golden_inputs_are_recomputed(request: pytest.FixtureRequest, name: str)
 
 
 @pytest.mark.parametrize(("key", "shift"), [("features", 1e-4), ("logits", 1e-2)])
-def test_a_difference_beyond_the_tolerance_is_told(ecg_copy: Path, key: str, shift: float) -> None:
+def test_a_difference_beyond_the_tolerance_is_reported(ecg_copy: Path, key: str, shift: float) -> None:
     with np.load(ecg_copy / "golden.npz") as archive:
         arrays = dict(archive)
     arrays[f"long/{key}"] = arrays[f"long/{key}"] + np.float32(shift)

@@ -64,7 +64,7 @@ def test_a_long_recording_combines_its_windows_per_finding(ecg: Predictor) -> No
     assert any("180 windows" in change for change in answer.changes)
 
 
-def test_what_windows_leave_out_is_told(ecg: Predictor) -> None:
+def test_what_windows_leave_out_is_stated(ecg: Predictor) -> None:
     assert "the last 3 s were left out" in ecg.predict(recording(23)).changes
     just_over = ecg.predict(recording(10.01)).changes
     assert just_over[-1] == "the last 0.01 s were left out"

@@ -62,7 +62,7 @@ def test_dropped_and_rescaled_values_are_counted_by_variable() -> None:
     }
 
 
-def test_a_variable_that_is_mostly_implausible_is_told_what_was_expected() -> None:
+def test_a_variable_that_is_mostly_implausible_states_what_was_expected() -> None:
     rows = values()
     rows[:, INDEX["Temp"]] = 50
     assert notices(rows)["values_out_of_range"] == (

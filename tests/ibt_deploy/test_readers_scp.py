@@ -332,7 +332,7 @@ def test_stray_bytes_give_nothing_but_refusals(changes: list[tuple[int, int]], s
         recording(bytes(data[:stop]))
 
 
-def test_vendor_files_called_scp_are_told_what_they_are(shared: object) -> None:
+def test_vendor_files_called_scp_are_named_for_what_they_are(shared: object) -> None:
     from pathlib import Path
 
     folder = Path(str(shared)) / "data" / "formats" / "scp_vendor"

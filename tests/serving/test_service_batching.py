@@ -73,7 +73,7 @@ def test_what_does_not_fit_into_the_queue_is_refused_at_once() -> None:
         asyncio.run(main(made))
 
 
-def test_the_length_of_the_queue_is_told_while_work_waits() -> None:
+def test_the_length_of_the_queue_is_reported_while_work_waits() -> None:
     async def main(made: Pool) -> None:
         first = Task()
         waiting = [asyncio.create_task(made.answer(first, 10))]

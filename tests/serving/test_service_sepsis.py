@@ -189,9 +189,30 @@ def test_every_stay_is_explained_but_a_refused_one(client: Any) -> None:
     assert client.post(f"{ROUTE}?explain=true", json=rows(), headers=fhir).status_code == 400
 
 
-@pytest.mark.parametrize(("hours", "stays"), [(169, 1), (100, 3)])
-def test_more_hours_than_can_be_explained_are_refused(client: Any, hours: int, stays: int) -> None:
-    asked = {"json": {"stays": [{"rows": rows(hours)}] * stays}}
-    assert client.post(ROUTE, **asked).status_code == 200
-    refused = client.post(f"{ROUTE}?explain=true", **asked)
-    assert (refused.status_code, refused.json()["code"]) == (422, "too_many_rows")
+@pytest.mark.parametrize(("hours", "explained"), [((169,), [0]), ((100, 100, 100, 90), [1, 1, 0, 1])])
+def test_more_hours_than_can_be_explained_are_scored(
+    client: Any, hours: tuple[int, ...], explained: list[int]
+) -> None:
+    asked = {"json": {"stays": [{"rows": rows(n)} for n in hours]}}
+    scored = client.post(ROUTE, **asked).json()["stays"]
+    found = client.post(f"{ROUTE}?explain=true", **asked).json()["stays"]
+    assert [stay["hours"] for stay in found] == [stay["hours"] for stay in scored]
+    assert [len(stay["explanations"]) for stay in found] == explained
+    assert ["not_explained" not in stay for stay in found] == list(map(bool, explained))
+
+
+def test_one_stay_of_several_is_answered_alone(client: Any) -> None:
+    asked = {
+        "json": {"stays": [{"rows": rows(100)}, {"rows": [{"ICULOS": 1.5}]}, {"rows": rows(168, seed=1)}]}
+    }
+    together = client.post(ROUTE, **asked).json()["stays"]
+    alone = client.post(f"{ROUTE}?only=3&explain=true", **asked).json()
+    assert (alone["hours"], len(alone["explanations"])) == (together[2]["hours"], 1)
+    refused = client.post(f"{ROUTE}?only=2", **asked)
+    assert (refused.status_code, refused.json()["code"]) == (422, together[1]["code"])
+
+
+@pytest.mark.parametrize("place", ["0", "2", "-1", "1.0", "", "one", "9" * 5000])
+def test_a_place_without_a_stay_is_refused(client: Any, place: str) -> None:
+    refused = client.post(f"{ROUTE}?only={place}", json={"rows": rows(2)})
+    assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")

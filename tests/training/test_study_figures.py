@@ -179,7 +179,7 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert [t.get_text() for t in axes.get_xticklabels()] == ["BBM\nnot defined", "Teacher\n0.300"]
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write(numbers(), tmp_path / "file" / "x.png")

@@ -120,7 +120,8 @@ class SkippedLines:
             patient = _name(cells[self._patient])
         if not is_whole:
             line_at = self.line_of(file, row)
-            message = f"line {line_at} has {len(cells)} cells, the header has {len(self.names)}"
+            found = f"{len(cells)} cell{'s' * (len(cells) != 1)}"
+            message = f"line {line_at} has {found}, the header has {len(self.names)}"
             self._fault(file, row, patient, stay is not None, MalformedFile(message, code="ragged_rows"))
             return
         written = []

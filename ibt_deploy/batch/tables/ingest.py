@@ -25,6 +25,7 @@ from ibt_deploy.batch.tables.sql import (
     STORED,
     Scan,
     engine,
+    engine_fault,
     has_rejects,
     reread_relation,
     scans_of,
@@ -38,7 +39,7 @@ from ibt_deploy.batch.tables.store import (
     write_starts,
 )
 from ibt_deploy.batch.tables.survey import TableFile, arrow
-from ibt_deploy.errors import BatchError, InputError, first_line, one_line
+from ibt_deploy.errors import InputError, first_line, one_line
 
 ROWS_IN_GROUP = 32_768
 
@@ -174,7 +175,7 @@ class _Ingest:
             except duckdb.Error as error:
                 found = self._unreadable(scans)
                 if not found:
-                    raise BatchError(f"{self._folder}: {one_line(error)}") from error
+                    raise engine_fault(self._folder, error) from error
                 failed |= found
                 scans = [rest for scan in scans if (rest := _without(scan, found)).files]
         return scans, failed

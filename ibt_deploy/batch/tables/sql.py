@@ -15,7 +15,7 @@ from typing import Any
 
 from ibt_deploy.batch.tables.layout import Layout, NumberColumn
 from ibt_deploy.batch.tables.survey import TableFile
-from ibt_deploy.errors import BatchError, one_line, require
+from ibt_deploy.errors import BatchError, first_line, one_line, require
 from ibt_deploy.mapping.schema import LongTable, Time
 from ibt_deploy.readers.columns import LIMIT, LONGEST_SHOWN, MISSING_WORDS
 from ibt_deploy.vocabulary import NAMES
@@ -84,13 +84,23 @@ def engine(folder: Path, memory_mb: int, threads: int | None) -> Iterator[Any]:
         for name, value in settings.items():
             connection.execute(f"SET {name} = {text(value)}")
         yield connection
-    except duckdb.OutOfMemoryException as error:
-        raise BatchError(f"{folder}: {one_line(error)}; give more memory or disk") from error
-    except duckdb.IOException as error:
-        raise BatchError(f"{folder}: {one_line(error)}") from error
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        raise engine_fault(folder, error) from error
     finally:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+def engine_fault(folder: Path, error: Exception) -> BatchError:
+    """What an error of the engine in ``folder`` means to a user, without the engine's own advice."""
+    import duckdb
+
+    said = str(error)
+    if "temp_directory" in said or "No space left" in said:
+        return BatchError(f"{folder}: this disk is full; tables are sorted there. Make room and start again")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return BatchError(f"{folder}: memory does not suffice to sort these tables; score fewer at once")
+    return BatchError(f"{folder}: {one_line(first_line(error))}")
 
 
 def text(value: str) -> str:
