@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOTICE = "Research software, not a medical device."
 DECIMALS = 6
 LEFT_OUT = "left_out"
-"""Code of a file that is clearly no record: it is listed, and does not count as refused."""
+"""Code of a file that is clearly not a record: it is listed, and does not count as refused."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class PlannedFiles:
     ignored
         Number of files that a DICOMDIR references and that hold no ECG waveform, by their kind.
     named
-        Files that the user named: what is clearly no record is left out in folders and archives alone.
+        Files that the user named. One of these is refused where one of a folder would be left out.
     """
 
     plan: Plan
@@ -150,7 +150,7 @@ class PlannedFiles:
             )
 
     def _left_out(self, entry: FileEntry | MemberEntry, refusal: Refusal) -> Refusal:
-        """The refusal of a file, or that it is left out because it is clearly no record."""
+        """The refusal of a file, or that it is left out because it is clearly not a record."""
         if source_of(entry) in self.named or not is_no_record(self._file(entry)):
             return refusal
         return _left_out(refusal.source)
@@ -173,7 +173,7 @@ class PlannedFiles:
 
 
 def _left_out(source: str) -> Refusal:
-    return Refusal(source, LEFT_OUT, f"{one_line(source)}: clearly no record, and left out")
+    return Refusal(source, LEFT_OUT, f"{one_line(source)}: left out, clearly not a record")
 
 
 def _check_place(entry: FileEntry | MemberEntry) -> None:

@@ -210,7 +210,11 @@ class _Inputs:
 
 @contextmanager
 def _locked(output: Output) -> Iterator[None]:
-    """Hold the run, so that no other process writes to it; the lock ends with this process."""
+    """Hold the run, so that no other process writes to it; the lock ends with this process.
+
+    A folder that was not there before goes again where the run ends before it has a plan.
+    """
+    is_new = not output.path.exists()
     try:
         output.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -223,7 +227,12 @@ def _locked(output: Output) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise BatchError(f"{output.path}: another run is writing to it") from error
-        yield
+        try:
+            yield
+        finally:
+            has_plan = (output.state / JOB).is_file()
+            if is_new and not has_plan and list(output.path.iterdir()) == [output.state]:
+                shutil.rmtree(output.path, ignore_errors=True)
 
 
 def _check_there(output: Output, options: Options) -> None:
@@ -272,7 +281,10 @@ def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, 
         plan = written_plan(new, entries_of(options.sources, ignored))
         if ignored:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common())
-            print(f"ignored, as the DICOMDIR says that they are no ECG waveforms: {kinds}", file=sys.stderr)
+            print(
+                f"ignored, because the DICOMDIR lists them as something other than ECG waveforms: {kinds}",
+                file=sys.stderr,
+            )
         if not plan.inputs:
             raise BatchError("the sources hold no ECG waveform" if ignored else "the sources hold no file")
         items, fingerprint = PlannedFiles(plan, dict(ignored), named), plan.fingerprint

@@ -67,7 +67,7 @@ class Tally:
 
     @property
     def n_left_out(self) -> int:
-        """Files that are clearly no record."""
+        """Files that are clearly not records."""
         return self.refused[LEFT_OUT]
 
     def count(self, answers: Sequence[Prediction | Refusal]) -> None:
@@ -130,7 +130,7 @@ def summary_of(job: Job, tally: Tally, tables: Any = None) -> dict[str, Any]:
     """The summary of a finished run, without anything that depends on the time it took.
 
     ``records`` and ``refusals`` add up to ``answers``, and the refusals by code to ``refusals``. An input
-    gives one answer, or is left out because it is clearly no record; only a file that holds several
+    gives one answer, or is left out because it is clearly not a record; only a file that holds several
     recordings gives more.
     """
     summary: dict[str, Any] = {

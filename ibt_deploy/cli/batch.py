@@ -83,7 +83,7 @@ def batch(
 
     A SOURCE is a folder, a file, a glob, an archive (zip, tar, tar.gz, tar.zst; nothing is unpacked to disk)
     or a list of paths (@list.txt). Every record ends in exactly one of OUT/predictions and OUT/refused. A
-    file of a folder that is clearly no record (a licence, a list) is listed in OUT/refused as left_out and
+    file of a folder that is clearly not a record (a licence, a list) is listed in OUT/refused as left_out and
     does not count. A run that was interrupted continues with --resume and ends with the same bytes.
     """
     if suggest_map is not None:
@@ -124,7 +124,7 @@ def batch(
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         raise Failure(f"{place}{error.strerror or error}; fix this, then continue with --resume") from error
-    left_out = f", {tally.n_left_out:,} left out, clearly no record" if tally.n_left_out else ""
+    left_out = f", {tally.n_left_out:,} left out (clearly not records)" if tally.n_left_out else ""
     click.echo(
         f"{tally.records:,} scored, {tally.n_refused:,} refused{left_out}: "
         f"{out}/summary.json, {out}/report.html"

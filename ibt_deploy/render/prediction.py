@@ -202,8 +202,8 @@ def units_summary(prediction: SepsisPrediction) -> str:
         if read.variable in _UNSURE
     ]
     if not listed:
-        return "not stated, read in those of the Challenge 2019"
-    return f"not stated, read as {', '.join(listed)}, the others in the units of the Challenge 2019"
+        return "not stated; read in the units of the Challenge 2019"
+    return f"not stated; read as {', '.join(listed)}, the others in the units of the Challenge 2019"
 
 
 def _context(prediction: Prediction) -> list[Line]:

@@ -421,7 +421,7 @@ def test_a_dicomdir_is_scored_and_says_what_it_ignored(
         {"no_such_file": 1, "left_out": 1},
     )
     assert result.summary["ignored"] == {"CT Image Storage": 1, "Enhanced SR Storage": 1}
-    assert "no ECG waveforms: 1 CT Image Storage, 1 Enhanced SR Storage" in capsys.readouterr().err
+    assert "than ECG waveforms: 1 CT Image Storage, 1 Enhanced SR Storage" in capsys.readouterr().err
 
 
 DOCUMENTS = {

@@ -153,6 +153,7 @@ def test_an_empty_folder_is_called_empty(tmp_path: Path) -> None:
         options = Options(sources=[str(tmp_path / "in")], out=tmp_path / "o", device="cpu", **more)  # type: ignore[arg-type]
         with pytest.raises(BatchError, match="the sources hold no file"):
             run_batch(options)
+        assert not (tmp_path / "o").exists(), "a run without a plan leaves nothing behind"
 
 
 def test_a_run_below_its_source_can_be_resumed(ecg_bundle: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_an_answer_says_in_which_units_a_stay_was_read(stays: Predictor) -> None
         {"variable": "BUN", "unit": "mg/dL", "median": 25.2, "lowest": 14.0, "highest": 36.4},
     ]
     assert (
-        "not stated, read as BUN 25.2 (14 to 36.4) mg/dL of nitrogen, "
+        "not stated; read as BUN 25.2 (14 to 36.4) mg/dL of nitrogen, "
         "the others in the units of the Challenge 2019" in plain_text(prediction_report(found))
     )
     assert "HR" not in plain_text(prediction_report(found)).partition("read as")[2].partition("\n")[0]
