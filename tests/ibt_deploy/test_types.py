@@ -61,7 +61,7 @@ def test_plain_data_become_typed_data() -> None:
         ({"offset": -math.inf}, "offset: -inf is not in (-inf, inf)"),
         ({"offset": 10**400}, "offset: inf is not in (-inf, inf)"),
         ({"offset": None}, "offset: float is expected, not None"),
-        ({"mian": {}}, "mian: unknown key; known are kind, leads, shape, counts, offset, main"),
+        ({"offsets": 1}, "offsets: unknown key; known are kind, leads, shape, counts, offset, main"),
         ({"main": {"name": "V1", "x": 1}}, "main.x: unknown key; known are name, gain"),
     ],
 )
