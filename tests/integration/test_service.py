@@ -291,18 +291,19 @@ def test_commands_of_the_guide_work_as_pasted(
     assert value is None or answer[key] == value
 
 
+PROBABILITIES = ("probability", "risk", "highest")
+
+
 def comparable(value: Any) -> Any:
     """An answer without its probabilities, which are compared within 1e-6."""
     if isinstance(value, dict):
-        return {
-            k: comparable(v) for k, v in value.items() if k not in ("probability", "probabilities", "risk")
-        }
+        return {k: comparable(v) for k, v in value.items() if k not in (*PROBABILITIES, "probabilities")}
     return [comparable(entry) for entry in value] if isinstance(value, list) else value
 
 
 def probabilities(value: Any) -> list[float]:
     if isinstance(value, dict):
-        own = [value[k] for k in ("probability", "risk") if k in value]
+        own = [value[k] for k in PROBABILITIES if k in value]
         return own + [p for v in value.values() for p in probabilities(v)]
     return [p for entry in value for p in probabilities(entry)] if isinstance(value, list) else []
 
@@ -323,7 +324,7 @@ def test_real_recordings_are_answered_as_the_command_line_answers_them(
         rows = list(csv.DictReader(file))
     headers = [folder / row["file"] for row in rows[:: max(1, len(rows) // RECORDS)][:RECORDS]]
     headers = [path if path.suffix == ".hea" else path.with_suffix(".hea") for path in headers]
-    told = _predicted(headers)
+    expected = _predicted(headers)
     answers = []
     with httpx.Client(base_url=service, timeout=60) as session:
         for header in headers:
@@ -340,7 +341,7 @@ def test_real_recordings_are_answered_as_the_command_line_answers_them(
                 answers.append(answer.json())
             else:
                 answers.append({"refused": answer.json()["code"]})
-    assert_equal(answers, [told[header] for header in headers])
+    assert_equal(answers, [expected[header] for header in headers])
 
 
 def test_real_stays_are_answered_as_the_command_line_answers_them(
@@ -359,13 +360,13 @@ def test_real_stays_are_answered_as_the_command_line_answers_them(
         rows = ["|".join(_cell(row[name]) for name in NAMES) for row in found if row["patient_id"] == patient]
         files.append(tmp_path / f"{patient}.psv")
         files[-1].write_text("\n".join(["|".join(NAMES), *rows, ""]), encoding="utf-8")
-    told = _predicted(files)
+    expected = _predicted(files)
     answers = []
     with httpx.Client(base_url=service, timeout=60) as session:
         for file in files:
             answer = session.post("/v1/sepsis", files=[("files", (file.name, file.read_bytes()))])
             answers.append(answer.json() if answer.status_code == 200 else {"refused": answer.json()["code"]})
-    assert_equal(answers, [told[file] for file in files])
+    assert_equal(answers, [expected[file] for file in files])
 
 
 def _cell(value: float | None) -> str:
@@ -374,7 +375,7 @@ def _cell(value: float | None) -> str:
 
 def _predicted(files: list[Path]) -> dict[Path, dict[str, Any]]:
     """What the command line says to each file; ``source`` is the plain name, as in an upload."""
-    told = subprocess.run(
+    ran = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -389,12 +390,12 @@ def _predicted(files: list[Path]) -> dict[Path, dict[str, Any]]:
         text=True,
     )
     found: dict[Path, dict[str, Any]] = {}
-    for line in told.stdout.splitlines():
+    for line in ran.stdout.splitlines():
         answer = json.loads(line)
         source = Path(answer["input"]["source"])
         answer["input"]["source"] = source.name
         found[source] = answer
-    for line in told.stderr.splitlines():
+    for line in ran.stderr.splitlines():
         refused = re.fullmatch(r"ibt: refused: (.*?)(?:, patient .*?)?: .* \[(\w+)\]", line)
         if refused:
             found[Path(refused[1])] = {"refused": refused[2]}
