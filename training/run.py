@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ def read_opinion(path: Path) -> OpinionFile:
                 str(content["cache_sha256"]),
                 str(content["split_sha256"]),
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
             f"{path}: not the opinion of an ensemble; make one with `ibt train ensemble`"
         ) from error
