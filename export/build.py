@@ -142,6 +142,10 @@ def require_teacher(teacher: Run, student: Run) -> None:
     require_student(teacher, ours.recipe.task, ours.cache_sha256, ours.split_sha256)
     if theirs.recipe.method != "teacher":
         raise DataError(f"{teacher.path}: holds a {theirs.recipe.method}, not a teacher")
+    if theirs.recipe.data.refit:
+        raise DataError(
+            f"{teacher.path}: learnt from the validation part, on which the teacher is calibrated"
+        )
     if theirs.n_inputs != ours.n_inputs or theirs.samples != ours.samples:
         raise DataError(f"{teacher.path}: reads other inputs than the student")
     if theirs.preprocessing != ours.preprocessing:
@@ -194,13 +198,19 @@ def open_opinion(path: Path, folder: Path, data: Data) -> Float32s:
     Raises
     ------
     DataError
-        The file is damaged, or was made on other data, another split or a share of the data.
+        The file is damaged, was made on other data, another split or a share of the data, or holds answers of
+        networks that had seen what they were asked about.
     """
     found = read_opinion(path)
     ids = open_cache(folder).ids
     asked = [ids[i] for i in found.items] if found.cache_sha256 == data.cache_sha256 else []
     if found.split_sha256 != data.split_sha256 or asked != data.parts["train"].ids:
         raise DataError(f"{path}: made on other data, another split or another share of it")
+    if not found.out_of_fold:
+        raise DataError(
+            f"{path}: some of its members learnt from what they were asked about, or it does not say; make "
+            "one with `ibt train ensemble --cross-fit` alone"
+        )
     return found.train
 
 

@@ -6,6 +6,7 @@ A number is never NaN here, and a refused input has no number at all.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import compress
@@ -109,7 +110,7 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Prediction:
+class Prediction(ABC):
     """The answer for one input; each task adds what it says.
 
     Attributes
@@ -138,13 +139,13 @@ class Prediction:
 
         return prediction_html(self)
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The prediction as JSON knows it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
         """The prediction as rows of a table, without its record."""
-        raise NotImplementedError
 
     def _head(self) -> dict[str, Any]:
         model = self.model

@@ -142,7 +142,7 @@ def cross_fitted_logits(
     Raises
     ------
     DataError
-        When the recipe is for other data or prepares them in another way than ``source``.
+        When the recipe is for other data than ``source``.
     RecipeError
         When it needs a teacher or an opinion.
     """
@@ -260,6 +260,7 @@ class Opinion:
                 items=self.source.items("train"),
                 cache_sha256=np.array(self.source.cache.sha256),
                 split_sha256=np.array(self.source.split_sha256),
+                out_of_fold=np.array(self.scores.keys() <= {TREES, CROSS_FITTED, ALL}),
             )
 
 
@@ -336,3 +337,5 @@ def _refuse_stranger(path: Path, member: TrainedNetwork, source: Source) -> None
     same_data = (member.cache_sha256, member.split_sha256) == (source.cache.sha256, source.split_sha256)
     if not same_data or not source.prepares_as(member.preprocessing):
         raise DataError(f"{path}: trained on other data, another split or with other preprocessing")
+    if member.recipe.data.refit:
+        raise DataError(f"{path}: learnt from the validation part, on which members are calibrated")

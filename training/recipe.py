@@ -229,8 +229,11 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole recipe, defaults included."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """Hash of the whole recipe, defaults included; ``data.refit``, a later key, counts if true."""
+        table = self.to_dict()
+        if not self.data.refit:
+            del table["data"]["refit"]
+        return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:

@@ -50,6 +50,10 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
         raise DataError(f"{path}: the teacher was trained on other data or another split")
     if not source.prepares_as(trained.preprocessing):
         raise DataError(f"{path}: the teacher was trained with other preprocessing")
+    if trained.recipe.data.refit and not recipe.data.refit:
+        raise DataError(
+            f"{path}: the teacher learnt from the validation part, on which this run selects its epoch"
+        )
     return trained.network
 
 
@@ -142,6 +146,8 @@ class OpinionFile(NamedTuple):
         Probabilities of each part; those of validation are None in a file of an earlier version.
     cache_sha256, split_sha256
         Of the data that it was made on.
+    out_of_fold
+        Whether nobody was asked about what they had learnt from; False in a file that does not say so.
     """
 
     items: Ints
@@ -149,6 +155,7 @@ class OpinionFile(NamedTuple):
     validation: Float32s | None
     cache_sha256: str
     split_sha256: str
+    out_of_fold: bool
 
 
 def read_opinion(path: Path) -> OpinionFile:
@@ -161,6 +168,7 @@ def read_opinion(path: Path) -> OpinionFile:
                 content.get("validation"),
                 str(content["cache_sha256"]),
                 str(content["split_sha256"]),
+                bool(content.get("out_of_fold", False)),
             )
     except (OSError, EOFError, TypeError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(

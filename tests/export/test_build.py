@@ -283,6 +283,7 @@ def test_an_opinion_makes_classes_evaluable_and_moves_thresholds(
         "items": open_cohort(ecgs).items("train"),
         "cache_sha256": np.array(ecg_data.cache_sha256),
         "split_sha256": np.array(ecg_data.split_sha256),
+        "out_of_fold": np.array(True),
     }
     np.savez(file, **content)
     evidence = Evidence(None, open_opinion(file, ecgs, ecg_data), "0" * 64)
@@ -298,6 +299,9 @@ def test_an_opinion_makes_classes_evaluable_and_moves_thresholds(
     assert after["calibration"] == before["calibration"]
     assert "cross-fitted" in (tmp_path / "out" / "card.md").read_text()
 
+    np.savez(file, **(content | {"out_of_fold": np.array(False)}))
+    with pytest.raises(DataError, match="learnt from what they were asked about"):
+        open_opinion(file, ecgs, ecg_data)
     np.savez(file, **(content | {"items": content["items"][::-1]}))
     with pytest.raises(DataError, match="another share"):
         open_opinion(file, ecgs, ecg_data)

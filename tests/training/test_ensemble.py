@@ -15,7 +15,7 @@ from training.checkpoint import load_network, read_checkpoint
 from training.data.split import PARTS, read_split
 from training.ensemble import CrossFit, ensemble
 from training.fit import part_logits
-from training.run import blend_labels, train
+from training.run import blend_labels, load_teacher, read_opinion, train
 from training.tasks import open_source
 
 CPU = torch.device("cpu")
@@ -157,6 +157,13 @@ def test_a_refit_learns_from_the_validation_part_and_judges_nothing_by_it(
     best = train(recipe, cache, tmp_path / "refit", opinion=opinion, device="cpu")
     assert (best["epoch"], best["validation"]) == (1, {"selection": 1.0})
 
+    assert read_opinion(opinion).out_of_fold
+    with pytest.raises(DataError, match="learnt from the validation part"):
+        ensemble([tmp_path / "refit" / "best.pt"], cache, CPU)
+    refit_teacher = tiny_recipe(task, "teacher", fit={"epochs": 1, "select": "last"}, data={"refit": True})
+    train(refit_teacher, cache, tmp_path / "teacher", device="cpu")
+    with pytest.raises(DataError, match="selects its epoch"):
+        load_teacher(tmp_path / "teacher" / "best.pt", tiny_recipe(task, "bbm"), chosen_on)
     blend_labels(source, opinion, 1.0)
     items = source.items("validation")[:1]
     labels = source.training_batch(0, 0, items).labels.numpy().ravel()
