@@ -133,5 +133,6 @@ def process_group(device: str) -> Iterator[Place]:
         if cuda:
             torch.cuda.set_device(place.local_rank)
         yield place
+        dist.barrier()  # a process that leaves while the first still writes can abort in its own teardown
     finally:
         dist.destroy_process_group()
