@@ -93,6 +93,8 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """Everything about the run that a bundle keeps."""
         trained, curve = self.trained, self.curve
+        if trained.recipe.data.refit:  # what a network has learnt from says nothing about it
+            curve = [epoch | {"validation": {}} for epoch in curve]
         return {
             "method": trained.recipe.method,
             "seed": trained.recipe.seed,
@@ -103,7 +105,9 @@ class Run:
             "parameters": sum(p.numel() for p in trained.network.parameters()),
             "epochs": len(curve) or None,
             "best_epoch": trained.epoch + 1,
-            "validation_at_best_epoch": {name: number(value) for name, value in trained.scores.items()},
+            "validation_at_best_epoch": {}
+            if trained.recipe.data.refit
+            else {name: number(value) for name, value in trained.scores.items()},
             "seconds": round(sum(record["seconds"] for record in curve), 1) if curve else None,
             "curve": curve,
         }
@@ -158,7 +162,8 @@ def require_teacher(teacher: Run, student: Run) -> None:
 def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
     """DataError unless a student that learnt from validation has the bundle its decisions come from.
 
-    That bundle's network has the student's recipe, data and split, but learnt from the training part alone.
+    That bundle's network has the student's recipe, data, split, teacher and opinion, but learnt from the
+    training part alone.
     """
     recipe = student.trained.recipe
     if not recipe.data.refit:
@@ -186,6 +191,10 @@ def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
         raise DataError(
             f"{chosen.path}: its recipe differs in more than data.refit, fit.select and fit.epochs"
         )
+    theirs_from, ours_from = training["student"]["learnt_from"], student.trained.learnt_from
+    for name in ("teacher", "opinion"):
+        if theirs_from.get(f"{name}_sha256") != ours_from.get(f"{name}_sha256"):
+            raise DataError(f"{chosen.path}: its network learnt from another {name} than the student")
     shortest = "shortest_seconds"
     ours = {k: v for k, v in BUILDS[data.task].preprocessing(student.trained).items() if k != shortest}
     if {k: v for k, v in chosen.contract["preprocessing"].items() if k != shortest} != ours:
@@ -435,6 +444,10 @@ def build_bundle(
     if teacher is not None:
         require_teacher(teacher, student)
     require_chosen(evidence.chosen, student, data)
+    if evidence.opinion is not None and not BUILDS[data.task].weighs_opinions:
+        raise DataError(
+            f"an opinion decides nothing for {NOUNS[data.task]}: one threshold needs no more than validation"
+        )
     with replaced_folder(out, CONTRACT, "bundle") as folder:
         return _Making(folder, student, data, settings).bundle(teacher, externals, evidence)
 

@@ -576,6 +576,7 @@ class EcgBuild:
     about = ABOUT
     n_outputs = len(CLASSES)
     scores_unlabelled = False
+    weighs_opinions = True
     golden_inputs = staticmethod(ecg_inputs)
 
     def __init__(

@@ -52,7 +52,6 @@ from ibt_deploy.calibration import (
     utility_threshold,
 )
 from ibt_deploy.device import OpenGraph, open_session
-from ibt_deploy.errors import ExportError
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import AlarmPolicy, alarm_statistics, policy_alarms, stay_of_row, utility
@@ -416,6 +415,7 @@ class StayBuild:
     about = ABOUT
     n_outputs = 1
     scores_unlabelled = True
+    weighs_opinions = False
     golden_inputs = staticmethod(stay_inputs)
 
     def __init__(
@@ -426,10 +426,6 @@ class StayBuild:
         draws: int,
         evidence: Evidence = Evidence(),  # noqa: B008
     ) -> None:
-        if evidence.opinion is not None:
-            raise ExportError(
-                "an opinion decides nothing for stays: one threshold needs no more than validation"
-            )
         self._bundle, self._network, self._draws = bundle, network, draws
         self._graph = _fp32_graph(bundle)
         self._scorer = StayScorer(bundle, self._graph)

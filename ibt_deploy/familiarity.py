@@ -63,8 +63,8 @@ class Familiarity:
 
         Distances for the quantiles come from ``folds`` fits without the inputs in question. The network has
         learnt from these inputs, so that they lie nearer to the middle than others of their kind. The
-        quantiles are therefore stretched: until their median is that of ``unseen`` features ``(m, dim)``,
-        or by ``stretch``.
+        quantiles are therefore stretched, never shrunk: until their median is that of ``unseen`` features
+        ``(m, dim)``, or by ``stretch``.
         """
         fold = np.arange(len(features)) % folds
         distances = np.concatenate(
@@ -72,7 +72,7 @@ class Familiarity:
         )
         whole = cls._gaussian(features, k)
         if unseen is not None:
-            stretch = float(np.median(whole.distance(unseen)) / np.median(distances))
+            stretch = max(float(np.median(whole.distance(unseen)) / np.median(distances)), 1.0)
         return replace(whole, quantiles=stretch * np.sort(distances), stretch=stretch)
 
     @classmethod

@@ -185,8 +185,8 @@ class ArrhythmiaPrediction(Prediction):
     window_starts
         Seconds from the start of the recording, shape ``(windows,)``.
     familiarity
-        Share of the training recordings that lie at least as far from their middle; None where the bundle
-        does not say what they look like.
+        Share of recordings like the training set that lie at least as far from its middle; None where the
+        bundle does not say what they look like.
     heart_rate, axis
         Computed from the signal, not by the model; None where they were not computed.
     """

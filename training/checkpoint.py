@@ -216,7 +216,7 @@ def _number(value: float | None) -> str:
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """Training loss and validation metric of every run, as a picture.
+    """Training loss of every run, and validation metric of those that have one, as a picture.
 
     Raises
     ------
@@ -228,9 +228,11 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, metric = figure.subplots(1, 2)
-    names = {"challenge" if "challenge" in c.best["validation"] else "utility" for c in curves}
+    judged = [curve for curve in curves if curve.best["validation"].keys() - {"selection"}]
+    names = {"challenge" if "challenge" in c.best["validation"] else "utility" for c in judged}
     for curve in curves:
         loss.plot(*curve.series("train", "loss"), label=curve.name)
+    for curve in judged:
         metric.plot(*curve.series("validation", "selection"), label=curve.name)
         metric.plot(curve.best["epoch"] + 1, curve.best["validation"]["selection"], "k*")
     loss.set(xlabel="epoch", ylabel="training loss")

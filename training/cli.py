@@ -198,7 +198,11 @@ def run(
     best = trained(plan, cache, out, split=split, teacher=teacher, opinion=opinion, device=device)
     if is_first_process():
         scores = "  ".join(f"{k} {v:.4f}" for k, v in best["validation"].items() if k != "selection")
-        click.echo(f"best epoch {best['epoch'] + 1}: {scores}")
+        click.echo(
+            f"best epoch {best['epoch'] + 1}: {scores}"
+            if scores
+            else f"trained {best['epoch'] + 1} epochs on training and validation part"
+        )
         click.echo(str(out / "best.pt"))
 
 
@@ -223,7 +227,7 @@ Examples:
     "network about its own fold.",
 )
 @click.option("--runs", type=FOLDER, help="Folder of the runs of --cross-fit; the same command resumes them.")
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of --cross-fit.")
+@click.option("--folds", type=click.IntRange(min=2), help="Of --cross-fit [default: 5].")
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @device_option
 @set_option
@@ -234,7 +238,7 @@ def ensemble(
     trees: bool,
     cross_fit: str | None,
     runs: Path | None,
-    folds: int,
+    folds: int | None,
     split: Path | None,
     device: str,
     assignments: dict[str, str],
@@ -246,16 +250,18 @@ def ensemble(
     """
     if (cross_fit is None) != (runs is None):
         raise click.UsageError("--cross-fit and --runs belong together")
+    if cross_fit is None and folds is not None:
+        raise click.UsageError("--folds divides the training part for --cross-fit, which is not given")
     if cross_fit is None and assignments:
         raise click.UsageError("--set changes the recipe of --cross-fit, which is not given")
     from training.device import chosen_device
-    from training.ensemble import CrossFit
+    from training.ensemble import FOLDS, CrossFit
     from training.ensemble import ensemble as asked_opinion
     from training.recipe import find_recipe
 
     to_fit = None
     if cross_fit is not None and runs is not None:
-        to_fit = CrossFit(find_recipe(cross_fit, assignments), runs, folds)
+        to_fit = CrossFit(find_recipe(cross_fit, assignments), runs, folds or FOLDS)
     opinion = asked_opinion(
         members,
         cache,

@@ -136,22 +136,28 @@ class Memory:
     ----------
     views
         Batches, each with the teacher's view of it.
+    rows
+        Hours of all batches together, without padding.
     """
 
-    def __init__(self, views: Iterable[tuple[Batch, View]]) -> None:
-        items, lengths, parts = [], [], []
+    def __init__(self, views: Iterable[tuple[Batch, View]], rows: int) -> None:
+        items, lengths, kept, done = [], [], list[Tensor](), 0
         for batch, (features, logits) in views:
             assert batch.items is not None
             assert batch.rows is not None
             there = batch.rows.bool()
             items.append(batch.items)
             lengths.append(there.sum(dim=1))
-            parts.append([values[there] for values in (*features, logits)])
-        length = torch.cat(lengths)
-        *self.features, self.logits = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
-        found = torch.cat(items)
-        self.first = torch.full((int(found.max()) + 1,), -1, dtype=torch.int64, device=found.device)
-        self.first[found] = length.cumsum(0) - length
+            found = [values[there] for values in (*features, logits)]
+            if not kept:
+                kept = [values.new_empty((rows, *values.shape[1:])) for values in found]
+            for whole, values in zip(kept, found, strict=True):
+                whole[done : done + len(values)] = values
+            done += len(found[-1])
+        *self.features, self.logits = kept
+        length, stays = torch.cat(lengths), torch.cat(items)
+        self.first = torch.full((int(stays.max()) + 1,), -1, dtype=torch.int64, device=stays.device)
+        self.first[stays] = length.cumsum(0) - length
 
     def view(self, items: Tensor, hours: int) -> View:
         """The view of a batch of ``items`` that is padded to ``hours``."""
@@ -221,11 +227,14 @@ class FrozenTeacher(nn.Module):
             standardised.append((z - mean) / deviation)
         return standardised, self.teacher.head(raw[-1])
 
-    def remember(self, batches: Iterable[Batch], rows: int) -> None:
-        """Look at stays of ``rows`` hours in all once and for all, where there is room for what comes out."""
+    def has_room(self, rows: int) -> bool:
+        """Whether what comes out for ``rows`` hours fits into :data:`LARGEST_MEMORY`."""
         width = 1 + sum(len(self._statistics(n)[0]) for n in range(self.n_groups))
-        if 4 * width * rows <= LARGEST_MEMORY:
-            self.memory = Memory((batch, self._look(batch.inputs)) for batch in batches)
+        return 4 * width * rows <= LARGEST_MEMORY
+
+    def remember(self, batches: Iterable[Batch], rows: int) -> None:
+        """Look at stays once, ``rows`` hours together, and keep what comes out."""
+        self.memory = Memory(((batch, self._look(batch.inputs)) for batch in batches), rows)
 
     def view(self, batch: Batch) -> View:
         """Features and logits of a batch, from memory where there is one; no graph."""

@@ -39,7 +39,7 @@ from training.tasks import open_source
 from training.tasks.base import Outputs, Scores, Source
 from training.tasks.stay import StaySource, concatenated_spans
 
-FOLDS = 3
+TREE_FOLDS, FOLDS = 3, 5
 WINDOWS = (6, 24)
 """Hours over which the course of the vital signs is summarised; measurements are counted over the last."""
 
@@ -49,7 +49,7 @@ OBSERVED = slice(N_TIME_VARYING, 2 * N_TIME_VARYING)
 
 def tree_logits(
     source: StaySource,
-    folds: int = FOLDS,
+    folds: int = TREE_FOLDS,
     *,
     iterations: int = 200,
     say: Callable[[str], None] = lambda _: None,
@@ -124,7 +124,7 @@ class CrossFit:
 
     recipe: Recipe
     runs: Path
-    folds: int = 5
+    folds: int = FOLDS
 
 
 def cross_fitted_logits(

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -162,6 +162,8 @@ LAST, BEST = "last.pt", "best.pt"
 TEACHER_WEIGHTS, STATISTICS = ".teacher.teacher.", ".teacher."
 """What ``last.pt`` leaves out (the teacher has its own file), and what one made before may lack."""
 SHRUNK = 0.1
+WARM_UP = 2
+"""Steps that are slower than those that follow."""
 
 
 class DivergedError(IbtError):
@@ -264,7 +266,7 @@ class Fit:
         stops unpromising runs with it. After False, the same call would ask again.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        resumed = self._resume()
+        resumed = self.resume()
         fit, title = self.recipe.fit, f"{self.recipe.task} {self.recipe.method}"
         with Reporter(title, shown=self.place.is_first) as reporter:
             parameters = sum(p.numel() for p in self.objective.network.parameters())
@@ -343,22 +345,20 @@ class Fit:
             self.average.update()
         return {k: v.detach() for k, v in terms.items()}
 
-    def seconds_per_step(self, steps: int) -> float:
-        """Median time of ``steps`` training steps after two more for warming up; the weights change.
+    def seconds_per_step(self, plan: Sequence[npt.NDArray[np.int64]]) -> float:
+        """Median time of the training steps of ``plan`` but the first :data:`WARM_UP`; the weights change.
 
         Nothing is written: this is for planning, with an object that is then thrown away.
         """
-        plan = self.source.plan(self.recipe.seed, 0)
-        chosen = np.random.default_rng(0).permutation(len(plan))[: steps + 2]
         self.objective.train()
         times = []
-        for i in chosen:
+        for items in plan:
             started = time.perf_counter()
-            batch = self.source.training_batch(self.recipe.seed, 0, plan[i])
+            batch = self.source.training_batch(self.recipe.seed, 0, items)
             terms = self._step(batch.to(self.device), 0.5, 0.5)
             float(terms["loss"])
             times.append(time.perf_counter() - started)
-        return float(np.median(times[2:] or times))
+        return float(np.median(times[WARM_UP:] or times))
 
     def _validate(self) -> dict[str, float]:
         if self.source.refit:  # what a network has learnt from says nothing about it
@@ -431,7 +431,16 @@ class Fit:
     def _write_metrics(self) -> None:
         atomic_write(self.out / METRICS, "".join(json.dumps(r) + "\n" for r in self.history))
 
-    def _resume(self) -> bool:
+    def resume(self) -> bool:
+        """Take up the run in the folder, once; whether there is one.
+
+        Raises
+        ------
+        DataError
+            The run there is another one, or damaged.
+        """
+        if self.history:
+            return True
         path = self.out / LAST
         if not path.is_file():
             return False

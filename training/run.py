@@ -17,7 +17,7 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
 from ibt_deploy.types import Float32s, Ints
 from training.checkpoint import load_network
-from training.device import chosen_device, process_group
+from training.device import autocast, chosen_device, process_group
 from training.distil import (
     BBM,
     BlockMatching,
@@ -28,7 +28,7 @@ from training.distil import (
     boundaries,
     channel_statistics,
 )
-from training.fit import Fit, part_logits
+from training.fit import WARM_UP, Fit, part_logits
 from training.models import Encoder
 from training.models.students import EcgDeiT, StayDeiT, StayTwoHeads
 from training.models.teachers import calibrate_batch_norm
@@ -223,7 +223,6 @@ def train(
             opinion_sha256 = blend_labels(source, opinion, recipe.data.soft_weight)
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
-        _remember(objective, source, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
         fit = Fit(
             recipe,
@@ -234,17 +233,23 @@ def train(
             place=place,
             learnt_from={"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256},
         )
+        fit.resume()
+        if not fit.finished:
+            _remember(fit, source.learnt_items())
         return fit.run(keep_going)
 
 
-def _remember(objective: Objective, source: Source, device: torch.device) -> None:
+def _remember(fit: Fit, items: Ints) -> None:
     """Let a frozen teacher look at stays once: they come alike in every epoch, ECGs never do."""
-    teacher = next((m for m in objective.modules() if isinstance(m, FrozenTeacher)), None)
+    source = fit.source
+    teacher = next((m for m in fit.objective.modules() if isinstance(m, FrozenTeacher)), None)
     if teacher is None or not isinstance(source, StaySource):
         return
-    items = source.learnt_items()
-    batches = (batch.to(device) for _, batch in source.plain(items))
-    teacher.remember(batches, int(np.diff(source.offsets)[items].sum()))
+    hours = np.diff(source.offsets)
+    if not teacher.has_room(int(hours[source.learnt_items()].sum())):
+        return
+    with autocast(fit.device, fit.dtype):
+        teacher.remember((batch.to(fit.device) for _, batch in source.plain(items)), int(hours[items].sum()))
 
 
 def seconds_per_step(recipe: Recipe, source: Source, device: torch.device, steps: int = 5) -> float:
@@ -252,5 +257,8 @@ def seconds_per_step(recipe: Recipe, source: Source, device: torch.device, steps
     if recipe.method == "deit":  # hard labels cost what soft ones do, and need no thresholds of a teacher
         recipe = replace(recipe, deit=replace(recipe.deit, variant="soft"))
     teacher = untrained_teacher(recipe, source) if recipe.needs_teacher else None
-    objective = build_objective(recipe, source, teacher, device)
-    return Fit(recipe, source, objective, Path(), device).seconds_per_step(steps)
+    fit = Fit(recipe, source, build_objective(recipe, source, teacher, device), Path(), device)
+    plan = source.plan(recipe.seed, 0)
+    chosen = [plan[i] for i in np.random.default_rng(0).permutation(len(plan))[: steps + WARM_UP]]
+    _remember(fit, np.concatenate(chosen))
+    return fit.seconds_per_step(chosen)

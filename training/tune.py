@@ -129,6 +129,8 @@ def method_recipe(base: Recipe, method: str, epochs: int, grace: int) -> Recipe:
     RecipeError
         When the first decision would fall into the warm-up, where the rates that rise slowest look best.
     """
+    if base.data.refit:
+        raise RecipeError("data.refit: trials that learn from the validation part cannot be ranked on it")
     table = merged(base.to_dict(), METHODS[method])
     recipe = recipe_from_dict(merged(table, {"fit": {"epochs": epochs}}))
     warmup = min(recipe.fit.warmup_epochs, recipe.fit.warmup_fraction * epochs)

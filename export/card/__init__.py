@@ -103,7 +103,7 @@ def _curve(name: str, colour: str, run: dict[str, Any], part: str, key: str) -> 
     # a network that is trained on labels alone has no term besides the loss
     values = [(e["epoch"], e[part].get(key, e[part].get("loss"))) for e in run["curve"]]
     points = [(float(epoch), float(value)) for epoch, value in values if value is not None]
-    best = next((p for p in points if p[0] == run["best_epoch"]), None)
+    best = None if _refitted(run) else next((p for p in points if p[0] == run["best_epoch"]), None)
     return Line(name, colour, points, best)
 
 
@@ -357,12 +357,17 @@ def _comparison(contract: dict[str, Any]) -> list[str]:
                 "yes" if difference["resolved"] else "no",
             ]
         )
+    training = contract["training"]
+    tuned = "calibrated on validation, with thresholds from the same answers as the student's"
+    if not (training.get("evidence") or {}).get("opinion_sha256"):
+        tuned = "calibrated and tuned on validation in the same way"
+    more = " The student learnt from the validation part as well, the teacher did not."
     return [
         "## Against its teacher",
         "",
-        "The teacher on the same test part, calibrated and tuned on validation in the same way; the "
-        "difference is student minus teacher on the same draws of patients. One seed each, so nothing is "
-        "said about the methods in general.",
+        f"The teacher on the same test part, {tuned}; the difference is student minus teacher on the same "
+        "draws of patients. One seed each, so nothing is said about the methods in general."
+        + (more if _refitted(training["student"]) else ""),
         *table(["measure", "teacher>", "95 % interval>", "difference>", "95 % interval>", "resolved"], rows),
     ]
 
@@ -378,7 +383,7 @@ def _training(contract: dict[str, Any]) -> list[str]:
             [
                 f"{who} ({run['method']})",
                 str(run["seed"]),
-                f"{run['best_epoch']} of {run['epochs'] or 'unknown'}",
+                f"{run['best_epoch']} of {run['epochs'] or 'unknown'}" + ("*" if _refitted(run) else ""),
                 str(fit["batch_size"]),
                 f"{fit['lr']:g}",
                 f"{fit['weight_decay']:g}",
@@ -386,31 +391,42 @@ def _training(contract: dict[str, Any]) -> list[str]:
                 f"`{run['recipe_sha256'][:12]}`",
             ]
         )
-    header = ["", "seed>", "best epoch>", "batch>", "peak rate>", "weight decay>", "minutes>", "recipe"]
+    header = ["", "seed>", "epoch kept>", "batch>", "peak rate>", "weight decay>", "minutes>", "recipe"]
     return [
         "## Training",
         "",
         f"![training loss, validation metric and reliability]({PICTURE})",
         "",
-        "Rings mark the epoch that was kept, the one of the best validation metric (at thresholds tuned on "
-        "the same part, hence optimistic).",
-        *_refit_line(contract["training"]),
+        "A ring marks the epoch that was kept because it had the best validation metric (at thresholds "
+        "tuned on the same part, hence optimistic).",
         *table(header, rows),
+        *_refit_lines(contract["training"]),
         "The full recipes, with every default, are in `bundle.json` under `training`.",
         "",
     ]
 
 
-def _refit_line(training: dict[str, Any]) -> list[str]:
+def _refit_lines(training: dict[str, Any]) -> list[str]:
     if not _refitted(training["student"]):
         return []
-    chosen = training["evidence"]["chosen"]
+    evidence = training["evidence"]
+    chosen = evidence["chosen"]
+    judge = (
+        f"{chosen['name']} {chosen['version']} (checkpoint `{chosen['checkpoint_sha256'][:12]}`), which has "
+        "the same recipe and the same teacher but learnt from the training part alone"
+    )
+    if not evidence["opinion_sha256"]:
+        decided = f"Calibration and thresholds come from the validation answers of {judge}."
+    else:
+        decided = (
+            f"Its calibration comes from the validation answers of {judge}. The thresholds, and the choice "
+            "of evaluable classes, rest on those answers and on out-of-fold predictions for the training "
+            f"part (`ibt train ensemble --cross-fit`, `{evidence['opinion_sha256'][:12]}`)."
+        )
     return [
+        "\\* The student learnt from the training and the validation part together. The number of epochs was "
+        f"fixed beforehand, and the last one was kept. {decided}",
         "",
-        "The student learnt from the training and the validation part together, for a number of epochs fixed "
-        f"beforehand. Calibration and thresholds come from the validation answers of {chosen['name']} "
-        f"{chosen['version']} (checkpoint `{chosen['checkpoint_sha256'][:12]}`), the same recipe trained on "
-        "the training part alone.",
     ]
 
 

@@ -123,12 +123,17 @@ def _familiarity(contract: dict[str, Any]) -> list[str]:
     found = contract["metrics"].get("familiarity")
     if found is None:
         return []
+    evidence = contract["training"].get("evidence") or {}
+    chosen = evidence.get("chosen")
+    judge = f" (by {chosen['name']} {chosen['version']}, which never saw them)" if chosen else ""
     return [
         "## Familiarity",
         "",
-        "Every answer says which share of the training recordings lies at least as far from their middle, by "
-        "a Gaussian on what the classifier reads. A warning `unfamiliar` is given below "
-        f"{1 - found['limit']:.1%}: in {found['validation_unfamiliar']:.1%} of the validation recordings and "
+        "Every answer says which share of recordings like the training set lies at least as far from its "
+        "middle, by a Gaussian on what the classifier reads. The distances of the training recordings are "
+        f"multiplied by {found['stretch']:.3f}, because the network has learnt from these recordings and "
+        f"they lie nearer. A warning `unfamiliar` is given below {1 - found['limit']:.1%}: in "
+        f"{found['validation_unfamiliar']:.1%} of the validation recordings{judge} and "
         f"{found['test_unfamiliar']:.1%} of the test recordings. Other sets, and damaged test recordings, "
         "against the test part:",
         *table(

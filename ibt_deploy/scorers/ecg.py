@@ -230,7 +230,7 @@ def _constants(bundle: Bundle) -> EcgPreprocessing:
 def _unfamiliar(familiarity: float | None) -> tuple[Notice, ...]:
     if familiarity is None or familiarity >= 1 - UNFAMILIAR:
         return ()
-    sentence = f"unlike the training recordings: {familiarity:.1%} of them lie as far from their middle"
+    sentence = f"unlike the training recordings: {familiarity:.1%} of their kind lie as far from the middle"
     return (Notice("unfamiliar", sentence),)
 
 

@@ -16,7 +16,7 @@ from export.ecg import EcgPart
 from export.scored import Evidence
 from export.stay import StayPart
 from ibt_deploy.bundle import load_bundle
-from ibt_deploy.errors import DataError, ExportError
+from ibt_deploy.errors import DataError
 from ibt_deploy.golden import golden_cases, recomputed
 from ibt_deploy.metrics import arrhythmia, sepsis
 from ibt_deploy.predictor import load
@@ -253,6 +253,9 @@ def test_a_refitted_student_takes_its_decisions_from_the_network_they_were_chose
     other = Run.of(untrained(name, "bbm", cache, tmp_path / "other", bbm={"weight": 0.5}, **refit))
     with pytest.raises(DataError, match="differs in more"):
         build_bundle(other, data, tmp_path / "out", SETTINGS, evidence=Evidence(load_bundle(bundle)))
+    pupil = Run(final.path, replace(final.trained, learnt_from={"teacher_sha256": "ab" * 32}))
+    with pytest.raises(DataError, match="another teacher"):
+        build_bundle(pupil, data, tmp_path / "out", SETTINGS, evidence=Evidence(load_bundle(bundle)))
     out = tmp_path / "out"
     build_bundle(final, data, out, SETTINGS, evidence=Evidence(load_bundle(bundle)))
     ours, theirs = contract_of(out), contract_of(bundle)
@@ -260,6 +263,8 @@ def test_a_refitted_student_takes_its_decisions_from_the_network_they_were_chose
         assert ours.get(entry) == theirs.get(entry)
     assert ours["metrics"]["test"] != theirs["metrics"]["test"]
     assert ours["training"]["evidence"]["chosen"]["checkpoint_sha256"] == student.sha256
+    assert ours["training"]["student"]["validation_at_best_epoch"] == {}
+    assert all(epoch["validation"] == {} for epoch in ours["training"]["student"]["curve"])
     card = (out / "card.md").read_text()
     assert "learnt from the training and the validation part together" in card
     assert "validation part together" not in (bundle / "card.md").read_text()
@@ -308,5 +313,5 @@ def test_an_opinion_makes_classes_evaluable_and_moves_thresholds(
     np.savez(file, **(content | {"split_sha256": np.array("0" * 64)}))
     with pytest.raises(DataError, match="another split"):
         open_opinion(file, ecgs, ecg_data)
-    with pytest.raises(ExportError, match="stays"):
+    with pytest.raises(DataError, match="nothing for stays"):
         build_bundle(stay_student, stay_data, tmp_path / "stays", SETTINGS, evidence=evidence)

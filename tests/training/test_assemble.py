@@ -13,7 +13,7 @@ from ibt_deploy.errors import DataError
 from training import distil
 from training.data.split import PARTS, write_split
 from training.distil import BBM, BlockMatching, DeiT, FrozenTeacher, Supervised
-from training.fit import part_logits
+from training.fit import Fit, part_logits
 from training.models.students import EcgTransformer, StayTransformer
 from training.models.teachers import HannunResNet, ResidualLSTM
 from training.run import _plain_inputs, _remember, build_objective, load_teacher, train
@@ -182,7 +182,7 @@ def test_a_teacher_that_remembers_says_what_it_would_say_again(
         build_objective(recipe, source, load_teacher(tmp_path / "best.pt", recipe, source), CPU).eval()
         for _ in range(2)
     )
-    _remember(first, source, CPU)
+    _remember(Fit(recipe, source, first, tmp_path, CPU), source.items("train"))
     teachers = [next(m for m in o.modules() if isinstance(m, FrozenTeacher)) for o in (first, second)]
     assert [t.memory is not None for t in teachers] == [True, False]
     batches = [source.training_batch(0, 0, items) for items in source.plan(0, 0)]
@@ -194,5 +194,5 @@ def test_a_teacher_that_remembers_says_what_it_would_say_again(
             torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-6)
 
     monkeypatch.setattr(distil, "LARGEST_MEMORY", 1000)
-    _remember(second, source, CPU)
+    _remember(Fit(recipe, source, second, tmp_path, CPU), source.items("train"))
     assert teachers[1].memory is None

@@ -109,6 +109,7 @@ def test_prepare_and_run_from_raw_files(psv_tree: Path, tmp_path: Path) -> None:
         (("run", "sepsis-teacher", "--cache", ".", "--out", "x", "--device", "tpu"), "'tpu' is not one of"),
         (("prepare", "none", "--out", "x"), "none: no such file or folder"),
         (("prepare", ".", "--out", "x", "--split", "s.csv", "--seed", "1"), "--split names a split"),
+        (("ensemble", "--trees", "--folds", "3", "--cache", ".", "--out", "x"), "--folds divides"),
         (("curves", "none"), "no metrics.jsonl here"),
         (("show", "none"), "neither a file nor a packaged recipe"),
     ],

@@ -254,6 +254,8 @@ def test_the_command_says_what_it_needs(stays: Path, tmp_path: Path) -> None:
         command, [*words, "--set", "fit.warmup_fraction=1", "--set", "fit.warmup_epochs=3"]
     )
     assert "within the warm-up" in short.output
+    refit = CliRunner().invoke(command, [*words, "--set", "data.refit=true", "--set", "fit.select=last"])
+    assert "cannot be ranked" in refit.output
 
 
 @pytest.mark.slow
