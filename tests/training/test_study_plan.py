@@ -13,7 +13,14 @@ from ibt_deploy.errors import MissingExtra, RecipeError
 from ibt_deploy.types import Task
 from training.recipe import find_recipe
 from training.study import results
-from training.study.plan import BUDGETS, PURPOSES, load_budget, planned_runs, site_studies
+from training.study.plan import (
+    BUDGETS,
+    PURPOSES,
+    ablation_reference,
+    load_budget,
+    planned_runs,
+    site_studies,
+)
 from training.study.study import opinion_file
 
 SITES = {"sepsis": ("A", "B"), "arrhythmia": ("georgia", "ptb-xl", "cpsc_2018")}
@@ -80,6 +87,18 @@ def test_arms_differ_from_bbm_in_what_their_name_says() -> None:
     assert runs["transformer-long"].fit.epochs == round(2.8 * runs["transformer"].fit.epochs)
     assert runs["fraction-0.05/bbm"].data.train_fraction == 0.05
     assert runs["deit-hard"].deit.variant == "hard"
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_an_ablation_differs_from_its_reference_in_one_thing(task: Task) -> None:
+    runs = {r.arm.rpartition("/")[2]: r for r in planned_runs(task, load_budget("cpu"), 1, SITES[task])}
+    ablations = {arm: run for arm, run in runs.items() if arm.startswith("ablation-")}
+    assert {run.purpose for run in ablations.values()} == {"ablations"}
+    for arm, run in ablations.items():
+        reference = "ablation-" + ablation_reference(arm.removeprefix("ablation-"))
+        ours, theirs = run.recipe.to_dict(), ablations[reference].recipe.to_dict()
+        differing = [s for s in ours if ours[s] != theirs[s]]
+        assert len(differing) == (arm != reference)
 
 
 def test_external_tests_leave_one_site_out() -> None:

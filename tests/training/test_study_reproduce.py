@@ -19,7 +19,7 @@ from ibt_deploy.errors import DataError
 from training.study import charts
 from training.study import study as studies
 from training.study.cli import reproduce
-from training.study.plan import PURPOSES
+from training.study.plan import ABLATIONS, PURPOSES
 from training.study.tables import FIGURES
 
 ECGS, STAYS = 120, 320
@@ -131,6 +131,10 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
     found = results["controls"]["differences"]["bbm-untrained - bbm"]["tuned"][results["official"]]
     assert told["difference"]["value"] == -found["value"]
     assert told["difference"]["interval"] == [-bound for bound in reversed(found["interval"])]
+    ablations = results["ablations"]["arms"]
+    assert set(ablations) == set(ABLATIONS[task])  # type: ignore[index]
+    assert all(0 <= arm["seeds"]["0"]["auroc"] <= 1 for arm in ablations.values())
+    assert not list(out.glob("outputs/**/*ablation*"))  # the test part is not asked
     assert set(results["similarity"]["cka"]["arms"]) >= methods - {"teacher"} | {"ceiling"}
     assert set(results["similarity"]["attention"]["arms"]) >= methods - {"teacher"}
     assert "calibration" in results["shipped"]["all"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from ibt_deploy.errors import RecipeError
 from ibt_deploy.types import Task
 from training.recipe import METHODS, N_GROUPS, Recipe, merged, recipe_from_dict
 
-Purpose = Literal["methods", "fractions", "groups", "controls", "sites"]
-PURPOSES: tuple[Purpose, ...] = ("methods", "fractions", "groups", "controls", "sites")
+Purpose = Literal["methods", "fractions", "groups", "controls", "sites", "ablations"]
+PURPOSES: tuple[Purpose, ...] = ("methods", "fractions", "groups", "controls", "sites", "ablations")
 
 BUDGETS = ("cpu", "gpu", "tiny")
 
@@ -40,6 +40,48 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "transformer-long": {"method": "transformer"},
 }
 """Science 8.4. ``transformer-long`` trains the plain transformer for the wall-clock time of BBM."""
+
+PLAIN: dict[str, Any] = {"method": "transformer"}
+MATCHED: dict[str, Any] = {"method": "bbm"}
+ABLATIONS: dict[Task, dict[str, dict[str, Any]]] = {
+    "arrhythmia": {
+        "bbm": MATCHED,
+        "bbm-lambda-0.3": MATCHED | {"bbm": {"weight": 0.3}},
+        "bbm-every-group": MATCHED | {"bbm": {"groups_per_step": 0}},
+        "bbm-two-stage": MATCHED | {"bbm": {"schedule": "two_stage"}},
+        "bbm-cosine-to-zero": MATCHED | {"bbm": {"schedule": "cosine_to_zero"}},
+        "bbm-sums": MATCHED | {"bbm": {"reduction": "sum"}},
+        "bbm-detached": MATCHED | {"bbm": {"detach_block_inputs": True}},
+        "bbm-linear-resize": MATCHED | {"bbm": {"resize": "linear"}},
+        "bbm-class-token": MATCHED | {"student": {"readout": "cls"}},
+        "transformer": PLAIN,
+        "transformer-label-mask": PLAIN | {"data": {"label_mask": "source"}},
+    },
+    "sepsis": {
+        "bbm": MATCHED,
+        "bbm-lambda-0.1": MATCHED | {"bbm": {"weight": 0.1}},
+        "bbm-lambda-1": MATCHED | {"bbm": {"weight": 1.0}},
+        "bbm-only-eq-4": MATCHED | {"bbm": {"w1": 0.0, "w2": 0.0}},
+        "bbm-every-group": MATCHED | {"bbm": {"groups_per_step": 0}},
+        "bbm-two-stage": MATCHED | {"bbm": {"schedule": "two_stage"}},
+        "bbm-cosine-to-zero": MATCHED | {"bbm": {"schedule": "cosine_to_zero"}},
+        "bbm-deviation-floor": MATCHED | {"bbm": {"deviation_floor": 0.1}},
+        "bbm-sums": MATCHED | {"bbm": {"reduction": "sum"}},
+        "bbm-detached": MATCHED | {"bbm": {"detach_block_inputs": True}},
+        "transformer": PLAIN,
+        "transformer-40-values": PLAIN | {"data": {"features": "values40"}},
+        "transformer-h12": PLAIN | {"data": {"label": "h12"}},
+        "transformer-without-administration": PLAIN
+        | {"data": {"drop_variables": ["ICULOS", "HospAdmTime", "Unit1", "Unit2"]}},
+    },
+}
+"""One key of the recipe each, beside ``bbm`` and ``transformer`` as the budget trains them there."""
+
+
+def ablation_reference(arm: str) -> str:
+    """The arm of :data:`ABLATIONS` from which ``arm`` differs in one key."""
+    return "bbm" if arm.startswith("bbm") else "transformer"
+
 
 HELD_OUT_SOURCE = "georgia"
 
@@ -80,13 +122,17 @@ class Budget:
     name, seeds, fractions
         Fractions of the training part for the learning curves; 1 is always there.
     tables
-        The file's tables by task.
+        The file's tables by task. ``ablations`` holds the share and the epochs of :data:`ABLATIONS`.
     """
 
     name: str
     seeds: int
     fractions: tuple[float, ...]
     tables: Mapping[str, Any]
+
+    def ablation_share(self, task: Task) -> float:
+        """Share of the training patients that ablations learn from."""
+        return float(self.tables[task]["ablations"]["share"])
 
     def recipe(self, task: Task, changes: Mapping[str, Any], seed: int, fraction: float = 1.0) -> Recipe:
         """Recipe of an arm, given by what it changes of the task's teacher or student."""
@@ -149,7 +195,26 @@ def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -
         arms = {arm: {**changes, "data": {"sites": kept}} for arm, changes in METHODS.items()}
         for seed in range(seeds):
             runs += _arms(task, budget, seed, arms, "sites", f"{name}/")
+    runs += _ablations(task, budget, seeds, {run.name for run in runs})
     return tuple(runs)
+
+
+def _ablations(task: Task, budget: Budget, seeds: int, planned: set[str]) -> list[Run]:
+    """Runs of :data:`ABLATIONS`, and their teachers where these are not ``planned`` already."""
+    share = budget.ablation_share(task)
+    prefix = f"fraction-{share:g}/" if share < 1 else ""
+    epochs = {"fit": {"epochs": budget.tables[task]["ablations"]["epochs"]}}
+    arms = {f"ablation-{name}": merged(changes, epochs) for name, changes in ABLATIONS[task].items()}
+    runs: list[Run] = []
+    for seed in range(seeds):
+        teacher = _arms(task, budget, seed, {"teacher": METHODS["teacher"]}, "ablations", prefix, share)
+        runs += [run for run in teacher if run.name not in planned]
+        for arm, changes in arms.items():
+            recipe = budget.recipe(task, changes, seed)
+            recipe = replace(recipe, data=replace(recipe.data, train_fraction=share))
+            taught_by = f"{prefix}teacher/seed-{seed}" if recipe.needs_teacher else None
+            runs.append(Run(f"{prefix}{arm}", recipe, taught_by, "ablations"))
+    return runs
 
 
 def site_studies(task: Task, sites: Sequence[str]) -> dict[str, tuple[str, ...]]:

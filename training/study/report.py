@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ibt_deploy.render.report import count, decimal, table
-from training.study.plan import CITATION
+from training.study.plan import CITATION, ablation_reference
 from training.study.shipped import shipped_section
 from training.study.tables import (
     FAILED,
@@ -231,6 +232,7 @@ def sections(results: Mapping[str, Any], folder: str) -> list[str]:
         _features(results, drawn),
         _attention(results, drawn),
         controls_section(results),
+        ablations_section(results),
         curves_section(results, drawn),
         external_section(results),
         shipped_section(results, drawn),
@@ -477,6 +479,59 @@ def controls_section(results: Mapping[str, Any]) -> list[str]:
         *table(header, rows),
         f"Differences are in {title}, tuned. {source(results, 'test', 'controls')}.",
     ]
+
+
+def ablations_section(results: Mapping[str, Any]) -> list[str]:
+    """What one key of the recipe each does to the validation scores; nothing where none was trained."""
+    found = results.get("ablations")
+    lines = ["", "### Ablations, on validation alone"]
+    if not found or not any(arm["seeds"] for arm in found["arms"].values()):
+        return [*lines, "", NOT_RUN]
+    measures = next(list(s) for arm in found["arms"].values() for s in arm["seeds"].values())
+    measures = [m for m in LOGGED if m in measures]
+    rows = []
+    for name, arm in found["arms"].items():
+        reference = ablation_reference(name)
+        cells = [_over_seeds([s[m] for s in arm["seeds"].values()]) for m in measures]
+        against = found["arms"][reference]["seeds"]
+        pairs = [(s["auroc"], against[seed]["auroc"]) for seed, s in arm["seeds"].items() if seed in against]
+        differences = [a - b for a, b in pairs]
+        gap_cell = "" if name == reference else _over_seeds(differences, signed_decimal)
+        changed = {section: keys for section, keys in arm["changes"].items() if isinstance(keys, Mapping)}
+        keys = [f"`{s}.{k} = {_toml(v)}`" for s, keys in changed.items() for k, v in keys.items()]
+        rows.append([", ".join(keys) or f"**{NAMES[name]}**", *cells, gap_cell])
+    share = f"{100 * found['share']:g} % of the training part ({count(found['patients'])})"
+    header = ("changed key", *(LOGGED[m] for m in measures), "AUROC, difference")
+    return [
+        *lines,
+        *table(header, rows),
+        f"Trained on {share}, {found['epochs']} epochs; best epoch on the validation part by AUROC, with the "
+        "threshold tuned there, hence optimistic. Differences are to the bold row above. Mean over seeds, "
+        "with the range where there are several; no interval over patients. "
+        f"`{results['command']} --only ablations`.",
+    ]
+
+
+LOGGED = {
+    "utility": TITLES["utility"],
+    "challenge": TITLES["challenge_metric"],
+    "auroc": TITLES["auroc"],
+    "auprc": TITLES["auprc"],
+    "bce": "cross-entropy",
+}
+"""Titles of validation scores as training logs them."""
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else json.dumps(value)
+
+
+def _over_seeds(values: Sequence[float], shown: Callable[[float], str] = decimal) -> str:
+    """Mean, and the range of several seeds."""
+    if not values:
+        return NOT_RUN
+    mean = shown(sum(values) / len(values))
+    return mean if len(values) == 1 else f"{mean} [{shown(min(values))}, {shown(max(values))}]"
 
 
 def curves_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:

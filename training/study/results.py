@@ -23,7 +23,16 @@ from training.device import chosen_device
 from training.recipe import N_GROUPS
 from training.study.drawing import draw_figures
 from training.study.measures import Measured, measured, run_outputs
-from training.study.plan import BUDGETS, CONTROLS, GROUPS, PURPOSES, Run, paper_numbers, site_studies
+from training.study.plan import (
+    ABLATIONS,
+    BUDGETS,
+    CONTROLS,
+    GROUPS,
+    PURPOSES,
+    Run,
+    paper_numbers,
+    site_studies,
+)
 from training.study.report import report_text
 from training.study.shipped import shipped_table
 from training.study.similarity import Alignments, Similarities
@@ -88,15 +97,17 @@ def study_results(
         Filled.
     """
     judged: list[Measured] = []
-    for i, name in enumerate(study.trained, start=1):
+    # ablations are compared on validation alone, by what training logged
+    to_judge = [name for name in study.trained if study.runs[name].purpose != "ablations"]
+    for i, name in enumerate(to_judge, start=1):
         run = study.runs[name]
         with timings.of("outputs"):
             run_outputs(study, run, device)
-        say(f"scored    {name} ({i} of {len(study.trained)})")
-    for i, name in enumerate(study.trained, start=1):
+        say(f"scored    {name} ({i} of {len(to_judge)})")
+    for i, name in enumerate(to_judge, start=1):
         with timings.of("measures"):
             judged.append(measured(study, study.runs[name], device, draws))
-        say(f"measured  {name} ({i} of {len(study.trained)})")
+        say(f"measured  {name} ({i} of {len(to_judge)})")
     arms, seeds = by_arm(judged), range(study.seeds)
     results: dict[str, Any] = _head(study, draws)
     results["table2"] = method_table(arms, "", TEST, seeds)
@@ -110,6 +121,7 @@ def study_results(
     controls = (*CONTROLS, "transformer-long")
     results["controls"] = arm_table(arms, controls, ("transformer", "bbm"), TEST, seeds)
     results["curves"] = _curves(study, arms)
+    results["ablations"] = ablation_table(study)
     deit = results["table2"]["deit"]
     similarities = Similarities(study, split, device)
     with timings.of("similarity"):
@@ -224,6 +236,30 @@ def _curves(study: Study, arms: Arms) -> dict[str, Any]:
         at_few, at_full = _gap(few, first, second, study), _gap(full, first, second, study)
         gaps[f"{first} - {second}"] = difference(at_few, at_full)
     return {"points": points, "smallest": trained[0], "gaps": gaps}
+
+
+def ablation_table(study: Study) -> dict[str, Any]:
+    """Validation scores of the best epoch of every ablation, seed by seed."""
+    share = study.budget.ablation_share(study.task)
+    prefix = f"fraction-{share:g}/" if share < 1 else ""
+    arms = {}
+    for name, changes in ABLATIONS[study.task].items():
+        by_seed = {
+            str(seed): {
+                measure: number(value)
+                for measure, value in record["best"]["validation"].items()
+                if measure != "selection"
+            }
+            for seed in range(study.seeds)
+            if (record := study.trained.get(f"{prefix}ablation-{name}/seed-{seed}")) is not None
+        }
+        arms[name] = {"changes": changes, "seeds": by_seed}
+    return {
+        "share": share,
+        "patients": round(share * len(study.cohort.items("train"))),
+        "epochs": study.budget.tables[study.task]["ablations"]["epochs"],
+        "arms": arms,
+    }
 
 
 def _gap(methods: Arms, first: str, second: str, study: Study) -> dict[int, Floats]:

@@ -25,6 +25,7 @@ from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, IbtError
 from ibt_deploy.files import atomic_open, atomic_write, file_sha256
 from ibt_deploy.types import Ints, Task
+from training.recipe import DataRecipe
 from training.study.plan import Budget, Run, planned_runs
 from training.tasks import open_cohort, open_external
 from training.tasks.base import Cohort
@@ -187,7 +188,9 @@ def _make_opinion(run: Run, cache: Path, out: Path, split: Path | None, say: Cal
 
     say(f"opinion   {path.stem}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = replace(run.recipe.data, soft_weight=0.0)
+    # trees take all features and the official labels, whatever the network is given
+    selection = run.recipe.data
+    data = DataRecipe(train_fraction=selection.train_fraction, sites=selection.sites)
     ensemble([], cache, torch.device("cpu"), split, trees=True, data=data, say=say).save(path)
 
 
