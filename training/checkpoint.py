@@ -145,6 +145,8 @@ def load_network(path: Path) -> TrainedNetwork:
 
 
 METRICS = "metrics.jsonl"
+OFFICIAL = ("challenge", "utility")
+"""Names under which validation logs the metric of the task's Challenge."""
 HIDDEN = ("rms_", "norm_", "L1_", "L2_", "L3_")
 """Terms that the table leaves out; they are in the file."""
 
@@ -160,6 +162,11 @@ class Curve:
     def best(self) -> dict[str, Any]:
         """The epoch that ``best.pt`` holds."""
         return [e for e in self.epochs if e["improved"]][-1]
+
+    @property
+    def official(self) -> str | None:
+        """Name under which the task's own metric was logged; None where nothing was validated."""
+        return next((name for name in OFFICIAL if name in self.best["validation"]), None)
 
     def series(self, part: str, name: str) -> tuple[list[int], list[float]]:
         """Epochs, from 1, and the finite values of a quantity of ``train`` or ``validation``."""
@@ -228,15 +235,14 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, metric = figure.subplots(1, 2)
-    judged = [curve for curve in curves if curve.best["validation"].keys() - {"selection"}]
-    names = {"challenge" if "challenge" in c.best["validation"] else "utility" for c in judged}
+    names = sorted({c.official for c in curves if c.official is not None})
     for curve in curves:
-        loss.plot(*curve.series("train", "loss"), label=curve.name)
-    for curve in judged:
-        metric.plot(*curve.series("validation", "selection"), label=curve.name)
-        metric.plot(curve.best["epoch"] + 1, curve.best["validation"]["selection"], "k*")
+        (line,) = loss.plot(*curve.series("train", "loss"), label=curve.name)
+        if curve.official is not None:
+            metric.plot(*curve.series("validation", curve.official), color=line.get_color())
+            metric.plot(curve.best["epoch"] + 1, curve.best["validation"][curve.official], "k*")
     loss.set(xlabel="epoch", ylabel="training loss")
-    metric.set(xlabel="epoch", ylabel=f"validation: {', '.join(sorted(names))}")
+    metric.set(xlabel="epoch", ylabel=f"validation: {', '.join(names)}")
     for axes in (loss, metric):
         axes.grid(visible=True, alpha=0.3)
     loss.legend()

@@ -23,6 +23,7 @@ from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.render.report import bullets, count, decimal, table
 from ibt_deploy.types import NOUNS
+from training.checkpoint import OFFICIAL
 from training.tasks import TASKS
 
 WIDTH, HEIGHT = 300, 230
@@ -68,13 +69,14 @@ def curves_svg(contract: dict[str, Any]) -> str:
         Panel(
             "training: loss on the labels",
             "epoch",
-            [_curve(name, colour, run, "train", "task") for name, colour, run in runs],
+            # a network that is trained on labels alone has no term besides the loss
+            [_curve(name, colour, run, "train", "task", "loss") for name, colour, run in runs],
             ("top", "right"),
         ),
         Panel(
             f"validation: {TASKS[contract['task']].official.replace('_', ' ')}",
             "epoch",
-            [_curve(name, colour, run, "validation", "selection") for name, colour, run in runs],
+            [_curve(name, colour, run, "validation", *OFFICIAL) for name, colour, run in runs],
             ("bottom", "right"),
         ),
         _reliability(contract["metrics"]["test"]["calibration"]["bins"]),
@@ -97,11 +99,10 @@ def _refitted(run: dict[str, Any]) -> bool:
     return bool(run["recipe"]["data"].get("refit", False))
 
 
-def _curve(name: str, colour: str, run: dict[str, Any], part: str, key: str) -> Line:
+def _curve(name: str, colour: str, run: dict[str, Any], part: str, *keys: str) -> Line:
     if part == "validation" and _refitted(run):
         return Line(name, colour, [])
-    # a network that is trained on labels alone has no term besides the loss
-    values = [(e["epoch"], e[part].get(key, e[part].get("loss"))) for e in run["curve"]]
+    values = [(e["epoch"], next((e[part][k] for k in keys if k in e[part]), None)) for e in run["curve"]]
     points = [(float(epoch), float(value)) for epoch, value in values if value is not None]
     best = None if _refitted(run) else next((p for p in points if p[0] == run["best_epoch"]), None)
     return Line(name, colour, points, best)
@@ -397,13 +398,21 @@ def _training(contract: dict[str, Any]) -> list[str]:
         "",
         f"![training loss, validation metric and reliability]({PICTURE})",
         "",
-        "A ring marks the epoch that was kept because it had the best validation metric (at thresholds "
-        "tuned on the same part, hence optimistic).",
+        "The validation metric is at thresholds tuned on the same part, hence optimistic. A ring marks the "
+        f"epoch that was kept{_selected_by(contract['training'])}.",
         *table(header, rows),
         *_refit_lines(contract["training"]),
         "The full recipes, with every default, are in `bundle.json` under `training`.",
         "",
     ]
+
+
+def _selected_by(training: dict[str, Any]) -> str:
+    """By what the epochs were selected, where all were by the same."""
+    runs = [training[who] for who in ("student", "teacher") if training[who] is not None]
+    by = {run["recipe"]["fit"].get("select", "official") for run in runs if not _refitted(run)}
+    names = {"auroc": "AUROC", "bce": "cross-entropy", "official": "metric"}
+    return f", the one of the best validation {names[by.pop()]}" if len(by) == 1 and by <= set(names) else ""
 
 
 def _refit_lines(training: dict[str, Any]) -> list[str]:

@@ -55,7 +55,9 @@ def test_pictures_are_drawn(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw([read_curve(run)] * 2, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert read_curve(run).official == "utility"
     refit = Curve("refit", [record(0, 1.0, 0.0, True) | {"validation": {"selection": 0.0}}])
+    assert refit.official is None
     draw([refit], tmp_path / "refit.png")
     assert (tmp_path / "refit.png").stat().st_size > 1000
     with pytest.raises(DataError, match="cannot be written"):
