@@ -170,11 +170,12 @@ def _decade(share: float) -> float:
 
 def _line_names(panel: Panel) -> list[str]:
     vertical, horizontal = panel.corner
-    first = TOP + 12 if vertical == "top" else HEIGHT - BOTTOM - 6 - 13 * (len(panel.lines) - 1)
+    drawn = [line for line in panel.lines if line.points]
+    first = TOP + 12 if vertical == "top" else HEIGHT - BOTTOM - 6 - 13 * (len(drawn) - 1)
     x, anchor = (LEFT + 6, "start") if horizontal == "left" else (WIDTH - RIGHT - 4, "end")
     return [
         _text(x, first + 13 * i, line.name, anchor=anchor, colour=line.colour)
-        for i, line in enumerate(panel.lines)
+        for i, line in enumerate(drawn)
     ]
 
 
