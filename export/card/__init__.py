@@ -174,8 +174,7 @@ def _line_names(panel: Panel) -> list[str]:
     first = TOP + 12 if vertical == "top" else HEIGHT - BOTTOM - 6 - 13 * (len(drawn) - 1)
     x, anchor = (LEFT + 6, "start") if horizontal == "left" else (WIDTH - RIGHT - 4, "end")
     return [
-        _text(x, first + 13 * i, line.name, anchor=anchor, colour=line.colour)
-        for i, line in enumerate(drawn)
+        _text(x, first + 13 * i, line.name, anchor=anchor, colour=line.colour) for i, line in enumerate(drawn)
     ]
 
 

@@ -499,15 +499,17 @@ def ablations_section(results: Mapping[str, Any]) -> list[str]:
         gap_cell = "" if name == reference else _over_seeds(differences, signed_decimal)
         changed = {section: keys for section, keys in arm["changes"].items() if isinstance(keys, Mapping)}
         keys = [f"`{s}.{k} = {_toml(v)}`" for s, keys in changed.items() for k, v in keys.items()]
-        rows.append([", ".join(keys) or f"**{NAMES[name]}**", *cells, gap_cell])
+        cost = decimal(arm["mega_macs"], 0) if "mega_macs" in arm else NOT_RUN
+        rows.append([", ".join(keys) or f"**{NAMES[name]}**", *cells, gap_cell, cost])
     share = f"{100 * found['share']:g} % of the training part ({count(found['patients'])})"
-    header = ("changed key", *(LOGGED[m] for m in measures), "AUROC, difference")
+    header = ("changed key", *(LOGGED[m] for m in measures), "AUROC, difference", "million MACs>")
+    unit = "a stay of 48 hours" if results["task"] == "sepsis" else "an ECG of ten seconds"
     return [
         *lines,
         *table(header, rows),
         f"Trained on {share}, {found['epochs']} epochs; best epoch on the validation part by AUROC, with the "
         "threshold tuned there, hence optimistic. Differences are to the bold row above. Mean over seeds, "
-        "with the range where there are several; no interval over patients. "
+        f"with the range where there are several; no interval over patients. MACs are those of {unit}. "
         f"`{results['command']} --only ablations`.",
     ]
 

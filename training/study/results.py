@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ibt_deploy.errors import DataError, require
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import Floats
+from training.checkpoint import TrainedNetwork, load_network
 from training.device import chosen_device
 from training.recipe import N_GROUPS
 from training.study.drawing import draw_figures
@@ -242,7 +244,7 @@ def ablation_table(study: Study) -> dict[str, Any]:
     """Validation scores of the best epoch of every ablation, seed by seed."""
     share = study.budget.ablation_share(study.task)
     prefix = f"fraction-{share:g}/" if share < 1 else ""
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for name, changes in ABLATIONS[study.task].items():
         by_seed = {
             str(seed): {
@@ -254,12 +256,26 @@ def ablation_table(study: Study) -> dict[str, Any]:
             if (record := study.trained.get(f"{prefix}ablation-{name}/seed-{seed}")) is not None
         }
         arms[name] = {"changes": changes, "seeds": by_seed}
+        if by_seed:
+            run = study.runs[f"{prefix}ablation-{name}/seed-{next(iter(by_seed))}"]
+            arms[name]["mega_macs"] = _mega_macs(load_network(study.checkpoint(run)))
     return {
         "share": share,
         "patients": round(share * len(study.cohort.items("train"))),
         "epochs": study.budget.tables[study.task]["ablations"]["epochs"],
         "arms": arms,
     }
+
+
+COUNTED_HOURS = 48
+
+
+def _mega_macs(trained: TrainedNetwork) -> float:
+    """Multiplications of one ten-second ECG, or of one stay of :data:`COUNTED_HOURS`, in millions."""
+    shape = (trained.n_inputs, trained.samples) if trained.samples else (COUNTED_HOURS, trained.n_inputs)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        trained.network(torch.zeros(1, *shape))
+    return round(float(counter.get_total_flops()) / 2e6, 1)
 
 
 def _gap(methods: Arms, first: str, second: str, study: Study) -> dict[int, Floats]:
