@@ -162,10 +162,10 @@ def require_teacher(teacher: Run, student: Run) -> None:
 def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
     """DataError unless a student that learnt from validation has the bundle its decisions come from.
 
-    That bundle's network has the student's recipe, data, split, teacher and opinion, but learnt from the
-    training part alone.
+    That bundle's network has the student's recipe, data, split and teacher, but learnt from the training part
+    alone.
     """
-    recipe = student.trained.recipe
+    recipe, learnt_from = student.trained.recipe, student.trained.learnt_from
     if not recipe.data.refit:
         if chosen is not None:
             raise DataError(f"{student.path}: learnt from the training part alone and decides for itself")
@@ -191,10 +191,9 @@ def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
         raise DataError(
             f"{chosen.path}: its recipe differs in more than data.refit, fit.select and fit.epochs"
         )
-    theirs_from, ours_from = training["student"]["learnt_from"], student.trained.learnt_from
-    for name in ("teacher", "opinion"):
-        if theirs_from.get(f"{name}_sha256") != ours_from.get(f"{name}_sha256"):
-            raise DataError(f"{chosen.path}: its network learnt from another {name} than the student")
+    theirs_from = training["student"].get("learnt_from", {})
+    if theirs_from.get("teacher_sha256") != learnt_from.get("teacher_sha256"):
+        raise DataError(f"{chosen.path}: its network learnt from another teacher than the student")
     shortest = "shortest_seconds"
     ours = {k: v for k, v in BUILDS[data.task].preprocessing(student.trained).items() if k != shortest}
     if {k: v for k, v in chosen.contract["preprocessing"].items() if k != shortest} != ours:
