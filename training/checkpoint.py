@@ -234,8 +234,9 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, metric = figure.subplots(1, 2)
     names = sorted({c.official for c in curves if c.official is not None})
+    loss, metric = figure.subplots(1, 2)
+    metric.set_visible(bool(names))
     for curve in curves:
         (line,) = loss.plot(*curve.series("train", "loss"), label=curve.name)
         if curve.official is not None:

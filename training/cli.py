@@ -201,7 +201,7 @@ def run(
         click.echo(
             f"best epoch {best['epoch'] + 1}: {scores}"
             if scores
-            else f"trained {best['epoch'] + 1} epochs on training and validation part"
+            else f"trained {best['epoch'] + 1} epochs on the training and the validation part"
         )
         click.echo(str(out / "best.pt"))
 
@@ -227,7 +227,7 @@ Examples:
     "network about its own fold.",
 )
 @click.option("--runs", type=FOLDER, help="Folder of the runs of --cross-fit; the same command resumes them.")
-@click.option("--folds", type=click.IntRange(min=2), help="Of --cross-fit [default: 5].")
+@click.option("--folds", type=click.IntRange(min=2), help="Folds of --cross-fit [default: 5].")
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @device_option
 @set_option

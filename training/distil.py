@@ -233,7 +233,7 @@ class FrozenTeacher(nn.Module):
         return 4 * width * rows <= LARGEST_MEMORY
 
     def remember(self, batches: Iterable[Batch], rows: int) -> None:
-        """Look at stays once, ``rows`` hours together, and keep what comes out."""
+        """Run the teacher once over stays of ``rows`` hours in all, and keep its output."""
         self.memory = Memory(((batch, self._look(batch.inputs)) for batch in batches), rows)
 
     def view(self, batch: Batch) -> View:

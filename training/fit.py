@@ -432,7 +432,7 @@ class Fit:
         atomic_write(self.out / METRICS, "".join(json.dumps(r) + "\n" for r in self.history))
 
     def resume(self) -> bool:
-        """Take up the run in the folder, once; whether there is one.
+        """Resume the run in the folder if there is one, and say whether there was.
 
         Raises
         ------

@@ -50,9 +50,9 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
         raise DataError(f"{path}: the teacher was trained on other data or another split")
     if not source.prepares_as(trained.preprocessing):
         raise DataError(f"{path}: the teacher was trained with other preprocessing")
-    if trained.recipe.data.refit and not recipe.data.refit:
+    if trained.recipe.data.refit:
         raise DataError(
-            f"{path}: the teacher learnt from the validation part, on which this run selects its epoch"
+            f"{path}: the teacher learnt from the validation part, on which students and bundles are chosen"
         )
     return trained.network
 

@@ -127,7 +127,8 @@ def method_recipe(base: Recipe, method: str, epochs: int, grace: int) -> Recipe:
     Raises
     ------
     RecipeError
-        When the first decision would fall into the warm-up, where the rates that rise slowest look best.
+        When the first decision would fall into the warm-up, where the rates that rise slowest look best, or
+        when trials would learn from the validation part.
     """
     if base.data.refit:
         raise RecipeError("data.refit: trials that learn from the validation part cannot be ranked on it")

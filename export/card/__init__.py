@@ -359,14 +359,17 @@ def _comparison(contract: dict[str, Any]) -> list[str]:
             ]
         )
     training = contract["training"]
-    tuned = "calibrated on validation, with thresholds from the same answers as the student's"
+    tuned = (
+        "calibrated on its own validation answers; its thresholds rest on these and on the same out-of-fold "
+        "predictions as the student's"
+    )
     if not (training.get("evidence") or {}).get("opinion_sha256"):
         tuned = "calibrated and tuned on validation in the same way"
     more = " The student learnt from the validation part as well, the teacher did not."
     return [
         "## Against its teacher",
         "",
-        f"The teacher on the same test part, {tuned}; the difference is student minus teacher on the same "
+        f"The teacher on the same test part, {tuned}. The difference is student minus teacher on the same "
         "draws of patients. One seed each, so nothing is said about the methods in general."
         + (more if _refitted(training["student"]) else ""),
         *table(["measure", "teacher>", "95 % interval>", "difference>", "95 % interval>", "resolved"], rows),
@@ -398,8 +401,7 @@ def _training(contract: dict[str, Any]) -> list[str]:
         "",
         f"![training loss, validation metric and reliability]({PICTURE})",
         "",
-        "The validation metric is at thresholds tuned on the same part, hence optimistic. A ring marks the "
-        f"epoch that was kept{_selected_by(contract['training'])}.",
+        *_selected_by(contract["training"]),
         *table(header, rows),
         *_refit_lines(contract["training"]),
         "The full recipes, with every default, are in `bundle.json` under `training`.",
@@ -407,12 +409,18 @@ def _training(contract: dict[str, Any]) -> list[str]:
     ]
 
 
-def _selected_by(training: dict[str, Any]) -> str:
-    """By what the epochs were selected, where all were by the same."""
+def _selected_by(training: dict[str, Any]) -> list[str]:
+    """How epochs were selected; nothing where none was."""
     runs = [training[who] for who in ("student", "teacher") if training[who] is not None]
     by = {run["recipe"]["fit"].get("select", "official") for run in runs if not _refitted(run)}
-    names = {"auroc": "AUROC", "bce": "cross-entropy", "official": "metric"}
-    return f", the one of the best validation {names[by.pop()]}" if len(by) == 1 and by <= set(names) else ""
+    if not by:
+        return []
+    names = {"auroc": "validation AUROC", "bce": "validation cross-entropy", "official": "validation metric"}
+    best = f", by {' or '.join(sorted(names[name] for name in by))}" if by <= set(names) else ""
+    return [
+        "The validation metric is at thresholds tuned on the same part, hence optimistic. A ring marks the "
+        f"epoch that was selected{best}.",
+    ]
 
 
 def _refit_lines(training: dict[str, Any]) -> list[str]:
@@ -420,9 +428,10 @@ def _refit_lines(training: dict[str, Any]) -> list[str]:
         return []
     evidence = training["evidence"]
     chosen = evidence["chosen"]
+    taught = " and the same teacher" if training["student"]["learnt_from"].get("teacher_sha256") else ""
     judge = (
         f"{chosen['name']} {chosen['version']} (checkpoint `{chosen['checkpoint_sha256'][:12]}`), which has "
-        "the same recipe and the same teacher but learnt from the training part alone"
+        f"the same recipe{taught} but learnt from the training part alone"
     )
     if not evidence["opinion_sha256"]:
         decided = f"Calibration and thresholds come from the validation answers of {judge}."

@@ -126,13 +126,18 @@ def _familiarity(contract: dict[str, Any]) -> list[str]:
     evidence = contract["training"].get("evidence") or {}
     chosen = evidence.get("chosen")
     judge = f" (by {chosen['name']} {chosen['version']}, which never saw them)" if chosen else ""
+    stretched = (
+        f"The distances of the training recordings are multiplied by {found['stretch']:.3f}, because the "
+        "network has learnt from these recordings and they lie nearer. "
+        if found["stretch"] > 1
+        else ""
+    )
     return [
         "## Familiarity",
         "",
         "Every answer says which share of recordings like the training set lies at least as far from its "
-        "middle, by a Gaussian on what the classifier reads. The distances of the training recordings are "
-        f"multiplied by {found['stretch']:.3f}, because the network has learnt from these recordings and "
-        f"they lie nearer. A warning `unfamiliar` is given below {1 - found['limit']:.1%}: in "
+        f"middle, by a Gaussian on what the classifier reads. {stretched}"
+        f"A warning `unfamiliar` is given below {1 - found['limit']:.1%}: in "
         f"{found['validation_unfamiliar']:.1%} of the validation recordings{judge} and "
         f"{found['test_unfamiliar']:.1%} of the test recordings. Other sets, and damaged test recordings, "
         "against the test part:",

@@ -224,7 +224,8 @@ class Findings(Answer):
         default=None, description="Frontal QRS axis in degrees, computed from the signal; null with a reason."
     )
     familiarity: float | None = Field(
-        default=None, description="Share of recordings like the training set at least as far from its middle."
+        default=None,
+        description="Share of recordings of the training set's kind at least as far from its middle.",
     )
     windows: list[dict[str, Any]] = Field(description="Probabilities of every 10-second window.")
     signal: Tracing | None = None

@@ -162,7 +162,7 @@ def test_a_refit_learns_from_the_validation_part_and_judges_nothing_by_it(
         ensemble([tmp_path / "refit" / "best.pt"], cache, CPU)
     refit_teacher = tiny_recipe(task, "teacher", fit={"epochs": 1, "select": "last"}, data={"refit": True})
     train(refit_teacher, cache, tmp_path / "teacher", device="cpu")
-    with pytest.raises(DataError, match="selects its epoch"):
+    with pytest.raises(DataError, match="learnt from the validation part"):
         load_teacher(tmp_path / "teacher" / "best.pt", tiny_recipe(task, "bbm"), chosen_on)
     blend_labels(source, opinion, 1.0)
     items = source.items("validation")[:1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 from unittest.mock import Mock
@@ -14,9 +15,9 @@ from ibt_deploy.types import Task
 from training.recipe import find_recipe
 from training.study import results
 from training.study.plan import (
+    ABLATIONS,
     BUDGETS,
     PURPOSES,
-    ablation_reference,
     load_budget,
     planned_runs,
     site_studies,
@@ -90,15 +91,24 @@ def test_arms_differ_from_bbm_in_what_their_name_says() -> None:
 
 
 @pytest.mark.parametrize("task", get_args(Task))
-def test_an_ablation_differs_from_its_reference_in_one_thing(task: Task) -> None:
-    runs = {r.arm.rpartition("/")[2]: r for r in planned_runs(task, load_budget("cpu"), 1, SITES[task])}
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_an_ablation_differs_from_its_reference_in_one_section(task: Task, budget: str) -> None:
+    runs = {r.arm.rpartition("/")[2]: r for r in planned_runs(task, load_budget(budget), 1, SITES[task])}
     ablations = {arm: run for arm, run in runs.items() if arm.startswith("ablation-")}
     assert {run.purpose for run in ablations.values()} == {"ablations"}
-    for arm, run in ablations.items():
-        reference = "ablation-" + ablation_reference(arm.removeprefix("ablation-"))
-        ours, theirs = run.recipe.to_dict(), ablations[reference].recipe.to_dict()
-        differing = [s for s in ours if ours[s] != theirs[s]]
-        assert len(differing) == (arm != reference)
+    for reference, arms in ABLATIONS[task].items():
+        theirs = ablations[f"ablation-{reference}"].recipe.to_dict()
+        for arm in arms.keys() & {name.removeprefix("ablation-") for name in ablations}:
+            ours = ablations[f"ablation-{arm}"].recipe.to_dict()
+            assert len([s for s in ours if ours[s] != theirs[s]]) == (arm != reference)
+
+
+def test_a_budget_without_ablations_plans_none(tmp_path: Path) -> None:
+    whole = files("training.study").joinpath("budgets", "tiny.toml").read_text(encoding="utf-8")
+    budget = tmp_path / "own.toml"
+    budget.write_text("\n".join(line for line in whole.splitlines() if not line.startswith("ablations")))
+    runs = planned_runs("sepsis", load_budget(budget), 1, SITES["sepsis"])
+    assert {run.purpose for run in runs} == set(PURPOSES) - {"ablations"}
 
 
 def test_external_tests_leave_one_site_out() -> None:

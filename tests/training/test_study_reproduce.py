@@ -132,7 +132,8 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
     assert told["difference"]["value"] == -found["value"]
     assert told["difference"]["interval"] == [-bound for bound in reversed(found["interval"])]
     ablations = results["ablations"]["arms"]
-    assert set(ablations) == set(ABLATIONS[task])  # type: ignore[index]
+    assert set(ABLATIONS[task]) < set(ablations)  # type: ignore[index]
+    assert not {"bbm-every-group", "bbm-100-ms", "bbm-lambda-1"} & set(ablations)  # the budget's own values
     assert all(0 <= arm["seeds"]["0"]["auroc"] <= 1 for arm in ablations.values())
     assert not list(out.glob("outputs/**/*ablation*"))  # the test part is not asked
     assert set(results["similarity"]["cka"]["arms"]) >= methods - {"teacher"} | {"ceiling"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -43,47 +43,53 @@ CONTROLS: dict[str, dict[str, Any]] = {
 
 PLAIN: dict[str, Any] = {"method": "transformer"}
 MATCHED: dict[str, Any] = {"method": "bbm"}
-ABLATIONS: dict[Task, dict[str, dict[str, Any]]] = {
+BY_LABELS: dict[str, Any] = PLAIN | {"data": {"soft_weight": 0.0}}
+ABLATIONS: dict[Task, dict[str, dict[str, dict[str, Any]]]] = {
     "arrhythmia": {
-        "bbm": MATCHED,
-        "bbm-lambda-0.3": MATCHED | {"bbm": {"weight": 0.3}},
-        "bbm-every-group": MATCHED | {"bbm": {"groups_per_step": 0}},
-        "bbm-two-stage": MATCHED | {"bbm": {"schedule": "two_stage"}},
-        "bbm-cosine-to-zero": MATCHED | {"bbm": {"schedule": "cosine_to_zero"}},
-        "bbm-sums": MATCHED | {"bbm": {"reduction": "sum"}},
-        "bbm-detached": MATCHED | {"bbm": {"detach_block_inputs": True}},
-        "bbm-linear-resize": MATCHED | {"bbm": {"resize": "linear"}},
-        "bbm-class-token": MATCHED | {"student": {"readout": "cls"}},
-        "bbm-100-ms": MATCHED | {"student": {"patch": 20}},
-        "bbm-4-blocks": MATCHED | {"student": {"depth": 4}},
-        "bbm-width-96": MATCHED | {"student": {"dim": 96}},
-        "transformer": PLAIN,
-        "transformer-label-mask": PLAIN | {"data": {"label_mask": "source"}},
+        "bbm": {
+            "bbm": MATCHED,
+            "bbm-lambda-0.3": merged(MATCHED, {"bbm": {"weight": 0.3}}),
+            "bbm-every-group": merged(MATCHED, {"bbm": {"groups_per_step": 0}}),
+            "bbm-two-stage": merged(MATCHED, {"bbm": {"schedule": "two_stage"}}),
+            "bbm-cosine-to-zero": merged(MATCHED, {"bbm": {"schedule": "cosine_to_zero"}}),
+            "bbm-sums": merged(MATCHED, {"bbm": {"reduction": "sum"}}),
+            "bbm-detached": merged(MATCHED, {"bbm": {"detach_block_inputs": True}}),
+            "bbm-linear-resize": merged(MATCHED, {"bbm": {"resize": "linear"}}),
+            "bbm-class-token": merged(MATCHED, {"student": {"readout": "cls"}}),
+            "bbm-100-ms": merged(MATCHED, {"student": {"patch": 20}}),
+            "bbm-4-blocks": merged(MATCHED, {"student": {"depth": 4}}),
+            "bbm-width-96": merged(MATCHED, {"student": {"dim": 96}}),
+        },
+        "transformer": {
+            "transformer": PLAIN,
+            "transformer-label-mask": merged(PLAIN, {"data": {"label_mask": "source"}}),
+        },
     },
     "sepsis": {
-        "bbm": MATCHED,
-        "bbm-lambda-0.1": MATCHED | {"bbm": {"weight": 0.1}},
-        "bbm-lambda-1": MATCHED | {"bbm": {"weight": 1.0}},
-        "bbm-only-eq-4": MATCHED | {"bbm": {"w1": 0.0, "w2": 0.0}},
-        "bbm-every-group": MATCHED | {"bbm": {"groups_per_step": 0}},
-        "bbm-two-stage": MATCHED | {"bbm": {"schedule": "two_stage"}},
-        "bbm-cosine-to-zero": MATCHED | {"bbm": {"schedule": "cosine_to_zero"}},
-        "bbm-deviation-floor": MATCHED | {"bbm": {"deviation_floor": 0.1}},
-        "bbm-sums": MATCHED | {"bbm": {"reduction": "sum"}},
-        "bbm-detached": MATCHED | {"bbm": {"detach_block_inputs": True}},
-        "transformer": PLAIN,
-        "transformer-40-values": PLAIN | {"data": {"features": "values40"}},
-        "transformer-h12": PLAIN | {"data": {"label": "h12"}},
-        "transformer-without-administration": PLAIN
-        | {"data": {"drop_variables": ["ICULOS", "HospAdmTime", "Unit1", "Unit2"]}},
+        "bbm": {
+            "bbm": MATCHED,
+            "bbm-lambda-0.1": merged(MATCHED, {"bbm": {"weight": 0.1}}),
+            "bbm-lambda-1": merged(MATCHED, {"bbm": {"weight": 1.0}}),
+            "bbm-only-eq-4": merged(MATCHED, {"bbm": {"w1": 0.0, "w2": 0.0}}),
+            "bbm-every-group": merged(MATCHED, {"bbm": {"groups_per_step": 0}}),
+            "bbm-two-stage": merged(MATCHED, {"bbm": {"schedule": "two_stage"}}),
+            "bbm-cosine-to-zero": merged(MATCHED, {"bbm": {"schedule": "cosine_to_zero"}}),
+            "bbm-deviation-floor": merged(MATCHED, {"bbm": {"deviation_floor": 0.1}}),
+            "bbm-sums": merged(MATCHED, {"bbm": {"reduction": "sum"}}),
+            "bbm-detached": merged(MATCHED, {"bbm": {"detach_block_inputs": True}}),
+        },
+        # the trees behind soft labels see every variable, so that inputs are left out on hard labels alone
+        "labels": {
+            "labels": BY_LABELS,
+            "labels-40-values": merged(BY_LABELS, {"data": {"features": "values40"}}),
+            "labels-h12": merged(BY_LABELS, {"data": {"label": "h12"}}),
+            "labels-without-administration": merged(
+                BY_LABELS, {"data": {"drop_variables": ["ICULOS", "HospAdmTime", "Unit1", "Unit2"]}}
+            ),
+        },
     },
 }
-"""One key of the recipe each, beside ``bbm`` and ``transformer`` as the budget trains them there."""
-
-
-def ablation_reference(arm: str) -> str:
-    """The arm of :data:`ABLATIONS` from which ``arm`` differs in one key."""
-    return "bbm" if arm.startswith("bbm") else "transformer"
+"""Arms by reference, the first of each: what differs from it in one point, as the budget trains it there."""
 
 
 HELD_OUT_SOURCE = "georgia"
@@ -125,7 +131,7 @@ class Budget:
     name, seeds, fractions
         Fractions of the training part for the learning curves; 1 is always there.
     tables
-        The file's tables by task. ``ablations`` holds the share and the epochs of :data:`ABLATIONS`.
+        The file's tables by task.
     """
 
     name: str
@@ -133,9 +139,15 @@ class Budget:
     fractions: tuple[float, ...]
     tables: Mapping[str, Any]
 
-    def ablation_share(self, task: Task) -> float:
-        """Share of the training patients that ablations learn from."""
-        return float(self.tables[task]["ablations"]["share"])
+    def ablation_prefix(self, task: Task) -> str:
+        """What the names of ablations begin with: the share of the training patients, if not all."""
+        share = self.ablations(task).get("share", 1)
+        return f"fraction-{share:g}/" if share < 1 else ""
+
+    def ablations(self, task: Task) -> Mapping[str, Any]:
+        """``share`` of the training patients and ``epochs`` of ablations; empty where there are none."""
+        found: Mapping[str, Any] = self.tables[task].get("ablations", {})
+        return found
 
     def recipe(self, task: Task, changes: Mapping[str, Any], seed: int, fraction: float = 1.0) -> Recipe:
         """Recipe of an arm, given by what it changes of the task's teacher or student."""
@@ -204,19 +216,20 @@ def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -
 
 def _ablations(task: Task, budget: Budget, seeds: int, planned: set[str]) -> list[Run]:
     """Runs of :data:`ABLATIONS`, and their teachers where these are not ``planned`` already."""
-    share = budget.ablation_share(task)
-    prefix = f"fraction-{share:g}/" if share < 1 else ""
-    epochs = {"fit": {"epochs": budget.tables[task]["ablations"]["epochs"]}}
-    arms = {f"ablation-{name}": merged(changes, epochs) for name, changes in ABLATIONS[task].items()}
+    if not (settings := budget.ablations(task)):
+        return []
+    prefix = budget.ablation_prefix(task)
+    changed = {"data": {"train_fraction": settings["share"]}, "fit": {"epochs": settings["epochs"]}}
+    teacher = {"teacher": METHODS["teacher"]}
     runs: list[Run] = []
     for seed in range(seeds):
-        teacher = _arms(task, budget, seed, {"teacher": METHODS["teacher"]}, "ablations", prefix, share)
-        runs += [run for run in teacher if run.name not in planned]
-        for arm, changes in arms.items():
-            recipe = budget.recipe(task, changes, seed)
-            recipe = replace(recipe, data=replace(recipe.data, train_fraction=share))
-            taught_by = f"{prefix}teacher/seed-{seed}" if recipe.needs_teacher else None
-            runs.append(Run(f"{prefix}{arm}", recipe, taught_by, "ablations"))
+        taught = _arms(task, budget, seed, teacher, "ablations", prefix, settings["share"])
+        runs += [run for run in taught if run.name not in planned]
+        for arms in ABLATIONS[task].values():
+            named = {f"ablation-{name}": merged(changes, changed) for name, changes in arms.items()}
+            reference, *others = _arms(task, budget, seed, named, "ablations", prefix)
+            # a budget may have as its own value what an arm changes
+            runs += [reference, *(run for run in others if run.recipe != reference.recipe)]
     return runs
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ibt_deploy.render.report import count, decimal, table
-from training.study.plan import CITATION, ablation_reference
+from ibt_deploy.types import NOUNS
+from training.study.plan import CITATION
 from training.study.shipped import shipped_section
 from training.study.tables import (
     FAILED,
@@ -482,36 +483,59 @@ def controls_section(results: Mapping[str, Any]) -> list[str]:
 
 
 def ablations_section(results: Mapping[str, Any]) -> list[str]:
-    """What one key of the recipe each does to the validation scores; nothing where none was trained."""
+    """What one change each does to the validation scores; nothing where none was trained."""
     found = results.get("ablations")
     lines = ["", "### Ablations, on validation alone"]
     if not found or not any(arm["seeds"] for arm in found["arms"].values()):
         return [*lines, "", NOT_RUN]
-    measures = next(list(s) for arm in found["arms"].values() for s in arm["seeds"].values())
-    measures = [m for m in LOGGED if m in measures]
+    logged = next(scores for arm in found["arms"].values() for scores in arm["seeds"].values())
+    measures = [m for m in LOGGED if m in logged]
     rows = []
     for name, arm in found["arms"].items():
-        reference = ablation_reference(name)
+        of_reference = found["arms"][arm["reference"]]
         cells = [_over_seeds([s[m] for s in arm["seeds"].values()]) for m in measures]
-        against = found["arms"][reference]["seeds"]
-        pairs = [(s["auroc"], against[seed]["auroc"]) for seed, s in arm["seeds"].items() if seed in against]
-        differences = [a - b for a, b in pairs]
-        gap_cell = "" if name == reference else _over_seeds(differences, signed_decimal)
-        changed = {section: keys for section, keys in arm["changes"].items() if isinstance(keys, Mapping)}
-        keys = [f"`{s}.{k} = {_toml(v)}`" for s, keys in changed.items() for k, v in keys.items()]
+        pairs = [
+            (s["auroc"], of_reference["seeds"][seed]["auroc"])
+            for seed, s in arm["seeds"].items()
+            if seed in of_reference["seeds"]
+        ]
+        title, gain = f"**{REFERENCES[name]}**" if name == arm["reference"] else "", ""
+        if not title:
+            title = ", ".join(_changed(arm["changes"], of_reference["changes"]))
+            gain = _over_seeds([a - b for a, b in pairs], signed_decimal)
         cost = decimal(arm["mega_macs"], 0) if "mega_macs" in arm else NOT_RUN
-        rows.append([", ".join(keys) or f"**{NAMES[name]}**", *cells, gap_cell, cost])
-    share = f"{100 * found['share']:g} % of the training part ({count(found['patients'])})"
-    header = ("changed key", *(LOGGED[m] for m in measures), "AUROC, difference", "million MACs>")
-    unit = "a stay of 48 hours" if results["task"] == "sepsis" else "an ECG of ten seconds"
+        rows.append([title, *cells, gain, cost])
+    sepsis = results["task"] == "sepsis"
+    size = (
+        f"{100 * found['share']:g} % of the training part ({count(found['size'])} {NOUNS[results['task']]})"
+    )
+    select = {"auroc": "AUROC", "bce": "cross-entropy"}.get(found["select"], TITLES[results["official"]])
+    header = ("changed", *(LOGGED[m] for m in measures), "AUROC, difference", "million MACs>")
     return [
         *lines,
         *table(header, rows),
-        f"Trained on {share}, {found['epochs']} epochs; best epoch on the validation part by AUROC, with the "
-        "threshold tuned there, hence optimistic. Differences are to the bold row above. Mean over seeds, "
-        f"with the range where there are several; no interval over patients. MACs are those of {unit}. "
+        f"Trained on {size}, at most {found['epochs']} epochs. The epoch of the best validation {select} "
+        "counts, with thresholds tuned on the same part, hence optimistic. Differences are to the bold row "
+        "above. Numbers are means over seeds, with the range where there are several; there is no interval "
+        f"over patients. MACs are those of {'a stay of 48 hours' if sepsis else 'an ECG of ten seconds'}. "
         f"`{results['command']} --only ablations`.",
     ]
+
+
+REFERENCES = {
+    "bbm": NAMES["bbm"],
+    "transformer": NAMES["transformer"],
+    "labels": f"{NAMES['transformer']}, on the labels of the data alone",
+}
+
+
+def _changed(changes: Mapping[str, Any], reference: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a recipe that an arm changes and its reference does not."""
+    for section, keys in changes.items():
+        for key, value in keys.items() if isinstance(keys, Mapping) else ():
+            if at(reference, section, key) != value:
+                shown = str(value).lower() if isinstance(value, bool) else json.dumps(value)
+                yield f"`{section}.{key} = {shown}`"
 
 
 LOGGED = {
@@ -522,10 +546,6 @@ LOGGED = {
     "bce": "cross-entropy",
 }
 """Titles of validation scores as training logs them."""
-
-
-def _toml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else json.dumps(value)
 
 
 def _over_seeds(values: Sequence[float], shown: Callable[[float], str] = decimal) -> str:

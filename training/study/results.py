@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,13 @@ from training.study.plan import (
     CONTROLS,
     GROUPS,
     PURPOSES,
-    Run,
     paper_numbers,
     site_studies,
 )
 from training.study.report import report_text
 from training.study.shipped import shipped_table
 from training.study.similarity import Alignments, Similarities
-from training.study.study import LEFT_OUT, TEST, Study, train_runs
+from training.study.study import LEFT_OUT, TEST, Study, train_runs, wanted_runs
 from training.study.tables import (
     Arms,
     agreement_table,
@@ -241,37 +240,50 @@ def _curves(study: Study, arms: Arms) -> dict[str, Any]:
 
 
 def ablation_table(study: Study) -> dict[str, Any]:
-    """Validation scores of the best epoch of every ablation, seed by seed."""
-    share = study.budget.ablation_share(study.task)
-    prefix = f"fraction-{share:g}/" if share < 1 else ""
+    """Validation scores of the best epoch of every ablation, by seed; empty where the budget has none."""
+    settings, task = study.budget.ablations(study.task), study.task
+    if not settings:
+        return {}
+    prefix = study.budget.ablation_prefix(task)
     arms: dict[str, dict[str, Any]] = {}
-    for name, changes in ABLATIONS[study.task].items():
-        by_seed = {
-            str(seed): {
-                measure: number(value)
-                for measure, value in record["best"]["validation"].items()
-                if measure != "selection"
+    for reference, group in ABLATIONS[task].items():
+        for name, changes in group.items():
+            runs = {
+                seed: study.runs.get(f"{prefix}ablation-{name}/seed-{seed}") for seed in range(study.seeds)
             }
-            for seed in range(study.seeds)
-            if (record := study.trained.get(f"{prefix}ablation-{name}/seed-{seed}")) is not None
-        }
-        arms[name] = {"changes": changes, "seeds": by_seed}
-        if by_seed:
-            run = study.runs[f"{prefix}ablation-{name}/seed-{next(iter(by_seed))}"]
-            arms[name]["mega_macs"] = _mega_macs(load_network(study.checkpoint(run)))
+            trained = {
+                seed: run for seed, run in runs.items() if run is not None and run.name in study.trained
+            }
+            if not any(runs.values()):
+                continue
+            arms[name] = {
+                "reference": reference,
+                "changes": changes,
+                "seeds": {str(seed): _logged(study.trained[run.name]) for seed, run in trained.items()},
+            }
+            if trained:
+                run = next(iter(trained.values()))
+                arms[name]["mega_macs"] = _mega_macs(load_network(study.checkpoint(run)))
     return {
-        "share": share,
-        "patients": round(share * len(study.cohort.items("train"))),
-        "epochs": study.budget.tables[study.task]["ablations"]["epochs"],
+        "share": settings["share"],
+        "size": round(settings["share"] * len(study.cohort.items("train"))),
+        "epochs": settings["epochs"],
+        "select": study.budget.tables[task]["student"]["fit"].get("select", "official"),
         "arms": arms,
     }
+
+
+def _logged(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Validation scores of the epoch that was kept."""
+    scores = record["best"]["validation"]
+    return {name: number(value) for name, value in scores.items() if name != "selection"}
 
 
 COUNTED_HOURS = 48
 
 
 def _mega_macs(trained: TrainedNetwork) -> float:
-    """Multiplications of one ten-second ECG, or of one stay of :data:`COUNTED_HOURS`, in millions."""
+    """Multiply-accumulates of a ten-second ECG, or of a stay of :data:`COUNTED_HOURS`, in millions."""
     shape = (trained.n_inputs, trained.samples) if trained.samples else (COUNTED_HOURS, trained.n_inputs)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         trained.network(torch.zeros(1, *shape))
@@ -359,15 +371,6 @@ def require_packages() -> None:
         A package is not installed that grows trees, draws the figures or scores the shipped models.
     """
     require("the report of ibt reproduce", "matplotlib", "onnxruntime", "sklearn")
-
-
-def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:
-    """Runs of some purposes, and the teachers that they learn from or are compared with."""
-    if not only:
-        return list(study.runs.values())
-    wanted = {run.name for run in study.runs.values() if run.purpose in only}
-    wanted |= {run.teacher for run in study.runs.values() if run.name in wanted and run.teacher}
-    return [run for run in study.runs.values() if run.name in wanted]
 
 
 def joined_report(studies: Sequence[Path], to: Path) -> None:

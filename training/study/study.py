@@ -274,8 +274,8 @@ def expectations(
     sources: dict[Any, Any] = {}
     measured: dict[str, float] = {}
     found = []
-    for name, run in study.runs.items():
-        if name in study.trained or (only and run.purpose not in only):
+    for run in wanted_runs(study, only):
+        if run.name in study.trained:
             continue
         recipe = run.recipe
         kind = replace(
@@ -286,10 +286,10 @@ def expectations(
         )
         source_of = (kind.data, kind.augment, kind.fit.batch_size)
         if source_of not in sources:
-            sources[source_of] = open_source(kind, cache, split)
+            sources = {source_of: open_source(kind, cache, split)}
         source = sources[source_of]
         if kind.sha256 not in measured:
-            say(f"timing  {name}")
+            say(f"timing  {run.name}")
             measured[kind.sha256] = seconds_per_step(kind, source, chosen)
         share = len(study.cohort.items("train", recipe.data.sites)) / whole * recipe.data.train_fraction
         steps = recipe.fit.epochs * max(round(share * len(source.plan(0, 0))), 1)
@@ -401,3 +401,12 @@ def open_study(
         raise DataError(f"--external {reserved[0]}: choose another name")
     opened = {name: open_external(name, folder, cohort) for name, folder in (external or {}).items()}
     return Study(task, budget, seeds, out, cohort, opened)
+
+
+def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:
+    """Runs of some purposes, and the teachers that they learn from or are compared with."""
+    if not only:
+        return list(study.runs.values())
+    wanted = {run.name for run in study.runs.values() if run.purpose in only}
+    wanted |= {run.teacher for run in study.runs.values() if run.name in wanted and run.teacher}
+    return [run for run in study.runs.values() if run.name in wanted]
