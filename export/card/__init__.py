@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape
 from export.card.ecg import ecg_sections
 from export.card.stay import stay_sections
 from export.entries import seal
+from export.scored import CHALLENGE
 from ibt_deploy.bundle import CONTRACT
 from ibt_deploy.errors import BundleError
 from ibt_deploy.files import atomic_write
@@ -321,13 +322,23 @@ def _in_short(contract: dict[str, Any]) -> list[str]:
         "",
         "## In short",
         *table(["set", "size", "measure", "value>", "95 % interval>"], rows),
-        f"At the operating point `{contract['default_operating_point']}`. Scored by this bundle itself, on "
+        f"{_read_at(contract)} Scored by this bundle itself, on "
         "patients that neither trained nor tuned it. Intervals: percentile bootstrap over patients, "
         f"{count(draws)} draws.",
         "",
         "Operating points:",
         *bullets(f"`{name}`: {point['description']}" for name, point in contract["operating_points"].items()),
     ]
+
+
+def _read_at(contract: dict[str, Any]) -> str:
+    """Which operating point the headline's figures are of."""
+    default = contract["default_operating_point"]
+    if contract["task"] == "arrhythmia":
+        where = f"The challenge metric is read at the operating point `{CHALLENGE}`, macro F at `{default}`"
+    else:
+        where = f"Utility and F are read at the operating point `{default}`"
+    return f"{where}; AUROC and AUPRC need no threshold."
 
 
 def _data_sets(contract: dict[str, Any]) -> list[str]:
