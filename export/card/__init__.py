@@ -101,8 +101,6 @@ def _refitted(run: dict[str, Any]) -> bool:
 
 
 def _curve(name: str, colour: str, run: dict[str, Any], part: str, *keys: str) -> Line:
-    if part == "validation" and _refitted(run):
-        return Line(name, colour, [])
     values = [(e["epoch"], next((e[part][k] for k in keys if k in e[part]), None)) for e in run["curve"]]
     points = [(float(epoch), float(value)) for epoch, value in values if value is not None]
     best = None if _refitted(run) else next((p for p in points if p[0] == run["best_epoch"]), None)

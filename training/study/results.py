@@ -248,22 +248,17 @@ def ablation_table(study: Study) -> dict[str, Any]:
     arms: dict[str, dict[str, Any]] = {}
     for reference, group in ABLATIONS[task].items():
         for name, changes in group.items():
-            runs = {
-                seed: study.runs.get(f"{prefix}ablation-{name}/seed-{seed}") for seed in range(study.seeds)
-            }
-            trained = {
-                seed: run for seed, run in runs.items() if run is not None and run.name in study.trained
-            }
-            if not any(runs.values()):
+            planned = [run for run in study.runs.values() if run.arm == f"{prefix}ablation-{name}"]
+            if not planned:
                 continue
+            trained = [run for run in planned if run.name in study.trained]
             arms[name] = {
                 "reference": reference,
                 "changes": changes,
-                "seeds": {str(seed): _logged(study.trained[run.name]) for seed, run in trained.items()},
+                "seeds": {str(run.recipe.seed): _logged(study.trained[run.name]) for run in trained},
             }
             if trained:
-                run = next(iter(trained.values()))
-                arms[name]["mega_macs"] = _mega_macs(load_network(study.checkpoint(run)))
+                arms[name]["mega_macs"] = _mega_macs(load_network(study.checkpoint(trained[0])))
     return {
         "share": settings["share"],
         "size": round(settings["share"] * len(study.cohort.items("train"))),
