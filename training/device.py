@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -71,6 +74,21 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype)
 
 
+PRODUCT_SIZE = {"cpu": 1024, "cuda": 8192}
+
+
+def product_flops(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> float:
+    """Floating-point operations a second in products of large matrices, the peak that can be reached here."""
+    n = PRODUCT_SIZE[device.type]
+    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        float((a @ b)[0, 0])  # waits for the device
+        times.append(time.perf_counter() - started)
+    return 2 * n**3 / min(times)
+
+
 T = TypeVar("T")
 
 
@@ -113,6 +131,15 @@ class Place:
         dist.broadcast_object_list(shared)
         value: T = shared[0]  # type: ignore[assignment]
         return value
+
+
+def worker_processes(jobs: int) -> ProcessPoolExecutor:
+    """Processes for ``jobs`` trainings at a time.
+
+    They are spawned, because a forked process cannot use CUDA, and live until the pool is closed: each starts
+    CUDA once, and keeps the data that :func:`training.tasks.open_source` has read.
+    """
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
 def is_first_process() -> bool:

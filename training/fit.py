@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 from ibt_deploy.errors import DataError, IbtError, RecipeError
 from ibt_deploy.files import atomic_write
@@ -164,6 +165,47 @@ TEACHER_WEIGHTS, STATISTICS = ".teacher.teacher.", ".teacher."
 SHRUNK = 0.1
 WARM_UP = 2
 """Steps that are slower than those that follow."""
+COUNTED_STEPS = 2
+"""Steps whose operations are counted."""
+
+
+class StepCost(NamedTuple):
+    """What a training step costs.
+
+    Attributes
+    ----------
+    seconds
+        Median.
+    items
+        ECGs or stays that it learns from, mean.
+    flops
+        Floating-point operations of its products and convolutions, mean.
+    """
+
+    seconds: float
+    items: float
+    flops: float
+
+
+def _lstm_flops(x: torch.Size, weights: Any, *rest: Any, **_: Any) -> int:
+    """Operations of an LSTM layer forward, which :class:`FlopCounterMode` cannot count by itself.
+
+    All arguments are shapes; cuDNN takes the weights of the layer as a list, oneDNN one by one.
+    """
+    from_input, from_state = (weights, rest[0]) if isinstance(weights, torch.Size) else weights[:2]
+    return 2 * x[0] * x[1] * int(from_input.numel() + from_state.numel())
+
+
+def _lstm_backward_flops(*arguments: Any, **named: Any) -> int:
+    return 2 * _lstm_flops(*arguments, **named)
+
+
+LSTM_FLOPS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._cudnn_rnn: _lstm_flops,
+    torch.ops.aten._cudnn_rnn_backward: _lstm_backward_flops,
+    torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _lstm_backward_flops,
+}
 
 
 class DivergedError(IbtError):
@@ -345,20 +387,26 @@ class Fit:
             self.average.update()
         return {k: v.detach() for k, v in terms.items()}
 
-    def seconds_per_step(self, plan: Sequence[npt.NDArray[np.int64]]) -> float:
-        """Median time of the training steps of ``plan`` but the first :data:`WARM_UP`; the weights change.
+    def step_cost(self, plan: Sequence[npt.NDArray[np.int64]]) -> StepCost:
+        """Cost of the training steps of ``plan`` but the first :data:`WARM_UP`; the weights change.
 
         Nothing is written: this is for planning, with an object that is then thrown away.
         """
         self.objective.train()
-        times = []
-        for items in plan:
-            started = time.perf_counter()
-            batch = self.source.training_batch(self.recipe.seed, 0, items)
-            terms = self._step(batch.to(self.device), 0.5, 0.5)
-            float(terms["loss"])
+        times, counted = [], list[float]()
+        batches = (self.source.training_batch(self.recipe.seed, 0, items) for items in plan)
+        started = time.perf_counter()
+        for batch in one_ahead(batches):
+            float(self._step(batch.to(self.device), 0.5, 0.5)["loss"])
             times.append(time.perf_counter() - started)
-        return float(np.median(times[WARM_UP:] or times))
+            started = time.perf_counter()
+        for items in plan[-COUNTED_STEPS:]:
+            batch = self.source.training_batch(self.recipe.seed, 0, items)
+            with FlopCounterMode(display=False, custom_mapping=LSTM_FLOPS) as counter:
+                self._step(batch.to(self.device), 0.5, 0.5)
+            counted.append(counter.get_total_flops())
+        items_per_step = float(np.mean([len(items) for items in plan]))
+        return StepCost(float(np.median(times[WARM_UP:] or times)), items_per_step, float(np.mean(counted)))
 
     def _validate(self) -> dict[str, float]:
         if self.source.refit:  # what a network has learnt from says nothing about it

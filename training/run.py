@@ -28,7 +28,7 @@ from training.distil import (
     boundaries,
     channel_statistics,
 )
-from training.fit import WARM_UP, Fit, part_logits
+from training.fit import WARM_UP, Fit, StepCost, part_logits
 from training.models import Encoder
 from training.models.students import EcgDeiT, StayDeiT, StayTwoHeads
 from training.models.teachers import calibrate_batch_norm
@@ -252,8 +252,8 @@ def _remember(fit: Fit, items: Ints) -> None:
         teacher.remember((batch.to(fit.device) for _, batch in source.plain(items)), int(hours[items].sum()))
 
 
-def seconds_per_step(recipe: Recipe, source: Source, device: torch.device, steps: int = 5) -> float:
-    """Time of one training step of ``recipe`` here, with an untrained teacher where it needs one."""
+def step_cost(recipe: Recipe, source: Source, device: torch.device, steps: int = 5) -> StepCost:
+    """Cost of one training step of ``recipe`` here, with an untrained teacher where it needs one."""
     if recipe.method == "deit":  # hard labels cost what soft ones do, and need no thresholds of a teacher
         recipe = replace(recipe, deit=replace(recipe.deit, variant="soft"))
     teacher = untrained_teacher(recipe, source) if recipe.needs_teacher else None
@@ -261,4 +261,4 @@ def seconds_per_step(recipe: Recipe, source: Source, device: torch.device, steps
     plan = source.plan(recipe.seed, 0)
     chosen = [plan[i] for i in np.random.default_rng(0).permutation(len(plan))[: steps + WARM_UP]]
     _remember(fit, np.concatenate(chosen))
-    return fit.seconds_per_step(chosen)
+    return fit.step_cost(chosen)

@@ -13,11 +13,10 @@ import fcntl
 import io
 import json
 import math
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
 from training.checkpoint import METRICS
 from training.data.cache import open_cache
+from training.device import worker_processes
 from training.recipe import METHODS, Recipe, merged, recipe_from_dict, toml_lines, with_values
 from training.tasks import TASKS
 
@@ -550,10 +550,8 @@ def run_locally(
         for trial in trials:
             ended(trial, halved(trial, task, halving))
         return
-    # spawned, because a forked process cannot use CUDA; a process for each trial, to give its memory back
-    context = multiprocessing.get_context("spawn")
     threads = max(usable_cpus() // jobs, 1)
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+    with worker_processes(jobs) as pool:
         waiting, running = iter(trials), dict[Future[Status], Trial]()
         for trial in _first(waiting, jobs):
             running[pool.submit(_in_process, trial, task, halving, threads)] = trial

@@ -363,3 +363,17 @@ def test_a_processor_without_bf16_computes_in_float32_and_says_so(
     assert device.chosen_dtype(precision, torch.device("cpu")) == dtype
     says = "does not compute in bf16" in capsys.readouterr().err
     assert says == (precision == "bf16" and dtype == torch.float32)
+
+
+def test_operations_of_a_step_are_counted_with_those_of_lstms(stays: Path) -> None:
+    recipe = tiny_recipe("sepsis", "teacher", lstm={"hidden": 16, "n_layers": 3})
+    source = open_source(recipe, stays)
+    plan = source.plan(0, 0)[:1]
+    found = Fit(recipe, source, build_objective(recipe, source, None, CPU), Path(), CPU).step_cost(plan)
+    assert found.items == len(plan[0])
+    batch = source.training_batch(0, 0, plan[0])
+    rows = batch.inputs.shape[0] * batch.inputs.shape[1]
+    # forward and twice that backward, which the projection of the inputs needs for its weights alone
+    lstm = 3 * 2 * rows * 3 * (4 * 16) * (16 + 16)
+    projection, head = 2 * 2 * rows * source.n_inputs * 16, 3 * 2 * rows * 16
+    assert found.flops == lstm + projection + head

@@ -132,6 +132,4 @@ def test_a_report_that_could_not_be_drawn_stops_before_the_training(
     monkeypatch.setattr(results, "train_runs", train)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match="needs matplotlib"):
-        results.reproduced(
-            Mock(), split=None, only=(), jobs=1, device="cpu", train=True, draws=1, say=lambda line: None
-        )
+        results.reproduced(Mock(), only=(), jobs=1, device="cpu", train=True, draws=1, say=lambda line: None)

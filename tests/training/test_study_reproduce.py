@@ -17,6 +17,7 @@ from helpers.tiny import ecg_cache, stay_cache
 
 from ibt_deploy.errors import DataError
 from training.study import charts
+from training.study import results as judging
 from training.study import study as studies
 from training.study.cli import reproduce
 from training.study.plan import ABLATIONS, PURPOSES
@@ -27,7 +28,7 @@ FIRST_LINES = 10
 
 
 class HereAndNow:
-    """An executor that runs each training in this process: starting twenty-eight would take the longest."""
+    """An executor that works in this process, where tiny runs take less time than starting another."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -44,9 +45,14 @@ class HereAndNow:
         return future
 
 
+def in_this_process(patch: pytest.MonkeyPatch) -> None:
+    for module in (studies, judging):
+        patch.setattr(module, "worker_processes", HereAndNow)
+
+
 @pytest.fixture
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "ProcessPoolExecutor", HereAndNow)
+    in_this_process(monkeypatch)
 
 
 def tiny_stays(folder: Path, *, unlabelled: bool = False) -> Path:
@@ -84,7 +90,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
     base = tmp_path_factory.mktemp("studies")
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "ProcessPoolExecutor", HereAndNow)
+        in_this_process(patch)
         patch.setattr(charts, "DPI", 30)  # half of the time would go into pixels
         stays, ecgs = tiny_stays(base / "stays"), tiny_ecgs(base / "ecgs")
         elsewhere = tiny_ecgs(base / "elsewhere", prefix="L", seed=1, n=30)
@@ -300,5 +306,12 @@ def test_an_estimate_times_every_kind_of_run_and_trains_nothing(tmp_path: Path) 
     *rows, total = result.output.strip().splitlines()
     arms = [row.split()[1] for row in rows if row.startswith("methods ")]
     assert arms == ["teacher", "transformer", "bbm", "deit-soft", "deit-hard"]
+    for row in (row.split() for row in rows if row.startswith("methods ")):
+        step, items, gigaflops, peak, percent = row[4:9]
+        assert float(items) > 0
+        assert float(step) > 0
+        assert float(gigaflops.replace(",", "")) >= 0
+        assert percent == "%"
+        assert float(peak) < 100
     assert "6 runs to train" in " ".join(rows[-2:]) + total
     assert not (tmp_path / "out").exists()

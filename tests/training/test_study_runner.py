@@ -1,18 +1,41 @@
-"""Training the plan: teachers first, finished runs left alone, failures told and survived."""
+"""Training the plan: teachers first, finished runs left alone, failures reported, processes used again."""
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
+from ibt_deploy.types import Ints
+from ibt_deploy.vocabulary import N_CLASSES
 from training.checkpoint import load_network
 from training.data.cache import open_cache
+from training.device import worker_processes
+from training.ensemble import ensemble
+from training.run import train
+from training.study.measures import measures_path
 from training.study.plan import Run, load_budget, planned_runs
-from training.study.study import RECORD, opinion_file, run_folder, run_record, train_runs
+from training.study.results import _each, _measure
+from training.study.study import (
+    RECORD,
+    Study,
+    open_study,
+    opinion_file,
+    run_folder,
+    run_record,
+    train_runs,
+)
+from training.tasks import open_source
+from training.tasks.base import Source
+from training.tasks.ecg import EcgSource
+from training.tasks.stay import StaySource
 
 ARMS = ("teacher", "transformer", "deit-soft")
 
@@ -63,3 +86,67 @@ def test_runs_are_trained_once_and_failures_do_not_stop_the_others(stays: Path, 
     other = replace(deit, recipe=replace(deit.recipe, fit=replace(deit.recipe.fit, lr=1e-4)))
     with pytest.raises(DataError, match="trained by another recipe"):
         run_record(other, tmp_path, sha256)
+
+
+def test_a_process_that_has_trained_before_trains_alike(stays: Path, tmp_path: Path) -> None:
+    recipe = tiny_runs()[1].recipe
+    assert recipe.data.soft_weight == 0.5  # labels that must not be blended twice
+    opinion = tmp_path / "opinion.npz"
+    ensemble([], stays, torch.device("cpu"), trees=True).save(opinion)
+    networks = []
+    for name in ("once", "again"):
+        train(recipe, stays, tmp_path / name, opinion=opinion, device="cpu")
+        networks.append(load_network(tmp_path / name / "best.pt").network.state_dict())
+    once, again = networks
+    assert all(torch.equal(once[name], values) for name, values in again.items())
+
+
+def hours(source: Source) -> Ints:
+    assert isinstance(source, StaySource)
+    return np.diff(source.offsets)
+
+
+@pytest.mark.parametrize("task", ["arrhythmia", "sepsis"])
+def test_recipes_that_read_alike_share_what_was_read_and_others_do_not(
+    task: str, ecgs: Path, stays: Path
+) -> None:
+    cache = ecgs if task == "arrhythmia" else stays
+    recipe = tiny_recipe(task, "transformer")
+    first, again = open_source(recipe, cache), open_source(replace(recipe, seed=1), cache)
+    name = "signals" if task == "arrhythmia" else "features"
+    assert getattr(first, name) is getattr(again, name)
+    items = first.items("train")
+    shape = (len(items), N_CLASSES) if isinstance(first, EcgSource) else (int(hours(first)[items].sum()),)
+    hard = again.training_batch(0, 0, items).labels.clone()
+    first.blend_labels("train", np.full(shape, 0.5, np.float32), 1.0)
+    assert torch.equal(again.training_batch(0, 0, items).labels, hard)
+    assert not torch.equal(first.training_batch(0, 0, items).labels, hard)
+    half = replace(recipe, data=replace(recipe.data, train_fraction=0.5))
+    assert len(open_source(half, cache).items("train")) < len(items)
+
+
+@pytest.fixture
+def study(stays: Path, tmp_path: Path) -> Study:
+    opened = open_study("sepsis", load_budget("tiny"), 1, stays, tmp_path)
+    train_runs(tiny_runs()[:2], stays, tmp_path, cache_sha256=opened.cohort.cache.sha256, device="cpu")
+    return opened
+
+
+def test_processes_judge_runs_as_this_one_does(study: Study) -> None:
+    sent: Study = pickle.loads(pickle.dumps(study))
+    assert list(sent.runs) == list(study.runs)
+    assert len(pickle.dumps(study)) < 1000  # bytes: the data stay where they are
+    names, arguments = list(study.trained), (torch.device("cpu"), 20)
+    assert len(names) == 2
+    found = []
+    with worker_processes(2) as two:
+        for pool in (None, two):
+            assert sorted(_each(names, pool, 2, _measure, study, *arguments)) == sorted(names)
+            paths = [measures_path(study, study.runs[name]) for name in names]
+            found.append([dict(np.load(path)) for path in paths])
+            for path in paths:
+                path.unlink()
+    for alone, in_processes in zip(*found, strict=True):
+        assert alone.keys() == in_processes.keys()
+        for entry, values in alone.items():
+            np.testing.assert_array_equal(values, in_processes[entry])

@@ -212,6 +212,4 @@ def test_a_study_that_could_not_be_reported_trains_nothing(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=re.escape(f"needs {module}, which is not installed: {install}")):
-        results.reproduced(
-            cast(Study, None), split=None, only=(), jobs=1, device="cpu", train=True, draws=1, say=print
-        )
+        results.reproduced(cast(Study, None), only=(), jobs=1, device="cpu", train=True, draws=1, say=print)

@@ -66,7 +66,11 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--only", type=click.Choice(PURPOSES), multiple=True, help="Train only what this needs; repeat."
         ),
         click.option(
-            "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time."
+            "--jobs",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Runs trained or judged at a time, a process each.",
         ),
         click.option(
             "--device",
@@ -95,23 +99,34 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _show_estimate(found: Sequence[Expectation], jobs: int) -> None:
-    """The plan as a table, a line for each purpose and method, and the hours in all."""
+def _show_estimate(found: Sequence[Expectation], jobs: int, product_flops: float) -> None:
+    """The plan as a table, a line for each purpose and method, and the hours in all.
+
+    ``product_flops`` is what the device does in a plain product of matrices; a step has a share of it.
+    """
     lines: dict[tuple[str, str], list[Expectation]] = {}
     for expected in found:
         arm = expected.run.arm.rpartition("/")[2]
         lines.setdefault((expected.run.purpose, arm), []).append(expected)
-    table = Table("for", "method", "runs", "steps", "ms a step", "hours", box=None, pad_edge=False)
+    headings = ("for", "method", "runs", "steps", "ms a step", "items/s", "GFLOP/s", "of peak", "hours")
+    table = Table(*headings, box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
     for (purpose, arm), runs in lines.items():
         steps, seconds = sum(e.steps for e in runs), sum(e.seconds for e in runs)
+        items, flops = (
+            sum(e.steps * value for e, value in zip(runs, values, strict=True)) / seconds
+            for values in ([e.cost.items for e in runs], [e.cost.flops for e in runs])
+        )
         table.add_row(
             purpose,
             arm,
             f"{len(runs)}",
             f"{steps:,}",
             f"{1000 * seconds / steps:.0f}",
+            f"{items:,.0f}",
+            f"{flops / 1e9:,.0f}",
+            f"{100 * flops / product_flops:.0f} %",
             f"{seconds / 3600:.2f}",
         )
     Console().print(table)
@@ -119,7 +134,8 @@ def _show_estimate(found: Sequence[Expectation], jobs: int) -> None:
     click.echo(
         f"{len(found)} runs to train, {hours:.1f} hours one after the other"
         + (f", {hours / jobs:.1f} if {jobs} jobs at a time do not slow each other" if jobs > 1 else "")
-        + "; validation after each epoch, tables and figures come on top."
+        + "; validation after each epoch, tables and figures come on top. Peak: a product of large matrices, "
+        f"{product_flops / 1e9:,.0f} GFLOP/s here."
     )
 
 
@@ -144,16 +160,19 @@ def _command(task: Task, help_text: str) -> click.Command:
         plan = load_budget(budget)
         study = open_study(task, plan, seeds or plan.seeds, data, out, split=split, external=external)
         if estimate:
+            from training.device import chosen_device, chosen_dtype, product_flops
+
+            where = chosen_device(device)
             _show_estimate(
-                expectations(study, data, split, device, only, say=lambda line: click.echo(line, err=True)),
+                expectations(study, device, only, say=lambda line: click.echo(line, err=True)),
                 jobs,
+                product_flops(where, chosen_dtype("auto", where)),
             )
             return
         from training.study.results import reproduced
 
         failed = reproduced(
             study,
-            split=split,
             only=only,
             jobs=jobs,
             device=device,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, require
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import Floats
 from training.checkpoint import TrainedNetwork, load_network
-from training.device import chosen_device
+from training.device import chosen_device, worker_processes
 from training.recipe import N_GROUPS
 from training.study.drawing import draw_figures
-from training.study.measures import Measured, measured, run_outputs
+from training.study.measures import measured, run_outputs
 from training.study.plan import (
     ABLATIONS,
     BUDGETS,
@@ -73,10 +75,10 @@ class Timings(dict[str, float]):
 
 def study_results(
     study: Study,
-    split: Path | None,
     device: torch.device,
     *,
     draws: int,
+    jobs: int,
     say: Callable[[str], None],
     timings: Timings,
 ) -> dict[str, Any]:
@@ -86,29 +88,28 @@ def study_results(
     ----------
     study
         With its runs, as far as they are trained.
-    split
-        A split in place of the data's own.
     device
         Where networks run.
     draws
         Of the bootstrap.
+    jobs
+        Runs judged at a time.
     say
         Receives a line for each run and step.
     timings
         Filled.
     """
-    judged: list[Measured] = []
     # ablations are compared on validation alone, by what training logged
     to_judge = [name for name in study.trained if study.runs[name].purpose != "ablations"]
-    for i, name in enumerate(to_judge, start=1):
-        run = study.runs[name]
+    with worker_processes(jobs) if jobs > 1 else nullcontext() as pool:
+        # all outputs first, because measures compare those of two runs
         with timings.of("outputs"):
-            run_outputs(study, run, device)
-        say(f"scored    {name} ({i} of {len(to_judge)})")
-    for i, name in enumerate(to_judge, start=1):
+            for i, name in enumerate(_each(to_judge, pool, jobs, _score, study, device), start=1):
+                say(f"scored    {name} ({i} of {len(to_judge)})")
         with timings.of("measures"):
-            judged.append(measured(study, study.runs[name], device, draws))
-        say(f"measured  {name} ({i} of {len(to_judge)})")
+            for i, name in enumerate(_each(to_judge, pool, jobs, _measure, study, device, draws), start=1):
+                say(f"measured  {name} ({i} of {len(to_judge)})")
+    judged = [measured(study, study.runs[name], device, draws) for name in to_judge]
     arms, seeds = by_arm(judged), range(study.seeds)
     results: dict[str, Any] = _head(study, draws)
     results["table2"] = method_table(arms, "", TEST, seeds)
@@ -124,7 +125,7 @@ def study_results(
     results["curves"] = _curves(study, arms)
     results["ablations"] = ablation_table(study)
     deit = results["table2"]["deit"]
-    similarities = Similarities(study, split, device)
+    similarities = Similarities(study, device)
     with timings.of("similarity"):
         aligned: dict[int, Alignments] = {}
         for seed in seeds:
@@ -141,6 +142,37 @@ def study_results(
         say("shipped model judged")
     results["claims"] = claims(study.task, results)
     return results
+
+
+def _score(name: str, study: Study, device: torch.device) -> None:
+    """Keep the outputs of a run."""
+    run_outputs(study, study.runs[name], device)
+
+
+def _measure(name: str, study: Study, device: torch.device, draws: int) -> None:
+    """Keep the measures of a run."""
+    measured(study, study.runs[name], device, draws)
+
+
+def _each(
+    names: Sequence[str], pool: ProcessPoolExecutor | None, jobs: int, work: Callable[..., None], *more: Any
+) -> Iterator[str]:
+    """Do ``work(name, *more)`` for each run, in ``pool`` or else here; the names, as their work ends."""
+    if pool is None:
+        for name in names:
+            work(name, *more)
+            yield name
+        return
+    threads = max(usable_cpus() // jobs, 1)
+    working = {pool.submit(_with_threads, threads, work, name, *more): name for name in names}
+    for future in as_completed(working):
+        future.result()
+        yield working[future]
+
+
+def _with_threads(threads: int, work: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(threads)
+    work(*arguments)
 
 
 def _head(study: Study, draws: int) -> dict[str, Any]:
@@ -297,7 +329,6 @@ RESULTS, REPORT, TIMINGS, FIGURES = "results.json", "report.md", "timings.json",
 def reproduced(
     study: Study,
     *,
-    split: Path | None,
     only: Sequence[str],
     jobs: int,
     device: str,
@@ -311,12 +342,10 @@ def reproduced(
     ----------
     study
         The study.
-    split
-        A split in place of the data's own.
     only
         Purposes to train for; everything where it is empty. What is trained already is reported anyway.
     jobs, device
-        Trainings at a time, and where.
+        Trainings, or runs judged, at a time, and where.
     train
         False to report what is there.
     draws
@@ -338,17 +367,17 @@ def reproduced(
                 study.cohort.cache.folder,
                 study.out,
                 cache_sha256=study.cohort.cache.sha256,
-                split=split,
+                split=study.split,
                 device=device,
                 jobs=jobs,
                 say=say,
             )
     if not study.trained:
         raise DataError(f"{study.out}: nothing is trained, so there is nothing to report")
-    results = study_results(study, split, chosen, draws=draws, say=say, timings=timings)
+    results = study_results(study, chosen, draws=draws, jobs=jobs, say=say, timings=timings)
     atomic_write(study.out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     with timings.of("figures"):
-        draw_figures(results, Similarities(study, split, chosen), study.out / FIGURES)
+        draw_figures(results, Similarities(study, chosen), study.out / FIGURES)
         say("figures drawn")
     timings_of_runs = {name: record["seconds"] for name, record in study.trained.items()}
     found = {"this_call": timings, "training_of_each_run": timings_of_runs}

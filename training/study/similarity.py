@@ -474,8 +474,8 @@ class Alignments:
 class Similarities:
     """Computes what is missing, and opens the training data only for that."""
 
-    def __init__(self, study: Study, split: Any, device: torch.device) -> None:
-        self.study, self.split, self.device = study, split, device
+    def __init__(self, study: Study, device: torch.device) -> None:
+        self.study, self.device = study, device
         self._source: Source | None = None
 
     def _opened(self, run: Run) -> Source:
@@ -483,7 +483,7 @@ class Similarities:
         if self._source is None:
             fit = replace(run.recipe.fit, batch_size=ATTENTION_BATCH)
             cache = self.study.cohort.cache.folder
-            self._source = open_source(replace(run.recipe, fit=fit), cache, self.split)
+            self._source = open_source(replace(run.recipe, fit=fit), cache, self.study.split)
         return self._source
 
     def _finished(self, seed: int) -> dict[str, Run]:

@@ -1,20 +1,20 @@
 """A study: a plan of runs, the data they are judged on, and the folder in which everything is kept.
 
-Runs are trained several at a time, each in a process of its own. A finished run has a ``run.json`` beside its
+Processes train several runs at a time, and judge them likewise. A finished run has a ``run.json`` beside its
 checkpoints; without it, training resumes after the last whole epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
-import multiprocessing
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,10 @@ from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, IbtError
 from ibt_deploy.files import atomic_open, atomic_write, file_sha256
 from ibt_deploy.types import Ints, Task
+from training.device import worker_processes
+from training.fit import StepCost
 from training.recipe import DataRecipe
-from training.study.plan import Budget, Run, planned_runs
+from training.study.plan import Budget, Run, load_budget, planned_runs
 from training.tasks import open_cohort, open_external
 from training.tasks.base import Cohort
 
@@ -147,9 +149,7 @@ def train_runs(
     threads = max(usable_cpus() // jobs, 1)
     failed: dict[str, str] = {}
     running: dict[Future[float], Run] = {}
-    # spawned, because a forked process cannot use CUDA; a process for each run, to give its memory back
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+    with worker_processes(jobs) as pool:
         while waiting or running:
             pending = {run.name for run in (*waiting, *running.values())}
             ready = (run for run in waiting if run.teacher not in pending)
@@ -235,27 +235,28 @@ def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str, th
         "seconds": round(seconds, 1),
     }
     atomic_write(folder / RECORD, json.dumps(record, indent=1))
+    gc.collect()  # networks hold references to themselves, and other processes need the device's memory
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     return seconds
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """How long a run is expected to train: ``steps`` of it at ``seconds_per_step``."""
+    """How long a run is expected to train: ``steps`` of it, each at ``cost``."""
 
     run: Run
     steps: int
-    seconds_per_step: float
+    cost: StepCost
 
     @property
     def seconds(self) -> float:
         """Of the whole run, validation left out."""
-        return self.steps * self.seconds_per_step
+        return self.steps * self.cost.seconds
 
 
 def expectations(
     study: Study,
-    cache: Path,
-    split: Path | None,
     device: str,
     only: Sequence[str] = (),
     say: Callable[[str], None] = print,
@@ -266,13 +267,12 @@ def expectations(
     share of the data are one kind. ``only`` are the purposes wanted, all if empty.
     """
     from training.device import chosen_device
-    from training.run import seconds_per_step
+    from training.run import step_cost
     from training.tasks import open_source
 
     chosen = chosen_device(device, 0)
     whole = len(study.cohort.items("train", ()))
-    sources: dict[Any, Any] = {}
-    measured: dict[str, float] = {}
+    measured: dict[str, StepCost] = {}
     found = []
     for run in wanted_runs(study, only):
         if run.name in study.trained:
@@ -284,13 +284,10 @@ def expectations(
             data=replace(recipe.data, train_fraction=1.0, sites=()),
             fit=replace(recipe.fit, epochs=1),
         )
-        source_of = (kind.data, kind.augment, kind.fit.batch_size)
-        if source_of not in sources:
-            sources = {source_of: open_source(kind, cache, split)}
-        source = sources[source_of]
+        source = open_source(kind, study.cohort.cache.folder, study.split)
         if kind.sha256 not in measured:
             say(f"timing  {run.name}")
-            measured[kind.sha256] = seconds_per_step(kind, source, chosen)
+            measured[kind.sha256] = step_cost(kind, source, chosen)
         share = len(study.cohort.items("train", recipe.data.sites)) / whole * recipe.data.train_fraction
         steps = recipe.fit.epochs * max(round(share * len(source.plan(0, 0))), 1)
         found.append(Expectation(run, steps, measured[kind.sha256]))
@@ -322,6 +319,8 @@ class Study:
         The data of training and testing.
     external
         Further data by name.
+    split
+        In place of the data's own, if any.
     """
 
     task: Task
@@ -330,6 +329,13 @@ class Study:
     out: Path
     cohort: Cohort
     external: Mapping[str, Cohort] = field(default_factory=dict)
+    split: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process go the places of the data, which it reads itself."""
+        places = tuple((name, cohort.cache.folder) for name, cohort in self.external.items())
+        data = self.cohort.cache.folder
+        return _reopened, (self.task, self.budget.name, self.seeds, data, self.out, self.split, places)
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -400,7 +406,21 @@ def open_study(
     if reserved:
         raise DataError(f"--external {reserved[0]}: choose another name")
     opened = {name: open_external(name, folder, cohort) for name, folder in (external or {}).items()}
-    return Study(task, budget, seeds, out, cohort, opened)
+    return Study(task, budget, seeds, out, cohort, opened, split)
+
+
+@lru_cache(maxsize=1)
+def _reopened(
+    task: Task,
+    budget: str,
+    seeds: int,
+    data: Path,
+    out: Path,
+    split: Path | None,
+    external: tuple[tuple[str, Path], ...],
+) -> Study:
+    """The study of another process, read once for all that is asked about it."""
+    return open_study(task, load_budget(budget), seeds, data, out, split=split, external=dict(external))
 
 
 def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:

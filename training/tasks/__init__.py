@@ -6,10 +6,13 @@ matched groups in :data:`training.recipe.N_GROUPS`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ibt_deploy.errors import DataError
+from ibt_deploy.files import file_sha256
 from training.data.cache import Cache, open_cache
 from training.data.split import PARTS, default_split
 from training.models import Encoder
@@ -21,13 +24,33 @@ from training.tasks.stay import StayTask
 TASKS: Mapping[str, TrainingTask] = {task.name: task for task in (EcgTask(), StayTask())}
 
 
+_latest: dict[object, Source] = {}
+
+
 def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -> Source:
-    """The recipe's view of a cache; DataError if the cache is of the other task."""
+    """The recipe's view of a cache; DataError if the cache is of the other task.
+
+    The latest view is kept for the next recipe that reads alike, because stays take ten seconds to prepare.
+    Both then share their arrays; labels that :meth:`Source.blend_labels` changes are each source's own.
+    """
     cache = open_cache(cache_folder)
     if cache.task != recipe.task:
         raise DataError(f"{cache_folder}: holds {cache.task} data, the recipe is for {recipe.task}")
     _refuse_unlabelled(cache)
-    return TASKS[recipe.task].source(recipe, cache, split or default_split(cache))
+    split = split or default_split(cache)
+    read_alike = (
+        cache.folder.resolve(),
+        cache.sha256,
+        file_sha256(split),
+        replace(recipe.data, soft_weight=0.0),
+        recipe.augment,
+        recipe.fit.batch_size,
+        recipe.student.patch,
+    )
+    if read_alike not in _latest:
+        _latest.clear()
+        _latest[read_alike] = TASKS[recipe.task].source(recipe, cache, split)
+    return copy.copy(_latest[read_alike])
 
 
 def open_cohort(folder: Path, split: Path | None = None) -> Cohort:

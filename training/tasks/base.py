@@ -189,7 +189,8 @@ class Source(ABC):
     def blend_labels(self, part: Part, probabilities: npt.NDArray[np.float32], weight: float) -> None:
         """Replace the labels ``y`` of a part by ``(1 - weight) y + weight p``.
 
-        ``probabilities`` are in the order of :meth:`gather`.
+        ``probabilities`` are in the order of :meth:`gather`. The labels go into new arrays, because other
+        sources may share the old ones.
         """
 
     @abstractmethod

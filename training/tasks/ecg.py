@@ -200,7 +200,9 @@ class EcgSource(Source):
     def blend_labels(self, part: Part, probabilities: npt.NDArray[np.float32], weight: float) -> None:
         """See :meth:`Source.blend_labels`."""
         items = self._items[part]
-        self.targets[items] += weight * (probabilities - self.targets[items])
+        softened = self.targets.copy()
+        softened[items] += weight * (probabilities - softened[items])
+        self.targets = softened
 
     def preprocessing(self) -> dict[str, Any]:
         """See :meth:`Source.preprocessing`."""
