@@ -6,7 +6,7 @@
 4. the bundle as it will be scores the test part and the external sets: the published figures;
 5. golden inputs, curves, model card; everything is hashed, loaded again and recomputed.
 
-The test part chooses nothing but which classes can be evaluated at all, by the number of their positives.
+The test part chooses nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Run:
 
     @property
     def teacher_sha256(self) -> str | None:
-        """Hash of the teacher that the run was distilled from; None where the run's folder does not say."""
+        """Hash of the teacher that the run was distilled from; None where neither file nor folder says."""
+        if known := self.trained.learnt_from.get("teacher_sha256"):
+            return known
         last = self.path.parent / LAST
         if not last.is_file():
             return None

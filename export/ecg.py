@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 
 from export.check import (
     GateReport,
@@ -65,14 +64,14 @@ from ibt_deploy.preprocess.ecg import MASKED_VERSION, SAMPLING_RATE
 from ibt_deploy.records import Recording
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
-from ibt_deploy.vocabulary import CLASSES, LEADS, N_CLASSES
+from ibt_deploy.vocabulary import CLASSES, LEADS
 from training.checkpoint import TrainedNetwork
 from training.data.split import FEWEST_POSITIVES, PARTS, Part
 from training.models import Encoder
 from training.models.students import EcgTransformer
 from training.models.teachers import HannunResNet
 from training.tasks.base import Cohort
-from training.tasks.ecg import MICROVOLTS, EcgCohort
+from training.tasks.ecg import MICROVOLTS, EcgCohort, window_logits
 
 FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
 LOWEST_AUROC = 0.6
@@ -228,25 +227,11 @@ def window_probabilities(logits: Float32s, counts: list[int], calibration: Calib
     return np.stack([combined(windows) for windows in per_window])
 
 
-@torch.no_grad()
-def network_ecg_logits(network: Encoder, windows: Float32s) -> Float32s:
-    """Logits ``(windows, 26)`` straight from a torch network; NaN marks what was not recorded.
-
-    A network without a mask sees every window cut to what was recorded.
-    """
-    network.eval()
-    found: Float32s = np.empty((len(windows), N_CLASSES), dtype=np.float32)
-    if isinstance(network, EcgTransformer):
-        for i in range(0, len(windows), BATCH_SIZE):
-            found[i : i + BATCH_SIZE] = network.masked(torch.from_numpy(windows[i : i + BATCH_SIZE]))[0]
-        return found
-    recorded = (~np.isnan(windows[:, 0])).sum(axis=1)
-    for length in np.unique(recorded):
-        alike = np.flatnonzero(recorded == length)
-        for i in range(0, len(alike), BATCH_SIZE):
-            chosen = alike[i : i + BATCH_SIZE]
-            found[chosen] = network(torch.from_numpy(windows[chosen, :, :length])).numpy()
-    return found
+def middle_windows(n_windows: list[int]) -> Ints:
+    """Index of the middle window of each recording among the windows of all."""
+    counts = np.array(n_windows)
+    middle: Ints = np.cumsum(counts) - counts + counts // 2
+    return middle
 
 
 def class_entries(
@@ -338,9 +323,7 @@ def ecg_decisions(
     Calibrated is the middle window of each recording, so that every recording counts once; thresholds are
     tuned on what scoring gives, the windows' probabilities combined.
     """
-    counts = np.array(n_windows)
-    middle = np.cumsum(counts) - counts + counts // 2
-    fitted = fitted_calibration(logits[middle], validation.labels, validation.known)
+    fitted = fitted_calibration(logits[middle_windows(n_windows)], validation.labels, validation.known)
     judged = others.beside(
         validation.labels, validation.known, window_probabilities(logits, n_windows, fitted.calibration)
     )
@@ -599,8 +582,8 @@ class EcgBuild:
         self._others = (
             NOBODY if evidence.opinion is None else Judged.of(train.labels, train.known, evidence.opinion)
         )
-        middle = np.cumsum(self._n_windows) - np.array(self._n_windows) + np.array(self._n_windows) // 2
-        self._evaluable = evaluable_classes(self._positives, self._validation, judged[middle], self._others)
+        middle = judged[middle_windows(self._n_windows)]
+        self._evaluable = evaluable_classes(self._positives, self._validation, middle, self._others)
         self.decisions = ecg_decisions(
             judged, self._n_windows, self._validation, self._evaluable, self._others
         )
@@ -724,7 +707,7 @@ class EcgBuild:
         """The graph against the network on every validation recording."""
         return parity_report(
             len(self._validation),
-            network_ecg_logits(self._network, self._windows),
+            window_logits(self._network, self._windows),
             self._logits,
             self._scorer.logits(self._windows, 1),
             self.decisions.calibration.calibration,
@@ -782,13 +765,13 @@ class EcgBuild:
 
     def comparison(self, answers: Answers[EcgPart], teacher: Encoder) -> dict[str, Any]:
         """The teacher, calibrated and tuned on validation like the student, on the same test recordings."""
-        validation_logits = network_ecg_logits(teacher, self._windows)
+        validation_logits = window_logits(teacher, self._windows)
         tuned = ecg_decisions(
             validation_logits, self._n_windows, self._validation, self._evaluable, self._others
         )
         part, windows, n_windows = self._prepared(answers.part)
         probabilities = window_probabilities(
-            network_ecg_logits(teacher, windows), n_windows, tuned.calibration.calibration
+            window_logits(teacher, windows), n_windows, tuned.calibration.calibration
         )
         positive = tuned.outputs(tuned.default, probabilities, self._evaluable)
         theirs = Answers(part, probabilities, positive, {})

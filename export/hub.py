@@ -58,7 +58,11 @@ def write_hub(bundle: Bundle, out: Path, checkpoint: Path | None = None) -> None
         _refuse_another(checkpoint, bundle)
     out.mkdir(parents=True, exist_ok=True)
     if checkpoint is not None:
-        write_safetensors(checkpoint, out / f"model{SAFETENSORS}")
+        model = out / f"model{SAFETENSORS}"
+        if checkpoint.suffix == SAFETENSORS:
+            shutil.copyfile(checkpoint, model)
+        else:
+            write_safetensors(checkpoint, model)
     shutil.copytree(bundle.path, out / FOLDER)
     texts = {
         README: readme(bundle),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DeviceError
 
 
@@ -134,12 +136,39 @@ class Place:
 
 
 def worker_processes(jobs: int) -> ProcessPoolExecutor:
-    """Processes for ``jobs`` trainings at a time.
+    """Processes for ``jobs`` trainings at a time, which share the CPUs.
 
     They are spawned, because a forked process cannot use CUDA, and live until the pool is closed: each starts
     CUDA once, and keeps the data that :func:`training.tasks.open_source` has read.
     """
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(max(usable_cpus() // jobs, 1),),
+    )
+
+
+@contextmanager
+def memory_given_back() -> Iterator[None]:
+    """Free what the block allocated when it ends: other processes need the device's memory."""
+    try:
+        yield
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """DeviceError where the block runs out of the device's memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            "the device has too little memory: set a smaller fit.batch_size, or train fewer runs at a time"
+        ) from error
 
 
 def is_first_process() -> bool:

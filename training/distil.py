@@ -44,35 +44,44 @@ def global_mean_scale(count: Tensor) -> Tensor:
     DistributedDataParallel averages gradients over processes; with the sum divided by
     ``global count / processes`` that average is the gradient of the mean over all processes' elements.
     """
-    if not _is_distributed():
-        return 1.0 / count.clamp(min=1)
     total = count.detach().clone().to(torch.float64)
     dist.all_reduce(total)
     return (dist.get_world_size() / total.clamp(min=1)).to(torch.float32)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of ``values`` where ``mask`` (broadcast over trailing axes) is 1, accumulated in float32."""
+    """Mean of ``values`` where ``mask`` (broadcast over trailing axes) is 1, accumulated in float32.
+
+    Processes add up what their masks count, not elements: those that draw other groups of BBM in a step have
+    other terms in the same place, of as many rows but of another width.
+    """
     values = values.float()
     if mask is None:
-        # a count known on the host: a tensor of it would be a blocking copy to the device in every term
-        return (
-            values.mean()
-            if not _is_distributed()
-            else values.sum() * global_mean_scale(torch.full((), float(values.numel()), device=values.device))
-        )
+        if not _is_distributed():
+            return values.mean()
+        mask = torch.ones(len(values), device=values.device)
     mask = mask.float()
+    elements = values.numel() / mask.numel()
     while mask.dim() < values.dim():
         mask = mask.unsqueeze(-1)
-    count = mask.sum() * (values.numel() / mask.numel())
-    return (values * mask).sum() * global_mean_scale(count)
+    total = (values * mask).sum()
+    if not _is_distributed():
+        return total * (1.0 / (mask.sum() * elements).clamp(min=1))
+    return total * global_mean_scale(mask.sum()) / elements
 
 
 Boundaries = tuple[tuple[int, int], ...]
 
 
 @cache
-def resize_matrix(source: int, target: int, *, linear_only: bool = False) -> Tensor:
+def resize_matrix(
+    source: int,
+    target: int,
+    *,
+    linear_only: bool = False,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Matrix ``(target, source)`` that resizes time.
 
     Lengthening interpolates linearly between half-pixel centres. Shortening averages areas, because plain
@@ -83,7 +92,7 @@ def resize_matrix(source: int, target: int, *, linear_only: bool = False) -> Ten
         resized = F.interpolate(identity, size=target, mode="linear", align_corners=False)
     else:
         resized = F.adaptive_avg_pool1d(identity, target)
-    return resized[0].T.contiguous()
+    return resized[0].T.contiguous().to(device, dtype)
 
 
 class Transformation(nn.Module):
@@ -111,7 +120,7 @@ class Transformation(nn.Module):
         source = z.shape[1]
         resize = None
         if self.resizes and time != source:
-            resize = resize_matrix(source, time, linear_only=self.linear_only).to(z.device, z.dtype)
+            resize = resize_matrix(source, time, linear_only=self.linear_only, device=z.device, dtype=z.dtype)
         if resize is not None and time < source:
             z = torch.matmul(resize, z)
         z = torch.matmul(z, self.weight)

@@ -17,7 +17,7 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
 from ibt_deploy.types import Float32s, Ints
 from training.checkpoint import load_network
-from training.device import autocast, chosen_device, process_group
+from training.device import autocast, chosen_device, enough_memory, process_group
 from training.distil import (
     BBM,
     BlockMatching,
@@ -212,8 +212,17 @@ def train(
 
     ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM; ``opinion`` the file of an
     ensemble, needed where ``data.soft_weight`` is above 0.
+
+    Raises
+    ------
+    DataError
+        Data, teacher, opinion and what is in ``out`` do not belong together.
+    DeviceError
+        The device is not there, or has too little memory.
+    DivergedError
+        The loss became infinite.
     """
-    with process_group(device) as place:
+    with process_group(device) as place, enough_memory():
         chosen = chosen_device(device, place.local_rank)
         source = open_source(recipe, cache_folder, split)
         opinion_sha256 = None

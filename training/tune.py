@@ -25,13 +25,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, RecipeError, require
 from ibt_deploy.files import atomic_write, file_sha256
 from ibt_deploy.predictions import NOTICE
 from training.checkpoint import METRICS
 from training.data.cache import open_cache
-from training.device import worker_processes
+from training.device import memory_given_back, worker_processes
 from training.recipe import METHODS, Recipe, merged, recipe_from_dict, toml_lines, with_values
 from training.tasks import TASKS
 
@@ -128,10 +127,12 @@ def method_recipe(base: Recipe, method: str, epochs: int, grace: int) -> Recipe:
     ------
     RecipeError
         When the first decision would fall into the warm-up, where the rates that rise slowest look best, or
-        when trials would learn from the validation part.
+        when validation would not rank the trials.
     """
     if base.data.refit:
         raise RecipeError("data.refit: trials that learn from the validation part cannot be ranked on it")
+    if base.fit.select == "last":
+        raise RecipeError('fit.select = "last": trials are ranked by the score that selects their best epoch')
     table = merged(base.to_dict(), METHODS[method])
     recipe = recipe_from_dict(merged(table, {"fit": {"epochs": epochs}}))
     warmup = min(recipe.fit.warmup_epochs, recipe.fit.warmup_fraction * epochs)
@@ -550,11 +551,10 @@ def run_locally(
         for trial in trials:
             ended(trial, halved(trial, task, halving))
         return
-    threads = max(usable_cpus() // jobs, 1)
     with worker_processes(jobs) as pool:
         waiting, running = iter(trials), dict[Future[Status], Trial]()
         for trial in _first(waiting, jobs):
-            running[pool.submit(_in_process, trial, task, halving, threads)] = trial
+            running[pool.submit(_in_process, trial, task, halving)] = trial
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -566,7 +566,7 @@ def run_locally(
                         f"trial {trial.number}: its process was killed; run the same command to resume"
                     ) from error
                 for following in _first(waiting, 1):
-                    running[pool.submit(_in_process, following, task, halving, threads)] = following
+                    running[pool.submit(_in_process, following, task, halving)] = following
 
 
 def _first(trials: Iterator[Trial], n: int) -> list[Trial]:
@@ -582,11 +582,9 @@ def halved(trial: Trial, task: TrialContext, halving: Halving) -> Status:
     return train_trial(trial, task, keep_going)
 
 
-def _in_process(trial: Trial, task: TrialContext, halving: Halving, threads: int) -> Status:
-    import torch
-
-    torch.set_num_threads(threads)
-    return halved(trial, task, halving)
+def _in_process(trial: Trial, task: TrialContext, halving: Halving) -> Status:
+    with memory_given_back():
+        return halved(trial, task, halving)
 
 
 NAME = "ray"

@@ -73,3 +73,34 @@ def test_two_processes_have_the_loss_curve_of_one(
     weights = [read_checkpoint(tmp_path / run / "last.pt")["objective"] for run in ("one", "two")]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, atol=2e-5, rtol=1e-3, msg=name)
+
+
+GROUPS_DRAWN = """
+import sys, torch
+from training.device import process_group
+from training.distil import masked_mean
+with process_group("cpu") as place:
+    narrow, wide = torch.full((3, 5, 2), 1.0 + place.rank), torch.full((3, 5, 8), 3.0 + place.rank)
+    mask = torch.ones(3, 5)
+    mask[place.rank:, 2:] = 0
+    first, second = (narrow, wide) if place.is_first else (wide, narrow)
+    found = [[float(masked_mean(v, m)) for v in (first, second)] for m in (None, mask)]
+    print(place.rank, found, flush=True)
+"""
+
+
+def test_processes_that_draw_other_groups_do_not_mix_their_sizes(tmp_path: Path, root: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(GROUPS_DRAWN, encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [*launcher, str(script)], cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found = {line[0]: json.loads(line[2:]) for line in done.stdout.splitlines() if line[0] in "01"}
+    # a process's share is its sum over what both count, times two: 15 and 15 rows, or 6 and 9
+    assert found["0"][0] == pytest.approx([1, 3])
+    assert found["1"][0] == pytest.approx([4, 2])
+    assert found["0"][1] == pytest.approx([6 * 1 * 2 / 15, 6 * 3 * 2 / 15])
+    assert found["1"][1] == pytest.approx([9 * 4 * 2 / 15, 9 * 2 * 2 / 15])

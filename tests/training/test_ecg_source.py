@@ -10,10 +10,11 @@ import pytest
 import torch
 from helpers.tiny import LOW_VOLTAGE, ids_of, tiny_recipe
 
+from ibt_deploy.errors import DataError
 from ibt_deploy.preprocess.ecg import StandardEcg, windows
 from training.data.augment import rand_augment
 from training.recipe import AugmentRecipe, DataRecipe
-from training.tasks import open_source
+from training.tasks import build_network, open_cohort, open_source
 from training.tasks.ecg import EcgSource
 
 CALM = {"n_ops": 0, "shortest_crop": 10}
@@ -212,3 +213,34 @@ def test_test_labels_touch_nothing_that_is_selected(ecgs: Path) -> None:
 def test_recipes_defaults_are_the_specifications() -> None:
     assert replace(AugmentRecipe()) == AugmentRecipe(n_ops=2, magnitude=3.0)
     assert DataRecipe().band == ()
+
+
+@pytest.mark.parametrize("method", ["teacher", "transformer", "deit"])
+def test_a_study_judges_short_recordings_by_what_was_recorded(method: str, ecgs: Path) -> None:
+    cohort = open_cohort(ecgs)
+    recipe = tiny_recipe("arrhythmia", method)
+    torch.manual_seed(0)
+    data = source(ecgs)
+    network = build_network(recipe, data.n_inputs, data.samples).eval()
+    items = np.arange(len(cohort))
+    found = cohort.logits(network, items, data.preprocessing(), torch.device("cpu"))
+    short = [i for i in items if data.signals[i].shape[1] < data.samples]
+    assert 0 < len(short) < len(items)
+    for chosen, batch in data.plain(items):
+        with torch.no_grad():
+            np.testing.assert_allclose(found[chosen], network(batch.inputs).numpy(), atol=1e-5)
+
+
+def test_copies_of_what_was_learnt_are_not_left_out(ecgs: Path) -> None:
+    cohort = open_cohort(ecgs)  # the two recordings of a group are of sources one and one, or one and two
+    learnt = np.concatenate((cohort.items("train", ("one",)), cohort.items("validation", ("one",))))
+    left_out = cohort.left_out(("one",))
+    groups = cohort.cache.index["group"].to_numpy()
+    assert set(cohort.sites[left_out]) == {"two"}
+    assert not set(groups[left_out]) & set(groups[learnt])
+    assert 0 < len(left_out) < (cohort.sites == "two").sum()
+
+
+def test_a_share_that_leaves_nothing_to_learn_from_is_refused(ecgs: Path) -> None:
+    with pytest.raises(DataError, match="nothing is left to learn from"):
+        source(ecgs, data={"train_fraction": 0.001})

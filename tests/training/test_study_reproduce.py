@@ -165,6 +165,8 @@ def test_one_page_holds_both_studies(finished: dict[str, tuple[Path, Path]], tmp
     folders = [str(out) for _, out in finished.values()]
     result = CliRunner().invoke(reproduce, ["docs", *folders, "--to", str(page)], catch_exceptions=False)
     assert result.exit_code == 0
+    twice = CliRunner().invoke(reproduce, ["docs", *folders, folders[0], "--to", str(page)])
+    assert "several studies of sepsis" in str(twice.exception)
     text = page.read_text()
     for task in ("Sepsis", "Arrhythmia"):
         assert f"**{task}. Held:**" in "\n".join(text.splitlines()[:FIRST_LINES])

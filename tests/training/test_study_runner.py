@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from training.study.study import (
     Study,
     open_study,
     opinion_file,
+    reopened,
     run_folder,
     run_record,
     train_runs,
@@ -133,15 +136,14 @@ def study(stays: Path, tmp_path: Path) -> Study:
 
 
 def test_processes_judge_runs_as_this_one_does(study: Study) -> None:
-    sent: Study = pickle.loads(pickle.dumps(study))
-    assert list(sent.runs) == list(study.runs)
-    assert len(pickle.dumps(study)) < 1000  # bytes: the data stay where they are
+    sent = reopened(pickle.loads(pickle.dumps(study.places)))
+    assert list(sent.runs.items()) == list(study.runs.items())
     names, arguments = list(study.trained), (torch.device("cpu"), 20)
     assert len(names) == 2
     found = []
     with worker_processes(2) as two:
         for pool in (None, two):
-            assert sorted(_each(names, pool, 2, _measure, study, *arguments)) == sorted(names)
+            assert sorted(_each(names, pool, study, _measure, *arguments)) == sorted(names)
             paths = [measures_path(study, study.runs[name]) for name in names]
             found.append([dict(np.load(path)) for path in paths])
             for path in paths:
@@ -150,3 +152,36 @@ def test_processes_judge_runs_as_this_one_does(study: Study) -> None:
         assert alone.keys() == in_processes.keys()
         for entry, values in alone.items():
             np.testing.assert_array_equal(values, in_processes[entry])
+
+
+def test_a_judging_process_that_fails_or_dies_is_reported(study: Study) -> None:
+    with worker_processes(2) as pool:
+        with pytest.raises(DataError, match="holds sepsis data"):
+            list(_each(["teacher/seed-0"], pool, replace(study, task="arrhythmia"), _measure))
+        with pytest.raises(DataError, match="was killed; run the same command to resume"):
+            list(_each(["teacher/seed-0"], pool, study, die))
+
+
+def die(study: Study, name: str) -> None:
+    os._exit(1)
+
+
+def test_a_student_of_a_network_that_is_no_longer_there_is_refused(stays: Path, tmp_path: Path) -> None:
+    sha256 = open_cache(stays).sha256
+    teacher, _, deit = (next(r for r in tiny_runs() if r.arm == arm) for arm in ARMS)
+    for run, learnt_from in ((teacher, None), (deit, "first")):
+        folder = run_folder(tmp_path, run.name)
+        folder.mkdir(parents=True)
+        record = {"recipe_sha256": run.recipe.sha256, "cache_sha256": sha256, "network_sha256": "first"}
+        (folder / RECORD).write_text(json.dumps(record | {"teacher_sha256": learnt_from}))
+    assert run_record(deit, tmp_path, sha256) is not None
+    file = run_folder(tmp_path, teacher.name) / RECORD
+    file.write_text(file.read_text().replace("first", "second"))
+    with pytest.raises(DataError, match=r"deit-soft/seed-0: learnt from another network than .*teacher"):
+        run_record(deit, tmp_path, sha256)
+
+
+@pytest.mark.parametrize("name", ["train", "in distribution", "classes", "test", "a|b"])
+def test_names_of_externals_that_tables_use_are_refused(name: str, stays: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="choose another name"):
+        open_study("sepsis", load_budget("tiny"), 1, stays, tmp_path, external={name: stays})

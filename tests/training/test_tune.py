@@ -256,6 +256,8 @@ def test_the_command_says_what_it_needs(stays: Path, tmp_path: Path) -> None:
     assert "within the warm-up" in short.output
     refit = CliRunner().invoke(command, [*words, "--set", "data.refit=true", "--set", "fit.select=last"])
     assert "cannot be ranked" in refit.output
+    last = CliRunner().invoke(command, [*words, "--set", "fit.select=last"])
+    assert "ranked by the score that selects" in last.output
 
 
 @pytest.mark.slow

@@ -167,6 +167,18 @@ def read_split(path: Path, ids: Sequence[str]) -> Parts:
     DataError
         When the file is missing or damaged, or its ids are not exactly ``ids``.
     """
+    part_of = parts_by_id(path)
+    unassigned = sorted(set(ids) - part_of.keys())
+    absent = sorted(part_of.keys() - set(ids))
+    if unassigned:
+        raise DataError(f"{path}: {_some(unassigned)} of the data have no part; make a new split")
+    if absent:
+        raise DataError(f"{path}: {_some(absent)} of the split are not in the data; prepare the same data")
+    return np.array([part_of[name] for name in ids], dtype=np.int64)
+
+
+def parts_by_id(path: Path) -> dict[str, int]:
+    """What a file of :func:`write_split` says, as indices into :data:`PARTS`; DataError if it is damaged."""
     try:
         rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline="")))
     except (OSError, UnicodeDecodeError) as error:
@@ -176,13 +188,7 @@ def read_split(path: Path, ids: Sequence[str]) -> Parts:
     part_of = {name: PARTS.index(part) for name, part in rows[1:]}
     if len(part_of) != len(rows) - 1:
         raise DataError(f"{path}: an id occurs twice")
-    unassigned = sorted(set(ids) - part_of.keys())
-    absent = sorted(part_of.keys() - set(ids))
-    if unassigned:
-        raise DataError(f"{path}: {_some(unassigned)} of the data have no part; make a new split")
-    if absent:
-        raise DataError(f"{path}: {_some(absent)} of the split are not in the data; prepare the same data")
-    return np.array([part_of[i] for i in ids], dtype=np.int64)
+    return part_of
 
 
 def _some(ids: list[str]) -> str:

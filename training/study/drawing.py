@@ -28,8 +28,6 @@ from training.study.tables import FIGURES, METHODS, STUDENTS, TITLES, at
 from training.tasks import TASKS
 from training.tasks.base import FREE, TUNED
 
-SHOWN_SEED = 0
-"""Whose attention is shown as a picture; the numbers are of all seeds."""
 BLOCK_NUMBERS = ("distance", "local_mass", "toeplitz_share", "entropy")
 
 
@@ -102,8 +100,10 @@ def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Ma
         return
     deit = results["table2"]["deit"]
     arms = {name: deit if name == "deit" else name for name in STUDENTS}
-    kept = {name: similarities.attention(arm, SHOWN_SEED) for name, arm in arms.items() if arm}
-    shown = {name: arrays for name, arrays in kept.items() if arrays is not None}
+    for seed in results["seeds"]:
+        kept = {name: similarities.attention(arm, seed) for name, arm in arms.items() if arm}
+        if shown := {name: arrays for name, arrays in kept.items() if arrays is not None}:
+            break
     note = f"{count(found['records'])} records of the test part."
     one = next(iter(shown.values()), None)
     if one is not None:

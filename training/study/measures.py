@@ -171,7 +171,7 @@ def _beyond_chance(weights: Floats, *moments: Floats) -> Floats:
 
 
 OUTPUTS = "outputs"
-OUTPUTS_VERSION = 1
+OUTPUTS_VERSION = 2
 
 
 def run_outputs(study: Study, run: Run, device: torch.device) -> dict[str, Float32s]:
@@ -202,15 +202,13 @@ def run_outputs(study: Study, run: Run, device: torch.device) -> dict[str, Float
     return kept(study.out / OUTPUTS / f"{run.name}.npz", key, make)
 
 
-@torch.no_grad()
 def network_logits(
     network: Encoder, subject: Subject, preprocessing: dict[str, Any], device: torch.device
 ) -> Float32s:
-    """Logits in float32, regardless of the precision in training."""
+    """Logits in float32, regardless of the precision in training and of what cuDNN would round."""
     network.eval()
-    cohort, items = subject
-    batches = cohort.batches(items, preprocessing)
-    return cohort.joined(items, [(chosen, network(x.to(device)).cpu().numpy()) for chosen, x in batches])
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return subject.cohort.logits(network, subject.items, preprocessing, device)
 
 
 def subject_sha256(subject: Subject) -> str:
@@ -222,7 +220,7 @@ def subject_sha256(subject: Subject) -> str:
 
 MEASURES = "measures"
 AGREEMENT = "agreement"
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)

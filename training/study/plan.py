@@ -139,6 +139,11 @@ class Budget:
     fractions: tuple[float, ...]
     tables: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, name: str, tables: Mapping[str, Any]) -> Budget:
+        """A budget from the content of its file; KeyError where something is missing."""
+        return cls(name, tables["seeds"], tuple(tables["fractions"]), tables)
+
     def ablation_prefix(self, task: Task) -> str:
         """What the names of ablations begin with: the share of the training patients, if not all."""
         share = self.ablations(task).get("share", 1)
@@ -171,7 +176,7 @@ def load_budget(name: str | Path) -> Budget:
     source = files("training.study").joinpath("budgets", f"{name}.toml") if name in BUDGETS else Path(name)
     try:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
-        return Budget(str(name), table["seeds"], tuple(table["fractions"]), table)
+        return Budget.of(str(name), table)
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(
             f"{name}: no budget; give {', '.join(BUDGETS)} or a TOML file like theirs"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, require
 from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
@@ -39,7 +40,7 @@ from training.study.plan import (
 from training.study.report import report_text
 from training.study.shipped import shipped_table
 from training.study.similarity import Alignments, Similarities
-from training.study.study import LEFT_OUT, TEST, Study, train_runs, wanted_runs
+from training.study.study import LEFT_OUT, TEST, Places, Study, reopened, train_runs, wanted_runs
 from training.study.tables import (
     Arms,
     agreement_table,
@@ -104,10 +105,10 @@ def study_results(
     with worker_processes(jobs) if jobs > 1 else nullcontext() as pool:
         # all outputs first, because measures compare those of two runs
         with timings.of("outputs"):
-            for i, name in enumerate(_each(to_judge, pool, jobs, _score, study, device), start=1):
+            for i, name in enumerate(_each(to_judge, pool, study, _score, device), start=1):
                 say(f"scored    {name} ({i} of {len(to_judge)})")
         with timings.of("measures"):
-            for i, name in enumerate(_each(to_judge, pool, jobs, _measure, study, device, draws), start=1):
+            for i, name in enumerate(_each(to_judge, pool, study, _measure, device, draws), start=1):
                 say(f"measured  {name} ({i} of {len(to_judge)})")
     judged = [measured(study, study.runs[name], device, draws) for name in to_judge]
     arms, seeds = by_arm(judged), range(study.seeds)
@@ -144,35 +145,49 @@ def study_results(
     return results
 
 
-def _score(name: str, study: Study, device: torch.device) -> None:
+def _score(study: Study, name: str, device: torch.device) -> None:
     """Keep the outputs of a run."""
     run_outputs(study, study.runs[name], device)
 
 
-def _measure(name: str, study: Study, device: torch.device, draws: int) -> None:
+def _measure(study: Study, name: str, device: torch.device, draws: int) -> None:
     """Keep the measures of a run."""
     measured(study, study.runs[name], device, draws)
 
 
 def _each(
-    names: Sequence[str], pool: ProcessPoolExecutor | None, jobs: int, work: Callable[..., None], *more: Any
+    names: Sequence[str],
+    pool: ProcessPoolExecutor | None,
+    study: Study,
+    work: Callable[..., None],
+    *more: Any,
 ) -> Iterator[str]:
-    """Do ``work(name, *more)`` for each run, in ``pool`` or else here; the names, as their work ends."""
+    """Do ``work(study, name, *more)`` for each run, in ``pool`` or else here; the names, as their work ends.
+
+    Raises
+    ------
+    DataError
+        A process was killed from outside. What was judged is kept; the same call resumes.
+    """
     if pool is None:
         for name in names:
-            work(name, *more)
+            work(study, name, *more)
             yield name
         return
-    threads = max(usable_cpus() // jobs, 1)
-    working = {pool.submit(_with_threads, threads, work, name, *more): name for name in names}
-    for future in as_completed(working):
-        future.result()
-        yield working[future]
+    working = {pool.submit(_elsewhere, study.places, work, name, *more): name for name in names}
+    try:
+        for future in as_completed(working):
+            future.result()
+            yield working[future]
+    except BrokenProcessPool as error:
+        raise DataError("a process that judged runs was killed; run the same command to resume") from error
+    finally:
+        for future in working:
+            future.cancel()
 
 
-def _with_threads(threads: int, work: Callable[..., None], *arguments: Any) -> None:
-    torch.set_num_threads(threads)
-    work(*arguments)
+def _elsewhere(places: Places, work: Callable[..., None], name: str, *more: Any) -> None:
+    work(reopened(places), name, *more)
 
 
 def _head(study: Study, draws: int) -> dict[str, Any]:
@@ -398,8 +413,17 @@ def require_packages() -> None:
 
 
 def joined_report(studies: Sequence[Path], to: Path) -> None:
-    """One page for finished studies; figures go into a folder beside it, of the page's name."""
+    """One page for finished studies, one of each task; figures go into a folder beside it, of its name.
+
+    Raises
+    ------
+    DataError
+        A study is not finished, or two are of one task.
+    """
     found = [_read(out) for out in studies]
+    tasks = Counter(results["task"] for results in found)
+    if repeated := [task for task, n in tasks.items() if n > 1]:
+        raise DataError(f"several studies of {repeated[0]}: give one of each task")
     folders = [f"{to.stem}/{results['task']}" for results in found]
     for out, folder in zip(studies, folders, strict=True):
         for figure in sorted((out / FIGURES).iterdir()):

@@ -14,6 +14,7 @@ import numpy as np
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.calibration import calibration_line, reliability
 from ibt_deploy.decisions import decisions
+from ibt_deploy.files import file_sha256
 from ibt_deploy.metrics import bootstrap
 from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.metrics.sepsis import alarm_burden, alarm_statistics, policy_alarms
@@ -21,6 +22,7 @@ from ibt_deploy.predictions import ArrhythmiaPrediction, Prediction, SepsisPredi
 from ibt_deploy.predictor import load
 from ibt_deploy.render.report import count, decimal, table
 from ibt_deploy.types import Bools, Floats, Ints, Task
+from training.data.split import PARTS, packaged_split, parts_by_id
 from training.study.measures import OUTPUTS, subject_sha256
 from training.study.study import TEST, Arrays, Study, Subject, kept
 from training.study.tables import at, cell, figure, image, number
@@ -48,8 +50,9 @@ def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[s
 
     Returns
     -------
-    Plain data; with ``not_run`` in place of figures where the bundle was trained under another split of the
-    same data, because test patients may then have trained it.
+    Plain data; with ``not_run`` in place of figures where test patients trained or tuned the bundle, or may
+    have because it was made under another split of the same data. ``disjoint`` is None where that cannot be
+    told, because the split of the bundle is not the packaged one.
     """
     predictor = load(bundle or study.task, device="cpu")
     model = predictor.bundle
@@ -63,6 +66,12 @@ def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[s
     if head["own_data"] and data["split_sha256"] != study.cohort.split_sha256:
         return head | {"not_run": "the bundle was trained under another split of these data"}
     test = Subject(study.cohort, study.cohort.items("test"))
+    if not head["own_data"]:
+        learnt = _learnt_ids(study.task, data["split_sha256"])
+        shared = len(learnt.intersection(study.cohort.ids[i] for i in test.items))
+        if shared:
+            return head | {"not_run": f"the bundle was trained or tuned on {shared} of these test records"}
+        head["disjoint"] = bool(learnt) or None
     answers = kept(
         study.out / OUTPUTS / f"{SHIPPED}.npz",
         {"version": VERSION, "bundle": model.sha256, "set": subject_sha256(test)},
@@ -218,6 +227,14 @@ def _figures(
     }
 
 
+def _learnt_ids(task: Task, split_sha256: str) -> set[str]:
+    """Records of training and validation part under the packaged split; nothing where that is another one."""
+    split = packaged_split(task)
+    if split is None or file_sha256(split) != split_sha256:
+        return set()
+    return {name for name, part in parts_by_id(split).items() if PARTS[part] != TEST}
+
+
 def shipped_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
     """Calibration and operating points by group; ``drawn`` are the paths of pictures."""
     found = results["shipped"]
@@ -225,7 +242,11 @@ def shipped_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> lis
     if "not_run" in found:
         return [*lines, "", f"not run: {found['not_run']}"]
     draws = count(results["bootstrap"]["draws"])
-    own = "the test part of the data it was trained on" if found["own_data"] else "data it was not trained on"
+    own = "the test part of the data it was trained on"
+    if not found["own_data"]:
+        own = (
+            "data it was not trained on" if found["disjoint"] else "a cache other than the one it learnt from"
+        )
     lines += [
         "",
         f"`{found['model']}` {found['version']} (`{found['sha256'][:12]}`), asked through the product on "

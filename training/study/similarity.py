@@ -71,7 +71,7 @@ def example_batches(
     rng = np.random.default_rng(seed)
     examples = source.examples(items, rng)
     examples = examples[rng.permutation(len(examples))]
-    if len(examples) < 4:
+    if len(examples) < LEAST_EXAMPLES:
         raise DataError(f"{len(examples)} examples are too few to compare features")
     n_batches = min(max(len(examples) // size, 1), most)
     each = size if n_batches == most else len(examples) // n_batches
@@ -460,7 +460,7 @@ class Alignments:
     units
         By arm: ``(teacher's units, other's units)``.
     groups
-        By arm: the part between the ends of matched groups; empty where units do not divide.
+        By arm: the part between the ends of matched groups.
     n_batches, batch_size
         Examples that the estimate is from.
     """
@@ -472,19 +472,15 @@ class Alignments:
 
 
 class Similarities:
-    """Computes what is missing, and opens the training data only for that."""
+    """Computes what is missing, and opens the data of training only for that."""
 
     def __init__(self, study: Study, device: torch.device) -> None:
         self.study, self.device = study, device
-        self._source: Source | None = None
 
     def _opened(self, run: Run) -> Source:
-        """The data as the full-data runs see them; few stays at once, because attention is quadratic."""
-        if self._source is None:
-            fit = replace(run.recipe.fit, batch_size=ATTENTION_BATCH)
-            cache = self.study.cohort.cache.folder
-            self._source = open_source(replace(run.recipe, fit=fit), cache, self.study.split)
-        return self._source
+        """The data as a run sees them; few stays at once, because attention is quadratic."""
+        fit = replace(run.recipe.fit, batch_size=ATTENTION_BATCH)
+        return open_source(replace(run.recipe, fit=fit), self.study.cohort.cache.folder, self.study.split)
 
     def _finished(self, seed: int) -> dict[str, Run]:
         """The finished runs of a seed that are compared, by arm."""
@@ -513,7 +509,8 @@ class Similarities:
                 for arm, run in runs.items()
             }
             reference = networks.pop("teacher")
-            source = self._opened(teacher)
+            # teachers read ECGs of any length, students whole patches
+            source = self._opened(next((runs[arm] for arm in STUDENT_ARMS if arm in runs), teacher))
             batches = example_batches(source, source.items("test"))
             grids = cka_grids(reference, networks, batches, self.device)
             arrays: Arrays = {f"units|{arm}": grid.matrix for arm, grid in grids.items()}

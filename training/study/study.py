@@ -7,7 +7,6 @@ checkpoints; without it, training resumes after the last whole epoch.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,16 +19,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError, IbtError
 from ibt_deploy.files import atomic_open, atomic_write, file_sha256
 from ibt_deploy.types import Ints, Task
-from training.device import worker_processes
+from training.device import chosen_device, memory_given_back, worker_processes
 from training.fit import StepCost
 from training.recipe import DataRecipe
-from training.study.plan import Budget, Run, load_budget, planned_runs
-from training.tasks import open_cohort, open_external
+from training.run import step_cost, train
+from training.study.plan import Budget, Run, planned_runs
+from training.tasks import forget_source, open_cohort, open_external, open_source
 from training.tasks.base import Cohort
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -91,7 +91,8 @@ def run_record(run: Run, out: Path, cache_sha256: str) -> dict[str, Any] | None:
     Raises
     ------
     DataError
-        When what is there was trained by another recipe, or on other data.
+        When what is there was trained by another recipe, on other data, or from another teacher than the
+        plan's of now.
     """
     path = run_folder(out, run.name) / RECORD
     if not path.is_file():
@@ -99,6 +100,12 @@ def run_record(run: Run, out: Path, cache_sha256: str) -> dict[str, Any] | None:
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if (record["recipe_sha256"], record["cache_sha256"]) != (run.recipe.sha256, cache_sha256):
         raise DataError(f"{path.parent}: trained by another recipe or on other data; choose another folder")
+    if run.teacher and (theirs := run_folder(out, run.teacher) / RECORD).is_file():
+        teacher = json.loads(theirs.read_text(encoding="utf-8"))
+        if teacher["network_sha256"] != record["teacher_sha256"]:
+            raise DataError(
+                f"{path.parent}: learnt from another network than {theirs.parent} now holds; remove it first"
+            )
     return record
 
 
@@ -146,7 +153,6 @@ def train_runs(
     say(f"{len(runs) - len(waiting)} of {len(runs)} runs are trained, {len(waiting)} to go")
     for student in waiting:
         _make_opinion(student, cache, out, split, say)
-    threads = max(usable_cpus() // jobs, 1)
     failed: dict[str, str] = {}
     running: dict[Future[float], Run] = {}
     with worker_processes(jobs) as pool:
@@ -160,7 +166,7 @@ def train_runs(
                     say(f"left out  {run.name}: {why}")
                     continue
                 say(f"begun     {run.name}")
-                running[pool.submit(_train, run, cache, out, split, device, threads)] = run
+                running[pool.submit(_train, run, cache, out, split, device)] = run
                 continue
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -182,8 +188,6 @@ def _make_opinion(run: Run, cache: Path, out: Path, split: Path | None, say: Cal
     path = opinion_file(out, run)
     if path is None or path.is_file():
         return
-    import torch
-
     from training.ensemble import ensemble
 
     say(f"opinion   {path.stem}")
@@ -192,6 +196,7 @@ def _make_opinion(run: Run, cache: Path, out: Path, split: Path | None, say: Cal
     selection = run.recipe.data
     data = DataRecipe(train_fraction=selection.train_fraction, sites=selection.sites)
     ensemble([], cache, torch.device("cpu"), split, trees=True, data=data, say=say).save(path)
+    forget_source()
 
 
 def _reason_to_skip(run: Run, out: Path, failed: dict[str, str]) -> str | None:
@@ -203,17 +208,16 @@ def _reason_to_skip(run: Run, out: Path, failed: dict[str, str]) -> str | None:
     return None
 
 
-def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str, threads: int) -> float:
+def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str) -> float:
     """Train one run here, its progress going to its ``log.txt``; seconds of all its epochs."""
-    import torch
-
-    from training.run import train
-
-    torch.set_num_threads(threads)
     folder = run_folder(out, run.name)
     folder.mkdir(parents=True, exist_ok=True)
     teacher = run_folder(out, run.teacher) / BEST if run.teacher else None
-    with (folder / LOG).open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stderr(log):
+    with (
+        memory_given_back(),
+        (folder / LOG).open("a", encoding="utf-8", buffering=1) as log,
+        contextlib.redirect_stderr(log),
+    ):
         best = train(
             run.recipe,
             cache,
@@ -235,9 +239,6 @@ def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str, th
         "seconds": round(seconds, 1),
     }
     atomic_write(folder / RECORD, json.dumps(record, indent=1))
-    gc.collect()  # networks hold references to themselves, and other processes need the device's memory
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return seconds
 
 
@@ -266,10 +267,6 @@ def expectations(
     A few steps of each kind of run are timed, with untrained teachers; runs that differ in seed, length or
     share of the data are one kind. ``only`` are the purposes wanted, all if empty.
     """
-    from training.device import chosen_device
-    from training.run import step_cost
-    from training.tasks import open_source
-
     chosen = chosen_device(device, 0)
     whole = len(study.cohort.items("train", ()))
     measured: dict[str, StepCost] = {}
@@ -305,6 +302,19 @@ class Subject(NamedTuple):
     items: Ints
 
 
+class Places(NamedTuple):
+    """Where a study is: what :func:`open_study` takes, with the tables of its budget as JSON."""
+
+    task: Task
+    budget: str
+    tables: str
+    seeds: int
+    data: Path
+    out: Path
+    split: Path | None
+    external: tuple[tuple[str, Path], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """What to train and judge.
@@ -331,11 +341,14 @@ class Study:
     external: Mapping[str, Cohort] = field(default_factory=dict)
     split: Path | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """To another process go the places of the data, which it reads itself."""
-        places = tuple((name, cohort.cache.folder) for name, cohort in self.external.items())
-        data = self.cohort.cache.folder
-        return _reopened, (self.task, self.budget.name, self.seeds, data, self.out, self.split, places)
+    @property
+    def places(self) -> Places:
+        """What another process needs to open the study."""
+        externals = tuple((name, cohort.cache.folder) for name, cohort in self.external.items())
+        folder, tables = self.cohort.cache.folder, json.dumps(self.budget.tables)
+        return Places(
+            self.task, self.budget.name, tables, self.seeds, folder, self.out, self.split, externals
+        )
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -402,25 +415,25 @@ def open_study(
     cohort = open_cohort(data, split)
     if cohort.cache.task != task:
         raise DataError(f"{data}: holds {cohort.cache.task} data, the study is of {task}")
-    reserved = sorted({TEST, VALIDATION, LEFT_OUT}.intersection(external or {}))
-    if reserved:
-        raise DataError(f"--external {reserved[0]}: choose another name")
+    reserved = {"train", VALIDATION, TEST, LEFT_OUT, "in distribution", "classes"}
+    if unusable := [name for name in external or {} if name in reserved or "|" in name]:
+        raise DataError(f"--external {unusable[0]}: choose another name")
     opened = {name: open_external(name, folder, cohort) for name, folder in (external or {}).items()}
     return Study(task, budget, seeds, out, cohort, opened, split)
 
 
 @lru_cache(maxsize=1)
-def _reopened(
-    task: Task,
-    budget: str,
-    seeds: int,
-    data: Path,
-    out: Path,
-    split: Path | None,
-    external: tuple[tuple[str, Path], ...],
-) -> Study:
-    """The study of another process, read once for all that is asked about it."""
-    return open_study(task, load_budget(budget), seeds, data, out, split=split, external=dict(external))
+def reopened(places: Places) -> Study:
+    """The study of another process, read once for all that this one is asked about it."""
+    return open_study(
+        places.task,
+        Budget.of(places.budget, json.loads(places.tables)),
+        places.seeds,
+        places.data,
+        places.out,
+        split=places.split,
+        external=dict(places.external),
+    )
 
 
 def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:

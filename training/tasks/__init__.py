@@ -48,9 +48,14 @@ def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -
         recipe.student.patch,
     )
     if read_alike not in _latest:
-        _latest.clear()
+        forget_source()
         _latest[read_alike] = TASKS[recipe.task].source(recipe, cache, split)
     return copy.copy(_latest[read_alike])
+
+
+def forget_source() -> None:
+    """Let go of the view that :func:`open_source` keeps."""
+    _latest.clear()
 
 
 def open_cohort(folder: Path, split: Path | None = None) -> Cohort:

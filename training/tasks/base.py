@@ -98,7 +98,7 @@ def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Pa
     Raises
     ------
     DataError
-        When the recipe names a site that the data lack.
+        When the recipe names a site that the data lack, or leaves nothing to learn from.
     """
     items: dict[Part, Ints] = {name: np.flatnonzero(parts == i) for i, name in enumerate(PARTS)}
     if recipe.sites:
@@ -112,6 +112,8 @@ def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Pa
         train = items["train"]
         shuffled = np.random.default_rng(0).permutation(len(train))
         items["train"] = np.sort(train[shuffled[: round(recipe.train_fraction * len(train))]])
+    if not len(items["train"]):
+        raise DataError("nothing is left to learn from: see data.sites, data.train_fraction and the split")
     return items
 
 
@@ -292,12 +294,15 @@ class Cohort(ABC):
         """Site, sex and age band of each item, by what divides them."""
 
     @abstractmethod
-    def batches(self, items: Ints, preprocessing: dict[str, Any]) -> Iterator[tuple[Ints, torch.Tensor]]:
-        """What a network with this preprocessing reads, batch by batch, each with its items."""
+    def logits(
+        self, network: Encoder, items: Ints, preprocessing: dict[str, Any], device: torch.device
+    ) -> Float32s:
+        """What a network with this preprocessing says about ``items``, in their order.
 
-    @abstractmethod
-    def joined(self, items: Ints, outputs: Outputs) -> Float32s:
-        """Outputs in the order of ``items``: one row for each ECG, or the hours of all stays end to end."""
+        Returns
+        -------
+        ``(recordings, 26)``, or the logits of the hours of all stays end to end.
+        """
 
     @abstractmethod
     def records(self, items: Ints) -> Iterator[Recording | Stay]:

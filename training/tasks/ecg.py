@@ -26,6 +26,7 @@ from ibt_deploy.vocabulary import LEADS, N_CLASSES
 from training.data.augment import operations_under, rand_augment
 from training.data.cache import Cache
 from training.data.split import FEWEST_POSITIVES, Part, read_split
+from training.models import Encoder
 from training.models.students import EcgDeiT, EcgTransformer
 from training.models.teachers import HannunResNet
 from training.recipe import AugmentRecipe, DataRecipe, Recipe
@@ -242,6 +243,38 @@ def read_signals(cache: Cache, constants: EcgPreprocessing) -> list[npt.NDArray[
 
 
 BATCH = 64
+PIECE = 16 * BATCH
+"""Recordings whose windows are in memory at once."""
+
+
+@torch.no_grad()
+def window_logits(network: Encoder, windows: Float32s, device: torch.device | str = "cpu") -> Float32s:
+    """Logits ``(windows, 26)`` of a torch network.
+
+    Parameters
+    ----------
+    network
+        Put into evaluation mode.
+    windows
+        ``(windows, leads, samples)``; NaN marks what was not recorded. A transformer masks it; any other
+        network sees each window cut to what was recorded.
+    device
+        Where the network is.
+    """
+    network.eval()
+    found: Float32s = np.empty((len(windows), N_CLASSES), dtype=np.float32)
+    if isinstance(network, EcgTransformer):
+        for i in range(0, len(windows), BATCH):
+            shown = torch.from_numpy(windows[i : i + BATCH]).to(device)
+            found[i : i + BATCH] = network.masked(shown)[0].cpu()
+        return found
+    recorded = (~np.isnan(windows[:, 0])).sum(axis=1)
+    for length in np.unique(recorded):
+        alike = np.flatnonzero(recorded == length)
+        for i in range(0, len(alike), BATCH):
+            chosen = alike[i : i + BATCH]
+            found[chosen] = network(torch.from_numpy(windows[chosen, :, :length]).to(device)).cpu()
+    return found
 
 
 class EcgCohort(Cohort):
@@ -272,27 +305,33 @@ class EcgCohort(Cohort):
         counts = {"recordings": len(items), "patients": truth.n_patients}
         return counts | {"positive_labels": int((truth.labels & truth.known).sum())}
 
+    def left_out(self, sites: tuple[str, ...]) -> Ints:
+        """See :meth:`Cohort.left_out`; without copies of recordings that training or validation has."""
+        items = super().left_out(sites)
+        learnt = np.concatenate((self.items("train", sites), self.items("validation", sites)))
+        return items[~np.isin(self._patients[items], self._patients[learnt])]
+
     def groups(self, items: Ints) -> dict[str, Strings]:
         """See :meth:`Cohort.groups`."""
         index = self.cache.index.iloc[items]
         ages = pd.to_numeric(index["age"], errors="coerce").to_numpy(np.float64)
         return {"source": self.sites[items], "sex": named_sexes(index["sex"]), "age": age_bands(ages)}
 
-    def batches(self, items: Ints, preprocessing: dict[str, Any]) -> Iterator[tuple[Ints, torch.Tensor]]:
-        """The middle window of each recording; see :meth:`Cohort.batches`."""
+    def logits(
+        self, network: Encoder, items: Ints, preprocessing: dict[str, Any], device: torch.device
+    ) -> Float32s:
+        """Of the middle window of each recording; see :meth:`Cohort.logits`."""
         constants = EcgPreprocessing.from_dict(preprocessing)
         signals = self.signals(constants.band)
-        for start in range(0, len(items), BATCH):
-            chosen = items[start : start + BATCH]
-            windows = np.zeros((len(chosen), len(signals[chosen[0]]), constants.length), dtype=np.float32)
+        pieces = []
+        for chosen in np.split(items, range(PIECE, len(items), PIECE)):
+            shape = (len(chosen), len(signals[chosen[0]]), constants.length)
+            windows = np.full(shape, np.nan, dtype=np.float32)
             for window, item in zip(windows, chosen, strict=True):
                 first, last = window_spans(signals[item].shape[1], constants.length, "centre")[0]
                 window[:, : last - first] = scaled(signals[item][:, first:last] / MICROVOLTS, constants)
-            yield chosen, torch.from_numpy(windows)
-
-    def joined(self, items: Ints, outputs: Outputs) -> Float32s:
-        """See :meth:`Cohort.joined`."""
-        return np.stack(in_order(items, outputs))
+            pieces.append(window_logits(network, windows, device))
+        return np.concatenate(pieces)
 
     def records(self, items: Ints) -> Iterator[Recording]:
         """See :meth:`Cohort.records`."""

@@ -24,6 +24,7 @@ from ibt_deploy.types import Float32s, Ints, Strings
 from ibt_deploy.vocabulary import INDEX
 from training.data.cache import Cache
 from training.data.split import Part, read_split
+from training.models import Encoder
 from training.models.students import StayDeiT, StayTransformer, StayTwoHeads
 from training.models.teachers import ResidualLSTM
 from training.recipe import DataRecipe, Recipe
@@ -308,9 +309,13 @@ class StayCohort(Cohort):
         surgical = np.where(first[:, INDEX["Unit2"]] == 1, "SICU", UNKNOWN)
         return np.where(first[:, INDEX["Unit1"]] == 1, "MICU", surgical)
 
-    def batches(self, items: Ints, preprocessing: dict[str, Any]) -> Iterator[tuple[Ints, torch.Tensor]]:
-        """Stays of like length, followed by zeros; see :meth:`Cohort.batches`."""
+    @torch.no_grad()
+    def logits(
+        self, network: Encoder, items: Ints, preprocessing: dict[str, Any], device: torch.device
+    ) -> Float32s:
+        """Stays of like length go through the network together, padded; see :meth:`Cohort.logits`."""
         constants = StayPreprocessing.from_dict(preprocessing)
+        outputs: Outputs = []
         order = items[np.argsort(np.diff(self.offsets)[items], kind="stable")]
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
@@ -320,10 +325,7 @@ class StayCohort(Cohort):
             padded = np.zeros((len(chosen), int(lengths.max()), rows.shape[1]), dtype=np.float32)
             for stay, first, last in zip(padded, ends[:-1], ends[1:], strict=True):
                 stay[: last - first] = rows[first:last]
-            yield chosen, torch.from_numpy(padded)
-
-    def joined(self, items: Ints, outputs: Outputs) -> Float32s:
-        """See :meth:`Cohort.joined`."""
+            outputs.append((chosen, network(torch.from_numpy(padded).to(device)).cpu().numpy()))
         return without_padding(self.offsets, items, outputs)
 
     def records(self, items: Ints) -> Iterator[Stay]:
