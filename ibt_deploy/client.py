@@ -534,7 +534,7 @@ class Client:
         """The JSON of an answer; a :class:`_Problem` where the request was refused for what it holds."""
         url, status = self._transport.url, response.status
         if status == 401:
-            raise ServerError(f"{url} asks for a token that it knows; set {TOKEN}")
+            raise ServerError(f"{url} requires a valid bearer token; set {TOKEN}")
         if 300 <= status < 400:
             raise ServerError(
                 f"{url} points to {one_line(response.headers.get('location', 'nowhere'))}; use that"
@@ -545,7 +545,7 @@ class Client:
                 return content
             problem = _Problem(str(content["code"]), one_line(content["detail"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise ServerError(f"{url} answered {status} and nothing that an ibt service says") from error
+            raise ServerError(f"{url} answered {status}, but not as an ibt service does") from error
         if status >= 500 or status in (404, 405):
             raise ServerError(f"{url} failed: {problem.detail} [{one_line(problem.code)}]")
         return problem

@@ -64,10 +64,14 @@ Examples:
     type=FILE,
     metavar="INDEX.csv",
     help="Labels, sources and patients of recordings (columns record, source, file, dx, patient, fold, "
-    "amplitude, age, sex) in place of those in the headers; SOURCE/index.csv is found by itself.",
+    "amplitude, age, sex) in place of those in the headers; SOURCE/index.csv is used automatically.",
 )
-@click.option("--exclude", multiple=True, metavar="SOURCE", help="Source of recordings to leave out; repeat.")
-@click.option("--only", multiple=True, metavar="SOURCE", help="Take this source of recordings alone; repeat.")
+@click.option(
+    "--exclude", multiple=True, metavar="SOURCE", help="Source of recordings to leave out; repeatable."
+)
+@click.option(
+    "--only", multiple=True, metavar="SOURCE", help="Take this source of recordings alone; repeatable."
+)
 @click.option(
     "--unlabelled",
     is_flag=True,
@@ -150,7 +154,7 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=_assignments,
-    help="Override one key of the recipe, written as in TOML: fit.lr=3e-4; repeat.",
+    help="Override one key of the recipe, written as in TOML: fit.lr=3e-4; repeatable.",
 )
 
 
@@ -189,7 +193,7 @@ def run(
     if plan.needs_teacher and teacher is None:
         raise click.UsageError(f"method {plan.method!r} needs --teacher, the best.pt of a teacher's run")
     if teacher is not None and not plan.needs_teacher:
-        raise click.UsageError(f"method {plan.method!r} has no use for --teacher")
+        raise click.UsageError(f"method {plan.method!r} does not take --teacher")
     if (opinion is not None) != (plan.data.soft_weight > 0):
         raise click.UsageError("--opinion and a data.soft_weight above 0 belong together")
     from training.device import is_first_process
@@ -354,7 +358,7 @@ where it stopped."""
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @click.option(
     "--recipe",
-    help="Recipe (file or packaged name) of what is not searched; the task's packaged one by itself.",
+    help="Recipe (file or packaged name) of what is not searched [default: the task's packaged one].",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True, help="Draws to try.")
 @click.option(
@@ -418,7 +422,7 @@ def tune(
     if planned.needs_teacher and teacher is None:
         raise click.UsageError(f"method {method!r} needs --teacher, the best.pt of a teacher's run")
     if teacher is not None and not planned.needs_teacher:
-        raise click.UsageError(f"method {method!r} has no use for --teacher")
+        raise click.UsageError(f"method {method!r} does not take --teacher")
     task = TrialContext(
         out.resolve(),
         cache.resolve(),

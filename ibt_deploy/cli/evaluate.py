@@ -227,7 +227,7 @@ Research software, not a medical device."""
     type=click.FloatRange(0.01, 10),
     default=0.25,
     show_default=True,
-    help="Population stability index from which on a change is large.",
+    help="Population stability index at which a change counts as large.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 @click.option(

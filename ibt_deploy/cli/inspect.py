@@ -176,7 +176,7 @@ Examples:
     "--bundle",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
-    help="Tell the preprocessing of this bundle in place of the installed one's.",
+    help="Show the preprocessing of this bundle instead of the packaged one's.",
 )
 @click.pass_context
 def inspect(ctx: click.Context, files: tuple[Path, ...], as_json: bool, bundle: Path | None) -> None:

@@ -159,7 +159,7 @@ def evaluated(
     evaluable = np.array([c.evaluable for c in predictor.bundle.classes])
     if not evaluable.all():
         never = ", ".join(CLASSES[i].abbreviation for i in np.flatnonzero(~evaluable))
-        notes.append(f"never called, because training and validation say too little about them: {never}")
+        notes.append(f"never reported, because training and validation say too little about them: {never}")
     return Evaluation(
         task="arrhythmia",
         source=source,

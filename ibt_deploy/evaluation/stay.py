@@ -149,7 +149,7 @@ def evaluated(
     ]
     notes = list(scores.notes)
     if scored.unlabelled:
-        notes.append(f"{scored.unlabelled} hours without a label (inserted ones, above all) entered nothing")
+        notes.append(f"{scored.unlabelled} hours without a label (mostly inserted hours) were left out")
     notes.append(
         f"an alarm is repeated after {AlarmPolicy().silence} h of silence if the risk has risen; "
         f"it is right from {-metrics.EARLIEST} h before to {metrics.LATEST} h after onset"

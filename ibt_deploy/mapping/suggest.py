@@ -528,7 +528,7 @@ def _format(cells: list[str]) -> Iterator[str]:
         yield f'format = "?"  # {" or ".join(map(quoted, fitting))}: day and month are ambiguous'
     else:
         example = "".join(c if c.isprintable() else "?" for c in cells[0][:40]) if cells else "nothing"
-        yield f'format = "?"  # as strptime has it; e.g. {example}'
+        yield f'format = "?"  # a strptime format, e.g. {example}'
 
 
 def _fits(cell: str, pattern: str) -> bool:

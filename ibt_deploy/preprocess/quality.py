@@ -257,7 +257,7 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
     Raises
     ------
     TooShort
-        All leads stand still for more than 20 % of the recording (``flat_stretch``).
+        All leads stay flat for more than 20 % of the recording (``flat_stretch``).
     """
     leads = [canonical_lead(name) for name in recording.leads]
     names = [lead for lead in leads if lead is not None]
@@ -268,11 +268,11 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
     together = _longest_run(still.all(axis=0)) / recording.sampling_rate
     if together >= ALL_FLAT_SECONDS and together > MAX_INVALID * recording.duration:
         raise TooShort(
-            f"all leads stand still for {together:.1f} s; give the part that was recorded",
+            f"all leads stay flat for {together:.1f} s; give the part that was recorded",
             code="flat_stretch",
         )
     if together >= ALL_FLAT_SECONDS:
-        return [Notice("flat_stretch", f"all leads stand still for {together:.1f} s")]
+        return [Notice("flat_stretch", f"all leads stay flat for {together:.1f} s")]
     highest, lowest = np.fmax.reduce(found, axis=1)[:, None], np.fmin.reduce(found, axis=1)[:, None]
     at_extreme = np.maximum(_shares(found == highest), _shares(found == lowest))
     alive = highest[:, 0] > lowest[:, 0]

@@ -305,7 +305,7 @@ WHOLE = 4096
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{2,4}\b|\d{1,2}:\d{2}(?::\d{2})?\b")
 
 EXPECTED: dict[str, str] = {
-    ".scp": "called SCP, but does not begin as EN 1064 has it: a format of the device's own, damaged or "
+    ".scp": "called SCP, but does not begin as EN 1064 requires: a format of the device's own, damaged or "
     "encrypted; export standard SCP-ECG from the device's software",
     ".dcm": "called DICOM, but does not begin as one: damaged or encrypted",
     ".xml": "XML that is not HL7 aECG, GE MUSE, GE CardioSoft or Philips Sierra; export one of these",

@@ -337,6 +337,6 @@ def test_vendor_files_called_scp_are_named_for_what_they_are(shared: object) -> 
 
     folder = Path(str(shared)) / "data" / "formats" / "scp_vendor"
     for path in folder.iterdir():
-        with pytest.raises(InputError, match="does not begin as EN 1064 has it") as caught:
+        with pytest.raises(InputError, match="does not begin as EN 1064 requires") as caught:
             read(path)
         assert caught.value.code == "unsupported_format"

@@ -249,7 +249,7 @@ def test_the_command_says_what_it_needs(stays: Path, tmp_path: Path) -> None:
     assert needs.exit_code == 2
     assert "needs --teacher" in needs.output
     useless = CliRunner().invoke(command, [*words, "--teacher", "best.pt"])
-    assert "has no use for --teacher" in useless.output
+    assert "does not take --teacher" in useless.output
     short = CliRunner().invoke(
         command, [*words, "--set", "fit.warmup_fraction=1", "--set", "fit.warmup_epochs=3"]
     )

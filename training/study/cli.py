@@ -63,7 +63,10 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="How long and how large: cpu takes a day on two cores, gpu hours on one GPU, tiny a minute.",
         ),
         click.option(
-            "--only", type=click.Choice(PURPOSES), multiple=True, help="Train only what this needs; repeat."
+            "--only",
+            type=click.Choice(PURPOSES),
+            multiple=True,
+            help="Train only what this needs; repeatable.",
         ),
         click.option(
             "--jobs",
@@ -85,7 +88,7 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME=CACHE",
             callback=_externals,
-            help="Prepared data that nothing is trained on, to test on; repeat.",
+            help="Prepared data that nothing is trained on, to test on; repeatable.",
         ),
         click.option("--no-train", is_flag=True, help="Judge and report what is trained; train nothing."),
         click.option(

@@ -105,6 +105,14 @@ def _reading(studies: Sequence[Mapping[str, Any]]) -> list[str]:
         "paired, and bold where the interval excludes 0. Calibration and thresholds come from the validation "
         "part alone. *not run* marks what was planned and not measured; nothing is filled in.",
         "",
+        "The *teacher* is a CNN for ECGs and an LSTM for stays; the *students* are transformers of one size. "
+        "The plain *transformer* learns from labels alone, *DeiT* from the teacher's outputs as well, and "
+        "*BBM* (block-by-block matching) from the features of corresponding blocks. *R²* is how much of the "
+        "variance of the teacher's probabilities a student's explain. *CKA* (centred kernel alignment) "
+        "compares features: 1 for equal ones up to rotation and scale, about 0 for unrelated ones. The "
+        "*Toeplitz share* is the part of an attention map that depends on the distance of two tokens alone, "
+        "as a convolution's would.",
+        "",
     ]
     for results in studies:
         lines += [f"- {data_line(results)} Command: `{results['command']}`."]
@@ -311,7 +319,7 @@ def _chosen(found: Mapping[str, Any]) -> str:
 def _both(found: Mapping[str, Any]) -> str:
     scores = {name: found["validation"].get(name) for name in ("deit-soft", "deit-hard")}
     shown = [f"{name} {decimal(value)}" for name, value in scores.items() if value is not None]
-    return f" ({', '.join(shown)})" if shown else ""
+    return f" (on validation {', '.join(shown)})" if shown else ""
 
 
 def _classes(results: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -635,7 +643,8 @@ def limits_section(results: Mapping[str, Any]) -> list[str]:
         "Hyper-parameters are the budget's, alike for all students; no search of equal length for each "
         "method stands behind these tables.",
         "The paper leaves record length, widths, schedules, R², the CKA estimator and the DeiT variant open; "
-        "our readings are in the design, and another reading may give other numbers.",
+        "our readings stand under 'Where this departs from the paper' and below each table. Other readings "
+        "may give other numbers.",
         "Differences within an interval are not resolved; that is not evidence of no difference.",
         "Many differences are tested; about one in twenty intervals excludes 0 by chance.",
     ]

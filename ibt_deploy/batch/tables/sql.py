@@ -99,7 +99,7 @@ def engine_fault(folder: Path, error: Exception) -> BatchError:
     if "temp_directory" in said or "No space left" in said:
         return BatchError(f"{folder}: this disk is full; tables are sorted there. Make room and start again")
     if isinstance(error, duckdb.OutOfMemoryException):
-        return BatchError(f"{folder}: memory does not suffice to sort these tables; score fewer at once")
+        return BatchError(f"{folder}: not enough memory to sort these tables; score fewer at once")
     return BatchError(f"{folder}: {one_line(first_line(error))}")
 
 

@@ -201,7 +201,7 @@ def _rate(sequence: Element) -> float:
     seconds = float(number) * unit
     if not 1e-7 < seconds < 10:
         raise BadSampling(
-            f"an increment of {number} {unit:g} s is not that of an ECG", code="rate_out_of_range"
+            f"an increment of {number} {unit:g} s is implausible for an ECG", code="rate_out_of_range"
         )
     decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 15
     # the last place was rounded; a coarse one tells too little to guess by

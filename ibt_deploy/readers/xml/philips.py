@@ -197,7 +197,7 @@ def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Ints], bool]:
         raise UnsupportedFormat(f"waveforms encoded as {encoding[:20]!r}")
     if len(values) == 0 or len(values) % len(leads):
         raise MalformedFile(
-            f"{len(values)} samples are not those of {len(leads)} leads", code="truncated_file"
+            f"{len(values)} samples do not divide evenly among {len(leads)} leads", code="truncated_file"
         )
     if len(values) > MAX_SAMPLES * len(leads):
         raise TooLong(f"more than {MAX_SAMPLES} samples of a lead", code="recording_too_long")
