@@ -309,9 +309,11 @@ def prepare(
         origin = "labels_from_headers" if index_csv is None else "labels_from_index"
         counts[UNLABELLED if unlabelled else origin] = len(rows)
         counts["duplicate_signals"] = sum(len(groups) - 1 for groups in same.values())
-        joined = _joined(same.values())
+        joined = _Joined()
+        for groups in same.values():
+            joined.join(groups)
         for row in rows:
-            row["group"] = joined[str(row["group"])]
+            row["group"] = joined.name(str(row["group"]))
         _write_index(folder / "index.csv", rows)
         np.save(folder / "labels.npy", np.stack(vectors))
         sha256 = sealed(
@@ -384,20 +386,22 @@ def _described(entry: Entry, recording: Recording) -> dict[str, object]:
     }
 
 
-def _joined(same: Iterable[list[str]]) -> dict[str, str]:
-    """The name of each group once those that share a signal are one: the first of them by name."""
-    parent: dict[str, str] = {}
+class _Joined:
+    """Names that were joined count as one: the first of them in alphabetical order."""
 
-    def top(group: str) -> str:
-        while parent.setdefault(group, group) != group:
-            group = parent[group]
-        return group
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
 
-    for groups in same:
-        first, *others = sorted({top(group) for group in groups})
-        for other in others:
-            parent[other] = first
-    return {group: top(group) for group in list(parent)}
+    def name(self, of: str) -> str:
+        """What a name counts as."""
+        while self._parent.setdefault(of, of) != of:
+            of = self._parent[of]
+        return of
+
+    def join(self, names: Iterable[str]) -> None:
+        """Let some names count as one."""
+        first, *others = sorted({self.name(name) for name in names})
+        self._parent |= dict.fromkeys(others, first)
 
 
 def _write_index(path: Path, rows: list[dict[str, object]]) -> None:
@@ -463,13 +467,7 @@ def patient_groups(index: pd.DataFrame) -> Ints:
     """
     unnamed = index["fold"].notna() & ~index["group"].str.contains(NAMED_PATIENT, regex=False)
     by_fold = index["source"].isin(index.loc[unnamed, "source"].unique()) & index["fold"].notna()
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
+    joined = _Joined()
     sex_of = index["sex"].fillna("")
     sexless = {(s, f) for s, f, x in zip(index["source"], index["fold"], sex_of, strict=True) if not x}
     for group, source, fold, sex, folded in zip(
@@ -477,11 +475,9 @@ def patient_groups(index: pd.DataFrame) -> Ints:
     ):
         known_sex = "" if (source, fold) in sexless else sex
         name = f"fold:{source}:{fold}:{known_sex}" if folded else f"group:{group}"
-        first, second = sorted((root(f"group:{group}"), root(name)))
-        parent[second] = first
-    return np.unique([root(f"group:{group}") for group in index["group"]], return_inverse=True)[1].astype(
-        np.int64
-    )
+        joined.join((f"group:{group}", name))
+    names = [joined.name(f"group:{group}") for group in index["group"]]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int = 0) -> Ints:
