@@ -25,6 +25,7 @@ from training.run import train
 from training.study.measures import measures_path
 from training.study.plan import Run, load_budget, planned_runs
 from training.study.results import _each, _measure
+from training.study.shipped import shipped_table
 from training.study.study import (
     RECORD,
     Study,
@@ -185,3 +186,8 @@ def test_a_student_of_a_network_that_is_no_longer_there_is_refused(stays: Path, 
 def test_names_of_externals_that_tables_use_are_refused(name: str, stays: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="choose another name"):
         open_study("sepsis", load_budget("tiny"), 1, stays, tmp_path, external={name: stays})
+
+
+def test_the_shipped_model_is_not_judged_on_what_it_learnt_from(study: Study) -> None:
+    # the tiny stays are called as those of the Challenge are
+    assert "trained or tuned on" in shipped_table(study, draws=10)["not_run"]
