@@ -186,7 +186,8 @@ def _departures(studies: Sequence[Mapping[str, Any]]) -> list[str]:
     header = ("in the paper", "here", "why")
     fits = [(NOUNS[results["task"]], results["budget_tables"]["student"]["fit"]) for results in studies]
     batches = "; ".join(
-        f"batches of {fit['batch_size']} {noun}, warm-up of {fit['warmup_epochs']:g} epochs"
+        f"batches of {fit['batch_size']} {noun}, warm-up of {fit['warmup_epochs']:g} "
+        f"epoch{'s' if fit['warmup_epochs'] != 1 else ''}"
         for noun, fit in fits
     )
     rows = [[batches if cell == BATCHES else cell for cell in row] for row in DEPARTURES]
