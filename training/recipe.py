@@ -311,8 +311,6 @@ def _refuse_contradictions(recipe: Recipe) -> None:
     if student.dim % 2:
         raise ValueError(f"student.dim: {student.dim} is odd; sine and cosine need an even number")
     groups = bbm.groups or N_GROUPS[recipe.task]
-    if recipe.method == "bbm" and student.depth % groups:
-        raise ValueError(f"student.depth: {student.depth} blocks cannot be divided into {groups} groups")
     if bbm.group_weights and len(bbm.group_weights) != groups:
         raise ValueError(f"bbm.group_weights: {len(bbm.group_weights)} weights for {groups} groups")
 

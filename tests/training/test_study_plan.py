@@ -12,12 +12,13 @@ import pytest
 
 from ibt_deploy.errors import MissingExtra, RecipeError
 from ibt_deploy.types import Task
-from training.recipe import find_recipe
+from training.recipe import find_recipe, merged
 from training.study import results
 from training.study.plan import (
     ABLATIONS,
     BUDGETS,
     PURPOSES,
+    Budget,
     load_budget,
     planned_runs,
     site_studies,
@@ -133,3 +134,10 @@ def test_a_report_that_could_not_be_drawn_stops_before_the_training(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match="needs matplotlib"):
         results.reproduced(Mock(), only=(), jobs=1, device="cpu", train=True, draws=1, say=lambda line: None)
+
+
+def test_a_budget_whose_students_do_not_divide_into_groups_is_refused() -> None:
+    cpu = load_budget("cpu")
+    tables = {**cpu.tables, "sepsis": merged(cpu.tables["sepsis"], {"student": {"student": {"depth": 4}}})}
+    with pytest.raises(RecipeError, match=r"bbm: student\.depth: 4 blocks cannot be divided into 3 groups"):
+        planned_runs("sepsis", Budget.of("own", tables), 1, ())

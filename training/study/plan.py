@@ -262,6 +262,9 @@ def _arms(
     runs = []
     for arm, changes in arms.items():
         recipe = budget.recipe(task, changes, seed, fraction)
+        depth, groups = recipe.student.depth, recipe.bbm.groups or N_GROUPS[task]
+        if recipe.method == "bbm" and depth % groups:  # or the report would fail after all the training
+            raise RecipeError(f"{arm}: student.depth: {depth} blocks cannot be divided into {groups} groups")
         teacher = f"{prefix}teacher/seed-{seed}" if recipe.needs_teacher else None
         runs.append(Run(f"{prefix}{arm}", recipe, teacher, purpose))
     return runs
