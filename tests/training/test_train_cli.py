@@ -95,7 +95,7 @@ def test_prepare_and_run_from_raw_files(psv_tree: Path, tmp_path: Path) -> None:
         (("run", "sepsis-bbm", "--cache", ".", "--out", "x"), "method 'bbm' needs --teacher"),
         (
             ("run", "sepsis-teacher", "--cache", ".", "--out", "x", "--teacher", "t.pt"),
-            "no use for --teacher",
+            "does not take --teacher",
         ),
         (
             ("run", "sepsis-teacher", "--cache", ".", "--out", "x", "--set", "fit.lr"),
