@@ -38,13 +38,14 @@ from ibt_deploy.golden import GOLDEN, recomputed
 from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
 from ibt_deploy.types import NOUNS, Float32s
+from training import tasks
 from training.checkpoint import METRICS, TrainedNetwork, load_network, read_checkpoint, read_curve
 from training.data.cache import Cache, open_cache, replaced_folder
 from training.data.split import PARTS, Part
 from training.fit import LAST
 from training.recipe import recipe_from_dict
 from training.run import read_opinion
-from training.tasks import TASKS, open_cohort
+from training.tasks.base import Cohort
 
 SOFTWARE = ("ibt", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
 
@@ -257,6 +258,8 @@ class Data:
     ----------
     task
         ``arrhythmia`` or ``sepsis``.
+    cohort
+        All of it.
     parts
         Training, validation and test part.
     cache_sha256, split_sha256
@@ -266,6 +269,7 @@ class Data:
     """
 
     task: str
+    cohort: Cohort
     parts: Mapping[Part, DataPart]
     cache_sha256: str
     split_sha256: str
@@ -280,11 +284,12 @@ def open_data(folder: Path, split: Path | None = None) -> Data:
     DataError
         When cache or split are missing, altered, or do not belong together.
     """
-    cohort = open_cohort(folder, split)
+    cohort = tasks.open_cohort(folder, split)
     assert cohort.split_sha256 is not None
     part_of = BUILDS[cohort.cache.task].part
     return Data(
         task=cohort.cache.task,
+        cohort=cohort,
         parts={part: part_of(cohort, cohort.items(part)) for part in PARTS},
         cache_sha256=cohort.cache.sha256,
         split_sha256=cohort.split_sha256,
@@ -318,23 +323,13 @@ def open_external(name: str, folder: Path, data: Data) -> External:
     Raises
     ------
     DataError
-        It is of the other task, shares a record with ``data``, or has no labels and needs them.
+        As :func:`training.tasks.open_external` says, or it has no labels and needs them.
     """
-    cache = open_cache(folder)
-    if cache.task != data.task:
-        raise DataError(f"{folder}: holds {cache.task} data, the student is for {data.task}")
-    if not (cache.labelled or BUILDS[cache.task].scores_unlabelled):
-        raise DataError(f"{folder}: was prepared without labels; figures on {NOUNS[cache.task]} need them")
-    cohort = TASKS[cache.task].cohort(cache, None)
-    used = {i for part in data.parts.values() for i in part.ids}
-    shared = sorted(used.intersection(cohort.ids))
-    if shared:
-        raise DataError(
-            f"{folder}: {len(shared)} records ({', '.join(shared[:3])}) are also in the training cache, "
-            "so it is not an external test"
-        )
-    part = BUILDS[cache.task].part(cohort, np.arange(len(cohort)))
-    return External(name, part, cache.sha256, _counts(cache))
+    cohort = tasks.open_external(name, folder, data.cohort)
+    cache, build = cohort.cache, BUILDS[data.task]
+    if not (cache.labelled or build.scores_unlabelled):
+        raise DataError(f"{folder}: was prepared without labels; figures on {NOUNS[data.task]} need them")
+    return External(name, build.part(cohort, np.arange(len(cohort))), cache.sha256, _counts(cache))
 
 
 def _counts(cache: Cache) -> dict[str, Any]:

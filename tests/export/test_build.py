@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from helpers.exports import SETTINGS, untrained
+from helpers.exports import SETTINGS, reseal, untrained
 
 from export.build import Data, External, Run, build_bundle, open_data, open_external, open_opinion
 from export.ecg import EcgPart
@@ -184,6 +186,20 @@ def test_a_student_cannot_stand_for_the_teacher(ecg_student: Run, ecg_data: Data
 def test_an_external_set_shares_no_record_with_the_training_cache(ecgs: Path, ecg_data: Data) -> None:
     with pytest.raises(DataError, match="also in the training cache"):
         open_external("same", ecgs, ecg_data)
+
+
+@pytest.mark.parametrize("task", ["arrhythmia", "sepsis"])
+def test_a_renamed_copy_of_a_record_is_no_external_test(
+    task: str, ecg_data: Data, stay_data: Data, tmp_path: Path
+) -> None:
+    data = ecg_data if task == "arrhythmia" else stay_data
+    copy = shutil.copytree(data.cohort.cache.folder, tmp_path / "copy")
+    index = pd.read_csv(copy / "index.csv", dtype=str)
+    index.iloc[:, 0] = [f"other{i}" for i in range(len(index))]
+    index.to_csv(copy / "index.csv", index=False)
+    reseal(copy)
+    with pytest.raises(DataError, match=r"other0.*also in the training cache"):
+        open_external("renamed", copy, data)
 
 
 def test_an_external_set_is_of_the_same_task(stays: Path, ecg_data: Data) -> None:

@@ -301,7 +301,7 @@ def prepare(
                 continue
             recording, label, signal = prepared
             vectors.append(label)
-            same.setdefault(_fingerprint(entry, signal), []).append(entry.group)
+            same.setdefault(limb_lead_hash(signal) or entry.record, []).append(entry.group)
             rows.append(_described(entry, recording) | pieces.add(signal))
         pieces.flush()
         if not rows:
@@ -366,10 +366,10 @@ def _microvolts(standard: ecg.StandardEcg) -> Signal:
     return np.clip(np.rint(standard.signal * 1000.0), -limit, limit).astype(np.int16)
 
 
-def _fingerprint(entry: Entry, signal: Signal) -> str:
-    """The same for recordings with the same leads I and II; flat ones are like no other."""
+def limb_lead_hash(signal: Signal) -> str | None:
+    """Equal for recordings with the same leads I and II; None where both are flat and say nothing."""
     limb = signal[:2]
-    return hashlib.sha256(limb.tobytes()).hexdigest() if limb.any() else entry.record
+    return hashlib.sha256(limb.tobytes()).hexdigest() if limb.any() else None
 
 
 def _described(entry: Entry, recording: Recording) -> dict[str, object]:

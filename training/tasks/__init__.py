@@ -77,15 +77,27 @@ def _refuse_unlabelled(cache: Cache) -> None:
 
 
 def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
-    """A cohort that nothing was trained on; DataError when it is of the other task or shares a record."""
+    """A cohort that nothing was trained on.
+
+    Raises
+    ------
+    DataError
+        It is of the other task, or shares a record with ``cohort``, be it under another id.
+    """
     cache = open_cache(folder)
     if cache.task != cohort.cache.task:
-        raise DataError(f"{name}: {folder} holds {cache.task} data, the study is of {cohort.cache.task}")
-    external = TASKS[cache.task].cohort(cache, None)
-    if shared := sorted(set(external.ids).intersection(cohort.ids)):
         raise DataError(
-            f"{name}: {len(shared)} records of {folder} ({', '.join(shared[:3])}) are in the training cache "
-            "too, so it is not an external test"
+            f"{name}: {folder} holds {cache.task} data, the training cache {cohort.cache.task} data"
+        )
+    external = TASKS[cache.task].cohort(cache, None)
+    shared = set(external.ids).intersection(cohort.ids)
+    if not shared:
+        learnt = cohort.measured().keys()
+        shared = {record for found, record in external.measured().items() if found in learnt}
+    if shared:
+        raise DataError(
+            f"{name}: {len(shared)} records of {folder} ({', '.join(sorted(shared)[:3])}) are also in the "
+            "training cache, so it is not an external test"
         )
     return external
 

@@ -282,6 +282,10 @@ class Cohort(ABC):
         return np.flatnonzero(~np.isin(self.sites, sites))
 
     @abstractmethod
+    def measured(self) -> dict[str, str]:
+        """Ids by a hash of what was measured, which copies under another id share."""
+
+    @abstractmethod
     def describe(self, items: Ints) -> dict[str, int]:
         """Numbers of items, patients and positives."""
 

@@ -25,6 +25,7 @@ from ibt_deploy.types import Bools, Float32s, Ints, Strings
 from ibt_deploy.vocabulary import LEADS, N_CLASSES
 from training.data.augment import operations_under, rand_augment
 from training.data.cache import Cache
+from training.data.ecg import limb_lead_hash
 from training.data.split import FEWEST_POSITIVES, Part, read_split
 from training.models import Encoder
 from training.models.students import EcgDeiT, EcgTransformer
@@ -292,6 +293,12 @@ class EcgCohort(Cohort):
         if band not in self._signals:
             self._signals[band] = read_signals(self.cache, EcgPreprocessing(scale=1.0, band=band))
         return self._signals[band]
+
+    def measured(self) -> dict[str, str]:
+        """See :meth:`Cohort.measured`; recordings with the same leads I and II count as copies."""
+        signals = read_signals(self.cache, EcgPreprocessing(scale=1.0, band=None))
+        hashes = map(limb_lead_hash, signals)
+        return {found: name for found, name in zip(hashes, self.ids, strict=True) if found is not None}
 
     def truth(self, items: Ints) -> Truth:
         """See :meth:`Cohort.truth`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ibt_deploy.metrics.sepsis import row_utilities, stay_of_row, utility_sweep
 from ibt_deploy.preprocess.stay import StayPreprocessing, featurise
 from ibt_deploy.records import Stay
 from ibt_deploy.types import Float32s, Ints, Strings
-from ibt_deploy.vocabulary import INDEX
+from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING
 from training.data.cache import Cache
 from training.data.split import Part, read_split
 from training.models import Encoder
@@ -279,6 +280,16 @@ class StayCohort(Cohort):
         super().__init__(cache, split)
         self.values, self.labels, self.offsets = read_rows(cache)
         self.sites = strings(cache.index["hospital"])
+
+    def measured(self) -> dict[str, str]:
+        """See :meth:`Cohort.measured`; stays with the same vital signs and laboratory values are copies."""
+        stays = np.split(self.values[:, :N_TIME_VARYING], self.offsets[1:-1])
+        # a value that is missing can be any of many NaNs
+        return {
+            hashlib.sha256(np.nan_to_num(stay, nan=-1e9).tobytes()).hexdigest(): name
+            for stay, name in zip(stays, self.ids, strict=True)
+            if np.isfinite(stay).any()
+        }
 
     def truth(self, items: Ints) -> Truth:
         """See :meth:`Cohort.truth`."""
