@@ -70,7 +70,7 @@ class BundleClass:
 
     @property
     def short(self) -> str:
-        """The shorter abbreviation: ``LBBB`` of ``CLBBB|LBBB``; the first of two of equal length."""
+        """The shorter abbreviation: ``LBBB`` of ``CLBBB|LBBB``; the first if both are of equal length."""
         return min(self.abbreviation.split("|"), key=len)
 
 
@@ -109,7 +109,7 @@ class Calibration:
 class OperatingPoint:
     """A named set of thresholds on calibrated probabilities, shape ``(outputs,)``.
 
-    At an ``exclusive`` one findings that exclude each other are not put out together, and there may be no
+    At an ``exclusive`` one, findings that exclude each other are not reported together, and there may be no
     finding at all: see :func:`ibt_deploy.decisions.decided`.
     """
 
@@ -151,11 +151,11 @@ class Bundle:
     path
         The directory.
     task, name, version, created
-        What it is.
+        Identity of the bundle.
     sha256
-        Hash of ``bundle.json``, and through it of everything.
+        Hash of ``bundle.json``, and through it of everything else.
     preprocessing
-        The constants of the preprocessing, ready to be used.
+        The constants of the preprocessing, ready for use.
     inputs, outputs
         Tensors of the graph.
     classes
@@ -165,13 +165,13 @@ class Bundle:
     operating_points
         Thresholds on calibrated probabilities, by name.
     default_operating_point, default_variant
-        Used unless another is asked for.
+        Used unless another is requested.
     variants
         Graph file of every precision, e.g. ``{"fp32": "model.onnx"}``.
     files
         SHA-256 of every file but ``bundle.json``.
     contract
-        ``bundle.json`` as it stands, for all that only people read (metrics, training, licences...).
+        ``bundle.json`` as parsed, for entries that only people read (metrics, training, licences...).
     """
 
     path: Path
@@ -193,7 +193,7 @@ class Bundle:
     contract: dict[str, Any]
 
     def graph(self, variant: str | None = None) -> bytes:
-        """Bytes of the ONNX graph of ``variant``, hashed again: what was checked is what runs."""
+        """Bytes of the ONNX graph of ``variant``, hashed again so that what was checked is what runs."""
         chosen = variant or self.default_variant
         if chosen not in self.variants:
             raise BundleError(
@@ -214,7 +214,7 @@ class Bundle:
         return self.operating_points[chosen]
 
     def familiarity(self) -> Familiarity | None:
-        """What inputs of the training set look like, where the bundle says it."""
+        """Distribution of the training features, if the bundle holds it."""
         from ibt_deploy.familiarity import FAMILIARITY, Familiarity
 
         if FAMILIARITY not in self.files:
@@ -230,12 +230,12 @@ class Bundle:
 
 
 def packaged_bundles() -> dict[Task, Path]:
-    """Directories of the bundles that travel inside the package, by task."""
+    """Directories of the bundles shipped in the package, by task."""
     return {task: _PACKAGED / task for task in TASKS if (_PACKAGED / task / CONTRACT).is_file()}
 
 
 def bundle_path(task_or_directory: str | Path) -> Path:
-    """Directory of a bundle: the packaged one of a task, or the directory that is named.
+    """Directory of a bundle: the packaged one of a task, or a named directory.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def load_bundle(task_or_directory: str | Path) -> Bundle:
     Raises
     ------
     BundleError
-        One line that says which file or entry is wrong.
+        With a one-line message that says which file or entry is wrong.
     """
     path = bundle_path(task_or_directory)
     raw = _contract_bytes(path)

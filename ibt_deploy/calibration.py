@@ -1,4 +1,4 @@
-"""Fitted on validation data: calibration of probabilities, and the thresholds of operating points.
+"""Fit probability calibration and operating-point thresholds on validation data.
 
 Platt scaling (Platt, in: Advances in Large Margin Classifiers, 1999), ``sigmoid(slope * logit +
 intercept)``, fitted by Newton's method with a weak normal prior around slope 1 and intercept 0, which keeps
@@ -13,7 +13,7 @@ fewer than 5, or no others one temperature for all of these, from the pooled log
 
 Slopes are kept positive, so that calibration never changes the ranking within a class.
 
-Thresholds apply to calibrated probabilities and are tuned after calibration, with the very decision rule of
+Thresholds apply to calibrated probabilities and are tuned after calibration, with the same decision rule as
 scoring, :func:`ibt_deploy.decisions.decided`.
 """
 
@@ -41,7 +41,7 @@ BINS = 10
 
 
 class FittedCalibration(NamedTuple):
-    """A calibration and how each output came by it: platt, temperature, pooled or identity."""
+    """A calibration, and the method used for each output: platt, temperature, pooled or identity."""
 
     calibration: Calibration
     methods: tuple[str, ...]
@@ -106,7 +106,7 @@ def calibration_entry(fitted: FittedCalibration) -> dict[str, Any]:
 
 
 def fitted_line(logits: Array, labels: Array, *, intercept: bool = True) -> tuple[float, float]:
-    """Slope and intercept of greatest posterior probability; the slope is at least 0.01.
+    """Maximum a posteriori slope and intercept; the slope is at least 0.01.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def fitted_line(logits: Array, labels: Array, *, intercept: bool = True) -> tupl
     free = np.array([True, intercept])
     line = _newton(logits, labels, np.array([1.0, 0.0]), free, precision)
     if line[0] < SMALLEST_SLOPE:
-        # the objective is convex, so that the best permitted point lies on the boundary
+        # the objective is convex, so the best feasible point lies on the boundary
         line = _newton(logits, labels, np.array([SMALLEST_SLOPE, 0.0]), free & [False, True], precision)
     return float(line[0]), float(line[1])
 
@@ -141,7 +141,7 @@ def _newton(logits: Array, labels: Array, start: Floats, free: Bools, precision:
         curvature = np.array([[w @ z**2, w @ z], [w @ z, w.sum()]]) + np.diag(precision)
         step = np.zeros(2)
         if free.any():
-            # a saturated fit without a prior is flat; the step of least norm then stays put
+            # a saturated fit without a prior is flat; the minimum-norm step then stays put
             step[free] = np.linalg.lstsq(curvature[np.ix_(free, free)], gradient[free])[0]
         scale = 1.0
         while (candidate := loss(line - scale * step)) > best and scale > 1e-8:
@@ -161,8 +161,8 @@ class Reliability:
     predicted, observed
         Shape ``(bins,)``: mean probability and share of positives.
     counts
-        Shape ``(bins,)``. Equal probabilities share a bin, so that there may be fewer bins, of
-        unequal count, where probabilities are tied.
+        Shape ``(bins,)``. Equal probabilities share a bin, so with ties there may be fewer bins, of
+        unequal count.
     """
 
     predicted: Floats
@@ -171,7 +171,7 @@ class Reliability:
 
     @property
     def expected_calibration_error(self) -> float:
-        """Mean distance of predicted from observed over these bins, weighted by count; NaN for no example."""
+        """Mean absolute difference of predicted and observed, weighted by count; NaN without examples."""
         if not len(self.counts):
             return float("nan")
         return float(self.counts @ np.abs(self.predicted - self.observed) / self.counts.sum())
@@ -196,9 +196,9 @@ class CalibrationLine(NamedTuple):
     Attributes
     ----------
     slope
-        Of a logistic regression on the log odds; below 1 where predictions are too extreme.
+        Slope of a logistic regression on the log odds; below 1 where predictions are too extreme.
     intercept
-        Of the same with the slope held at 1 (calibration in the large); below 0 where too high.
+        Intercept at a fixed slope of 1 (calibration in the large); below 0 where predictions are too high.
     """
 
     slope: float
@@ -208,7 +208,7 @@ class CalibrationLine(NamedTuple):
 def calibration_line(labels: Array, probabilities: Array) -> CalibrationLine:
     """Calibration slope and intercept of ``(n,)`` probabilities, without any prior.
 
-    NaN where only one outcome occurs; the slope is NaN also where probabilities separate the outcomes,
+    NaN where only one outcome occurs; the slope is also NaN where probabilities separate the outcomes,
     because it then has no finite estimate.
     """
     y = np.asarray(labels) > 0
@@ -228,8 +228,8 @@ def calibration_line(labels: Array, probabilities: Array) -> CalibrationLine:
 GRID: Floats = np.arange(1, 50) / 50
 """0.02, 0.04, ... 0.98."""
 FEW_POSITIVES = 20
-"""Classes with fewer validation positives have their threshold drawn half-way to the pooled one; at the
-clinical operating point those with as many do."""
+"""Classes with fewer validation positives have their threshold moved half-way to the pooled one; at the
+clinical operating point, classes with exactly this many do."""
 SMALLEST = 1e-6
 """Thresholds are at least this, so that ``probability / threshold`` is defined."""
 
@@ -237,7 +237,7 @@ SMALLEST = 1e-6
 def f_optimal(labels: Array, probabilities: Array) -> float:
     """Threshold of the highest F measure of one class; NaN without a positive.
 
-    Half-way between two neighbouring probabilities, so that rounding elsewhere decides alike.
+    Half-way between two neighbouring probabilities, so that rounding elsewhere changes no decision.
     ``labels`` and ``probabilities`` have shape ``(n,)``.
     """
     order = np.argsort(-probabilities, kind="stable")
@@ -252,7 +252,7 @@ def f_optimal(labels: Array, probabilities: Array) -> float:
 
 
 def _between(above: float, below: float) -> float:
-    """The middle of two neighbouring values, in (0, 1], that still lets ``above`` through alone."""
+    """Midpoint of two neighbouring values, in (0, 1], that still lets only ``above`` through."""
     middle = (min(above, 1.0) + below) / 2
     return float(np.clip(middle if middle > below else above, SMALLEST, 1.0))
 
@@ -285,7 +285,7 @@ def f_thresholds(labels: Array, probabilities: Array, mask: Array | None = None)
 def clinical_thresholds(
     labels: Array, probabilities: Array, mask: Array | None = None, evaluable: Array | None = None
 ) -> Floats:
-    """The F-optimal threshold of each class, drawn to the common one where it rests on few positives.
+    """The F-optimal threshold of each class, shrunk towards the common one where positives are few.
 
     ``n / (n + 20) * own + 20 / (n + 20) * common``, ``n`` being the known positives of the class and
     ``common`` the threshold that is F-optimal for all evaluable classes pooled. Shape ``(classes,)``.
@@ -343,12 +343,12 @@ def challenge_thresholds(
     orders: int = 3,
     seed: int = 0,
 ) -> ChallengeThresholds:
-    """Thresholds of highest challenge metric by cyclic coordinate ascent.
+    """Thresholds that maximise the challenge metric, by cyclic coordinate ascent.
 
-    From the F-optimal thresholds, each class in turn moves to the grid value that raises the metric
+    Starting from the F-optimal thresholds, each class in turn moves to the grid value that raises the metric
     most, if any does, until a sweep moves none. The best of several random orders of the classes is
-    kept. Classes with fewer than 20 positives are then drawn half-way to the best threshold common to
-    all classes, because a handful of recordings says little.
+    kept. Classes with fewer than 20 positives are then moved half-way to the best threshold common to
+    all classes, because a handful of recordings is weak evidence.
 
     Parameters
     ----------
@@ -360,10 +360,10 @@ def challenge_thresholds(
         Shape ``(classes,)``, as for :func:`ibt_deploy.decisions.decided`.
     weights
         Reward matrix, as for :class:`ibt_deploy.metrics.arrhythmia.Reward`.
-    grid
+    Thresholds to try, ascending, above 0.
         Thresholds to try, rising, above 0.
     sweeps, orders, seed
-        Sweeps at most, number of random orders, and their seed.
+        Maximum number of sweeps, number of random orders, and their seed.
 
     Raises
     ------
@@ -397,7 +397,7 @@ def _middle_of_best(totals: Floats) -> int:
 
 
 class _Ascent:
-    """Thresholds on their way up, with what is needed to try one class in time linear in recordings."""
+    """State of the ascent, such that trying one class takes time linear in the recordings."""
 
     def __init__(self, reward: Reward, probabilities: Floats, thresholds: Floats, allowed: Bools) -> None:
         self.reward, self.p, self.allowed = reward, probabilities, allowed
@@ -410,7 +410,7 @@ class _Ascent:
         self.total = float(reward.earned(decisions(probabilities, thresholds, allowed)).sum())
 
     def climb(self, order: Ints, grid: Floats, sweeps: int) -> None:
-        """Move the classes in ``order``, again and again, until none moves."""
+        """Sweep over the classes in ``order`` until none moves."""
         for _ in range(sweeps):
             moved = False
             for column in order.tolist():
@@ -423,7 +423,7 @@ class _Ascent:
                 return
 
     def totals(self, column: int, grid: Floats) -> Floats:
-        """What all recordings earn together with each threshold of ``grid`` for one class."""
+        """Total reward of all recordings for each threshold of ``grid`` for one class."""
         gain, extra, was_on = self.reward.gains[:, column], self.reward.extra[:, column], self.on[:, column]
         numerator = self.numerator - gain * was_on
         union = self.union - (was_on & extra)
@@ -468,7 +468,7 @@ that of the highest utility loses next to nothing."""
 
 
 def utility_threshold(labels: Array, risk: Array, offsets: Array, within: float = 0.0) -> TunedThreshold:
-    """The threshold of highest normalised utility among all there are; ``reached`` is its utility.
+    """The threshold of highest normalised utility; ``reached`` is that utility.
 
     Parameters
     ----------
@@ -482,7 +482,7 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array, within: float 
     Raises
     ------
     DataError
-        Without a septic stay.
+        There is no septic stay.
     """
     _require_septic(labels)
     sweep = utility_sweep(labels, risk, offsets)
@@ -496,10 +496,10 @@ def utility_threshold(labels: Array, risk: Array, offsets: Array, within: float 
 def sensitivity_threshold(
     labels: Array, risk: Array, offsets: Array, sensitivity: float = 0.80, policy: AlarmPolicy | None = None
 ) -> TunedThreshold:
-    """The highest threshold at which the alarm policy finds a share of the septic stays in time.
+    """The highest threshold at which the alarm policy detects a given share of the septic stays in time.
 
-    Where no threshold does, the highest of those that find most; ``reached`` tells. Parameters and
-    errors as for :func:`utility_threshold`.
+    If no threshold does, the highest of those that detect most; ``reached`` is the share detected.
+    Parameters and errors as for :func:`utility_threshold`.
     """
     _require_septic(labels)
     burden = alarm_burden(labels, risk, offsets, _candidates(labels, risk, offsets), policy)
@@ -515,7 +515,7 @@ def alarm_rate_threshold(
     alarms_per_patient_day: float = 0.1,
     policy: AlarmPolicy | None = None,
 ) -> TunedThreshold:
-    """The lowest threshold from which on upwards the alarm policy stays within a rate of alarms.
+    """The lowest threshold at and above which the alarm policy stays within a given alarm rate.
 
     ``reached`` is the rate, in alarms per patient-day. Parameters and errors as for
     :func:`utility_threshold`.
@@ -534,7 +534,7 @@ def _require_septic(labels: Array) -> None:
 
 
 def _candidates(labels: Array, risk: Array, offsets: Array) -> Floats:
-    """Thresholds worth trying, rising: quantiles of the stays' highest risks and of the positive rows."""
+    """Candidate thresholds, ascending: quantiles of the stays' highest risks and of the positive rows."""
     values, spans = np.asarray(risk, dtype=np.float64), np.asarray(offsets, dtype=np.int64)
     highest = np.maximum.reduceat(values, spans[:-1][np.diff(spans) > 0])
     quantiles = np.linspace(0, 1, 301)

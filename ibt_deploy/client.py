@@ -50,7 +50,7 @@ _TOKEN = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True)
 class Response:
-    """What a server answered; names of headers are lower case."""
+    """A server's response; header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,23 +58,23 @@ class Response:
 
 
 class Transport:
-    """Requests to one server, one after the other.
+    """Sends requests to one server, one at a time.
 
-    An answer depends on nothing but its request, so a request may be sent again: once and at once if its
-    connection dies before there is an answer, and after a pause if the server is busy. The pause is what
-    ``Retry-After`` says, else it doubles from half a second on; a random share is added, so that clients
-    which were turned away together do not come back together. TLS certificates are always verified.
+    An answer depends only on its request, so a request may be sent again: once and immediately if its
+    connection dies before there is an answer, and after a pause if the server is busy. The pause is that of
+    ``Retry-After``, else it doubles from half a second; random jitter is added, so that clients turned away
+    together do not come back together. TLS certificates are always verified.
 
     Parameters
     ----------
     url
-        ``http://`` or ``https://``, a host, and perhaps a port and a path that stands before every address.
+        ``http://`` or ``https://``, a host, and optionally a port and a path prefix.
     token
         Bearer token; empty for none.
     timeout
-        Seconds without a sign of the server.
+        Seconds to wait for a sign of life from the server.
     retries
-        Times that a busy server is asked again.
+        Number of times that a busy server is asked again.
     """
 
     def __init__(self, url: str, *, token: str = "", timeout: float = 60.0, retries: int = 5) -> None:
@@ -86,10 +86,10 @@ class Transport:
                 raise ServerError("the token holds characters that no bearer token has")
             self._headers["Authorization"] = f"Bearer {token}"
         self._connection, self._prefix = _connection(url, timeout)
-        weakref.finalize(self, self._connection.close)  # for those who do not close it
+        weakref.finalize(self, self._connection.close)  # for callers that do not close it
 
     def post(self, path: str, body: bytes, content_type: str) -> Response:
-        """The final answer to a POST.
+        """Send a POST and return the final answer.
 
         Raises
         ------
@@ -113,7 +113,7 @@ class Transport:
         self._connection.close()
 
     def _send(self, path: str, body: bytes, content_type: str) -> Response:
-        """One answer; over a new connection if the first dies, as one does whose worker ended."""
+        """One answer; over a new connection if the first dies, as it does when its worker has ended."""
         try:
             return self._exchange(path, body, content_type)
         except (OSError, http.client.HTTPException) as error:
@@ -134,7 +134,7 @@ class Transport:
             connection.request("POST", f"{self._prefix}{path}", body, headers)
         except (BrokenPipeError, ConnectionResetError):
             if connection.sock is None:
-                raise  # else the server may have refused the body before it had all of it: read why
+                raise  # otherwise the server may have refused the body early: read why
         answer = connection.getresponse()
         content = answer.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
@@ -150,7 +150,7 @@ def pause(busy: Response, tried: int) -> float:
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds that a ``Retry-After`` asks for, as a number or as a date; None where it states nothing."""
+    """Seconds that a ``Retry-After`` asks for, as a number or as a date; None if it is neither."""
     if value.strip().isdigit():
         return float(value)
     try:
@@ -160,7 +160,7 @@ def _retry_after(value: str) -> float | None:
 
 
 def _connection(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
-    """A connection, not yet opened, and the path that stands before every address."""
+    """An unopened connection, and the path prefix of every address."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -200,8 +200,8 @@ class Upload:
 def upload_of(path: Path) -> Upload:
     """What a server needs to score the file at ``path``.
 
-    A recording may consist of several files. Which, its reader knows: what it opens when it reads the
-    recording here is what it will need there. Whether the content is any good is for the server to say.
+    A recording may consist of several files. Its reader determines which: the files that it opens here are
+    those that the server will need. Whether their content is valid is left to the server.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def upload_of(path: Path) -> Upload:
         task = task_of(path)
     except UnsupportedFormat as error:
         if error.code != UnsupportedFormat.default_code:
-            raise  # a folder or a pipe; but the server may know formats that we do not
+            raise  # a folder or a pipe; for other codes, the server may know formats that we do not
     folder = _Folder(path)
     content = folder[path.name]
     if not PARTS[task].in_tables:
@@ -223,10 +223,10 @@ def upload_of(path: Path) -> Upload:
 
 
 class _Folder(Mapping[str, bytes]):
-    """The files beside ``path`` as a mapping, and those of them that were opened.
+    """The files beside ``path`` as a mapping, which records those that were opened.
 
     A link out of the folder is not a file of it, unless ``path`` is itself a link and they share a target: a
-    header from elsewhere shall not make us send away whatever a link names.
+    header from elsewhere must not make us upload whatever a link points to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -272,7 +272,7 @@ def multipart(files: Mapping[str, bytes]) -> tuple[bytes, str]:
 
 
 def _quoted(name: str) -> bytes:
-    """A file name in UTF-8, with what would end it escaped as browsers do."""
+    """A file name in UTF-8, with the characters that would end it escaped as browsers do."""
     escaped = name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
     return escaped.encode("utf-8", errors="replace")
 
@@ -281,12 +281,12 @@ __all__ = ["Client", "RemoteStep", "ServerError"]
 
 
 def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
-    """The prediction or refusal whose ``to_dict()`` is ``entry``, but with our own name for its source.
+    """The prediction or refusal whose ``to_dict()`` is ``entry``, with our own name for its source.
 
     Raises
     ------
     KeyError, TypeError, ValueError, IndexError
-        ``entry`` is not the form of an answer.
+        ``entry`` does not have the form of an answer.
     """
     if entry.get("refused"):
         message = renamed(source, [str(entry["source"])], str(entry["message"]))
@@ -296,7 +296,7 @@ def answer_of(entry: Mapping[str, Any], source: str) -> Prediction | Refusal:
 
 
 def explanations_of(entry: Mapping[str, Any]) -> list[Explanation]:
-    """The explanations in an answer; none where it has none. Raises as :func:`answer_of` does."""
+    """The explanations in an answer, if any. Raises as :func:`answer_of` does."""
     from ibt_deploy.explain import Explanation
 
     return [
@@ -313,7 +313,7 @@ def explanations_of(entry: Mapping[str, Any]) -> list[Explanation]:
 
 
 def renamed(source: str, theirs: Iterable[str], message: str) -> str:
-    """A refusal's line with our own name for the source in place of the name that the server gives it."""
+    """A refusal's line with our own name for the source in place of the server's."""
     for name in theirs:
         rest = message.removeprefix(name)
         if rest != message and rest.startswith((":", ",")):
@@ -328,14 +328,14 @@ Rows: TypeAlias = Floats | Sequence[Mapping[str, float | None]]
 
 
 class Explained(NamedTuple):
-    """A prediction with what moved it, or a refusal with nothing.
+    """A prediction with its explanations, or a refusal without any.
 
     Attributes
     ----------
     answer
-        As :meth:`Client.predict_many` gives it.
+        As returned by :meth:`Client.predict_many`.
     explanations
-        What moved it; empty for a refusal, and where the server does not explain it.
+        Explanations of the answer; empty for a refusal, and if the server does not explain it.
     not_explained
         Why the server does not explain it, in one sentence; else None.
     """
@@ -346,28 +346,28 @@ class Explained(NamedTuple):
 
 
 class RemoteStep(NamedTuple):
-    """The answer for the new hours (and those missing since the last step), and what to give back next."""
+    """The answer for the new hours (and those missing since the last step), and the state to pass next."""
 
     prediction: SepsisPrediction
     state: str
 
 
 class Client:
-    """Scores files on a server, several at once in :meth:`predict_many`; for one thread at a time.
+    """Scores files on a server, several at once in :meth:`predict_many`; to be used by one thread at a time.
 
     Parameters
     ----------
     url
-        Of the service, e.g. ``https://ecg.example.org`` or ``http://localhost:3000``.
+        Address of the service, e.g. ``https://ecg.example.org`` or ``http://localhost:3000``.
     token
-        Bearer token; where left out, the environment variable ``IBT_TOKEN``, if set.
+        Bearer token; default: the environment variable ``IBT_TOKEN``, if set.
     timeout
-        Seconds without a sign of the server.
+        Seconds to wait for a sign of life from the server.
     retries
-        Times that a busy server (429, 503) is asked again.
+        Number of times that a busy server (429, 503) is asked again.
     connections
-        Most files that :meth:`predict_many` sends at once; one connection never keeps more than one worker
-        of a server busy.
+        Maximum number of files that :meth:`predict_many` sends at once; one connection never keeps more than
+        one worker of a server busy.
 
     Raises
     ------
@@ -409,7 +409,7 @@ class Client:
         Raises
         ------
         InputError
-            When it is refused, with the server's reason code; or holds several stays.
+            When the file is refused, with the server's reason code, or holds several stays.
         ServerError
             When the server does not answer as it should.
         """
@@ -423,7 +423,7 @@ class Client:
         return answers[0]
 
     def predict_many(self, paths: Iterable[str | Path]) -> Iterator[Prediction | Refusal]:
-        """Score any number of files, in order; a file that is refused costs only itself.
+        """Score any number of files, in order; a refused file does not affect the others.
 
         Yields
         ------
@@ -437,10 +437,10 @@ class Client:
         return (found.answer for found in self._many(paths, explain=False))
 
     def explain_many(self, paths: Iterable[str | Path]) -> Iterator[Explained]:
-        """As :meth:`predict_many`, each with what moved its findings or its highest risk.
+        """Like :meth:`predict_many`, with explanations of the findings or the highest risk.
 
-        A server does not explain recordings of more than 60 s and stays of more than 168 hours, and of many
-        stays in one file only the first ones; each answer says so (:attr:`Explained.not_explained`).
+        A server does not explain recordings of more than 60 s or stays of more than 168 hours, and of many
+        stays in one file only the first; each answer says so (:attr:`Explained.not_explained`).
         """
         return self._many(paths, explain=True)
 
@@ -470,23 +470,23 @@ class Client:
                     future.cancel()
 
     def next(self, rows: Rows, state: str | None = None, *, record: str | None = None) -> RemoteStep:
-        """Risk of the hours that follow, without sending the hours before them again.
+        """Risk of the next hours, without sending the earlier hours again.
 
         Parameters
         ----------
         rows
             New hourly rows: shape ``(new, 40)`` in the order of :data:`ibt_deploy.vocabulary.VARIABLES`, NaN
-            where nothing was measured; or a mapping of names to numbers for each.
+            where nothing was measured; or one mapping of names to numbers for each row.
         state
-            Of the step before; None at the start of a stay. Only the server can read it.
+            State from the previous step; None at the start of a stay. Only the server can read it.
         record
-            Name of the stay, no personal data; the same with every step. A state of one record is refused for
-            another, so that patients cannot be mixed up.
+            Name of the stay, without personal data; the same in every step. The state of one record is refused
+            for another, so that patients cannot be mixed up.
 
         Raises
         ------
         InputError
-            When the stay up to here is refused; ``state`` stays usable.
+            When the stay so far is refused; ``state`` remains usable.
         ServerError
             When the server does not answer as it should.
         """
@@ -531,7 +531,7 @@ class Client:
             raise self._strange(error) from error
 
     def _understood(self, response: Response) -> Any:
-        """The JSON of an answer; a :class:`_Problem` where the request was refused for what it holds."""
+        """The JSON of an answer; a :class:`_Problem` if the request was refused because of its content."""
         url, status = self._transport.url, response.status
         if status == 401:
             raise ServerError(f"{url} requires a valid bearer token; set {TOKEN}")
@@ -564,6 +564,6 @@ class _Problem(NamedTuple):
 
 
 def _row(row: Any) -> dict[str, float]:
-    """One hourly row by name, without what was not measured."""
+    """One hourly row by name, without variables that were not measured."""
     named = row.items() if isinstance(row, Mapping) else zip(NAMES, row, strict=True)
     return {name: float(value) for name, value in named if value is not None and not np.isnan(value)}

@@ -1,13 +1,13 @@
-"""Which findings are put out: the decision rule of scoring, which tuning and evaluation share.
+"""The decision rule that turns probabilities into findings, shared by scoring, tuning and evaluation.
 
-Thresholds apply to calibrated probabilities. Operating points differ in what else holds:
+Thresholds apply to calibrated probabilities. Operating points differ in the other rules:
 
-- by default every class that reaches its threshold is positive, and where none does, the nearest one is,
-  because an empty answer earns nothing in the Challenge;
-- an *exclusive* operating point puts out nothing where nothing reaches its threshold, and of findings that
+- by default every class that reaches its threshold is positive; if none does, the nearest one is, because an
+  empty answer earns nothing in the Challenge;
+- an *exclusive* operating point reports nothing if nothing reaches its threshold, and of findings that
   exclude each other only the one furthest above its threshold; the others become alternatives.
 
-A long recording is scored in windows, and how they combine depends on the finding, see :data:`COMBINED`.
+A long recording is scored in windows; how they are combined depends on the finding, see :data:`COMBINED`.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ COMBINED: tuple[tuple[str, Literal["any", "mean"], str], ...] = (
     ("IAVB LPR", "mean", "every beat of a stretch has to be late"),
     ("LQRSV LQT PRWP QAb TAb TInv", "mean", "the shape of complexes changes slowly; a window may be noisy"),
 )
-"""How the windows of a recording combine to one probability, with the reason: the highest, or their mean."""
+"""How the windows of a recording are combined into one probability, the highest or the mean, and why."""
 
 
 class Decided(NamedTuple):
-    """What is put out for recordings: both of shape ``(n, classes)``, never true in the same place.
+    """Decisions for recordings: both of shape ``(n, classes)``, never true in the same place.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ def decided(
 ) -> Decided:
     """Findings and alternatives.
 
-    Of mutually exclusive classes that reach their thresholds, that of the highest ``probability /
+    Of mutually exclusive classes that reach their thresholds, the one with the highest ``probability /
     threshold`` is accepted first, then the next unless it excludes an accepted one, and so on.
 
     Parameters
@@ -85,9 +85,9 @@ def decided(
     thresholds
         Shape ``(classes,)``, above 0.
     evaluable
-        Shape ``(classes,)``: classes that may be put out at all; every class where left out.
+        Shape ``(classes,)``: classes that may be reported at all; default: every class.
     exclusive
-        Whether the operating point is; the classes are then the 26.
+        Whether the operating point is exclusive; the classes are then the 26.
     """
     allowed = np.ones(np.shape(thresholds), dtype=bool) if evaluable is None else np.asarray(evaluable, bool)
     reached: Bools = (probabilities >= thresholds) & allowed
@@ -113,7 +113,7 @@ def decisions(
 
 
 def combined(per_window: Array) -> Floats:
-    """One probability per class, shape ``(26,)``, of the windows' ``(windows, 26)``: see :data:`COMBINED`."""
+    """One probability per class, shape ``(26,)``, from those of the windows, ``(windows, 26)``."""
     found: Floats = np.where(ANY, per_window.max(axis=0), per_window.mean(axis=0))
     return found
 
@@ -123,8 +123,8 @@ def decided_over_windows(
 ) -> Decided:
     """Findings and alternatives of one recording, shape ``(1, 26)`` each.
 
-    Rhythms exclude each other at the same time only, so that an exclusive operating point decides about
-    every window and then puts out what was a finding in any of them. ``per_window`` has shape
+    Rhythms exclude each other only at the same time, so an exclusive operating point decides on each window
+    and then reports what was a finding in any of them. ``per_window`` has shape
     ``(windows, 26)``; the other parameters are those of :func:`decided`.
     """
     if not exclusive:

@@ -1,16 +1,16 @@
-"""Where a graph runs: opened and checked on the CPU or on a CUDA device, and which of them it became.
+"""Open a graph on the CPU or a CUDA device, and check which of them it really runs on.
 
-onnxruntime-gpu falls back to the CPU by itself, prints to both streams when the CUDA libraries are missing,
+onnxruntime-gpu silently falls back to the CPU, prints to both streams when the CUDA libraries are missing,
 and starts one thread per core of the machine, whatever the container may use. None of that may reach a user:
-the device is checked after the session is open, the noise is silenced, the threads are counted here.
+the device is checked after the session is open, the output is silenced, the threads are counted here.
 
-Its official builds also report models and machine to their maker and keep an identifier of the device in the
-user's cache. Nothing about a patient or a hospital leaves the machine through this package: reporting is
+Its official builds also report models and machine to the vendor and keep an identifier of the device in the
+user's cache. Nothing about a patient or a hospital leaves the machine through this package: telemetry is
 switched off before ONNX Runtime is imported (on Windows, where that is ignored, right after).
 
 The CPUs and the memory that this process may use follow from its affinity mask and, on Linux, from its
-control groups: a container or a unit of systemd has less than the machine shows. A limit may stand in the
-group of the process or in any group above it, in version 1 of the interface or in version 2.
+control groups: a container or a systemd unit has less than the machine shows. A limit may be set in the
+process's group or in any group above it, with cgroups v1 or v2.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNKNOWN_MEMORY = 2**33
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use, in whole: 1 where it may use a part of one."""
+    """Whole number of CPUs that this process may use; 1 if it may use only part of one."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     for group in _groups("cpu"):
@@ -56,7 +56,7 @@ def usable_cpus() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use, together with those that share its limit."""
+    """Bytes of memory that this process may use, together with others under the same limit."""
     try:
         most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError):  # Windows
@@ -73,10 +73,10 @@ def _number(path: Path) -> int:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the groups that may limit this process, its own first, the topmost last.
+    """Folders of the control groups that may limit this process, its own first, the topmost last.
 
     In a container the membership may name folders that only the host has; they cannot be read, and the
-    container's limit stands at the top.
+    container's limit is at the top.
     """
     try:
         lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
@@ -94,16 +94,16 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3)."""
+"""Parameters of mallopt(3)."""
 LARGE_BLOCK, SLACK = 4 * 2**20, 16 * 2**20
 
 
 def keep_small_blocks() -> None:
     """Have the C library keep freed blocks below 4 MiB for the next input; for processes that score many.
 
-    By itself glibc gives the arrays of a recording back to the system and takes them again for the next one,
-    which costs a fault for each page: a millisecond a recording. The other way round, it learns from one
-    large block to keep all that are no larger. Elsewhere nothing is done.
+    By default glibc returns the arrays of a recording to the system and requests them again for the next one,
+    which costs a fault for each page: a millisecond per recording. Conversely, one large block teaches it to
+    keep all that are no larger. With other C libraries nothing is done.
     """
     mallopt = of_c_library("mallopt")
     if mallopt is not None:
@@ -113,7 +113,7 @@ def keep_small_blocks() -> None:
 
 @cache
 def of_c_library(name: str) -> Callable[..., int] | None:
-    """A function of the C library, None where it has none of that name."""
+    """A function of the C library, or None if there is none of that name."""
     try:
         found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
     except (OSError, TypeError):
@@ -138,7 +138,7 @@ def open_session(
 
     Parameters
     ----------
-    graph
+    Bytes of the ONNX file.
         The ONNX file's bytes.
     device
         ``"cpu"``; ``"cuda"``, which fails where CUDA does not work; ``"auto"``, CUDA where it works.
@@ -148,7 +148,7 @@ def open_session(
 
     Returns
     -------
-    The session, and ``"cpu"`` or ``"cuda"``: the device it really got.
+    The session, and ``"cpu"`` or ``"cuda"``: the device actually used.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def open_session(
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: a dozen classes without a common base but Exception."""
+    """Exceptions of ONNX Runtime: a dozen classes with no common base but Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     found = [e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception)]
@@ -211,13 +211,13 @@ def _cuda_session(graph: bytes, options: onnxruntime.SessionOptions) -> onnxrunt
             # TF32 keeps 10 bits of mantissa, which breaks parity with the CPU
             session = _session(graph, options, [(_CUDA, {"use_tf32": "0"}), _CPU])
         except BundleError:
-            # the graph itself is tried again on the CPU, which tells whether it is at fault
+            # the graph is tried again on the CPU, which shows whether it is at fault
             return None
     return session if _CUDA in session.get_providers() else None
 
 
 def driver_is_there() -> bool:
-    """Whether an NVIDIA driver can be loaded at all; spares everybody else the search for CUDA."""
+    """Whether an NVIDIA driver can be loaded at all; saves other machines the search for CUDA."""
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
@@ -251,7 +251,7 @@ class OpenGraph:
     variant
         Precision, e.g. ``fp32``.
     device
-        The device really used.
+        The device actually used.
     """
 
     session: onnxruntime.InferenceSession
@@ -295,7 +295,7 @@ class OpenGraph:
         return nothing, nothing
 
     def model(self, bundle: Bundle, operating_point: str) -> Model:
-        """How answers name this model."""
+        """The description of this model in answers."""
         return Model(bundle.name, bundle.version, bundle.sha256, self.variant, operating_point, self.device)
 
 

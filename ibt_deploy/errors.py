@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; and messages that are safe to show, although they quote files.
+"""The exception hierarchy, with messages that are safe to show although they quote files.
 
 ::
 
@@ -6,20 +6,20 @@
     ├── InputError             the input is refused; carries a machine-readable ``code``
     │   ├── UnsupportedFormat  no reader knows this content
     │   ├── MalformedFile      the format is known, the file is damaged or contradicts itself
-    │   ├── MissingLeads       leads are missing that cannot be derived, or one is there twice
+    │   ├── MissingLeads       leads are missing that cannot be derived, or one occurs twice
     │   ├── BadUnits           the unit or the gain is missing, unknown or implausible
     │   ├── BadSampling        the sampling rate is missing or not a usable whole number
     │   ├── TooShort           not enough valid signal, or no row
     │   ├── TooLong            more hours than the model was built for
     │   └── BadRows            hourly rows that are out of order, doubled, not numeric or implausible
     ├── BundleError            a model bundle is incomplete, altered, or needs preprocessing we do not have
-    ├── DeviceError            the device asked for is not there
-    ├── BatchError             a batch run cannot start or go on; what is done stays done
+    ├── DeviceError            the requested device is not available
+    ├── BatchError             a batch run cannot start or continue; completed parts are kept
     ├── ServerError            a service cannot be reached, stays busy, or does not answer as one
     ├── MissingExtra           an optional part of the package is not installed
     ├── RecipeError            a training recipe holds an unknown key or an impossible value
     ├── DataError              a prepared data set, split or checkpoint is unusable
-    └── ExportError            a trained network cannot become a bundle, or its graph proves unequal to it
+    └── ExportError            a trained network cannot become a bundle, or its graph does not match it
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class InputError(IbtError):
     Parameters
     ----------
     message
-        One line: what is wrong and, where that helps, what to do. It may quote a file: what cannot be seen
-        there is escaped, and a broken line joined.
+        One line: what is wrong and, where that helps, what to do. It may quote a file: unprintable characters
+        in it are escaped, and line breaks joined.
     where
         The file, record or row concerned; readers add it.
     code
@@ -117,11 +117,11 @@ class BundleError(IbtError):
 
 
 class DeviceError(IbtError):
-    """The device asked for is not available."""
+    """The requested device is not available."""
 
 
 class BatchError(IbtError):
-    """A batch run that cannot start, or cannot go on; it can be resumed unless the message says otherwise."""
+    """A batch run that cannot start or continue; it can be resumed unless the message says otherwise."""
 
 
 class ServerError(IbtError):
@@ -141,7 +141,7 @@ class DataError(IbtError):
 
 
 class ExportError(IbtError):
-    """A trained network that cannot become a bundle, or whose graph does not compute what it computes."""
+    """A trained network that cannot become a bundle, or whose graph computes something else."""
 
 
 EXTRA_OF: dict[str, str] = {
@@ -167,7 +167,7 @@ EXTRA_OF: dict[str, str] = {
     "onnxruntime": "",
     "pandas": "",
 }
-"""Which extra of the package brings a module; empty for modules that every installation has."""
+"""Extra of the package that provides each module; empty for modules that every installation has."""
 
 
 def missing_extra(error: ModuleNotFoundError, purpose: str) -> MissingExtra:
@@ -183,7 +183,7 @@ def missing_extra(error: ModuleNotFoundError, purpose: str) -> MissingExtra:
     Raises
     ------
     ModuleNotFoundError
-        ``error`` itself, where no extra brings the module: then something is broken, not missing.
+        ``error`` itself, if no extra provides the module: then something is broken, not missing.
     """
     module = (error.name or "").partition(".")[0]
     if module not in EXTRA_OF:
@@ -207,14 +207,14 @@ def require(purpose: str, *modules: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""``text`` with every character that cannot be seen as its escape: ``\x1b`` recolours a terminal."""
+    r"""``text`` with every unprintable character escaped: ``\x1b`` could recolour a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, where another package may have written pages; else its type."""
+    """First line of an error message, which another package may have written at length; else its type."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

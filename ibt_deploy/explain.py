@@ -1,6 +1,6 @@
-"""Which seconds and leads, or which hours and variables, moved a finding or a risk: occlusion.
+"""Occlusion: which seconds and leads, or which hours and variables, moved a finding or a risk.
 
-A part of the input is taken away and the model asked again; what the log odds lose is the effect of that part
+A part of the input is removed and the model run again; the drop in log odds is the effect of that part
 (Zeiler and Fergus, ECCV 2014). In an ECG a stretch of all leads, or one lead throughout, becomes a straight
 line between its ends; in a stay a variable, or the measurements of an hour, become missing. Effects of parts
 that the model uses together do not add up to the whole. They say what the model relied on, not what causes
@@ -36,7 +36,7 @@ class Explanation:
     output
         Abbreviation of the finding; ``risk`` for a stay.
     starts, ends
-        Seconds of each stretch of an ECG, or hours of a stay (twice the same), shape ``(parts,)``.
+        Seconds of each stretch of an ECG, or hours of a stay (both the same), shape ``(parts,)``.
     over_time
         Effect of each stretch or hour, shape ``(parts,)``.
     channels
@@ -53,7 +53,7 @@ class Explanation:
     by_channel: Floats
 
     def to_dict(self) -> dict[str, Any]:
-        """The explanation as JSON knows it."""
+        """The explanation as a JSON-compatible dictionary."""
         return {
             "output": self.output,
             "method": "occlusion",
@@ -115,16 +115,16 @@ def explained_ecg(
 ) -> list[Explanation]:
     """Effects of every half second and every lead of a recording on findings.
 
-    Each window is asked on its own, as scoring does; a lead's effect is the mean over the windows.
+    Each window is explained on its own, as in scoring; a lead's effect is the mean over the windows.
 
     Parameters
     ----------
     scorer
-        Asks the graph.
+        Runs the graph.
     prepared
-        Of ``scorer.prepare``.
+        Result of ``scorer.prepare``.
     calibration
-        Of the bundle.
+        Calibration of the bundle.
     outputs
         Index of each class, 0 to 25, by its abbreviation.
     batch_size
@@ -159,7 +159,7 @@ def explained_stay(
 ) -> Explanation:
     """Effects of every hour's measurements and every variable on the risk where it is highest.
 
-    Later hours than that of the highest risk have the effect 0, for the model looks back only.
+    Hours after the one of highest risk have the effect 0, because the model only looks back.
     """
     peak = int(np.argmax(scorer.logits(scorer.features([prepared]), 1)[0]))
     past = prepared.values[: peak + 1]
@@ -185,7 +185,7 @@ def explained_stay(
 
 
 def _straightened(window: Float32s, leads: slice, start: int, stop: int) -> Float32s:
-    """A copy with a straight line in ``leads`` from ``start`` to ``stop``; what is NaN stays so."""
+    """A copy with a straight line in ``leads`` from ``start`` to ``stop``; NaN stays NaN."""
     out = window.copy()
     part = out[leads, start:stop]
     absent = np.isnan(part)

@@ -13,16 +13,16 @@ from ibt_deploy.types import AnyFloats
 
 FAMILIARITY = "familiarity.npz"
 UNFAMILIAR = 0.995
-"""Share of the training set beyond which an input is called unlike it."""
+"""Share of the training set beyond which an input counts as unlike it."""
 ARRAYS = ("mean", "components", "axes", "residual", "quantiles")
-"""What the file holds."""
+"""Arrays in the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
     """A Gaussian on the features of the training set (Lee et al., NeurIPS 2018, with one class).
 
-    The leading principal components are whitened one by one; what remains is measured against its mean
+    The leading principal components are whitened one by one; the residual is divided by its root mean
     square.
 
     Attributes
@@ -30,16 +30,16 @@ class Familiarity:
     mean
         Shape ``(dim,)``.
     components
-        Principal axes divided by their deviation, shape ``(dim, k)``.
+        Principal axes divided by their standard deviation, shape ``(dim, k)``.
     axes
-        The same axes of length 1, shape ``(dim, k)``.
+        The same axes with unit length, shape ``(dim, k)``.
     residual
         Root mean square of what the axes leave, per training input.
     quantiles
-        Distances of training inputs from a Gaussian that was fitted without them, times ``stretch``; rising,
+        Distances of training inputs from a Gaussian fitted without them, times ``stretch``; ascending,
         shape ``(n,)``.
     stretch
-        How much farther an input lies that the network has never seen.
+        Factor by which inputs that the network has never seen lie farther away.
     """
 
     mean: AnyFloats
@@ -61,10 +61,9 @@ class Familiarity:
     ) -> Familiarity:
         """Fit on the features of training inputs, ``(n, dim)``.
 
-        Distances for the quantiles come from ``folds`` fits without the inputs in question. The network has
-        learnt from these inputs, so that they lie nearer to the middle than others of their kind. The
-        quantiles are therefore stretched, never shrunk: until their median is that of ``unseen`` features
-        ``(m, dim)``, or by ``stretch``.
+        The distances for the quantiles are cross-fitted over ``folds`` folds. The network has been trained on
+        these inputs, so they lie nearer to the centre than unseen ones. The quantiles are thus stretched,
+        never shrunk: until their median is that of ``unseen`` features ``(m, dim)``, or by ``stretch``.
         """
         fold = np.arange(len(features)) % folds
         distances = np.concatenate(
@@ -96,7 +95,7 @@ class Familiarity:
         return found
 
     def share_nearer(self, features: AnyFloats) -> AnyFloats:
-        """Share of the training set that lies nearer to its middle than features ``(n, dim)``, ``(n,)``."""
+        """Share of the training set nearer to its centre than features ``(n, dim)``, shape ``(n,)``."""
         return np.searchsorted(self.quantiles, self.distance(features)) / len(self.quantiles)
 
     def save(self, path: Path) -> None:

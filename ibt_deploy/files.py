@@ -1,10 +1,10 @@
-"""Files: what readers read, on disk or in memory, and how every package writes, hashes and limits them.
+"""Files for readers, on disk or in memory, and the functions that write, hash and limit them.
 
 An upload or a member of an archive is scored without being written to disk: its reader is given a
 :class:`MemoryFile`, which has the part of :class:`pathlib.Path` that readers use (:class:`File`).
 
 Everything that must survive a crash is written with :func:`atomic_write`, :func:`atomic_open` or
-:func:`atomic_path`: under its name stands either the old file or the whole new one, also after a power cut.
+:func:`atomic_path`: the name refers to either the old file or the complete new one, even after a power cut.
 
 >>> folder = MemoryFolder({"a.hea": b"a 1 500", "raw/a.dat": b""}, label="upload.zip")
 >>> header = folder / "a.hea"
@@ -33,13 +33,13 @@ from typing import BinaryIO, Literal, Protocol, Self, TypeAlias, runtime_checkab
 class File(Protocol):
     """The part of :class:`pathlib.Path` that readers use; a Path is one.
 
-    ``str()`` of it names it in messages and as ``source``. What does not exist has a name all the same:
-    ``is_file`` is False then, and the other methods raise FileNotFoundError.
+    ``str()`` of it is its name in messages and in ``source``. A file that does not exist still has a name:
+    ``is_file`` is then False, and the other methods raise FileNotFoundError.
     """
 
     @property
     def name(self) -> str:
-        """Last part of the name."""
+        """Last component of the name."""
 
     @property
     def stem(self) -> str:
@@ -51,19 +51,19 @@ class File(Protocol):
 
     @property
     def parent(self) -> Self:
-        """The folder that it is in."""
+        """The folder that contains it."""
 
     def __truediv__(self, name: str, /) -> Self:
-        """What is called ``name`` in this folder."""
+        """The entry called ``name`` in this folder."""
 
     def with_name(self, name: str, /) -> Self:
-        """Its neighbour called ``name``."""
+        """The sibling called ``name``."""
 
     def is_file(self) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
 
     def stat(self) -> os.stat_result:
-        """Of which readers use ``st_size`` and ``st_mode``."""
+        """The file's status; readers use ``st_size`` and ``st_mode``."""
 
     def open(self, mode: Literal["rb"], /) -> BinaryIO:
         """A stream of its bytes."""
@@ -83,10 +83,10 @@ class MemoryFolder:
     Parameters
     ----------
     files
-        Content by name; names are plain, or have forward slashes for sub-folders. Any mapping will do, also
-        one that gets the bytes when they are asked for.
+        Content by name; names are plain, or have forward slashes for sub-folders. Any mapping will do,
+        including one that loads the bytes on demand.
     label
-        What stands before the names in messages and in ``source``, e.g. the name of an archive.
+        Prefix of the names in messages and in ``source``, e.g. the name of an archive.
     """
 
     def __init__(self, files: Mapping[str, bytes], label: str = "") -> None:
@@ -117,7 +117,7 @@ class MemoryFile:
 
     @property
     def name(self) -> str:
-        """Last part of the name."""
+        """Last component of the name."""
         return self.path.name
 
     @property
@@ -132,19 +132,19 @@ class MemoryFile:
 
     @property
     def parent(self) -> MemoryFile:
-        """The sub-folder that it is in."""
+        """The sub-folder that contains it."""
         return MemoryFile(self.folder, self.path.parent)
 
     def __truediv__(self, name: str) -> MemoryFile:
-        """What is called ``name`` in this sub-folder."""
+        """The entry called ``name`` in this sub-folder."""
         return MemoryFile(self.folder, self.path / name)
 
     def with_name(self, name: str) -> MemoryFile:
-        """Its neighbour called ``name``."""
+        """The sibling called ``name``."""
         return MemoryFile(self.folder, self.path.with_name(name))
 
     def is_file(self) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         return str(self.path) in self.folder.files
 
     def stat(self) -> os.stat_result:
@@ -171,7 +171,7 @@ def as_file(file: AnyFile) -> File:
 
 
 def openable(file: File) -> Path | BinaryIO:
-    """What to give a library that opens files itself: the path, or a stream of what is in memory."""
+    """Argument for a library that opens files itself: the path, or a stream of the bytes in memory."""
     return file if isinstance(file, Path) else file.open("rb")
 
 
@@ -221,7 +221,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Have a file or, where the system can, a folder written to disk."""
+    """Flush a file or, where the system supports it, a folder to disk."""
     if path.is_dir() and os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Golden inputs: raw inputs with the features and logits that they must give, on any machine.
+"""Golden inputs: raw inputs with the features and logits that they must give on any machine.
 
 ``golden.npz`` is a plain numpy archive (no pickle) with, for every case:
 
@@ -66,7 +66,7 @@ class Check:
 
 
 def golden_arrays(cases: Mapping[str, GoldenCase]) -> dict[str, Array]:
-    """The arrays of a ``golden.npz`` for some cases, as this module's comment describes them."""
+    """The arrays of a ``golden.npz`` for some cases, as described in the module docstring."""
     arrays: dict[str, Array] = {}
     for name, case in cases.items():
         if isinstance(case.given, Recording):
@@ -91,7 +91,7 @@ def golden_cases(path: Path) -> Iterator[GoldenCase]:
     Raises
     ------
     BundleError
-        When the file is not as described in this module's comment.
+        When the file is not as described in the module docstring.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -116,7 +116,7 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
     ------
     BundleError
         When the bundle holds no golden inputs or cannot be loaded.
-    DeviceError
+    When the device is not available.
         When the device is not there.
     """
     if GOLDEN not in bundle.files:
@@ -156,7 +156,7 @@ def _given(arrays: dict[str, Array]) -> Recording | Stay:
 def _check(case: str, what: str, found: Float32s, expected: Float32s, tolerance: float) -> Check:
     if found.shape != expected.shape:
         return Check(case, f"{what} of shape {expected.shape}, found {found.shape},", float("inf"), tolerance)
-    # NaN stands for samples that were not recorded, and must stand at the same places
+    # NaN stands for samples that were not recorded, and must be in the same places
     absent = np.isnan(expected)
     if not np.array_equal(absent, np.isnan(found)):
         return Check(case, what, float("inf"), tolerance)

@@ -2,8 +2,8 @@
 
 The inputs are listed first (:mod:`~ibt_deploy.batch.sources`, :mod:`~ibt_deploy.batch.archives`), written
 down as a plan and cut into numbered parts (:mod:`~ibt_deploy.batch.plan`). A part is read, preprocessed and
-scored by one worker in fixed batches (:mod:`~ibt_deploy.batch.scoring`) and appears whole
-(:mod:`~ibt_deploy.batch.output`). Which worker does which part, and when, changes no byte.
+scored by one worker in fixed batches (:mod:`~ibt_deploy.batch.scoring`) and written atomically
+(:mod:`~ibt_deploy.batch.output`). The output does not depend on which worker does which part, or when.
 
 >>> from ibt_deploy.batch.run import Options, run_batch
 >>> run_batch(Options(("export/",), out="scores/"))  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""How a batch run writes the answers of each task into tables, counts them and shows them in its report."""
+"""Tables, counts and report sections of a batch run, for each task."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ RISK_EDGES: tuple[float, ...] = (
 
 
 class Answers(Protocol):
-    """What a task says of its answers; ``title`` heads the report."""
+    """How the answers of a task are tabulated, counted and reported; ``title`` heads the report."""
 
     title: ClassVar[str]
 
     @staticmethod
     def table(predictions: Sequence[Any], job: Job, bundle: Bundle, /) -> pa.Table:
-        """The rows of ``predictions/``."""
+        """Rows of ``predictions/``."""
 
     @staticmethod
     def count(tally: Tally, predictions: Sequence[Any], /) -> None:
-        """Add some predictions, of which there is at least one, to the counts."""
+        """Add predictions, at least one, to the counts."""
 
     @staticmethod
     def totals(tally: Tally, /) -> dict[str, Any]:
-        """What ``summary.json`` says of them."""
+        """Totals for ``summary.json``."""
 
     @staticmethod
     def figures(tally: Tally, /) -> list[tuple[str, str]]:
-        """Numbers at the head of the report, each with its label."""
+        """Headline figures of the report, each with its label."""
 
     @staticmethod
     def section(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleClass], /) -> str:
-        """The section of the report about them, as HTML."""
+        """The report section on the answers, as HTML."""
 
 
 class Findings:
@@ -59,7 +59,7 @@ class Findings:
 
     @staticmethod
     def table(predictions: Sequence[Any], job: Job, bundle: Bundle) -> pa.Table:
-        """One row for each recording."""
+        """One row per recording."""
         pa = arrow()
         classes = bundle.classes
         names = [c.short for c in classes]
@@ -103,7 +103,7 @@ class Findings:
 
     @staticmethod
     def count(tally: Tally, predictions: Sequence[Any]) -> None:
-        """Count each finding, and spread its probability."""
+        """Count each finding, and add its probability to a histogram."""
         tally.rows += len(predictions)
         positive = np.array([p.positive for p in predictions]).sum(axis=0)
         probabilities = np.array([p.probabilities for p in predictions])
@@ -118,12 +118,12 @@ class Findings:
 
     @staticmethod
     def figures(tally: Tally) -> list[tuple[str, str]]:  # noqa: ARG004
-        """No more than every task has."""
+        """No figures beyond those of every task."""
         return []
 
     @staticmethod
     def section(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleClass]) -> str:  # noqa: ARG004
-        """One row for each class: how many have it, and how its probability is spread."""
+        """One row per class: number of recordings with it, and distribution of its probability."""
         rows = []
         for found in classes:
             name = found.short
@@ -154,7 +154,7 @@ class Risks:
 
     @staticmethod
     def table(predictions: Sequence[Any], job: Job, bundle: Bundle) -> pa.Table:  # noqa: ARG004
-        """One row for each hour of each stay."""
+        """One row per hour of each stay."""
         pa = arrow()
         lengths = [len(p.risk) for p in predictions]
         of_stay = pa.array(np.repeat(np.arange(len(predictions)), lengths))
@@ -181,7 +181,7 @@ class Risks:
 
     @staticmethod
     def count(tally: Tally, predictions: Sequence[Any]) -> None:
-        """Count hours and alarms, and spread the risks."""
+        """Count hours and alarms, and add the risks to histograms."""
         for stay in predictions:
             tally.rows += len(stay.risk)
             tally.alarm_hours += int(stay.alarms.sum())
@@ -202,7 +202,7 @@ class Risks:
 
     @staticmethod
     def section(summary: dict[str, Any], tally: Tally, classes: Sequence[BundleClass]) -> str:  # noqa: ARG004
-        """How the risks of hours and stays are spread."""
+        """Distributions of hourly risks and of the highest risk per stay."""
         pictures = []
         for name, heading, noun in (
             ("risk", "Risk of every hour", "hours"),

@@ -1,10 +1,10 @@
 """Records in tar and zip archives, listed and read without unpacking anything to disk.
 
-Members of a zip and of a plain tar are read where they lie. A compressed tar can only be read from its
-start: each worker keeps its place in it and reads on, so that it is decompressed once by each worker.
+Members of a zip and of a plain tar are read in place. A compressed tar can only be read from its start: each
+worker keeps its position and reads on from there, and so decompresses it only once.
 
-An archive is somebody else's data. Its members are read into memory up to :data:`MAX_RECORD_BYTES`, and an
-archive that holds far more than it weighs is refused.
+Archives are untrusted. Members are read into memory up to :data:`MAX_RECORD_BYTES`, and an archive with an
+excessive compression ratio is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SUFFIXES = ZIP + TAR + TAR_GZ + TAR_ZST
 MAX_RECORD_BYTES = 512 << 20
 MAX_MEMBERS = 5_000_000
 MAX_RATIO = 200
-"""Uncompressed over compressed size: ECGs as 16-bit numbers reach 10, as text 30."""
+"""Highest ratio of uncompressed to compressed size; ECGs reach 10 as 16-bit integers, 30 as text."""
 ALWAYS_ALLOWED_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
 _CHUNK = 1 << 20
@@ -52,7 +52,7 @@ _KEPT_SUFFIXES = (HEADER, *sorted(SIDECAR_SUFFIXES))
 
 
 class _Member(NamedTuple):
-    """Where a member is, its place among all, and the content of a small header in a compressed tar."""
+    """Offset, size and index of a member, and the content of a small header in a compressed tar."""
 
     offset: int
     size: int
@@ -61,14 +61,14 @@ class _Member(NamedTuple):
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file is an archive, by its name."""
+    """Whether a file name is that of an archive."""
     return name.lower().endswith(SUFFIXES)
 
 
 def archive_entries(path: str) -> Iterator[Entry]:
     """The records in an archive, in an order in which it can be read.
 
-    What cannot be read costs a refusal: a member on its own, or the rest of an archive that is damaged.
+    An unreadable member is refused on its own; of a damaged archive, the rest is refused.
     """
     members: dict[str, _Member] = {}
     rest: RefusedEntry | None = None
@@ -96,7 +96,7 @@ def _collected(
     path: str,
     stamp: Stamp,
 ) -> Iterator[RefusedEntry]:
-    """Fill ``members``; yields a refusal for each that cannot be read, raises TooLong for a bomb."""
+    """Fill ``members``; yield a refusal for each unreadable one, raise TooLong for a decompression bomb."""
     allowed = max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * stamp[0])
     total = 0
     for count, (name, member, fault) in enumerate(listing):
@@ -144,7 +144,7 @@ def _records(path: str, stamp: Stamp, members: dict[str, _Member]) -> Iterator[E
 
 
 def _record(path: str, stamp: Stamp, name: str, parts: dict[str, _Member]) -> MemberEntry:
-    """The entry of one record; headers apart from their signals in a compressed tar are kept in it."""
+    """The entry of one record; holds any header stored apart from its signals in a compressed tar."""
     places = [part.place for part in parts.values()]
     together = max(places) - min(places) == len(places) - 1
     inline = {} if together else {n: p.content for n, p in parts.items() if p.content is not None}
@@ -177,7 +177,7 @@ def _header_text(archive: Archive, prefix: str, members: dict[str, _Member], nam
 
 
 class Archive:
-    """An open archive; ``read`` gives the bytes of a member."""
+    """An open archive; ``read`` returns the bytes of a member."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -192,14 +192,14 @@ class Archive:
         self.close()
 
     def close(self) -> None:
-        """Close it; reading opens it again."""
+        """Close the archive; reading reopens it."""
         for handle in (self._zip, self._stream):
             if handle is not None:
                 handle.close()
         self._zip = self._stream = None
 
     def folder(self, entry: MemberEntry) -> MemoryFile:
-        """The file of a record, in memory, with those that belong to it beside it."""
+        """The main file of a record, in memory, with its companions beside it."""
         folder, _, plain = entry.name.rpartition("/")
         label = f"{self.path}/{folder}" if folder else self.path
         files = {name.rpartition("/")[2]: text.encode("latin-1") for name, text in entry.inline}
@@ -207,13 +207,13 @@ class Archive:
         return MemoryFolder(files, label) / plain
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """Bytes of a member; raises MalformedFile where the archive is damaged."""
+        """Bytes of a member; raises MalformedFile if the archive is damaged."""
         try:
             data = self._from_zip(name) if self.path.lower().endswith(ZIP) else self._from_tar(offset, size)
         except _UNREADABLE as error:
             self.close()
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise  # the disk is at fault; EINVAL is an offset before the beginning
+                raise  # a disk error; EINVAL is an offset before the start
             raise MalformedFile(
                 f"damaged archive: {one_line(error)}", where=f"{self.path}/{name}", code="damaged_archive"
             ) from error
@@ -274,7 +274,7 @@ def _tar_members(path: str) -> Iterator[tuple[str, _Member, tuple[str, str] | No
         mode = "r|" if compressed else "r:"
         with tarfile.open(fileobj=stream, mode=mode) as archive:  # type: ignore[call-overload]
             while (info := archive.next()) is not None:
-                archive.members = []  # which it would keep for ever
+                archive.members = []  # which tarfile would keep forever
                 if info.isdir():
                     continue
                 fault = None if info.isreg() and not info.issparse() else ("not_a_file", "not a regular file")

@@ -1,4 +1,4 @@
-"""What the parts of a run hold, read one input after the other: files, or stays in tables and exports."""
+"""Inputs of a run's parts, read one at a time: files, or stays in tables and exports."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 Item: TypeAlias = Recording | Stay | Refusal
 Skipped: TypeAlias = Mapping[int, str]
-"""Inputs of a part that are not read again, and why: their place in the part and a sentence."""
+"""Inputs of a part to skip: index in the part, and the reason as a sentence."""
 At: TypeAlias = Callable[[int], None]
-"""Called with the place in the part of each input before it is read."""
+"""Called with the index in the part of each input before it is read."""
 
 WORKER_DIED = "worker_died"
 _MEMORY_MB = 1024
@@ -48,7 +48,7 @@ _LISTED = 50
 
 
 class Items(Protocol):
-    """The inputs of a run; it travels to the workers."""
+    """The inputs of a run, as sent to the workers."""
 
     def __len__(self) -> int:
         """Number of parts."""
@@ -59,13 +59,13 @@ class Items(Protocol):
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """Facts about the inputs from before they are scored, for the summary."""
+        """Facts about the inputs gathered before scoring, for the summary."""
 
     def size_of(self, part: int) -> int:
-        """Inputs in a part."""
+        """Number of inputs in a part."""
 
     def read(self, part: int, skipped: Skipped, at: At) -> Iterator[Item]:
-        """Everything that a part holds, in order; a refusal in place of what cannot be read."""
+        """The items of a part, in order, with a refusal for each that cannot be read."""
 
 
 @dataclass
@@ -77,9 +77,9 @@ class PlannedFiles:
     plan
         The plan.
     ignored
-        Number of files that a DICOMDIR references and that hold no ECG waveform, by their kind.
+        Number of files that a DICOMDIR references and that hold no ECG waveform, by kind.
     named
-        Files that the user named. One of these is refused where one of a folder would be left out.
+        Files that the user named. These are refused where files found in a folder would be left out.
     """
 
     plan: Plan
@@ -103,7 +103,7 @@ class PlannedFiles:
         """No report: files are not examined before they are scored."""
 
     def size_of(self, part: int) -> int:
-        """Inputs in a part."""
+        """Number of inputs in a part."""
         return self.plan.size_of(part)
 
     def read(self, part: int, skipped: Skipped, at: At) -> Iterator[Item]:
@@ -112,7 +112,7 @@ class PlannedFiles:
         Raises
         ------
         BatchError
-            A whole folder or archive that was there when the inputs were listed cannot be read any more.
+            A whole folder or archive that existed when the inputs were listed can no longer be read.
         """
         for place, entry in enumerate(self.plan.entries(part)):
             if place in skipped:
@@ -150,7 +150,7 @@ class PlannedFiles:
             )
 
     def _left_out(self, entry: FileEntry | MemberEntry, refusal: Refusal) -> Refusal:
-        """The refusal of a file, or that it is left out because it is clearly not a record."""
+        """The refusal of a file, or its omission if it is clearly not a record."""
         if source_of(entry) in self.named or not is_no_record(self._file(entry)):
             return refusal
         return _left_out(refusal.source)
@@ -159,7 +159,7 @@ class PlannedFiles:
         return Path(entry.path) if isinstance(entry, FileEntry) else self._opened(entry).folder(entry)
 
     def close(self) -> None:
-        """Close the archive that was read last; reading opens it again."""
+        """Close the archive read last; reading reopens it."""
         if self._archive is not None:
             self._archive.close()
 
@@ -177,7 +177,7 @@ def _left_out(source: str) -> Refusal:
 
 
 def _check_place(entry: FileEntry | MemberEntry) -> None:
-    """Stop the run where a whole folder or archive has gone: its records must not be refused one by one."""
+    """Stop the run if a whole folder or archive is gone: its records must not be refused one by one."""
     place = Path(entry.path).parent if isinstance(entry, FileEntry) else Path(entry.archive)
     try:
         if isinstance(entry, MemberEntry):
@@ -191,7 +191,7 @@ def _check_place(entry: FileEntry | MemberEntry) -> None:
 
 
 def _unless_skipped(items: Iterable[Stay | Refusal], skipped: Skipped, at: At) -> Iterator[Item]:
-    """The items; refusals of those at which workers died."""
+    """The items, with refusals for those at which workers died."""
     at(0)
     for place, item in enumerate(items):
         if place in skipped:
@@ -218,7 +218,7 @@ class TableStays:
     rejected
         Number of refusals that belong to no stay, and of files that are left out.
     left_out
-        Files that are clearly no table.
+        Files that are clearly not tables.
     """
 
     tables: Tables
@@ -231,7 +231,7 @@ class TableStays:
 
     @property
     def total(self) -> int:
-        """Patients, and refusals that belong to none."""
+        """Number of patients, and of refusals that belong to none."""
         return self.tables.patients + self.rejected
 
     @property
@@ -242,7 +242,7 @@ class TableStays:
         return asdict(self.tables.report) | {"notes": notes_shown}
 
     def size_of(self, part: int) -> int:
-        """Patients, or refusals, in a part."""
+        """Number of patients, or refusals, in a part."""
         if part < len(self.slices):
             return len(self.slices[part])
         return min(_REJECTED_IN_PART, self.rejected - (part - len(self.slices)) * _REJECTED_IN_PART)
@@ -263,9 +263,9 @@ def opened_stays(
     state: Path,
     named: frozenset[str] = frozenset(),
 ) -> TableStays:
-    """The stays of the tables, in slices; a store that an earlier run left is used.
+    """Open the stays of the tables, in slices; a store left by an earlier run is reused.
 
-    Files that are clearly no table are left out, unless they are ``named``; with a mapping any list may be a
+    Files that are clearly not tables are left out unless they are ``named``; with a mapping any list may be a
     table.
 
     The columns are reported on standard error before doubtful ones are refused.
@@ -273,9 +273,9 @@ def opened_stays(
     Raises
     ------
     InputError
-        A mapping or a table that cannot be used, or a column that looks like another unit.
+        A mapping or a table cannot be used, or a column appears to be in another unit.
     BatchError
-        No patient, or not enough memory or disk.
+        There is no patient, or not enough memory or disk space.
     """
     from ibt_deploy.batch.tables.open import first_look, open_tables
     from ibt_deploy.progress import BytesRead
@@ -325,7 +325,7 @@ class ExportItems:
     stays
         The stays.
     bounds
-        Number of the first stay of each part, and of the stays.
+        Index of the first stay of each part, followed by the number of stays.
     columns
         Report on the columns, as for tables.
     """
@@ -339,7 +339,7 @@ class ExportItems:
 
     @property
     def total(self) -> int:
-        """Stays."""
+        """Number of stays."""
         return len(self.stays) + len(self.stays.report.refused)
 
     @property
@@ -359,7 +359,7 @@ class ExportItems:
         return asdict(self.columns) | {"notes": list(events.notes), "events": found}
 
     def size_of(self, part: int) -> int:
-        """Stays in a part."""
+        """Number of stays in a part."""
         if part < len(self.bounds) - 1:
             return self.bounds[part + 1] - self.bounds[part]
         return len(self.stays.report.refused)
@@ -376,14 +376,14 @@ class ExportItems:
 
 
 def export_items(export: Export, sources: Sequence[str], out: Path, state: Path) -> ExportItems:
-    """The stays of an export in parts; what was found is reported on standard error.
+    """The stays of an export in parts; findings about the export are reported on standard error.
 
-    The codes that were not mapped are written to ``out/not_mapped.csv``.
+    Unmapped codes are written to ``out/not_mapped.csv``.
 
     Raises
     ------
     InputError
-        The export cannot be used, or a column looks like another unit.
+        The export cannot be used, or a column appears to be in another unit.
     """
     from ibt_deploy.batch.tables.facts import Report, column_facts
     from ibt_deploy.standards.exports import opened

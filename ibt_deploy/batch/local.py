@@ -1,8 +1,8 @@
-"""The engine for one machine: worker processes, each with a graph on one thread, that take part after part.
+"""Engine for one machine: worker processes, each with a graph on one thread, score one part after another.
 
 Measured on two cores, workers that do everything beat readers that feed one scorer (docs/batch.md). A worker
-that dies of a codec's segmentation fault or out of memory is replaced, and its part starts over; the input
-that was being read when a second worker dies at it is refused, and the part continues without it.
+killed by a codec's segmentation fault or by lack of memory is replaced, and its part starts over; an input at
+which a second worker dies is refused, and the part continues without it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ibt_deploy.batch.tally import Tally
 from ibt_deploy.errors import BatchError
 
 Event = tuple[int, Tally] | str | None
-"""A part that is done and its counts; why the run cannot continue; or None: nothing new."""
+"""A finished part and its counts, the reason why the run cannot continue, or None for nothing new."""
 _TRIES = 2
 _DEATHS_IN_PART = 20
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -82,14 +82,14 @@ Report: TypeAlias = Reading | Done | Failed | Crashed
 
 
 class LocalEngine:
-    """Scores parts with some worker processes; a context manager that leaves none behind.
+    """Scores parts in worker processes; a context manager that leaves no process behind.
 
     Parameters
     ----------
-    setting
+    job, output, items
         What every worker needs to know.
     workers
-        How many.
+        Number of processes.
     """
 
     def __init__(self, job: Job, output: Output, items: Items, workers: int) -> None:
@@ -114,7 +114,7 @@ class LocalEngine:
             thread.join()
 
     def run(self, parts: Sequence[int], tick: float) -> Iterator[tuple[int, Tally] | None]:
-        """Each part with its counts as it is done; None whenever ``tick`` seconds pass without one.
+        """Yield each finished part with its counts, and None whenever ``tick`` seconds pass without one.
 
         Raises
         ------
@@ -162,7 +162,7 @@ class LocalEngine:
                 self._end(process)
 
     def _scored(self, part: int, process: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes] | None:
-        """Have a part scored; the worker that is left, or None if the run is over."""
+        """Have a part scored; return the surviving worker, or None if the run is over."""
         died_at: Counter[int] = Counter()
         skipped: dict[int, str] = {}
         while not self._over.is_set():
@@ -202,7 +202,7 @@ class LocalEngine:
             )
             self._running.add(process)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; the request will fail
+        with contextlib.suppress(BrokenPipeError):  # the worker died at once; the request will fail
             process.stdin.write(self._setting)
         return process
 
@@ -218,7 +218,7 @@ class LocalEngine:
 
 
 def _reported(process: subprocess.Popen[bytes], request: Request) -> tuple[int, Report | None]:
-    """The place a worker was reading at last, and its final report, None if it died."""
+    """Index of the input that the worker read last, and its final report (None if it died)."""
     assert process.stdin is not None
     assert process.stdout is not None
     place = -1

@@ -1,7 +1,7 @@
-"""Parts on disk. Each file of a part appears whole, and a part counts as done once its marker is there.
+"""Parts on disk: files are written atomically, and a part counts as done once its marker exists.
 
-A marker holds the counts of its part and the sizes of its files, and is written last: whatever moment a run
-is killed at, a part is either done or done again, with the same bytes.
+A marker holds the counts of its part and the sizes of its files, and is written last: whenever a run is
+killed, a part is either done or will be redone, with the same bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Output:
 
     @property
     def markers(self) -> Path:
-        """Where the markers of the parts are."""
+        """Folder of the part markers."""
         return self.state / "parts"
 
     def files(self, part: int, job: Job) -> tuple[Path, Path]:
@@ -56,14 +56,14 @@ class Output:
         return self.path / PREDICTIONS / name, self.path / REFUSED / name
 
     def prepare(self) -> None:
-        """Make the folders, and remove files that a killed process left half written."""
+        """Create the folders, and remove files that a killed process left half written."""
         for folder in (self.path / PREDICTIONS, self.path / REFUSED, self.state, self.markers):
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.glob(f"*{PARTIAL}"):
                 leftover.unlink(missing_ok=True)
 
     def done(self, part: int, job: Job) -> Tally | None:
-        """The counts of a part that is done, None where it is not."""
+        """The counts of a part that is done, else None."""
         try:
             marker = json.loads((self.markers / f"{part:05d}.json").read_bytes())
             sizes = [file.stat().st_size for file in self.files(part, job)]
@@ -126,9 +126,9 @@ def installed() -> set[str]:
 
 
 def reopened(output: Output, done: Mapping[int, Tally]) -> set[int]:
-    """Parts to score again: a missing package cost them refusals, and a package was installed since.
+    """Parts to score again: they hold refusals due to a package that has since been installed.
 
-    Their markers are removed, so that they stay to be done whatever happens next.
+    Their markers are removed, so that they remain to be done whatever happens next.
     """
     stored = output.state / PACKAGES
     now = installed()
@@ -144,7 +144,7 @@ def reopened(output: Output, done: Mapping[int, Tally]) -> set[int]:
 
 
 def arrow() -> Any:
-    """pyarrow; MissingExtra where it is not installed."""
+    """Import pyarrow; raises MissingExtra if it is not installed."""
     require("ibt batch --format parquet or csv", "pyarrow")
     import pyarrow
 
@@ -182,7 +182,7 @@ def _metadata(job: Job) -> dict[str, str]:
 
 
 def flattened(table: pa.Table) -> pa.Table:
-    """The table for CSV, which knows no lists: their words in one text."""
+    """The table for CSV, with the words of each list joined into one text."""
     pa = arrow()
     columns = [
         pa.array([LIST_SEPARATOR.join(words) for words in column.to_pylist()], type=pa.string())

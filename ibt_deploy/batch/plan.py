@@ -1,7 +1,7 @@
-"""What a run does: the job, on which its bytes depend, and the plan, its inputs, one per line in a file.
+"""The job, which determines the bytes of a run, and the plan, a file that lists its inputs one per line.
 
 The plan is written before anything is scored. Its SHA-256 is the fingerprint of the inputs: their paths,
-sizes and times of last change, in order. Contents are not hashed: that would read everything twice.
+sizes and modification times, in order. Contents are not hashed: that would read everything twice.
 
 A WFDB record is a header and its signal files, and a sidecar may describe an array; :func:`grouped` puts such
 files into one entry. Every other file is an entry of its own, so that a file which no reader knows is refused
@@ -26,24 +26,24 @@ from ibt_deploy.types import Task
 Format = Literal["parquet", "csv", "jsonl", "fhir"]
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl", "fhir")
 LINES: tuple[Format, ...] = ("jsonl", "fhir")
-"""Formats with one answer in each line; the others are tables."""
+"""Formats with one answer per line; the others are tables."""
 
 LAYOUT = 2
-"""Of the output; raised when the same run would be written in another way."""
+"""Version of the output layout; raised when the same run would be written differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a run is; equal jobs make equal bytes.
+    """Everything that determines the output of a run; equal jobs give equal bytes.
 
     Attributes
     ----------
     task, bundle, bundle_name, bundle_version, bundle_sha256
         The model; ``bundle`` is the directory it is loaded from.
     variant, operating_point, device
-        How it is used; the device is the one really used.
+        How the model is used; ``device`` is the one actually used.
     format
-        Of the parts.
+        Format of the parts.
     inputs
         Fingerprint of the inputs.
     n_inputs, n_parts
@@ -72,12 +72,12 @@ class Job:
     onnxruntime: str
 
     def to_json(self) -> str:
-        """The job as a file holds it."""
+        """The job as JSON text."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The job that :meth:`to_json` gave; ValueError where the text is not a job."""
+        """The job from :meth:`to_json` output; raises ValueError if the text is not a job."""
         stored = json.loads(text)
         try:
             return cls(**stored)
@@ -85,7 +85,7 @@ class Job:
             raise ValueError(str(error)) from error
 
     def differences(self, other: Job) -> list[str]:
-        """Where ``other`` would make other bytes, one phrase each; ``bundle`` may move."""
+        """Differences from ``other`` that change the output, one phrase each; ``bundle`` may move."""
         return [
             f"{_WORDS.get(f.name, f.name)} was {_short(getattr(self, f.name))}, "
             f"is {_short(getattr(other, f.name))}"
@@ -95,7 +95,7 @@ class Job:
         ]
 
     def model_columns(self) -> dict[str, str]:
-        """How the output names the model."""
+        """Columns that identify the model in the output."""
         return {
             "bundle": self.bundle_name,
             "version": self.bundle_version,
@@ -106,7 +106,7 @@ class Job:
         }
 
     def load_bundle(self) -> Bundle:
-        """The bundle of this job; BundleError where it is no longer the same."""
+        """Load the bundle of this job; raises BundleError if it has changed."""
         found = load_bundle(self.bundle)
         if found.sha256 != self.bundle_sha256:
             raise BundleError(f"{self.bundle}: the bundle was changed while it was in use")
@@ -129,7 +129,7 @@ def _short(value: object) -> str:
 
 
 Stamp: TypeAlias = tuple[int, int]
-"""Size in bytes and time of the last change in nanoseconds: what an input is known by."""
+"""Size in bytes and modification time in nanoseconds, which identify an input."""
 HEADER = ".hea"
 RECORD_SUFFIXES = frozenset(
     (
@@ -152,30 +152,30 @@ RECORD_SUFFIXES = frozenset(
         *(".parquet", ".zip", ".tar", ".gz", ".tgz", ".zst", ".tzst"),
     )
 )
-"""Files that are records of their own even where a WFDB header has the same stem."""
+"""Files that are records in their own right even if a WFDB header has the same stem."""
 SIDECAR_SUFFIXES = frozenset((".json", ".toml"))
 DESCRIBED_SUFFIXES = frozenset((".npy", ".npz", ".mat", ".csv", ".tsv", ".txt", ".bin", ".dat"))
 """Files that a sidecar of the same stem describes."""
 LAYOUTS = frozenset(("layout.toml", "layout.json"))
-"""Sidecars of every such file in their folder (docs/formats.md)."""
+"""Sidecars that describe every such file in their folder (docs/formats.md)."""
 Group = tuple[str, tuple[str, ...]]
-"""Name of the file to read, and the names of those that belong to it."""
+"""Name of the file to read, and names of its companions."""
 PARTS_AIMED_AT = 128
 FEWEST_IN_PART, MOST_IN_PART = 64, 1024
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file and those that belong to it.
+    """A file and its companions.
 
     Attributes
     ----------
     path
-        As given, or within the folder as given.
+        As given, or below the folder as given.
     stamp
-        Of the file.
+        Stamp of the file.
     companions
-        Name and stamp of each file beside it that belongs to it.
+        Name and stamp of each companion.
     """
 
     path: str
@@ -185,7 +185,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class MemberEntry:
-    """A record in an archive: the member to read, and those that belong to it.
+    """A record in an archive: the member to read, and its companions.
 
     Attributes
     ----------
@@ -198,7 +198,7 @@ class MemberEntry:
         archive and is 0 in a zip archive.
     inline
         Name and content, as Latin-1, of members of a compressed tar that lie far from the others: going back
-        to them would mean to decompress all over again.
+        to them would mean decompressing everything again.
     """
 
     archive: str
@@ -221,7 +221,7 @@ Entry: TypeAlias = FileEntry | MemberEntry | RefusedEntry
 
 
 def source_of(entry: Entry) -> str:
-    """How answers name an input."""
+    """The name of an input in answers."""
     if isinstance(entry, FileEntry):
         return entry.path
     return f"{entry.archive}/{entry.name}" if isinstance(entry, MemberEntry) else entry.source
@@ -258,7 +258,7 @@ def from_line(line: bytes) -> Entry:
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """Size and time of the last change of a file."""
+    """Size and modification time of a file."""
     return status.st_size, status.st_mtime_ns
 
 
@@ -267,14 +267,14 @@ def _stamp(fields: list[int]) -> Stamp:
 
 
 def grouped(names: Iterable[str], header_text: Callable[[str], str]) -> list[Group]:
-    """The records among files of one folder, in order of their names.
+    """Group the files of one folder into records, in order of name.
 
     Parameters
     ----------
     names
         Plain names.
     header_text
-        Text of a WFDB header; asked only where names alone leave a file without a record.
+        Returns the text of a WFDB header; called only if names alone leave a file without a record.
     """
     everything = sorted(names)
     described_here = any(PurePosixPath(name).suffix.lower() in DESCRIBED_SUFFIXES for name in everything)
@@ -317,7 +317,7 @@ def grouped(names: Iterable[str], header_text: Callable[[str], str]) -> list[Gro
 def _named_by_headers(
     loose: Sequence[str], headers: Sequence[str], header_text: Callable[[str], str]
 ) -> dict[str, str]:
-    """Header of each of the ``loose`` files that a header names as its signal file."""
+    """The header of each ``loose`` file that a header names as its signal file."""
     wanted = set(loose)
     found: dict[str, str] = {}
     for header in headers:
@@ -330,20 +330,20 @@ def _named_by_headers(
 
 @dataclass(frozen=True)
 class Plan:
-    """The inputs of a run and how they are cut.
+    """The inputs of a run and how they are cut into parts.
 
     Attributes
     ----------
     path
-        Of the file with the entries.
+        The file with the entries.
     fingerprint
         Its SHA-256.
     inputs
-        Entries.
+        Number of entries.
     per_part
         Entries in each part but the last.
     starts
-        Where each part begins in the file, in bytes.
+        Byte offset in the file at which each part begins.
     """
 
     path: str
@@ -357,7 +357,7 @@ class Plan:
         return len(self.starts)
 
     def size_of(self, part: int) -> int:
-        """Number of entries of a part."""
+        """Number of entries in a part."""
         return min(self.per_part, self.inputs - part * self.per_part)
 
     def entries(self, part: int) -> Iterator[Entry]:
@@ -369,7 +369,7 @@ class Plan:
 
 
 def written_plan(path: Path, entries: Iterable[Entry]) -> Plan:
-    """Write the entries to ``path`` and cut them."""
+    """Write the entries to ``path`` and cut them into parts."""
     digest = hashlib.sha256()
     with path.open("wb") as stream:
         for entry in entries:
@@ -380,14 +380,14 @@ def written_plan(path: Path, entries: Iterable[Entry]) -> Plan:
 
 
 def stored_plan(path: Path) -> Plan:
-    """The plan in a file that :func:`written_plan` wrote."""
+    """The plan in a file written by :func:`written_plan`."""
     return _cut(path, file_sha256(path))
 
 
 def part_size(inputs: int, fewest: int = FEWEST_IN_PART) -> int:
-    """Inputs in a part: enough parts to share among workers and to lose little, each worth its overhead.
+    """Inputs per part: enough parts to share out and to lose little, each large enough for its overhead.
 
-    It depends on the number of inputs alone, so that any machine cuts alike.
+    It depends on the number of inputs alone, so that any machine makes the same parts.
     """
     return min(MOST_IN_PART, max(fewest, -(-inputs // PARTS_AIMED_AT)))
 
@@ -406,7 +406,7 @@ def _cut(path: Path, fingerprint: str) -> Plan:
 
 
 def difference(before: Path, now: Path) -> dict[str, Any]:
-    """How two plans differ: numbers of inputs that are new, gone or changed, and an example."""
+    """Compare two plans: numbers of new, removed and changed inputs, and an example."""
     old, new = _by_source(before), _by_source(now)
     added = [s for s in new if s not in old]
     gone = [s for s in old if s not in new]

@@ -21,19 +21,19 @@ from ibt_deploy.batch.tally import Tally
 from ibt_deploy.errors import BatchError, IbtError, one_line, require
 
 _CPUS_OF_READER = 0.5
-"""Not what an actor takes: Ray Data would let the actors do the reading, and nothing would be read ahead."""
+"""Differs from an actor's share: otherwise Ray Data lets the actors read, and nothing is read ahead."""
 
 
 def scored_by_ray(
     job: Job, output: Output, items: Items, parts: Sequence[int], actors: int | None
 ) -> Iterator[tuple[int, Tally]]:
-    """Each part with its counts as it is done.
+    """Yield each finished part with its counts.
 
     Parameters
     ----------
     actors
-        Predictors. At most, and if left out, one for each GPU where the job runs on them, else four for every
-        five CPUs: scoring is most of the work, and the readers need what is left.
+        Number of predictors. Maximum and default: one per GPU if the job runs on GPUs, else four per five
+        CPUs: scoring is most of the work, and the readers need the rest.
 
     Raises
     ------
@@ -100,6 +100,6 @@ class _Scorer:
 
 
 def _cause(error: BaseException) -> str:
-    """The first reason, in one line: Ray wraps errors in errors and adds its own traceback."""
+    """The root cause, in one line: Ray nests errors and adds its own traceback."""
     cause = getattr(error, "cause", None) or error
     return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__

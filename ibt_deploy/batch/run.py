@@ -45,7 +45,7 @@ _TICK_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user asks for; see ``ibt batch --help``.
+    """User options; see ``ibt batch --help``.
 
     Attributes
     ----------
@@ -54,11 +54,11 @@ class Options:
     out
         Folder of the results.
     task
-        Found from the first input that can be read where left out.
+        Default: the task of the first readable input.
     mapping
-        File that says which columns of a table are which variables.
+        File that maps table columns to variables.
     workers
-        Processes; all usable CPUs where left out, never more.
+        Number of processes; default and maximum: all usable CPUs.
     resume, restart
         Continue the run in ``out``; or remove it and start over.
     """
@@ -167,7 +167,7 @@ class _Inputs:
         Raises
         ------
         BatchError
-            It is for another task than the inputs.
+            The model is for a different task from the inputs.
         """
         bundle = self._named or load_bundle(self.task)
         if bundle.task != self.task:
@@ -176,7 +176,7 @@ class _Inputs:
 
     @cached_property
     def task(self) -> Task:
-        """The task asked for, or that of the first input that can be read."""
+        """The requested task, or that of the first readable input."""
         options = self._options
         if options.task is not None:
             return options.task
@@ -210,9 +210,9 @@ class _Inputs:
 
 @contextmanager
 def _locked(output: Output) -> Iterator[None]:
-    """Hold the run, so that no other process writes to it; the lock ends with this process.
+    """Lock the run, so that no other process writes to it; the lock ends with this process.
 
-    A folder that was not there before goes again where the run ends before it has a plan.
+    A folder created here is removed again if the run ends before it has a plan.
     """
     is_new = not output.path.exists()
     try:
@@ -236,7 +236,7 @@ def _locked(output: Output) -> Iterator[None]:
 
 
 def _check_there(output: Output, options: Options) -> None:
-    """Whether a run that is there may be used as asked."""
+    """Check that an existing run may be used as requested."""
     job = output.state / JOB
     if options.restart:
         if job.is_file():
@@ -258,7 +258,7 @@ def _check_there(output: Output, options: Options) -> None:
 
 
 def _require_free(output: Output) -> None:
-    """Refuse a folder with something else in it, before anything is written there."""
+    """Refuse a folder with other content, before anything is written to it."""
     if (output.state / JOB).is_file() or not output.path.is_dir():
         return
     others = [path.name for path in output.path.iterdir() if path != output.state]
@@ -267,7 +267,7 @@ def _require_free(output: Output) -> None:
 
 
 def _planned(options: Options, inputs: _Inputs, output: Output) -> tuple[Items, Job]:
-    """The inputs, and the job that they and the options make; compared with the one that is there."""
+    """The inputs and the resulting job, compared with that of an existing run."""
     task, bundle = inputs.task, inputs.bundle
     variant = options.precision or bundle.default_variant
     session, device = open_session(bundle.graph(variant), device=options.device, threads=1)

@@ -1,8 +1,8 @@
 """One part of a run: read, preprocessed, scored and written.
 
-Batches are made of the inputs of one part in their order and never depend on time, so that a part comes out
-the same whoever scores it. Reading and preprocessing go on in a thread while the graph runs, which leaves
-Python's lock alone; the two wait for each other only when one of them is two pools ahead.
+Batches follow the order of the inputs of one part and never depend on timing, so that a part comes out the
+same on any worker. Reading and preprocessing run in a thread beside the graph, which releases the GIL; each
+of the two waits for the other only when it is two pools ahead.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PartScorer:
     output
         Where the parts go.
     threads
-        Of the graph.
+        Threads of the graph.
     """
 
     def __init__(self, job: Job, output: Output, threads: int = 1) -> None:
@@ -84,7 +84,7 @@ def _guarded(prepared: Iterator[Pool]) -> Iterator[Pool]:
 
 
 class Prefetched(Generic[T]):
-    """What an iterable yields, made by a thread of its own a little ahead of whoever asks.
+    """Iterates over values that a background thread produces a little ahead of the consumer.
 
     An exception of the iterable is raised where its next value would be. Leaving the block ends the thread.
     """
@@ -122,7 +122,7 @@ class Prefetched(Generic[T]):
                 if self._over.is_set():
                     return
                 self._queue.put(([value], None))
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks, who raises it
+        except BaseException as error:  # noqa: BLE001 - passed to the consumer, which raises it
             self._queue.put(([], error))
         else:
             self._queue.put(([], None))

@@ -1,8 +1,8 @@
 """The inputs that the sources of a run name: folders, files, globs, lists of files and archives.
 
 The order is fixed: sources as given, folders in the order of their names, a folder's own files before its
-sub-folders. Hidden files are left out, as are links to folders (they may lead round in a circle) and folders
-that a batch run writes to. What is named twice is listed once.
+sub-folders. Hidden files are left out, as are links to folders (they may form cycles) and folders that a
+batch run writes to. A file named twice is listed once.
 
 A DICOMDIR stands for the files that it references: ECG waveforms are inputs, references to anything else are
 ignored and counted. Files in its folder that it does not reference are inputs like any other.
@@ -36,7 +36,7 @@ def entries_of(sources: Sequence[str], ignored: Counter[str] | None = None) -> I
     sources
         As the user names them.
     ignored
-        Counts what a DICOMDIR references that is no ECG waveform, by its kind.
+        Counts, by kind, what a DICOMDIR references other than ECG waveforms.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def entries_of(sources: Sequence[str], ignored: Counter[str] | None = None) -> I
 
 
 def expanded(sources: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The folders and the files that the sources name, without those that lie in one of the folders."""
+    """The folders and files that the sources name, without files inside one of the folders."""
     folders: dict[str, str] = {}
     files: dict[str, str] = {}
     for source in sources:
@@ -83,7 +83,7 @@ def _files_in(folders: Sequence[str]) -> Iterator[str]:
 
 
 def stamped(paths: Sequence[str]) -> list[FileEntry]:
-    """An entry for each file, without companions; reading one that cannot be looked at says so."""
+    """An entry for each file, without companions; a file without a status fails later, when it is read."""
     found = []
     for path in paths:
         try:
@@ -117,12 +117,12 @@ def _is_list(path: Path) -> bool:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # too long for a name
+    except OSError:  # the name is too long
         return False
 
 
 def _from_list(path: Path) -> list[str]:
-    """Paths in a list file, one per line; relative ones start where the list is, or else here."""
+    """Paths in a list file, one per line; relative ones start at the list's folder, else the current one."""
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise BatchError(f"{path}: larger than a list of files can be")
@@ -145,7 +145,7 @@ def _within(key: str, folders: Set[str]) -> bool:
 
 @dataclass
 class _Folder:
-    """What one folder holds."""
+    """Contents of one folder."""
 
     stamps: dict[str, Stamp] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
@@ -195,7 +195,7 @@ def _scanned(top: str) -> Iterator[tuple[str, list[str], dict[str, Stamp]]]:
 
 @dataclass(frozen=True)
 class _References:
-    """Files that a DICOMDIR references: ECG waveforms, others with their kind, and those not to be had."""
+    """Files that a DICOMDIR references: ECG waveforms, others with their kind, and unavailable ones."""
 
     ecgs: tuple[str, ...]
     others: dict[str, str]
@@ -203,7 +203,7 @@ class _References:
 
 
 def _references(path: str) -> _References | None:
-    """What a DICOMDIR references (PS3.3 F.3); None where it cannot be read as one, or pydicom is missing."""
+    """What a DICOMDIR references (PS3.3 F.3); None if it cannot be read as one, or pydicom is missing."""
     try:
         from pydicom import dcmread
         from pydicom.errors import InvalidDicomError
@@ -242,7 +242,7 @@ def _references(path: str) -> _References | None:
 
 
 def _below(folder: Path, names: Sequence[str]) -> Path | None:
-    """The file that a DICOMDIR means, also in small letters; never one outside the folder."""
+    """The file that a DICOMDIR names, or its lower-case form; never one outside the folder."""
     if any(name in ("", ".", "..") or not set(name).isdisjoint("/\\\0") for name in names):
         return None
     choices = (folder.joinpath(*names), folder.joinpath(*(name.lower() for name in names)))
@@ -252,14 +252,14 @@ def _below(folder: Path, names: Sequence[str]) -> Path | None:
 def _leads_to_folder(item: os.DirEntry[str]) -> bool:
     try:
         return item.is_dir()
-    except OSError:  # a link to itself; reading it says so
+    except OSError:  # a link to itself; reading it will fail
         return False
 
 
 def _stamp(item: os.DirEntry[str]) -> Stamp:
     try:
         return stamp_of(item.stat())
-    except OSError:  # a link that leads nowhere; reading it says so
+    except OSError:  # a dangling link; reading it will fail
         return stamp_of(item.stat(follow_symlinks=False))
 
 
@@ -322,7 +322,7 @@ def _neighbours(place: str) -> _Folder:
 
 
 def _absent(path: str) -> Entry:
-    """The entry of a listed file that its folder does not show: hidden, unreachable or not there."""
+    """The entry of a listed file that is missing from its folder's listing: hidden, unreachable or absent."""
     try:
         return FileEntry(path, stamp_of(Path(path).stat()))
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Counts of a part, of the parts done, of the run; ``summary.json`` states them, ``report.html`` shows them.
+"""Counts of a part or of a whole run, and their ``summary.json`` and ``report.html``.
 
-The page needs nothing from elsewhere.
+The page is self-contained.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tally:
     rows
         Rows written to ``predictions/``: as many as records, or one for each hour of each stay.
     refused, warnings
-        Refused inputs and warned-of records by code.
+        Refused inputs, and records with warnings, by code.
     examples
         The message of the first refusal of each code.
     positives
@@ -62,16 +62,16 @@ class Tally:
 
     @property
     def n_refused(self) -> int:
-        """Refusals of every code, without what was left out."""
+        """Number of refusals of every code, without the files left out."""
         return sum(self.refused.values()) - self.refused[LEFT_OUT]
 
     @property
     def n_left_out(self) -> int:
-        """Files that are clearly not records."""
+        """Number of files that are clearly not records."""
         return self.refused[LEFT_OUT]
 
     def count(self, answers: Sequence[Prediction | Refusal]) -> None:
-        """Add some answers."""
+        """Add answers."""
         predictions: list[Prediction] = []
         for answer in answers:
             if isinstance(answer, Refusal):
@@ -96,7 +96,7 @@ class Tally:
             self.histograms[name] = [a + b for a, b in zip(mine, counts, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts as JSON knows them, in a fixed order."""
+        """The counts as a JSON-compatible dictionary, in a fixed order."""
         return {
             "inputs": self.inputs,
             "records": self.records,
@@ -112,12 +112,12 @@ class Tally:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Tally:
-        """The counts that :meth:`to_dict` gave."""
+        """The counts from :meth:`to_dict` output."""
         counters = {name: Counter(stored[name]) for name in ("refused", "warnings", "positives")}
         return cls(**{**stored, **counters})
 
     def spread(self, name: str, values: Floats, edges: Sequence[float]) -> None:
-        """Count values between the edges into the histogram ``name``."""
+        """Add values to the histogram ``name`` with these edges."""
         counts = self.histograms.setdefault(name, [0] * (len(edges) - 1))
         found = np.bincount(
             np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2),
@@ -208,7 +208,7 @@ def histogram(
 ) -> str:
     """Bars of equal width, one for each interval, as SVG.
 
-    A small one has logarithmic heights, and names the intervals in its tooltips alone.
+    A small one has logarithmic heights, and shows the intervals only in its tooltips.
     """
     from math import log1p
 
@@ -293,7 +293,7 @@ def _model(summary: dict[str, Any]) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """``12.3 %``, or a dash of nothing."""
+    """``12.3 %``, or a dash if ``whole`` is 0."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 

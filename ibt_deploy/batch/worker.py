@@ -1,8 +1,8 @@
-"""A worker: a process of its own that scores the parts it is asked for.
+"""Worker: a separate process that scores the parts it is asked for.
 
 Started as ``python -m ibt_deploy.batch.worker``, so that a notebook needs no ``__main__`` guard. It
 reads pickled requests from its standard input and writes pickled reports to its standard output; before it
-reads an input it reports which one, so that the process that started it knows which input killed it.
+reads an input it reports which one, so that the parent process knows which input killed it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def serve(requests: BinaryIO, reports: BinaryIO) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Ask Linux to end this process with the one that started it, however that ends."""
+    """Have Linux kill this process when its parent ends, however that happens."""
     if sys.platform == "linux":
         libc: Any = ctypes.CDLL(None)
         libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -1,4 +1,4 @@
-"""The command line: a thin skin over what a notebook can also call."""
+"""The command line: a thin layer over functions that a notebook can also call."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import click
 from ibt_deploy import __version__
 from ibt_deploy.cli.group import CommandGroup
 
-# read once, when numpy is imported: on one ECG, threads of OpenBLAS spin for longer than they compute
+# read once, when numpy is imported; on one ECG, OpenBLAS threads spin for longer than they compute
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    """Version of the program, and name and version of each packaged bundle."""
+    """Print the version of the program, and name and version of each packaged bundle."""
     if not wanted or ctx.resilient_parsing:
         return
     from ibt_deploy.bundle import load_bundle, packaged_bundles

@@ -83,7 +83,7 @@ def _name(item: Recording | Stay) -> str:
 
 
 def _convert(item: Recording | Stay, target: Path, *, overwrite: bool, written: set[Path]) -> None:
-    """Write one recording and say what of it was rounded."""
+    """Write one recording and report what was rounded."""
     if not isinstance(item, Recording):
         raise UnsupportedFormat("this is an ICU stay; only ECG recordings are converted", code="wrong_task")
     if target in written:

@@ -1,4 +1,4 @@
-"""``ibt evaluate``, ``ibt recalibrate`` and ``ibt monitor``: how a model fares on your own patients."""
+"""``ibt evaluate``, ``ibt recalibrate`` and ``ibt monitor``: how a model performs on your own patients."""
 
 from __future__ import annotations
 

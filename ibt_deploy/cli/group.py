@@ -38,7 +38,7 @@ OWN: dict[str, str] = {
     "convert": "Write ECG recordings as WFDB, DICOM or Parquet.",
 }
 MODULES = {"verify": "models", "recalibrate": "evaluate", "monitor": "evaluate"}
-"""Where a command is that has no module of its own."""
+"""Modules of the commands that have none of their own."""
 KNOWN: dict[str, str] = {
     "train": "Prepare data and train models (needs ibt[train]).",
     "export": "Turn a trained model into a bundle (needs ibt[train]).",
@@ -48,7 +48,7 @@ KNOWN: dict[str, str] = {
 
 
 CLOSED_PIPE = 141
-"""Exit status where whoever read the output has gone, as of a program that SIGPIPE ended: 128 + 13."""
+"""Exit status when the reader of the output has gone, as for a program killed by SIGPIPE: 128 + 13."""
 
 
 class Failure(click.ClickException):
@@ -62,14 +62,14 @@ class Failure(click.ClickException):
 
 
 def failure(error: IbtError | ModuleNotFoundError, ctx: click.Context) -> Failure:
-    """One line for an error of ours, and for a missing package the extra that brings it."""
+    """One line for an ibt error; for a missing package it names the extra to install."""
     if isinstance(error, ModuleNotFoundError):
         error = missing_extra(error, f"'{ctx.command_path} {ctx.invoked_subcommand}'")
     return Failure(one_line(error))
 
 
 class Interrupted(Failure):
-    """Ctrl-C; exit status as shells have it, because 1 would say that some inputs were refused."""
+    """Ctrl-C, with the exit status that shells use, because 1 would mean that some inputs were refused."""
 
     exit_code = 130
 
@@ -86,7 +86,7 @@ class CommandGroup(click.Group):
         ctx: click.Context,  # noqa: ARG002
         cmd_name: str,
     ) -> click.Command | None:
-        """The command, imported now; None where there is none of that name."""
+        """Import and return the command; None if there is none of that name."""
         if cmd_name in OWN:
             command = getattr(import_module(f"ibt_deploy.cli.{MODULES.get(cmd_name, cmd_name)}"), cmd_name)
             return command if isinstance(command, click.Command) else None
@@ -96,14 +96,14 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with our errors shown as one line."""
+        """Like click's, with our errors shown as one line."""
         try:
             return super().resolve_command(ctx, args)
         except IbtError as error:
             raise Failure(one_line(error)) from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As click does, whatever the standard streams are."""
+        """Like click's, whatever the standard streams are."""
         _ready("stdout")
         _ready("stderr")
         return super().main(*args, **kwargs)
@@ -114,12 +114,12 @@ class CommandGroup(click.Group):
             try:
                 return super().invoke(ctx)
             finally:
-                sys.stdout.flush()  # here, where a full disk still becomes a line and a status
+                sys.stdout.flush()  # now, while a full disk can still become one line and an exit status
         except (IbtError, ModuleNotFoundError) as error:
             raise failure(error, ctx) from error
         except OSError as error:
             _let_go(sys.stdout)
-            if error.errno == errno.EPIPE:  # whoever reads has seen enough
+            if error.errno == errno.EPIPE:  # the reader has closed the pipe
                 raise SystemExit(CLOSED_PIPE) from None
             place = f"{error.filename}: " if error.filename else ""
             raise Failure(one_line(f"{place}{error.strerror or error}")) from error
@@ -156,7 +156,7 @@ def _loaded(entry: EntryPoint) -> click.Command:
 
 
 def _let_go(stream: IO[str]) -> None:
-    """Give up what cannot be written, which the interpreter would try again at its end, with status 120."""
+    """Discard unwritable output: the interpreter would retry it at exit and end with status 120."""
     try:
         stream.flush()
     except OSError:
@@ -166,7 +166,7 @@ def _let_go(stream: IO[str]) -> None:
 
 
 def _ready(name: str) -> None:
-    """Make a standard stream usable: one that is closed swallows, one that lacks a character escapes it."""
+    """Make a standard stream usable: a closed one discards output, unencodable characters are escaped."""
     stream = getattr(sys, name)
     if stream is None:
         setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
@@ -177,7 +177,7 @@ def _ready(name: str) -> None:
 F = TypeVar("F", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path, readable=False)
-"""A name as given: a file that cannot be read is refused alone, and the others are scored."""
+"""Any name: a file that cannot be read is refused on its own, and the others are scored."""
 
 
 def device_option(command: F) -> F:

@@ -28,14 +28,14 @@ LONGEST_FIELD = 600
 
 
 def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Iterator[dict[str, Any]]:
-    """What each recording or stay of a file is, as JSON knows it.
+    """Describe each recording or stay of a file as a JSON-compatible dictionary.
 
     Parameters
     ----------
     file
         Its path, or the file in memory.
     constants
-        Of the ECG model whose filter and windows are reported; None leaves these out.
+        Constants of the ECG model whose filter and windows are reported; None leaves these out.
 
     Yields
     ------
@@ -221,7 +221,7 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _show_outline(found: dict[str, Any]) -> None:
-    """What could be read of a file that is refused."""
+    """Show what could be read of a refused file."""
     from ibt_deploy.render.report import Line, show
 
     report = [

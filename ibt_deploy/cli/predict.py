@@ -34,7 +34,7 @@ MAX_STANDARD_INPUT_BYTES = 1 << 30
 
 
 class Named:
-    """A file, and whether it was named itself or only lies in a folder that was.
+    """A file that was named itself or lies in a folder that was named.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def _in_folder(folder: Path) -> Iterator[Named | Refusal]:
 
 
 _Answer: TypeAlias = "tuple[Item | None, Prediction | Refusal, list[Explanation]]"
-"""What was scored, if it was scored here; the answer; what moved it, if that is asked for."""
+"""The item, if it was scored here; the answer; its explanations, if requested."""
 _LONGEST_NAME = 120
 """Characters of a record's name in the name of a file."""
 _ONE_TASK = "--csv holds one task at a time; score ECGs and stays apart or use --json"
@@ -242,7 +242,7 @@ def predict(
 def _predictors(
     bundle: Path | None, device: Device, precision: str | None, operating_point: str | None
 ) -> Callable[[Task], Predictor]:
-    """A function that gives the predictor of a task and loads each one once."""
+    """A function that returns the predictor of a task, loading each only once."""
     keep_small_blocks()
     loaded: dict[Path | Task, Predictor] = {}
 
@@ -267,7 +267,7 @@ def _answers(
 ) -> Iterator[_Answer]:
     """Every item of every file with its answer, in order; neighbours of one task share batches.
 
-    The folder of each file that lies in a folder and that no reader knows is added to ``left_out``.
+    For each file in a folder that no reader knows, the folder is added to ``left_out``.
     """
     first: Task | None = None
     found = (_recognised(named, left_out) for named in files)
@@ -295,7 +295,7 @@ def _answers_of_server(
     single_task: bool,
     explain: bool,
 ) -> Iterator[_Answer]:
-    """As :func:`_answers`, from a service; there is nothing here that was scored."""
+    """Like :func:`_answers`, but from a service; the item is always None."""
     from ibt_deploy.client import Client
 
     kept = (
@@ -318,7 +318,7 @@ def _answers_of_server(
 def _in_order(
     client: Client, files: Iterable[Named | Refusal], *, explain: bool
 ) -> Iterator[tuple[Prediction | Refusal, list[Explanation]]]:
-    """The service's answers to files, with the refusals of what cannot be sent in their places."""
+    """The service's answers to files, in order, with refusals in place of what cannot be sent."""
     for refused, group in groupby(files, key=lambda named: isinstance(named, Refusal)):
         if refused:
             yield from ((named, []) for named in group if isinstance(named, Refusal))
@@ -335,7 +335,7 @@ def _in_order(
 
 
 def _require_none_of(ctx: click.Context, *names: str) -> None:
-    """Refuse options that choose what happens on this machine."""
+    """Refuse options that only concern scoring on this machine."""
     for name in names:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
@@ -411,7 +411,7 @@ def _to_standard_output(form: _Form) -> Callable[[Prediction, list[Explanation]]
 def _to_folder(
     folder: Path, form: _Form, suffix: str, *, force: bool
 ) -> Callable[[Prediction, list[Explanation]], None]:
-    """A file for each answer: ``RECORD.json``, and ``RECORD-2.json`` for a second record of that name."""
+    """One file per answer: ``RECORD.json``, and ``RECORD-2.json`` for a second record of that name."""
     folder.mkdir(parents=True, exist_ok=True)
     if not force and any(folder.glob(f"*{suffix}")):
         raise click.UsageError(
@@ -444,7 +444,7 @@ def _write_structured_report(answer: Prediction, out: Path) -> None:
 
 
 class _Pictures:
-    """Draws answers where ``--plot`` asks for it, and names the files once their names are final."""
+    """Draws answers if ``--plot`` is given, and announces the files once their names are final."""
 
     def __init__(self, plot: Path | None, *, force: bool) -> None:
         self._pictures: NumberedPictures | None = None
@@ -463,14 +463,14 @@ class _Pictures:
             raise click.UsageError(f"--plot: {str(there)!r} is there already; --force replaces it")
 
     def draw(self, item: Item | None, prediction: Prediction, explanations: list[Explanation]) -> None:
-        """Draw one answer and, where there are explanations, what moved it."""
+        """Draw one answer and its explanations, if any."""
         if self._pictures is not None and isinstance(item, Recording | Stay):
             self._pictures.draw(item, prediction, explanations)
-            if len(self._pictures.written) > 1:  # the first one has its number now
+            if len(self._pictures.written) > 1:  # the first one is numbered by now
                 self.announce()
 
     def announce(self) -> None:
-        """Name the pictures that have not been named yet."""
+        """Announce the pictures that have not been announced yet."""
         if self._pictures is not None:
             for path in self._pictures.written[self._said :]:
                 click.echo(one_line(f"ibt: drawn: {path}"), err=True)

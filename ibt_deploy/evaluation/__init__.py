@@ -1,7 +1,7 @@
 """Score labelled inputs with the official metrics, recalibrate on them, and watch exports without labels.
 
-Here is what both tasks share: the inputs of an evaluation and their labels, the sub-groups by sex and age,
-and the result with its intervals over patients. :mod:`ibt_deploy.evaluation.ecg` and
+This module holds what both tasks share: the inputs of an evaluation and their labels, the sub-groups by
+sex and age, and the result with its intervals over patients. :mod:`ibt_deploy.evaluation.ecg` and
 :mod:`ibt_deploy.evaluation.stay` score the inputs. :mod:`ibt_deploy.evaluation.recalibration` fits a site's
 own calibration and thresholds and writes them; :mod:`ibt_deploy.evaluation.monitoring` compares two finished
 runs of ``ibt batch``.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 AGE_BANDS = ((40, "under 40"), (65, "40-64"), (80, "65-79"), (1000, "80 and over"))
-"""Upper limit in years, excluded, and name of each band."""
+"""Exclusive upper limit in years, and name, of each band."""
 SEXES = ("female", "male")
 
 
@@ -55,7 +55,7 @@ def named_sexes(values: Iterable[Any]) -> Strings:
 
 
 def in_order(groups: Mapping[str, T]) -> list[tuple[str, T]]:
-    """Sub-groups in the order a reader expects: the youngest first, what is unknown last."""
+    """Sub-groups in the order a reader expects: the youngest first, the unknown last."""
     youngest = AGE_BANDS[0][1]
     return sorted(groups.items(), key=lambda entry: (entry[0] == UNKNOWN, entry[0] != youngest, entry[0]))
 
@@ -97,7 +97,7 @@ def source_of(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class Label:
-    """What is stated about one recording: SNOMED CT codes, and patient and source where they are named."""
+    """Label of one recording: SNOMED CT codes, and patient and source if they are named."""
 
     codes: tuple[str, ...]
     patient: str | None = None
@@ -247,7 +247,7 @@ class Evaluation:
     draws: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The evaluation as JSON knows it; null where a number is undefined."""
+        """The evaluation as a JSON-compatible dictionary; null where a number is undefined."""
         m = self.model
         return {
             "task": self.task,
@@ -292,7 +292,7 @@ class Scored(Protocol):
 
 
 def index_of_each(names: Iterable[str]) -> list[int]:
-    """Number of each name, in order of first appearance: ``a b a`` gives ``0 1 0``."""
+    """Index of each name, in order of first appearance: ``a b a`` gives ``0 1 0``."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(name, len(numbers)) for name in names]
 

@@ -62,7 +62,7 @@ class ScoredRecordings:
     windows
         Probabilities of the windows of each recording, shape ``(windows, 26)``.
     sources
-        Where each recording is from; empty where the table of labels does not say.
+        Origin of each recording; empty where the table of labels does not say.
     refusals
         Recordings without a score or without a label.
     without_patient
@@ -178,7 +178,7 @@ def evaluated(
 
 
 def _per_source(scored: ScoredRecordings) -> Iterator[Group]:
-    """The same by source, where the table names more than one: labels and sources are often entangled."""
+    """The same by source, if the table names more than one: labels and sources are often confounded."""
     names = sorted(set(scored.sources))
     if len(names) < 2:
         return

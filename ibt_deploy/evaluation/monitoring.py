@@ -3,12 +3,12 @@
 Each measure is compared by an index with a limit:
 
 * **Stability**: the population stability index, ``sum((now - then) * ln(now / then))`` over bins of the
-  reference. Of risks, probabilities and lengths the bins are tenths of the reference, counted exactly; of
+  reference. For risks, probabilities and lengths the bins are deciles of the reference, counted exactly; for
   inputs they are the spans between the five quantiles that ``summary.json`` holds, where the new share of a
   span is interpolated. 0.1 is usually called moderate and 0.25 large. With few patients the index is above
-  0 without any change, by about ``(bins - 1) * (1 / n + 1 / m)`` (Yurdakul and Naranjo, J. Risk Model
+  0 even without any change, by about ``(bins - 1) * (1 / n + 1 / m)`` (Yurdakul and Naranjo, J. Risk Model
   Validation 14(4), 2020); that is added to the limit, with patients as ``n`` and ``m``, since the hours of
-  one are alike.
+  one patient are alike.
 * **Shares** (of hours in alarm, of values present, of patients with a warning or a finding): the same index
   over two bins, yes and no.
 * **Shift**: against training, where a bundle keeps no quantiles, the median's distance from the training
@@ -52,7 +52,7 @@ class Export:
     patients
         Stays or recordings that were scored.
     numbers
-        Values of each measure that is compared by tenths.
+        Values of each measure that is compared by deciles.
     shares
         How often each thing occurred, and out of how many.
     """
@@ -71,7 +71,7 @@ class Export:
 
     @property
     def columns(self) -> dict[str, dict[str, Any]]:
-        """What was counted in each column of a table, by variable."""
+        """Counts for each column of a table, by variable."""
         return {column["variable"]: column for column in self.summary.get("tables", {}).get("columns", [])}
 
     @property
@@ -86,7 +86,7 @@ def read_export(path: Path) -> Export:
     Raises
     ------
     DataError
-        No finished run, another format than Parquet, or fewer than 100 patients.
+        There is no finished run, its format is not Parquet, or it has fewer than 100 patients.
     MissingExtra
         pyarrow is not installed.
     """
@@ -180,11 +180,11 @@ class Change:
     Attributes
     ----------
     name, kind
-        What it is.
+        Name and kind of the measure.
     then, now
         Medians or shares, for people; NaN where unknown.
     index, limit
-        What is judged, and from where on the change is large.
+        The value that is judged, and the limit from which the change counts as large.
     measure
         ``stability`` or ``shift``.
     """
@@ -199,11 +199,11 @@ class Change:
 
     @property
     def is_large(self) -> bool:
-        """Whether somebody should look."""
+        """Whether the change needs attention."""
         return self.index >= self.limit
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The change as a JSON-compatible dictionary."""
         numbers = {
             key: None if math.isnan(value) else round(value, 6)
             for key, value in (("then", self.then), ("now", self.now), ("index", self.index))
@@ -227,11 +227,11 @@ class Monitoring:
 
     @property
     def large(self) -> tuple[Change, ...]:
-        """Those beyond their limit."""
+        """Changes beyond their limit."""
         return tuple(change for change in self.changes if change.is_large)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The comparison as a JSON-compatible dictionary."""
         return {
             "task": self.task,
             "reference": self.reference,
@@ -244,12 +244,12 @@ class Monitoring:
 
 
 def compared(then: Export, now: Export, limit: float = LARGE) -> Monitoring:
-    """What changed from one export to another.
+    """Compare one export with another.
 
     Raises
     ------
     DataError
-        They are of different tasks.
+        The exports are of different tasks.
     """
     if then.task != now.task:
         raise DataError(f"{then.path} is of {then.task}, {now.path} of {now.task}")
@@ -265,9 +265,10 @@ def compared(then: Export, now: Export, limit: float = LARGE) -> Monitoring:
 
 
 def compared_with_training(bundle: Bundle, now: Export, limit: float = LARGE) -> Monitoring:
-    """What is different from the data that a bundle was trained and tested on.
+    """Compare an export with the data that a bundle was trained and tested on.
 
-    Inputs and missing values are compared with training, risks, alarms and findings with the test part.
+    Inputs and missing values are compared with the training set; risks, alarms and findings with the test
+    set.
 
     Raises
     ------
@@ -301,7 +302,7 @@ def stability(then: npt.ArrayLike, now: npt.ArrayLike) -> float:
 
 
 def _by_chance(bins: int, sizes: tuple[int, int]) -> float:
-    """The index to be expected where nothing changed."""
+    """The index to be expected if nothing changed."""
     return (bins - 1) * (1 / sizes[0] + 1 / sizes[1])
 
 
@@ -341,12 +342,12 @@ def _shares(then: Export, now: Export, limit: float) -> Iterator[Change]:
 
 
 def _share(name: str, kind: Kind, then: float, now: float, sizes: tuple[int, int], limit: float) -> Change:
-    """A change of a share; of alarms and findings also a ratio beyond one and a half counts as large."""
+    """A change of a share; for alarms and findings, a ratio beyond one and a half also counts as large."""
     chance = _by_chance(2, sizes)
     index = stability((then, 1 - then), (now, 1 - now))
     bound = limit + chance
     if kind in ("alarm", "finding") and then > 0:
-        # 15 % of hours in alarm that become 30 % are an index of 0.13, and twice the work
+        # 15 % of hours in alarm rising to 30 % gives an index of only 0.13, but twice the work
         ratio = stability((then, 1 - then), (min(MOST_RATIO * then, 1), 1 - min(MOST_RATIO * then, 1)))
         bound = min(bound, ratio + 4 * chance)
     return Change(name, kind, then, now, index, bound)
@@ -378,8 +379,8 @@ def _inputs(then: Export, now: Export, limit: float) -> Iterator[Change]:
 def _spans(then: Sequence[float], now: Sequence[float]) -> tuple[Floats, Floats]:
     """Shares of values between the reference's quantiles: its own, and those interpolated for the other.
 
-    Equal quantiles are one edge, at the middle of their probabilities: half of a heap of equal values lies
-    on either side. Beyond the outer quantiles half of what is left is taken.
+    Equal quantiles form one edge, at the mean of their probabilities: half of a heap of equal values lies
+    on either side. Beyond the outer quantiles, half of the remaining share is assumed.
     """
     edges, own = _distinct(then)
     values, known = _distinct(now)
@@ -398,7 +399,7 @@ def _distinct(quantiles: Sequence[float]) -> tuple[Floats, Floats]:
 def against_stays(
     bundle: Bundle, test: dict[str, Any], size: int, now: Export, limit: float
 ) -> Iterator[Change]:
-    """Inputs against those of training, risks and alarms against those of the test part."""
+    """Inputs against those of training, risks and alarms against those of the test set."""
     constants = bundle.preprocessing
     sizes = (size, now.patients)
     bins = test["calibration"]["bins"]
@@ -440,7 +441,7 @@ def against_stays(
 def against_recordings(
     bundle: Bundle, test: dict[str, Any], size: int, now: Export, limit: float
 ) -> Iterator[Change]:
-    """Findings against those that the test part's sensitivity and specificity imply."""
+    """Findings against those that sensitivity and specificity on the test set imply."""
     sizes = (size, now.patients)
     for c in bundle.classes:
         figures = test["classes"].get(c.abbreviation, {})

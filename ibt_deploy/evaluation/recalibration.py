@@ -62,7 +62,7 @@ FEWEST_SEPTIC, FEWEST_WITHOUT_SEPSIS = 30, 70
 FEWEST_RECORDINGS, FEWEST_POSITIVES = 100, 20
 UNCHANGED = Calibration(np.ones(1), np.zeros(1))
 SMALLEST = 1e-12
-"""Probabilities nearer to 0 or 1 have the log odds of this."""
+"""Probabilities nearer to 0 or 1 are clipped to this for their log odds."""
 
 STAY_POINTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "utility": (
@@ -87,16 +87,16 @@ ECG_POINTS = {
 
 @dataclass(frozen=True, eq=False)
 class Recalibration:
-    """What replaces the decisions of a bundle, and what is known about it.
+    """New calibration and thresholds for a bundle, and the evidence for them.
 
     Attributes
     ----------
     line
         From shipped log odds to those of the site.
     thresholds, descriptions
-        Of every operating point of the bundle.
+        Those of every operating point of the bundle.
     counts
-        Patients, hours or recordings that it rests on.
+        Patients, hours or recordings that the recalibration rests on.
     changed
         Classes that were fitted; empty for stays.
     before, after
@@ -115,14 +115,14 @@ class Recalibration:
     data_sha256: str
 
     def calibration(self, shipped: Calibration) -> Calibration:
-        """From logits of the graph to probabilities of the site."""
+        """Calibration from logits of the graph to probabilities of the site."""
         return Calibration(
             self.line.slope * shipped.slope, self.line.slope * shipped.intercept + self.line.intercept
         )
 
     @property
     def is_better(self) -> bool:
-        """Whether patients left out have a lower Brier score than as shipped."""
+        """Whether the cross-fitted Brier score is lower than the shipped one."""
         return bool(self.after["brier"] < self.before["brier"])
 
 
@@ -291,9 +291,9 @@ def recalibrated_recordings(scored: ScoredRecordings, bundle: Bundle) -> Recalib
 
 
 def folds_of(patients: Sequence[str], strata: Bools) -> Ints:
-    """The fold, 0 to 4, of each patient: by the hash of the name, of like size within a stratum.
+    """Fold, 0 to 4, of each patient: by the hash of the name, of similar size within each stratum.
 
-    All that belongs to one name is in one fold, in whatever order it comes.
+    All data under one name are in one fold, whatever their order.
     """
     names = np.array(patients)
     folds = np.empty(len(names), dtype=np.int64)
@@ -311,12 +311,12 @@ def _hash(name: str) -> str:
 
 
 def _carried(thresholds: Floats, line: Calibration) -> Floats:
-    """Thresholds on the new probabilities that decide as the shipped ones did on theirs."""
+    """Thresholds on the new probabilities that decide as the shipped ones do on theirs."""
     return np.clip(line.probability(_log_odds(thresholds)), SMALLEST, 1.0)
 
 
 def _stay_point(labels: Bools, margins: Floats, offsets: Ints) -> dict[str, float | None]:
-    """Measures of alarms where the log odds lie this far above their threshold."""
+    """Alarm measures, given the margins of the log odds above their threshold."""
     shifted = UNCHANGED.probability(margins)
     alarms = alarm_statistics(labels, policy_alarms(shifted, offsets, 0.5), offsets)
     scores = stay_metrics.scores(labels, shifted, offsets, 0.5)
@@ -345,7 +345,7 @@ def _ecg_point(labels: Bools, outputs: Bools) -> dict[str, float | None]:
 
 
 def _reliability(labels: Bools, probabilities: Floats) -> dict[str, Any]:
-    """How far probabilities can be believed, as JSON knows it."""
+    """Reliability of probabilities, as a JSON-compatible dictionary."""
     table, line = reliability(labels, probabilities), calibration_line(labels, probabilities)
     found = _finite(
         {
@@ -404,20 +404,20 @@ def write_site_bundle(
     source: str = "",
     refused: dict[str, int] | None = None,
 ) -> Path:
-    """Write the bundle into ``folder``, which appears whole or not at all.
+    """Write the bundle into ``folder``, completely or not at all.
 
     Parameters
     ----------
     folder
-        Must not exist, or be empty.
+        Must not exist, or must be empty.
     shipped
-        What it is made from.
+        The bundle that it is made from.
     found
         The recalibration.
     name
-        Of the new bundle; default: the shipped one's with ``-recalibrated``.
+        Name of the new bundle; default: the shipped name with ``-recalibrated``.
     source
-        What the patients came from, as the contract says it.
+        Where the patients are from, as the contract states it.
     refused
         Inputs that were refused, by code.
 
@@ -489,7 +489,7 @@ def write_site_bundle(
 
 
 def _shipped_card(shipped: Bundle) -> str:
-    """The card of the first bundle, without what an earlier recalibration put before it."""
+    """The card of the original bundle, without what an earlier recalibration put before it."""
     if CARD not in shipped.files:
         return ""
     return shipped.card.split(f"{SHIPPED_CARD}\n", 1)[-1].lstrip("\n")

@@ -57,7 +57,7 @@ class ScoredStays:
     refusals
         Stays without a score or without a label.
     unlabelled
-        Scored hours that have no label (inserted ones, above all); they enter nothing.
+        Scored hours that have no label (mostly inserted ones); no measure counts them.
     """
 
     patients: tuple[str, ...]
@@ -74,7 +74,7 @@ class ScoredStays:
         return evaluated(predictor, self, source, draws)
 
     def rows(self, predictor: Predictor) -> tuple[list[str], Iterator[list[Any]]]:
-        """Header and rows of ``predictions.csv``: one for each labelled hour."""
+        """Header and rows of ``predictions.csv``: one row for each labelled hour."""
         threshold = float(predictor.thresholds[0])
         rows = (
             [patient, int(hour), int(label), f"{risk:.9g}", int(risk >= threshold)]
@@ -194,7 +194,7 @@ def _alarm_measures(
 
 
 def _hospitals(scored: ScoredStays, threshold: float) -> Iterator[Group]:
-    """The same by hospital, where the data name more than one."""
+    """The same by hospital, if the data name more than one."""
     names = sorted(set(scored.hospitals))
     if len(names) < 2:
         return

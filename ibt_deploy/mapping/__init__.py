@@ -4,10 +4,9 @@
 >>> from ibt_deploy.mapping import load_mapping
 >>> mapping = load_mapping(Path("mapping.toml"))  # doctest: +SKIP
 
-What a mapping says is in :mod:`~ibt_deploy.mapping.schema`, how it is read in
-:mod:`~ibt_deploy.mapping.schema`, how units are converted in :mod:`~ibt_deploy.mapping.units`, which columns
-look like another unit in :mod:`~ibt_deploy.mapping.doubts`, and how a first one is suggested in
-:mod:`~ibt_deploy.mapping.suggest`.
+What a mapping says and how it is read is in :mod:`~ibt_deploy.mapping.schema`, how units are converted in
+:mod:`~ibt_deploy.mapping.units`, which columns appear to be in another unit in
+:mod:`~ibt_deploy.mapping.doubts`, and how a first one is suggested in :mod:`~ibt_deploy.mapping.suggest`.
 """
 
 from ibt_deploy.mapping.schema import (

@@ -1,23 +1,23 @@
-"""Columns of an export that look like another unit, or like another variable.
+"""Columns of an export that appear to be in another unit, or to be another variable.
 
 Four rules, each of which a person can check by looking at the column:
 
-1. **Median.** It lies outside the middle half of what intensive care units measure, and inside if the column
-   had another unit that hospitals use. Asked of columns with at least 50 values of 20 stays, and of those
-   that rule 3 would refuse.
+1. **Median.** It lies outside the middle half of what intensive care units measure, but would lie inside if
+   the column had another unit that hospitals use. Applied to columns with at least 50 values from 20 stays,
+   and to those that rule 3 would refuse.
 2. **Part.** More than 5 % of the values are impossible, and four fifths of those would be usual in another
-   unit: two units in one column. Asked where there are at least 50 values of 20 stays.
+   unit: two units in one column. Applied if there are at least 50 values from 20 stays.
 3. **Impossible.** More than 20 % of at least 20 values are outside the plausible range.
 4. **Tail.** Nineteen of twenty HospAdmTime are less than a day, and the longest twentieth is more than ten
-   times the median: usual if they were days. Asked where there are at least 50 values of 20 stays.
+   times the median: usual if they were days. Applied if there are at least 50 values from 20 stays.
 
 A column in doubt ends the run before anything is scored, until its unit is corrected or ``confirmed = true``.
 One stay alone is judged by :mod:`ibt_deploy.preprocess.stay_checks`.
 
-Where the values of an intensive care unit usually lie, and in which other units hospitals report them, is
-here too. The four numbers of a variable are the 5th, 25th, 75th and 95th percentile of what the two hospitals
-of the Challenge 2019 measured (the lower of the two for the first pair, the higher for the second), rounded
-outwards. They serve to recognise a unit, never to judge a patient.
+This module also states where the values of an intensive care unit usually lie, and in which other units
+hospitals report them. The four numbers of a variable are the 5th, 25th, 75th and 95th percentile of what the
+two hospitals of the Challenge 2019 measured (the lower of the two for the first pair, the higher for the
+second), rounded outwards. They serve to recognise a unit, never to judge a patient.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ def wide(variable: str) -> Range | None:
 
 
 def is_within(value: float, interval: Range) -> bool:
-    """Whether a value lies in an interval, rounding errors of a conversion forgiven."""
+    """Whether a value lies in an interval, allowing for rounding errors of a conversion."""
     slack = 1e-9 * max(abs(interval[0]), abs(interval[1]))
     return interval[0] - slack <= value <= interval[1] + slack
 
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """What was counted in one column of an export, after conversion.
+    """Counts over one column of an export, after conversion.
 
     Attributes
     ----------
@@ -114,13 +114,13 @@ class ColumnFacts:
     is_confirmed
         Whether a person has confirmed the unit.
     values
-        How many there are.
+        Number of values.
     out_of_range
-        How many of them are outside the plausible range.
+        Number of values outside the plausible range.
     quantiles
         5, 25, 50, 75 and 95 %; of a regular sample where there are very many. Empty without values.
     explained
-        For each other unit, how many of the values out of range would be usual in it.
+        For each other unit, the number of values out of range that would be usual in it.
     """
 
     variable: str

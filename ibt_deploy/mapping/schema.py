@@ -1,4 +1,4 @@
-"""A mapping as typed data, read from ``mapping.toml``: a mistake is refused with its place."""
+"""A mapping as typed data, read from ``mapping.toml``; errors are reported with their place."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class TableOptions:
     hospital, label
         Columns with the hospital and with ``SepsisLabel``, where there are any.
     delimiter
-        None for the one that the header shows.
+        None to infer it from the header.
     decimal
         ``"."`` or ``","``.
     encoding
         ``"utf-8"`` or ``"latin-1"``.
     missing
-        Codes that stand for a value that is missing, in any column of numbers, besides nothing, NaN, NA,
-        N/A, null and None.
+        Codes that stand for a missing value in any column of numbers, besides an empty cell, NaN, NA, N/A,
+        null and None.
     """
 
     patient: str | None = None
@@ -56,15 +56,15 @@ class Time:
     Attributes
     ----------
     column
-        The column.
+        Name of the column.
     kind
         ``iculos``: whole hours, the first hour of the stay is 1, one row each. ``hours``: hours since
         admission to the ICU, fractions allowed. ``timestamp``: points in time. Rows of the last two become
         one row an hour: hour ``floor(hours since admission) + 1``, medians within it.
     hours
-        What a number of ``hours`` is in hours: 1, or 1/60 for minutes.
+        Length in hours of one unit of ``hours``: 1, or 1/60 for minutes.
     formats
-        Of timestamps, as strptime has them; ``iso`` for ``2150-03-04 05:06:07``.
+        Formats of timestamps, as for strptime; ``iso`` for ``2150-03-04 05:06:07``.
     zone
         ``fixed`` for clocks that are never changed, ``offset`` where each timestamp states its offset, or the
         IANA name of the zone whose local time it is.
@@ -73,7 +73,7 @@ class Time:
     hospital_admission
         Column with the time of hospital admission, from which HospAdmTime follows.
     before_admission, after_two_weeks
-        Whether rows before the first hour, or after hour 336, cost the stay or only themselves.
+        Whether rows before the first hour, or after hour 336, cause the stay to be refused or are dropped.
     """
 
     column: str
@@ -105,7 +105,7 @@ class Column:
     missing
         Further codes that stand for a missing value in this column.
     confirmed
-        A person has looked at the values and knows that the unit is right although they look like another.
+        A person has checked the values and knows that the unit is right although they look like another.
     """
 
     column: str
@@ -125,7 +125,7 @@ class Codes:
     ones, zeros
         Codes that mean 1 and 0, compared without regard to case; ``"1"`` also means 1.0.
     unknown
-        Codes that mean neither; any other code costs its stay a refusal.
+        Codes that mean neither; any other code causes its stay to be refused.
     """
 
     column: str
@@ -146,7 +146,7 @@ class UnitType:
 
 @dataclass(frozen=True)
 class LongCode:
-    """``[[codes]]``: what the rows of a long table with one code, in one unit, measure.
+    """``[[codes]]``: meaning of the rows of a long table with one code, in one unit.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class LongCode:
     priority
         Where several codes of a variable have values in one hour, those with the lowest number count.
     confirmed
-        As for a column.
+        As for :class:`Column`.
     """
 
     variable: str
@@ -168,7 +168,7 @@ class LongCode:
 
 @dataclass(frozen=True)
 class LongTable:
-    """``[long]``: a table with one measurement in each row.
+    """``[long]``: a table with one measurement per row.
 
     Attributes
     ----------
@@ -199,11 +199,11 @@ class Mapping:
     table, time
         Their sections.
     columns
-        By variable, for those that are numbers.
+        Columns by variable, for variables that are numbers.
     gender, unit_type, long
-        Their sections, where there are any.
+        Their sections, if any.
     sha256
-        Hash of the text, by which a resumed run knows its mapping.
+        Hash of the text, by which a resumed run recognises its mapping.
     """
 
     table: TableOptions
@@ -227,7 +227,7 @@ class Mapping:
 
     @property
     def conversions(self) -> tuple[Conversion, ...]:
-        """Those that change values, in the order of the variables."""
+        """Conversions that change values, in the order of the variables."""
         return tuple(
             column.conversion for column in self.columns.values() if not column.conversion.changes_nothing
         )
@@ -254,7 +254,7 @@ class Mapping:
 
 
 OPEN = "?"
-"""What a suggestion writes where a person has to decide."""
+"""Placeholder in a suggestion for what a person has to decide."""
 
 LARGEST = 1 << 20
 LONGEST_CODE = 80
@@ -263,7 +263,7 @@ ISO = "iso"
 NUMBERS = tuple(name for name in NAMES if name not in ("Gender", "ICULOS"))
 MOST_PRIORITY = 99
 OF_A_STAY = ("Age", "HospAdmTime", "Unit1", "Unit2")
-"""Variables that a long table may have a column for; the others stand in its rows."""
+"""Variables that may have a column of their own in a long table; the others are in its rows."""
 
 TIME_UNITS = {"h": 1.0, "min": 1 / 60, "s": 1 / 3600, "d": 24.0}
 
@@ -274,7 +274,7 @@ def load_mapping(path: Path) -> Mapping:
     Raises
     ------
     MalformedFile
-        Not readable, not TOML, an unknown or missing key, or a value that cannot be (``bad_mapping``).
+        Not readable, not TOML, an unknown or missing key, or an impossible value (``bad_mapping``).
     BadUnits
         A unit that cannot be converted into the variable's (``unknown_unit``).
     MissingExtra
@@ -328,7 +328,7 @@ def parse_mapping(text: bytes, where: str = "mapping.toml") -> Mapping:
 
 
 class _Section:
-    """One TOML table whose keys are taken one by one; what is left over is unknown."""
+    """One TOML table whose keys are taken one by one; keys left over are unknown."""
 
     def __init__(self, table: dict[str, Any], file: str, name: str = "") -> None:
         self._left = dict(table)
@@ -341,7 +341,7 @@ class _Section:
 
     @property
     def left(self) -> list[str]:
-        """Keys that were not taken yet."""
+        """Keys that have not been taken yet."""
         return list(self._left)
 
     def section(self, key: str) -> _Section:
@@ -379,7 +379,7 @@ class _Section:
         return word
 
     def cell(self, key: str) -> str:
-        """A text that may be empty."""
+        """A string that may be empty."""
         if self._left.get(key) == "":
             del self._left[key]
         return (self.word(key) or "").strip()
@@ -397,7 +397,7 @@ class _Section:
         return word
 
     def words(self, key: str) -> tuple[str, ...]:
-        """Texts, or numbers as texts; one value stands for a list of it."""
+        """Strings, or numbers as strings; a single value counts as a list of one."""
         value = self._left.get(key, [])
         if not isinstance(value, list):
             self._left[key] = value = [value]
@@ -538,7 +538,7 @@ def _long(section: _Section, entries: list[_Section]) -> LongTable:
 
 
 def _differs_for_urea(unit: str) -> bool:
-    """Whether the unit is one of mass, which differs for urea and its nitrogen."""
+    """Whether the unit is one of mass, in which urea and its nitrogen differ."""
     return conversion("BUN", unit).factor != conversion("BUN", unit, "urea").factor
 
 

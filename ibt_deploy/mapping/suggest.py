@@ -1,4 +1,4 @@
-"""A first mapping from the first rows of a table, for a person to correct.
+"""Suggest a first mapping from the first rows of a table, for a person to correct.
 
 What the names and values do not settle is written as ``"?"``, which :func:`ibt_deploy.mapping.load_mapping`
 refuses: nothing uncertain can be scored by oversight.
@@ -60,11 +60,11 @@ class Sample:
     Attributes
     ----------
     path
-        Of the file.
+        Path of the file.
     columns
         Cells by column, as text, stripped.
     delimiter, decimal, encoding
-        How the text is written; of Parquet ``None``, a point and UTF-8.
+        How the text is written; for Parquet ``None``, a point and UTF-8.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class Sample:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Number of rows."""
         return max(map(len, self.columns.values()), default=0)
 
     def numbers(self, name: str) -> Floats:
@@ -90,7 +90,7 @@ class Sample:
         return values[np.isfinite(values)]
 
     def words(self, name: str) -> Counter[str]:
-        """Cells of a column, counted, that are not numbers, limits (``<0.5``) or empty."""
+        """Counts of the cells of a column that are not numbers, limits (``<0.5``) or empty."""
         found: Counter[str] = Counter()
         for cell in self.columns[name]:
             if cell.casefold() in MISSING_WORDS:
@@ -102,7 +102,7 @@ class Sample:
         return found
 
     def values(self, name: str) -> Counter[str]:
-        """The cells of a column that are not empty, and how often they occur."""
+        """Counts of the cells of a column that are not empty."""
         return Counter(cell for cell in self.columns[name] if cell.casefold() not in MISSING_WORDS)
 
 
@@ -115,9 +115,9 @@ def sampled(path: Path) -> Sample:
     Raises
     ------
     InputError
-        It cannot be read.
+        The file cannot be read.
     MissingExtra
-        Parquet or a compressed file without pyarrow.
+        The file is Parquet or compressed, and pyarrow is not installed.
     """
     try:
         with path.open("rb") as file:
@@ -220,7 +220,7 @@ LOOKED_AT = 500
 
 @dataclass(frozen=True)
 class Match:
-    """A column that may be a variable, the unit that its name states, and what else it is if not the same."""
+    """A column that may be a variable, the unit that its name states, and what else it may be."""
 
     column: str
     variable: str
@@ -231,7 +231,7 @@ class Match:
 
     @property
     def substance(self) -> str | None:
-        """``urea`` where the name or the code means it."""
+        """``urea`` if the name or the code means it."""
         return "urea" if self.variable == "BUN" and (self.is_urea or means_urea(self.column)) else None
 
 
@@ -287,7 +287,7 @@ def matches_of(sample: Sample) -> dict[str, list[Match]]:
 
 
 def match_of(name: str) -> Match | None:
-    """The variable that a name of a column or of a measurement may mean."""
+    """The variable that the name of a column or measurement may mean."""
     plain, unit = plain_name(name), unit_in_brackets(name)
     for bare, stated in name_and_unit(plain):
         if bare in BY_NAME:
@@ -351,16 +351,16 @@ def column_lines(sample: Sample, found: Sequence[Match], used: set[str]) -> Iter
 def likely_unit(
     match: Match, count: int, median: float | None, stated_by: str = "the name"
 ) -> tuple[str, str]:
-    """The unit that name and values agree upon, or ``?``; and the reason.
+    """The unit that name and values agree on, or ``?``; and the reason.
 
     Parameters
     ----------
     match
         What is measured, with the unit that is stated.
     count, median
-        Of the values as they are; the median is None without any.
+        Count and median of the values as given; the median is None without any.
     stated_by
-        What states the unit.
+        Source of the stated unit.
     """
     variable, own = match.variable, CANONICAL[match.variable]
     median = median if count >= FEWEST_VALUES else None
@@ -412,7 +412,7 @@ def _missing(
 
 
 def gender_lines(sample: Sample, by_plain: dict[str, str], used: set[str]) -> Iterator[str]:
-    """The section of Gender, where there is a column of codes for it."""
+    """The section of Gender, if there is a column of codes for it."""
     column = first_of(SEX, by_plain)
     if column is None:
         return
@@ -549,5 +549,5 @@ def _texts(values: Sequence[str]) -> str:
 
 
 def comment(value: str) -> str:
-    """A text that fits into a comment."""
+    """A string made safe for a TOML comment."""
     return "".join(c if c.isprintable() else "?" for c in value)

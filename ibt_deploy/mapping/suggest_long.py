@@ -1,8 +1,8 @@
-"""A first mapping for a table with one measurement in each row: the roles of its columns, and its codes.
+"""Suggest a first mapping for a table with one measurement per row: the roles of its columns, and its codes.
 
 Roles follow from the names of the columns and from the first rows. Codes and units are those of the whole
-table, each with the number of its rows. LOINC codes are looked up in ``data/ehr_codes.csv``, names as those
-of columns are. What is not certainly a variable becomes a comment.
+table, each with its number of rows. LOINC codes are looked up in ``data/ehr_codes.csv``, names in the same
+way as those of columns. What is not certainly a variable becomes a comment.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ PRESSURES = ("SBP", "MAP", "DBP")
 
 @dataclass(frozen=True)
 class _Known:
-    """What a code or name means.
+    """Meaning of a code or name.
 
     Attributes
     ----------
     match
-        The variable; the unit is that which the code or the name states.
+        The variable, with the unit that the code or the name states.
     priority
-        Among the codes of the variable.
+        Priority among the codes of the variable.
     stated_by
-        What states the unit.
+        Source of the stated unit.
     """
 
     match: Match
@@ -65,7 +65,7 @@ class _Known:
 
 
 def long_lines(sample: Sample) -> list[str]:
-    """The lines of a first mapping; empty where the table has a column for each variable.
+    """The lines of a first mapping; empty if the table has a column for each variable.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def long_lines(sample: Sample) -> list[str]:
 def _code_column(sample: Sample) -> str | None:
     """The column with codes or names of measurements, if the table is long.
 
-    It is the one with the most rows that are certainly variables; of equal ones that with the better name.
+    It is the one with the most rows that are certainly variables; in a tie, the one with the better name.
     """
     found = []
     for column in sample.columns:
@@ -147,7 +147,7 @@ def _unit_column(sample: Sample, taken: set[str], by_plain: dict[str, str], code
 
 
 def _fits(code: str, unit: str) -> bool | None:
-    """Whether a unit is one of what a code measures; None where the code is unknown."""
+    """Whether a unit can be that of what a code measures; None if the code is unknown."""
     known = _known(code)
     if known is None:
         return None

@@ -1,7 +1,7 @@
-"""What hospitals call the columns: in MIMIC-IV, eICU, ricu, and in English, German, French, Spanish.
+"""Names of columns in MIMIC-IV, eICU and ricu, and in English, German, French and Spanish.
 
-Names are compared as :func:`plain_name` spells them: small letters and digits, words joined by ``_``, umlauts
-written out, accents left out, units cut off.
+Names are compared as :func:`plain_name` spells them: lower-case letters and digits, words joined by ``_``,
+umlauts written out, accents and units removed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     line.split(":")[0]: tuple(line.split(":")[1].split())
     for line in _VARIABLES.strip().replace("\n ", "").splitlines()
 }
-"""Names of the columns of each variable."""
+"""Column names of each variable."""
 
 UREA_NAMES = (
     "urea",
@@ -105,7 +105,7 @@ UREA_NAMES = (
 )
 UREA_WORDS = frozenset({"urea", "harnstoff", "hst", "uree", "uremie", "ureum", "uremia"})
 NITROGEN_WORDS = frozenset({"n", "nitrogen", "stickstoff", "azote", "azoe", "nitrogeno", "bun"})
-"""Words of a column's name by which it means urea, unless one of the second list stands beside it."""
+"""Words of a column's name that make it urea, unless a word of the second list stands beside it."""
 
 RELATIVES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
@@ -120,7 +120,7 @@ RELATIVES: dict[str, tuple[str, str]] = {
         ("bili_ind", "bilirubin_indirect", "bilirubin_indirekt"), ("Bilirubin_total", "a part of it")
     ),
 }
-"""Names of substances that are close to a variable and not the same: the variable, and what it is instead."""
+"""Names of substances close to a variable but not the same: the variable, and what they really are."""
 
 PATIENT = [
     "stay_id",
@@ -154,7 +154,7 @@ PATIENT = [
     "admissionid",
     "id",
 ]
-"""Best first: a stay, then a patient."""
+"""Best first: a stay before a patient."""
 
 HOURS = [
     "iculos",
@@ -291,7 +291,7 @@ UNITS = [
     "unidad",
     "unidades",
 ]
-"""Columns of a table with one measurement in each row."""
+"""Columns of a table with one measurement per row."""
 
 SPECIMENS = frozenset(
     {
@@ -300,10 +300,10 @@ SPECIMENS = frozenset(
         *("stuhl", "stool", "feces", "orina", "sputum", "synovial", "galle", "bile", "liquide"),
     }
 )
-"""Words by which the name of a measurement says that it is not one of blood; besides those with ``urin``."""
+"""Words by which a measurement's name says that it is not one of blood; besides those with ``urin``."""
 
 CUFF = ("ni", "nibp", "nbp", "noninvasive", "non", "manschette", "cuff", "brassard", "manguito")
-"""Words of a blood pressure that goes behind that of an arterial line."""
+"""Words for a cuff blood pressure, which ranks behind that of an arterial line."""
 
 SEX = ["gender", "sex", "geschlecht", "geschl", "sexe", "sexo", "genre"]
 UNIT_TYPES = [
@@ -400,7 +400,7 @@ def unit_in_brackets(name: str) -> str | None:
 
 
 def name_and_unit(plain: str) -> list[tuple[str, str | None]]:
-    """How a plain name can be understood: whole, or as a name with a unit behind it."""
+    """Ways to read a plain name: whole, or as a name with a unit behind it."""
     found: list[tuple[str, str | None]] = [(plain, None)]
     for pattern, unit in UNIT_IN_NAME:
         match = re.fullmatch(rf"(.+?)_(?:{pattern})", plain)

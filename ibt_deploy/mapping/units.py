@@ -1,8 +1,8 @@
-"""From the unit of a hospital's column to the unit of the variable, as a factor and an offset.
+"""Convert the unit of a hospital's column to the unit of the variable, as a factor and an offset.
 
-Dimensions and prefixes are the business of pint; what it cannot know is here: how hospitals spell units,
-what a mole of a substance weighs, what 10^3/uL is called, and that ``C`` is not the coulomb. Anything that
-cannot be turned into the variable's unit is refused. pint is loaded when the first unit differs from the
+pint handles dimensions and prefixes; this module adds what it cannot know: how hospitals spell units, the
+molar mass of a substance, what 10^3/uL is called, and that ``C`` is not the coulomb. Anything that cannot be
+converted to the variable's unit is refused. pint is loaded when the first unit differs from the
 variable's own.
 
 Molar masses make a lab's mmol/L and mg/dL the same amount of the same substance. Atomic weights are the
@@ -33,7 +33,7 @@ PINT_NAMES = {
     "years": "year",
     "hours": "hour",
 }
-"""How pint calls units of ``ehr_variables.csv`` where it calls them otherwise."""
+"""pint's names of units in ``ehr_variables.csv``, where they differ."""
 
 COUNTS = ("WBC", "Platelets")
 WITHOUT_UNIT = ("pH", "Gender", "Unit1", "Unit2", "ICULOS")
@@ -85,7 +85,7 @@ UCUM = {
     "{ratio}": "fraction",
     "{fraction}": "fraction",
 }
-"""UCUM codes that the house spells otherwise, in small letters."""
+"""UCUM codes that this package spells differently, in lower case."""
 
 PH_UNITS = frozenset({"[ph]", "ph", "units", "ph units", "1", "{ph}", "{ph units}", "unit"})
 PREFIXES = {
@@ -102,7 +102,7 @@ PREFIXES = {
     "giga": 1e9,
     "mrd": 1e9,
 }
-"""What may stand before the volume of a count of cells, in small letters, besides powers of ten."""
+"""What may stand before the volume of a cell count, in lower case, besides powers of ten."""
 
 POWER = re.compile(r"x?\s*10\s*(?:\^|\*\*?|e|E)?\s*(\d+)")
 UNIT_TEXT = re.compile(r"[A-Za-z0-9/^*.% \-]{1,40}")
@@ -127,13 +127,13 @@ FORMULAS = {
     "Magnesium": "Mg",
     "Phosphate": "P",
 }
-"""What one mole of the substance weighs in the mass that is reported; for BUN the two nitrogens of urea."""
+"""Molar mass of the substance as reported; for BUN that of the two nitrogens of urea."""
 
 PROTEINS = {"Hgb": 16_114.5, "Fibrinogen": 340_000.0}
 UREA = "CH4N2O"
 
 CHARGES = {"BaseExcess": 1, "HCO3": 1, "Chloride": 1, "Potassium": 1, "Calcium": 2, "Magnesium": 2}
-"""Equivalents in a mole; a lab's mEq/L of anything else is ambiguous."""
+"""Equivalents per mole; a lab's mEq/L of anything else is ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Conversion:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether values pass as they are, bit for bit."""
+        """Whether values pass unchanged, bit for bit."""
         return self.factor == 1.0 and self.offset == 0.0
 
     def value(self, given: float) -> float:
@@ -165,18 +165,18 @@ class Conversion:
         return given * self.factor + self.offset
 
     def given(self, value: float) -> float:
-        """The value as the column had it."""
+        """The value in the column's own unit."""
         return (value - self.offset) / self.factor
 
     @property
     def note(self) -> str:
-        """What is said about it beside every score."""
+        """The note on this conversion that accompanies every score."""
         return f"{self.variable} from {self.unit} to {CANONICAL[self.variable]}"
 
 
 @lru_cache(maxsize=512)
 def conversion(variable: str, unit: str, substance: str | None = None) -> Conversion:
-    """How values of ``variable`` in ``unit`` become values in its own unit.
+    """How to convert values of ``variable`` from ``unit`` to its own unit.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
     unit
         E.g. ``"degF"``, ``"umol/L"``, ``"G/l"``, ``"10*9/L"``; UCUM codes as well.
     substance
-        Of BUN alone: ``"urea"`` where a mass is that of whole urea, ``"nitrogen"`` (or None) where it is
+        For BUN only: ``"urea"`` where a mass is that of whole urea, ``"nitrogen"`` (or None) where it is
         that of its nitrogen.
 
     Raises
@@ -213,7 +213,7 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
 
 
 def _of_ucum(unit: str) -> str:
-    """A UCUM code as the house spells it; annotations in braces mean nothing."""
+    """A UCUM code as this package spells it; annotations in braces mean nothing."""
     if unit.casefold() in UCUM:
         return UCUM[unit.casefold()]
     bare = re.sub(r"\{[^}]*\}", "", unit)
@@ -226,7 +226,7 @@ def _rounded(factor: float) -> float:
 
 
 def _count(variable: str, text: str) -> float:
-    """Factor from a count of cells in a volume to 10^3/uL."""
+    """Factor from a cell count per volume to 10^3/uL."""
     amount, slash, volume = _latin(text).rpartition("/")
     power = POWER.fullmatch(amount.strip())
     multiple = 10.0 ** int(power.group(1)) if power else PREFIXES.get(amount.strip().casefold())
@@ -270,7 +270,7 @@ def _by_pint(variable: str, text: str, substance: str | None) -> tuple[float, fl
 
 
 def _as_mass_or_moles(variable: str, quantity: Any, target: Any, registry: Any) -> Any:
-    """``quantity`` in grams where it was in moles, or the reverse, if the substance has a molar mass."""
+    """``quantity`` converted from moles to grams or the reverse, if the substance has a molar mass."""
     mass = molar_mass(variable)
     if mass is None:
         return quantity
@@ -320,7 +320,7 @@ def _registry() -> tuple[Any, Any]:
 
 
 def molar_mass(variable: str) -> float | None:
-    """Grams in a mole of what ``variable`` measures; None where no such conversion makes sense."""
+    """Molar mass in g/mol of what ``variable`` measures; None where no such conversion makes sense."""
     if variable in PROTEINS:
         return PROTEINS[variable]
     return mass_of(FORMULAS[variable]) if variable in FORMULAS else None

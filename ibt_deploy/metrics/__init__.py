@@ -7,7 +7,7 @@
 :mod:`ibt_deploy.metrics.bootstrap`  intervals over patients
 ==================================== ==========================================================
 
-All of it is numpy alone, because training, ``ibt evaluate`` and a hospital's own check must compute
-the very same numbers. The rows of all stays are flat: those of stay ``i`` are
+Everything here is plain numpy, because training, ``ibt evaluate`` and a hospital's own check must compute
+exactly the same numbers. The rows of all stays are flat: those of stay ``i`` are
 ``offsets[i]:offsets[i + 1]``.
 """

@@ -27,26 +27,26 @@ WITHOUT_DOUBT = ("Gender", "Unit1", "Unit2", "ICULOS")
 
 @dataclass(frozen=True)
 class Report:
-    """An export in numbers.
+    """Counts over an export.
 
     Attributes
     ----------
     files
         Files found.
     rows
-        Rows of stays, those of stays that will be refused included.
+        Rows of stays, including those of stays that will be refused.
     patients
         Stays.
     rejected_rows
         Rows that could not be used at all.
     unassigned_rows
-        Those of them whose stay is unknown.
+        Unusable rows whose stay is unknown.
     refused_files
         Path, code and message of files that could not be read.
     columns
-        Of every variable that the export has a column for.
+        Facts about every variable that has a column in the export.
     overlap
-        Of rows with points in time.
+        Overlap of rows with timestamps.
     limits
         Measurements of each variable that were given as a limit (``<0.5``) and read as that limit.
     """
@@ -82,12 +82,12 @@ class Report:
         Parameters
         ----------
         of_a_part
-            Only some rows were counted: only what is evident from them is refused.
+            Whether only some rows were counted; only evident doubts are then refused.
 
         Raises
         ------
         BadUnits
-            There are some (``doubtful_unit``).
+            A column is doubtful (``doubtful_unit``).
         """
         if doubts := [doubt for doubt in self.doubts if doubt.is_evident or not of_a_part]:
             raise BadUnits(
@@ -123,7 +123,7 @@ class Report:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Report:
-        """From its dictionary."""
+        """Build the report from its dictionary."""
         columns = tuple(
             ColumnFacts(**{**facts, "quantiles": tuple(facts["quantiles"])}) for facts in found["columns"]
         )
@@ -133,7 +133,7 @@ class Report:
 
 
 def _units(facts: ColumnFacts) -> str:
-    """The unit of a column and, where another, that of the model, in which its numbers are shown."""
+    """The unit of a column and, if different, that of the model, in which its numbers are shown."""
     own = CANONICAL[facts.variable]
     return facts.unit if (facts.factor, facts.offset) == (1.0, 0.0) else f"{facts.unit} -> {own}"
 
@@ -145,8 +145,8 @@ def _right(*cells: str) -> str:
 def column_facts(store: Path, mapping: Mapping | None, stays: int) -> tuple[ColumnFacts, ...]:
     """Count the columns of a store that have any value or are mapped.
 
-    Shares are exact. Quantiles are those of every k-th value where a column has more than 100,000, so that
-    memory stays bounded and a repeated run finds the same.
+    Shares are exact. For a column with more than 100,000 values, quantiles use every k-th value, so that
+    memory stays bounded and a repeated run gives the same result.
     """
     import pyarrow.parquet as pq
 
@@ -167,7 +167,7 @@ def column_facts(store: Path, mapping: Mapping | None, stays: int) -> tuple[Colu
 
 
 def _values(metadata: Any) -> dict[str, int]:
-    """How many values each column of a Parquet file has."""
+    """Number of values in each column of a Parquet file."""
     found: dict[str, int] = {}
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group)
@@ -185,7 +185,7 @@ def _stated(variable: Variable, mapping: Mapping | None) -> Conversion:
 
 
 class _Counter:
-    """Counts the values of one column, some at a time."""
+    """Counts the values of one column, chunk by chunk."""
 
     def __init__(self, variable: Variable, stated: Conversion, expected: int) -> None:
         self.variable = variable

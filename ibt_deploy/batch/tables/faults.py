@@ -1,9 +1,9 @@
-"""Lines that the engine skips, read again one by one by the rules of the single-file reader.
+"""Re-read the lines that the engine skipped, one by one, by the rules of the single-file reader.
 
 The engine skips a line that it cannot parse and reports its number. Here such a line is either good after all
-(a cell of blanks, digits of another script, a quotation mark that had swallowed its neighbours) and is
-written out plainly for a second pass, or it is a fault: of its patient where the line names one, of the
-export otherwise.
+(a cell of blanks, digits of another script, a stray quotation mark that had swallowed adjacent lines) and is
+written out plainly for a second pass, or it is a fault, attributed to its patient if the line names one and
+to the export otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RowFault:
     Attributes
     ----------
     file, row
-        Which file, and which row in it, counted from 1 below the header.
+        Number of the file, and of the row in it, counted from 1 below the header.
     patient
         Its probable patient; None where unknown.
     is_certain
@@ -57,13 +57,13 @@ class SkippedLines:
     Attributes
     ----------
     layout, names, delimiter
-        Of the files.
+        Common to the files.
     path
         Where good rows go: file, row, then the cells that the layout reads, with commas and points.
     line_of
-        The line of the file, by its number, in which a row stands.
+        Returns the line number of a row, given the numbers of file and row.
     faults
-        The first of each patient, and all whose patient is uncertain.
+        The first fault of each patient, and all faults whose patient is uncertain.
     rows
         Good rows written.
     patients
@@ -71,9 +71,9 @@ class SkippedLines:
     touched
         File and row of every line seen here, one after the other.
     bad
-        How many of a file's rows are faults.
+        Number of faulty rows in each file.
     limits
-        How many measurements of a file's columns were limits, as in ``<0.5``.
+        Number of measurements in each file's columns that were limits, as in ``<0.5``.
     """
 
     layout: Layout
@@ -103,7 +103,7 @@ class SkippedLines:
         return (*self.layout.texts, *self.layout.number_sources)
 
     def add(self, file: int, row: int, line: str, stay: str | None) -> None:
-        """Sort one line; ``stay`` names its stay where the file is one."""
+        """Classify one line; ``stay`` names its stay if the file is a single one."""
         if not line or line.isspace():
             return
         self.touched.extend((file, row))
@@ -142,7 +142,7 @@ class SkippedLines:
         self.limits.update((file, name) for names in limits.values() for name in names)
 
     def undecodable(self, file: int, row: int, line: str, stay: str | None) -> None:
-        """Take a line with bytes that are not text."""
+        """Process a line that cannot be decoded."""
         self.touched.extend((file, row))
         patient = stay
         if self._patient is not None and '"' not in line:
@@ -154,12 +154,12 @@ class SkippedLines:
         self._fault(file, row, patient, stay is not None, error)
 
     def whole_file(self, file: int, table: TableFile, stay: str | None) -> None:
-        """Take every line of a file.
+        """Process every line of a file.
 
         Raises
         ------
         InputError
-            It is damaged.
+            The file is damaged.
         """
         try:
             for row, line in enumerate(_lines(table)):
@@ -172,7 +172,7 @@ class SkippedLines:
             ) from error
 
     def forget(self, file: int) -> None:
-        """Drop everything known of a file, because all of it is read again."""
+        """Discard everything known about a file, because all of it is read again."""
         self.faults = [fault for fault in self.faults if fault.file != file]
         places = np.array(self.touched, dtype=np.int64).reshape(-1, 2)
         self.touched = array("q", places[places[:, 0] != file].ravel().tolist())
@@ -181,7 +181,7 @@ class SkippedLines:
         self.limits = Counter({key: count for key, count in self.limits.items() if key[0] != file})
 
     def close(self) -> None:
-        """End the file of good rows."""
+        """Close the file of good rows."""
         self._stream.close()
 
     def _decoded(self, file: int, row: int, line: bytes, stay: str | None) -> None:
@@ -224,7 +224,7 @@ def _name(cell: str) -> str | None:
 
 
 def _lines(table: TableFile) -> Iterator[bytes]:
-    """Lines that are not blank, whatever ends them; the first is the header."""
+    """Lines that are not blank, with any line ending; the first is the header."""
     with opened(table.path, table.compression) as file:
         for line in _split(file):
             if line.strip():

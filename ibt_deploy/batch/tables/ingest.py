@@ -46,7 +46,7 @@ ROWS_IN_GROUP = 32_768
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingest leaves besides its files.
+    """The result of an ingest, besides its files.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Ingested:
     rejected
         Rows that could not be used.
     unassigned
-        Those of them whose patient is unknown.
+        Unusable rows whose patient is unknown.
     refused
         Files that could not be read at all: number, code and message.
     limits
@@ -82,23 +82,23 @@ def ingest(
     files
         In the order of their numbers.
     folder
-        Exists.
+        An existing folder.
     memory_mb
-        Limit for this process.
+        Memory limit for this process.
     threads
-        Of the engine; all cores where None.
+        Threads of the engine; all cores if None.
 
     Raises
     ------
     BatchError
-        Disk or memory do not suffice.
+        Disk space or memory is insufficient.
     """
     with engine(folder, memory_mb, threads) as connection:
         return _Ingest(connection, list(files), folder).run()
 
 
 class _Ingest:
-    """One ingest: first pass, second look at what it left, second pass where that found anything."""
+    """One ingest: a first pass, a second look at the lines it skipped, and a second pass if needed."""
 
     def __init__(self, connection: Any, files: list[tuple[TableFile, Layout]], folder: Path) -> None:
         self._sql = connection
@@ -158,7 +158,7 @@ class _Ingest:
             return Scan(layout, table.names, ((number, table),)).has_underscores(self._sql)
         except duckdb.OutOfMemoryException:
             raise
-        except duckdb.Error:  # read line by line, the file is refused with its reason
+        except duckdb.Error:  # reading line by line will refuse the file with its reason
             return True
 
     def _first_pass(self, scans: list[Scan]) -> tuple[list[Scan], set[int]]:
@@ -181,7 +181,7 @@ class _Ingest:
         return scans, failed
 
     def _unreadable(self, scans: list[Scan]) -> set[int]:
-        """Files that cannot be read one by one either; those of Parquet are refused."""
+        """Files that cannot be read on their own either; those of Parquet are refused."""
         import duckdb
 
         found = set()
@@ -234,7 +234,7 @@ class _Ingest:
         return None if layout.patient else table.stay_name
 
     def _reread_rejects(self, scans: list[Scan]) -> None:
-        """Read again every line that the first pass skipped."""
+        """Re-read every line that the first pass skipped."""
         places: dict[str, Scan] = {}
         for scan in scans:
             if scan.joined is not None:
@@ -252,7 +252,7 @@ class _Ingest:
         while rejects := cursor.fetchmany(1000):
             for path, line, content, is_encoding in rejects:
                 scan = places[path]
-                content = (content or "").removeprefix("\n")  # of the CR LF that ends the line before
+                content = (content or "").removeprefix("\n")  # left over from the CR LF of the previous line
                 for k, part in enumerate(content.splitlines() or [""]):
                     if scan.joined is None:
                         number, rest = numbers[path], part
@@ -268,7 +268,7 @@ class _Ingest:
                     add(number, row, rest, self._stay(number))
 
     def _miscounted(self, scans: list[Scan]) -> set[int]:
-        """Files of which some line is neither in the store nor among those seen again."""
+        """Files with some line that is neither in the store nor among those re-read."""
         seen = dict.fromkeys((i for scan in scans for i, _ in scan.files), 0)
         counted = self._sql.execute(f"SELECT file, count(*) FROM {self._store} GROUP BY file").fetchall()
         for number, rows in counted:
@@ -279,7 +279,7 @@ class _Ingest:
         return {number for number, rows in seen.items() if rows != self._files[number][0].rows}
 
     def _read_by_hand(self, number: int) -> None:
-        """Take a file line by line, forgetting what was known of its lines."""
+        """Process a file line by line, discarding what was known about its lines."""
         table, _ = self._files[number]
         for skipped in self._skipped.values():
             skipped.forget(number)
@@ -305,7 +305,7 @@ class _Ingest:
         ]
 
     def _second_pass(self, faults: list[RowFault], by_hand: set[int], has_store: bool) -> list[RowFault]:
-        """Sort again, with lines read again and faults of known patients; returns the other faults."""
+        """Sort again, with re-read lines and faults of known patients; return the other faults."""
         reread = [(key, skipped) for key, skipped in self._skipped.items() if skipped.rows]
         assigned, unassigned = self._assigned(faults, by_hand, has_store)
         if not (reread or assigned or by_hand or not has_store):
@@ -373,7 +373,7 @@ class _Ingest:
         return f"SELECT {columns} FROM fault_rows"
 
     def _finished(self, unassigned: list[RowFault]) -> Ingested:
-        """Write what goes beside the store, and count."""
+        """Write the files beside the store, and count."""
         nameless = self._sql.execute(
             f"SELECT file, line FROM {self._store} WHERE patient IS NULL ORDER BY file, line"
         ).fetchall()
@@ -409,7 +409,7 @@ class _Ingest:
 
 
 def _not_of(files: set[int]) -> str:
-    """The condition that a row is of none of these files."""
+    """The SQL condition that a row belongs to none of these files."""
     return f"file NOT IN ({', '.join(map(str, sorted(files)))})" if files else "true"
 
 

@@ -14,7 +14,7 @@ from ibt_deploy.vocabulary import NAMES
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A column of numbers: where it goes, where it comes from, what is done to it."""
+    """A column of numbers: its target, its source and its conversion."""
 
     target: str
     source: str
@@ -35,16 +35,16 @@ class CodeColumn:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is read from a file with a certain header.
+    """What to read from files with a given header.
 
     Attributes
     ----------
     patient, hospital
-        Their columns, where there are any.
+        Columns of patient and hospital, if any.
     numbers, codes
         The columns that become numbers of a row.
     time
-        Section of the mapping, where rows have points in time instead of hours.
+        Section of the mapping, if rows have timestamps instead of hours.
     missing_words
         Texts that stand for a missing value, besides those of :data:`MISSING_WORDS`.
     decimal, encoding
@@ -52,7 +52,7 @@ class Layout:
     notes
         Notes about the columns, for every stay.
     long
-        Section of the mapping, where each row holds one measurement.
+        Section of the mapping, if each row holds one measurement.
     missing_numbers
         Numbers that stand for a missing value in any column.
     """
@@ -80,7 +80,7 @@ class Layout:
 
     @property
     def number_sources(self) -> tuple[str, ...]:
-        """Source columns that are read as numbers and not as text too."""
+        """Source columns that are read only as numbers."""
         found = [number.source for number in self.numbers]
         if self.time is not None and self.time.kind == "hours":
             found.append(self.time.column)
@@ -180,6 +180,6 @@ def _notes(names: tuple[str, ...], mapping: Mapping, targets: set[str]) -> list[
 
 
 def is_missing(cell: str, words: tuple[str, ...]) -> bool:
-    """Whether a cell says that nothing was measured."""
+    """Whether a cell stands for a missing value."""
     text = cell.strip()
     return text.casefold() in MISSING_WORDS or text in words

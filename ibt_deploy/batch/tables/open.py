@@ -6,10 +6,10 @@
 ...     for answer in tables.read(part):
 ...         ...  # a Stay or a Refusal
 
-The export is parsed, converted and sorted once into a store in the folder of the run; any number of
-processes, to which a :class:`Tables` can be sent, read slices of it. Stays come in the order of the bytes of
-their patients' names. Each line of the export ends in exactly one place: in a stay, in a patient's refusal,
-or in :meth:`Tables.rejected`.
+The export is parsed, converted and sorted once into a store in the folder of the run. A :class:`Tables` can
+be sent to any number of processes, which read slices of the store. Stays are ordered by the bytes of their
+patients' names. Each line of the export ends up in exactly one place: in a stay, in a patient's refusal, or
+in :meth:`Tables.rejected`.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ EXCERPT_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Slice:
-    """Neighbouring stays of the store.
+    """Consecutive stays of the store.
 
     Attributes
     ----------
     first, last
-        Number of the first stay, and of the one after the last.
+        Index of the first stay, and of the one after the last.
     """
 
     first: int
@@ -81,13 +81,13 @@ class Tables:
     Attributes
     ----------
     folder
-        Of the store.
+        Folder of the store.
     report
         Rows, columns and doubtful units.
     fingerprint
-        Hash of the content of all inputs, of the mapping and of how they are read.
+        Hash of all inputs' content, the mapping and how both are read.
     patients
-        Number of stays, those that will be refused included.
+        Number of stays, including those that will be refused.
     is_mapped
         Whether a mapping states the units.
     """
@@ -102,12 +102,12 @@ class Tables:
     is_mapped: bool
 
     def slices(self, n: int) -> list[Slice]:
-        """All stays in at most ``n`` slices of about as many rows, in order.
+        """Cut all stays, in order, into at most ``n`` slices with about equally many rows.
 
         Raises
         ------
         BadUnits
-            A column looks like another unit, or like another variable, and nobody has confirmed it.
+            An unconfirmed column appears to be in another unit, or to be another variable.
         """
         self.report.require_plausible()
         if n < 1:
@@ -118,7 +118,7 @@ class Tables:
         return [Slice(a, b) for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True) if b > a]
 
     def read(self, part: Slice) -> Iterator[Stay | Refusal]:
-        """One answer for each stay of a slice, in order; memory for a few thousand hours at a time."""
+        """One answer per stay of a slice, in order; holds a few thousand hours in memory at a time."""
         confirmed = frozenset(facts.variable for facts in self.report.columns if facts.is_confirmed)
         maker = StayMaker(
             self.folder,
@@ -168,30 +168,30 @@ def open_tables(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Tables:
-    """Sort an export into a store and examine its columns; a store that an earlier run left is used.
+    """Sort an export into a store and examine its columns; a store left by an earlier run is reused.
 
     Parameters
     ----------
     paths
         Files, and folders of them.
     mapping
-        From the hospital's columns and units; None where they are those of the Challenge 2019.
+        Mapping from the hospital's columns and units; None if they are those of the Challenge 2019.
     work
-        Folder of the run; the store takes about a tenth of the size of the text, and spilling as much as the
-        text again while it is made.
+        Folder of the run; the store takes about a tenth of the size of the text, and spilling during its
+        creation as much again as the text.
     memory_mb
         Limit for this process while it works, at least 512.
     threads
-        Of the engine; all cores where None.
+        Threads of the engine; all cores if None.
     progress
-        Called with the number of bytes that were read since its last call.
+        Called with the number of bytes read since its last call.
 
     Raises
     ------
     InputError
-        Not one file can be read; the first reason.
+        No file can be read; carries the first reason.
     BatchError
-        Memory or disk do not suffice.
+        Disk space or memory is insufficient.
     MissingExtra
         DuckDB or pyarrow is not installed.
     """
@@ -257,7 +257,7 @@ def _ignored(count: int) -> None:
 
 
 def _summary(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The summary that an earlier run left for the same inputs."""
+    """The summary left by an earlier run over the same inputs."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         is_whole = all((path.parent / name).is_file() for name in (STORE, STARTS, REJECTED))
@@ -267,7 +267,7 @@ def _summary(path: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _overlap(folder: Path, mapping: Mapping | None) -> Overlap:
-    """How far the export overlaps with itself, where its rows become medians."""
+    """Overlap within the export, if its rows are aggregated to medians."""
     if mapping is None or not mapping.time.is_resampled:
         return Overlap()
     return overlap_of(folder, np.load(folder / STARTS), mapping.time)
@@ -282,7 +282,7 @@ def _facts(table: TableFile, layout: Layout) -> FileFacts:
 
 
 def _doubtful_rows(report: Report, files: list[tuple[TableFile, Layout]]) -> tuple[str, ...]:
-    """The note for every stay where rows are lost that may have been its own."""
+    """The note added to every stay if lost rows may have belonged to it."""
     if all(layout.patient is None for _, layout in files):
         return ()
     lost = []
@@ -302,14 +302,14 @@ def _counted(n: int, what: str) -> str:
 def first_look(
     paths: Sequence[Path], mapping: Mapping | None, *, work: Path, memory_mb: int
 ) -> Report | None:
-    """The report over the first rows of the large files; None without any that can be read.
+    """The report on the first rows of the large files; None if none of them can be read.
 
     Parameters
     ----------
     work
-        Folder of the run; a folder in it is used and removed.
+        Folder of the run; a folder in it is created and removed.
     memory_mb
-        Limit for this process.
+        Memory limit for this process.
     """
     folder = work / "look"
     shutil.rmtree(folder, ignore_errors=True)
@@ -324,7 +324,7 @@ def first_look(
         if not excerpts:
             return None
         return open_tables(excerpts, mapping, work=folder, memory_mb=memory_mb).report
-    except InputError:  # nothing in it can be used; the survey says what is wrong with which file
+    except InputError:  # nothing in it is usable; the survey reports what is wrong with which file
         return None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -338,7 +338,7 @@ def _size(path: Path) -> int:
 
 
 def _cut(path: Path, excerpt: Path) -> bool:
-    """Write the first rows of ``path``; False where it cannot be read or is not a table."""
+    """Write the first rows of ``path``; False if it cannot be read or is not a table."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)

@@ -1,6 +1,6 @@
-"""The embedded engine, and the queries by which it turns the cells of files into rows of the store.
+"""The embedded engine, and the queries that turn cells of files into rows of the store.
 
-Cells are named by place (``c0``, ``c1``, ...), because a header may hold anything.
+Cells are named by position (``c0``, ``c1``, ...), because a header may hold anything.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LEAST_MB = 512
 MISSING_SPELLINGS = (
     "", "nan", "NaN", "NAN", "na", "NA", "n/a", "N/A", "null", "NULL", "Null", "none", "None", "NONE",
 )  # fmt: skip
-"""Spellings that the engine itself takes for missing; rarer ones are recognised when a line is read again."""
+"""Spellings that the engine itself treats as missing; rarer ones are recognised when a line is re-read."""
 ISO_FORMATS = tuple(f"%Y-%m-%d{gap}%H:%M{rest}" for gap in (" ", "T") for rest in (":%S.%f", ":%S", ""))
 FAULT = "\x1f"
 MICROSECONDS = 3_600_000_000
@@ -43,7 +43,7 @@ STORED: tuple[tuple[str, str], ...] = (
     ("hospital", "VARCHAR"),
     ("fault", "VARCHAR"),
 )
-"""Columns of the store and their types: which stay, which row of which file, its numbers, what is wrong."""
+"""Columns of the store and their types: stay, file and row, numbers, and faults."""
 MEASUREMENT = (("code", "VARCHAR"), ("unit", "VARCHAR"), ("value", "DOUBLE"), ("sign", "VARCHAR"))
 """Further columns of a row that holds one measurement."""
 
@@ -53,12 +53,12 @@ FEW_FILES = 8
 
 @contextmanager
 def engine(folder: Path, memory_mb: int, threads: int | None) -> Iterator[Any]:
-    """A connection that keeps to a limit of memory and spills into ``folder``.
+    """A connection with a memory limit that spills into ``folder``.
 
     Raises
     ------
     BatchError
-        Disk or memory do not suffice, or the limit is too low.
+        Disk space or memory is insufficient, or the limit is too low.
     MissingExtra
         DuckDB is not installed.
     """
@@ -92,7 +92,7 @@ def engine(folder: Path, memory_mb: int, threads: int | None) -> Iterator[Any]:
 
 
 def engine_fault(folder: Path, error: Exception) -> BatchError:
-    """What an error of the engine in ``folder`` means to a user, without the engine's own advice."""
+    """Translate an engine error in ``folder`` for the user, without the engine's own advice."""
     import duckdb
 
     said = str(error)
@@ -104,12 +104,12 @@ def engine_fault(folder: Path, error: Exception) -> BatchError:
 
 
 def text(value: str) -> str:
-    """A literal."""
+    """Quote a string as a SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def identifier(name: str) -> str:
-    """A quoted name."""
+    """Quote a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -121,11 +121,11 @@ def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], lin
     layout
         What to read.
     cells
-        Expression of each source column.
+        Expression for each source column.
     types
-        Its type in the engine, ``DOUBLE`` or ``VARCHAR``, or one with times for Parquet.
+        Engine type of each source column: ``DOUBLE``, ``VARCHAR`` or, for Parquet, a temporal type.
     line
-        Expression of its place in the file.
+        Expression for the position of the row in the file.
     """
     part = "-1" if layout.patient else "f.i"
     found = {"patient": "f.stay", "part": part, "file": "f.i", "line": line}
@@ -164,7 +164,7 @@ def stored_row(layout: Layout, cells: Dict[str, str], types: Dict[str, str], lin
 def _measurement(
     long: LongTable, cells: Dict[str, str], types: Dict[str, str], layout: Layout
 ) -> Dict[str, str]:
-    """Expressions of code, unit, value and sign of a row with one measurement; limits count as such."""
+    """Expressions for code, unit, value and sign of a row with one measurement; limits keep their sign."""
     found = {
         "code": f"coalesce(trim({_plain_text(cells[long.code], types[long.code])}), '')",
         "unit": "''" if long.unit is None else f"coalesce(trim({cells[long.unit]}::VARCHAR), '')",
@@ -204,7 +204,7 @@ def _number(number: NumberColumn, cell: str, kind: str, layout: Layout) -> tuple
 
 
 def _times(time: Time, cells: Dict[str, str], types: Dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Expressions of points in time in microseconds, and of what is wrong with them."""
+    """Expressions for timestamps in microseconds, and for their faults."""
     if time.kind == "hours":
         cell = cells[time.column]
         value = f"TRY_CAST({cell} AS DOUBLE)"
@@ -261,14 +261,14 @@ def _instant(time: Time, source: str, cell: str, kind: str) -> tuple[str, list[s
 
 
 def _plain_text(cell: str, kind: str) -> str:
-    """A cell as text; whole numbers as codes have them."""
+    """A cell as text; whole numbers without a decimal point, as in codes."""
     if kind in ("DOUBLE", "FLOAT"):
         return f"CASE WHEN {cell} = floor({cell}) THEN {cell}::BIGINT::VARCHAR ELSE {cell}::VARCHAR END"
     return f"{cell}::VARCHAR"
 
 
 def _among(cell: str, codes: Sequence[str]) -> str:
-    """Whether a text in small letters is one of the codes, as text or as the same number."""
+    """Whether a lower-case text is one of the codes, as text or as the same number."""
     if not codes:
         return "false"
     found = f"coalesce({cell} IN ({_list([code.lower() for code in codes])}), false)"
@@ -300,14 +300,14 @@ class Scan:
     Attributes
     ----------
     layout, names
-        Of the files.
+        Common to the files.
     files
-        Their numbers, and what is known of them.
+        Number and survey of each file.
     joined
-        One text in which each line of theirs stands behind the number of its file; None where the files
+        One text with all lines of the files, each behind the number of its file; None if the files
         themselves are read.
     starts
-        Line of ``joined`` behind which the rows of each file begin.
+        Line of ``joined`` after which the rows of each file begin.
     """
 
     layout: Layout
@@ -317,7 +317,7 @@ class Scan:
     starts: tuple[int, ...] = ()
 
     def relation(self, connection: Any) -> str:
-        """A query that gives rows of the store."""
+        """A query that returns rows of the store."""
         if self.files[0][1].is_parquet:
             return self._parquet(connection)
         return self._text()
@@ -388,7 +388,7 @@ def has_rejects(connection: Any) -> bool:
 
 
 def reread_relation(layout: Layout, columns: tuple[str, ...], path: Path) -> str:
-    """A query over the good rows that :class:`~ibt_deploy.batch.tables.faults.SkippedLines` has written."""
+    """A query over the good rows written by :class:`~ibt_deploy.batch.tables.faults.SkippedLines`."""
     numbers = set(layout.number_sources)
     kinds = {name: "DOUBLE" if name in numbers else "VARCHAR" for name in columns}
     spec = {"i": "INTEGER", "line": "BIGINT"} | {f"c{k}": kinds[name] for k, name in enumerate(columns)}
@@ -423,7 +423,7 @@ def scans_of(files: list[tuple[int, TableFile, Layout]], folder: Path) -> list[S
 
 
 def _join(group: list[tuple[int, TableFile]], path: Path) -> tuple[int, ...]:
-    """Write the rows of many files into one, and say behind which line those of each begin."""
+    """Write the rows of many files into one, and return the line after which those of each begin."""
     starts, line = [], 0
     with path.open("wb") as out:
         for number, table in group:
@@ -441,5 +441,5 @@ def _join(group: list[tuple[int, TableFile]], path: Path) -> tuple[int, ...]:
 
 
 def _escaped(path: Path) -> str:
-    """A path in which the engine sees no pattern."""
+    """A path escaped so that the engine sees no glob pattern."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in str(path))

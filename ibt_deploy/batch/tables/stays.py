@@ -1,12 +1,12 @@
-"""Stays, or refusals with their reason, from the rows of the store: one row an hour from rows at any time.
+"""Build stays, or refusals with a reason, from the store; rows at any time become one row per hour.
 
 The hour of a row is ``floor(hours since ICU admission) + 1``: the first sixty minutes are hour 1, as ICULOS
-of the Challenge 2019 counts. Of several rows the median counts; a label is positive in an hour where any row
-says so.
+of the Challenge 2019 counts. Several rows are reduced to their median; the label of an hour is positive if
+that of any row is.
 
-Exports may overlap. In a median the same measurement twice would weigh double, and two that contradict each
-other would vanish. So a row that exactly repeats another of its stay and moment counts once, and what remains
-is counted and reported.
+Exports may overlap. In a median, a repeated measurement would count double, and two that contradict each
+other would disappear. So a row that exactly repeats another of the same stay and time counts once, and the
+remaining overlap is counted and reported.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def hours_since(time: Ints, admission: int | Ints) -> Ints:
 
 
 def medians(values: Floats, groups: Ints) -> Floats:
-    """Median of each column within each group of neighbouring rows, without regard to NaN.
+    """Median of each column within each group of consecutive rows, ignoring NaN.
 
     Parameters
     ----------
     values
         Shape ``(rows, columns)``.
     groups
-        First row of each group, rising from 0, shape ``(groups,)``.
+        First row of each group, ascending from 0, shape ``(groups,)``.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(groups, columns)``; NaN where a group has no value. The mean of the two in the middle where
-        their number is even.
+        Shape ``(groups, columns)``; NaN where a group has no value. For an even number of values, the mean of
+        the middle two.
     """
     if len(groups) == len(values):
         return values.copy()
@@ -73,12 +73,12 @@ def medians(values: Floats, groups: Ints) -> Floats:
 
 
 def repeats(moments: Ints, values: Floats) -> Bools:
-    """Which rows repeat an earlier one of the same moment in every value.
+    """Which rows repeat, in every value, an earlier row of the same time.
 
     Parameters
     ----------
     moments
-        Of each row; the same moments stand together. Shape ``(rows,)``.
+        Time of each row, with equal times adjacent. Shape ``(rows,)``.
     values
         Shape ``(rows, columns)``; NaN where there is none.
     """
@@ -95,7 +95,7 @@ def repeats(moments: Ints, values: Floats) -> Bools:
 
 
 def contradicted(moments: Ints, values: Floats) -> Bools:
-    """Which rows share their moment with one that states another value of some column."""
+    """Which rows contradict, in some column, another row of the same time."""
     if not len(moments):
         return np.zeros(0, dtype=np.bool_)
     first = np.flatnonzero(np.diff(moments, prepend=moments[0] - 1))
@@ -108,16 +108,16 @@ def contradicted(moments: Ints, values: Floats) -> Bools:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far an export overlaps with itself.
+    """Overlap within an export.
 
     Attributes
     ----------
     duplicate_rows
-        Rows that repeat another of the same stay and moment in every value; they count once.
+        Rows that repeat another of the same stay and time in every value; they count once.
     conflicting_rows
-        Rows of the same stay and moment that state different values of a variable.
+        Rows of the same stay and time that state different values of a variable.
     merged_rows
-        Rows, without duplicates, in hours of a stay that several files hold.
+        Rows, without duplicates, in hours of a stay that are covered by several files.
     """
 
     duplicate_rows: int = 0
@@ -148,7 +148,7 @@ class Overlap:
 
 
 def overlap_of(folder: Path, starts: Ints, time: Time) -> Overlap:
-    """Count over the store in ``folder``, whose stays begin at ``starts``; memory for some thousand rows."""
+    """Count the overlap in the store in ``folder``, with stays at ``starts``, some thousand rows at once."""
     total = Overlap()
     for rows, bounds in whole_stays(folder, starts):
         total += _counted(Block.of(rows), np.asarray(bounds), time)
@@ -183,24 +183,24 @@ def _counted(block: Block, bounds: Ints, time: Time) -> Overlap:
 ICULOS, ADMISSION_TIME = INDEX["ICULOS"], INDEX["HospAdmTime"]
 WITHOUT_TIME = ("bad_time", "ambiguous_time")
 MOST_WITHOUT_TIME = 0.1
-"""Part of a stay's rows that may lack a usable time before the stay is refused."""
+"""Share of a stay's rows that may lack a usable time before the stay is refused."""
 HOURS_PER_US = 1 / 3_600_000_000
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What stays say about the file that they come from.
+    """Facts about a file that its stays report.
 
     Attributes
     ----------
     path, format
         As a Stay names them.
     notes
-        About its columns.
+        Notes about its columns.
     has_label, has_hospital
         Whether it has these columns.
     is_one_stay
-        Whether the file is one stay.
+        Whether the file is a single stay.
     """
 
     path: str
@@ -212,22 +212,22 @@ class FileFacts:
 
 
 class StayMaker:
-    """Makes the stay, or the reason for its refusal, from the rows of one patient.
+    """Builds the stay, or the reason for its refusal, from the rows of one patient.
 
     Parameters
     ----------
     folder
-        Of the store.
+        Folder of the store.
     files
-        By their numbers.
+        Files by number.
     time
-        Section of the mapping, where rows have points in time.
+        Section of the mapping, if rows have timestamps.
     common_notes
         Added to the notes of every stay.
     confirmed
         Variables whose unit the mapping confirms.
     units_stated
-        Whether there is a mapping, which states all of them.
+        Whether there is a mapping, which states all units.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class StayMaker:
 
     @staticmethod
     def _odd(block: Block) -> Bools:
-        """Rows that :meth:`_check` must look at; takes the hour where there is no ICULOS."""
+        """Rows that :meth:`_check` must look at; uses the hour if there is no ICULOS."""
         iculos, hour = block.values[:, ICULOS], block.hours
         differs = (iculos != hour) & ~np.isnan(iculos) & ~np.isnan(hour)
         faulty = np.asarray(block.faults != None)  # noqa: E711
@@ -307,7 +307,7 @@ class StayMaker:
         )
 
     def _place(self, part: Block, row: int) -> str:
-        """The file of a row, and the patient where it holds several."""
+        """The file of a row, and the patient if it holds several."""
         file = self._files[int(part.files[row])]
         return file.path if file.is_one_stay else f"{file.path}, patient {part.patients[row]}"
 
@@ -339,7 +339,7 @@ class StayMaker:
         )
 
     def _resampled(self, part: Block, time: Time) -> tuple[Block, tuple[str, ...]]:
-        """The part with one row an hour, and notes about it."""
+        """The part with one row per hour, and notes about it."""
         at, admissions, hospital = part.times.T
         if (at == NO_TIME).any():
             raise BadRows(
@@ -400,7 +400,7 @@ class StayMaker:
         return RowNumbers(self._folder)
 
     def _row(self, part: Block, index: int) -> str:
-        """What to call a row: its line in a text file, its number in a Parquet file."""
+        """The label of a row: its line in a text file, its number in a Parquet file."""
         file, line = int(part.files[index]), int(part.lines[index])
         if self._files[file].format == "Parquet":
             return f"row {self._rows.of(file, line)}"

@@ -1,4 +1,4 @@
-"""What lies beside the sorted rows: where each stay begins, row numbers, and rows whose stay is unknown."""
+"""Files beside the sorted rows: where each stay begins, row numbers, and rows whose stay is unknown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_TIME = np.iinfo(np.int64).min
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Rows of whole stays as they lie in the store."""
+    """Rows of whole stays as stored."""
 
     patients: npt.NDArray[np.object_]
     files: Ints
@@ -38,7 +38,7 @@ class Block:
 
     @classmethod
     def of(cls, rows: Any) -> Block:
-        """From an Arrow table of the store's columns."""
+        """Build from an Arrow table of the store's columns."""
 
         def numbers(name: str) -> Floats:
             return np.asarray(rows[name].to_numpy(), dtype=np.float64)
@@ -58,11 +58,11 @@ class Block:
 
     @property
     def stated(self) -> Floats:
-        """What each row says besides its time, shape ``(rows, columns)``."""
+        """Values of each row other than its time, shape ``(rows, columns)``."""
         return np.column_stack((self.values, self.labels))
 
     def part(self, begin: int, end: int) -> Block:
-        """Some neighbouring rows."""
+        """A range of rows."""
         return Block(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
 
     def only(self, rows: Bools | Ints) -> Block:
@@ -76,14 +76,14 @@ def write_starts(folder: Path, nameless: int) -> Ints:
     Parameters
     ----------
     folder
-        Of the store.
+        Folder of the store.
     nameless
-        Rows at its end that name no patient.
+        Number of rows at its end that name no patient.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(stays + 1,)``, rising from 0.
+        Shape ``(stays + 1,)``, ascending from 0.
     """
     import pyarrow.parquet as pq
 
@@ -109,14 +109,14 @@ def write_starts(folder: Path, nameless: int) -> Ints:
 
 
 def whole_stays(folder: Path, starts: Ints) -> Iterator[tuple[Any, Ints]]:
-    """Arrow tables of whole stays, and where each of these begins in them and the last one ends.
+    """Yield Arrow tables of whole stays, each with the offsets of its stays and the end of the last one.
 
     Parameters
     ----------
     folder
-        Of the store.
+        Folder of the store.
     starts
-        Of neighbouring stays in the store, and the end of the last one.
+        Offsets of consecutive stays in the store, and the end of the last one.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -154,11 +154,11 @@ def write_row_numbers(
     Parameters
     ----------
     folder
-        Of the store.
+        Folder of the store.
     files
         In the order of their numbers.
     bases
-        Place in its scan of each file's first row.
+        Position of each file's first row in its scan.
     touched
         File and row of lines that the scan skipped, each of shape ``(lines, 2)``.
     """
@@ -173,12 +173,12 @@ def write_row_numbers(
 
 
 class RowNumbers:
-    """Numbers of rows in their files, counted from 1 below the header, from their places in a scan.
+    """Converts positions in a scan to row numbers in the files, counted from 1 below the header.
 
     Parameters
     ----------
     folder
-        Of the store.
+        Folder of the store.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -187,11 +187,11 @@ class RowNumbers:
         self._blanks = np.load(folder / BLANKS)
 
     def line_of(self, file: int, line: int) -> int:
-        """The line of a text, counted from 1 with its header; ``line`` as for :meth:`of`."""
+        """Line of a text file, counted from 1 including the header; ``line`` as for :meth:`of`."""
         return line_of(self.of(file, line), self._blanks[self._blanks[:, 0] == file, 1])
 
     def of(self, file: int, line: int) -> int:
-        """The row number; ``line`` is negative where it says that number itself."""
+        """The row number; a ``line`` that is not positive is the negated row number itself."""
         if line <= 0:
             return -line
         row = line - int(self._bases[file]) + 1
@@ -200,12 +200,12 @@ class RowNumbers:
 
 
 def place_of(file: TableFile, row: int) -> str:
-    """What to call a row below the header: ``line 7`` of a text, ``row 6`` of a Parquet file."""
+    """The label of a row below the header: ``line 7`` of a text, ``row 6`` of a Parquet file."""
     return f"row {row}" if file.is_parquet else f"line {file.line_of(row)}"
 
 
 def write_rejected(folder: Path, files: Sequence[TableFile], faults: Sequence[RowFault]) -> None:
-    """Write the rows whose stay is unknown, each with its place as :func:`place_of` names it."""
+    """Write the rows whose stay is unknown, each labelled by :func:`place_of`."""
     pa = arrow()
     import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
-"""The files of an export, before anything is parsed: which there are, their header, format and size.
+"""Survey the files of an export before anything is parsed: their headers, formats and sizes.
 
-Every byte is read once here, once the header proves usable: for the fingerprint by which a resumed run knows
-its inputs, and to count the lines, with which the rows read later are compared, so that none is lost
+Once the header proves usable, every byte is read once: for the fingerprint by which a resumed run recognises
+its inputs, and to count the lines, against which the rows read later are checked, so that none is lost
 unnoticed.
 """
 
@@ -53,25 +53,25 @@ class TableFile:
     format
         As a Stay names it, e.g. ``"CSV"`` or ``"PSV (gzip)"``.
     sha256
-        Of its bytes.
+        Hash of its bytes.
     names
-        Its columns, stripped of blanks around them.
+        Column names, stripped of surrounding blanks.
     types
-        Of the columns of a Parquet file, as Arrow names them; empty for text.
+        Arrow types of the columns of a Parquet file; empty for text.
     delimiter, compression
-        Of text.
+        Those of a text file.
     rows
-        Lines below the header that are not blank, or the rows of a Parquet file.
+        Number of non-blank lines below the header, or of rows in a Parquet file.
     size
         Bytes on disk.
     is_quoted
         Whether the text has a quotation mark anywhere.
     is_regular
-        Whether all lines end alike, so that the engine and we mean the same by a line.
+        Whether all line endings are alike, so that the engine counts lines as this package does.
     is_grouped
         Whether the text has an underscore between digits anywhere: the engine reads ``1_000`` as a number.
     blanks
-        Which lines of the file are blank, counted from 1.
+        Numbers of the blank lines of the file, counted from 1.
     """
 
     path: Path
@@ -95,31 +95,31 @@ class TableFile:
 
     @property
     def is_joinable(self) -> bool:
-        """Whether it is a small text as it stands on disk, which may be read in one with others like it."""
+        """Whether it is a small uncompressed text, which may be read together with others like it."""
         return not self.is_parquet and self.compression == "none" and self.size < SMALL_FILE
 
     def row_of(self, line: int) -> int:
-        """Which row below the header, counted from 1, a line of the file is that is not blank."""
+        """Row number, counted from 1 below the header, of a non-blank line."""
         return line - 1 - int(np.searchsorted(self.blanks, line))
 
     def line_of(self, row: int) -> int:
-        """The line of the file, counted from 1, in which a row below the header stands."""
+        """Line number, counted from 1, of a row below the header."""
         return line_of(row, self.blanks)
 
     @property
     def stay_name(self) -> str:
-        """Name of the stay where the file is one."""
+        """Name of the stay if the file is a single one."""
         return Path(self.path.stem).stem if self.compression != "none" else self.path.stem
 
 
 def line_of(row: int, blanks: Ints) -> int:
-    """The line of a text in which its ``row``-th row below the header stands; ``blanks`` are lines too."""
+    """Line number of the ``row``-th row below the header of a text, given the lines that are blank."""
     before = blanks - 1 - np.arange(len(blanks))
     return row + 1 + int(np.searchsorted(before, row, side="right"))
 
 
 def found_files(paths: Sequence[Path]) -> list[Path]:
-    """The files among ``paths``, and those in folders that have the name of a table, in order and once."""
+    """The files in ``paths``, and the tables, by name, in folders among them, in order and each once."""
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
@@ -137,22 +137,22 @@ def _is_table(path: Path) -> bool:
 
 
 def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progress) -> TableFile:
-    """Look through one file.
+    """Survey one file.
 
     Parameters
     ----------
     check
-        Given the names of the columns, before more than the header is read; raises InputError to refuse them.
+        Called with the column names before more than the header is read; raises InputError to refuse them.
     progress
-        Called with the number of bytes that were read since its last call.
+        Called with the number of bytes read since its last call.
 
     Raises
     ------
     InputError
-        It cannot be read, is empty, has no proper header, or is damaged.
+        The file cannot be read, is empty, has no proper header, or is damaged.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # which may never end
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or device may never end
             raise UnsupportedFormat("is not a regular file", code="not_a_file")
         with path.open("rb", buffering=0) as file:
             head = file.read(HEAD_BYTES)
@@ -173,7 +173,7 @@ def surveyed(path: Path, mapping: Mapping | None, check: Check, progress: Progre
 
 
 class _Hashed(io.RawIOBase):
-    """A file of which every byte that is read goes into a hash."""
+    """A file that hashes every byte read from it."""
 
     def __init__(self, file: io.FileIO, progress: Progress) -> None:
         self._file, self._progress = file, progress
@@ -191,20 +191,20 @@ class _Hashed(io.RawIOBase):
         return count
 
     def sha256(self) -> str:
-        """Of the whole file; what is left is read."""
+        """Hash of the whole file; reads what is left."""
         while self.read(CHUNK):
             pass
         return self._digest.hexdigest()
 
 
 def compression_of(head: bytes) -> Compression:
-    """How what begins with ``head`` is compressed."""
+    """Compression of a file that begins with ``head``."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "none")
 
 
 @contextmanager
 def opened(path: Path, compression: Compression) -> Iterator[IO[bytes]]:
-    """The bytes of a text, decompressed."""
+    """Open the decompressed bytes of a text file."""
     if compression == "none":
         with path.open("rb") as file:
             yield file
@@ -307,7 +307,7 @@ def _header(body: bytes, mapping: Mapping | None) -> tuple[tuple[str, ...], str]
 
 
 class _Counts:
-    """How many lines a text has that are not blank, and whether they all end alike."""
+    """Counts the non-blank lines of a text, and checks whether all line endings are alike."""
 
     def __init__(self) -> None:
         self._lines = self._seen = 0
@@ -339,17 +339,17 @@ class _Counts:
 
     @property
     def rows(self) -> int:
-        """Lines that are not blank, less the header."""
+        """Number of non-blank lines, without the header."""
         return max(self._lines + bool(self._begun.strip()) - 1, 0)
 
     @property
     def is_regular(self) -> bool:
-        """Whether there is one kind of line end."""
+        """Whether there is only one kind of line ending."""
         return len(self._endings) < 2
 
 
 def _is_grouped(chunk: bytes) -> bool:
-    """Whether an underscore stands between digits, or may do so because it stands at an end of ``chunk``."""
+    """Whether an underscore stands between digits, or may do so because it is at an end of ``chunk``."""
     return chunk.endswith(b"_") or any(
         not found.start() or chunk[found.start() - 1 : found.start()].isdigit()
         for found in GROUPED.finditer(chunk)
@@ -362,7 +362,7 @@ def cells_of(line: str, delimiter: str) -> list[str]:
     Raises
     ------
     MalformedFile
-        It cannot be read as a row.
+        The line cannot be read as a row.
     """
     if '"' not in line:
         return line.split(delimiter)
