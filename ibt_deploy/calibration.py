@@ -360,8 +360,8 @@ def challenge_thresholds(
         Shape ``(classes,)``, as for :func:`ibt_deploy.decisions.decided`.
     weights
         Reward matrix, as for :class:`ibt_deploy.metrics.arrhythmia.Reward`.
-    Thresholds to try, ascending, above 0.
-        Thresholds to try, rising, above 0.
+    grid
+        Thresholds to try, ascending, above 0.
     sweeps, orders, seed
         Maximum number of sweeps, number of random orders, and their seed.
 

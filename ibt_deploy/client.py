@@ -480,8 +480,8 @@ class Client:
         state
             State from the previous step; None at the start of a stay. Only the server can read it.
         record
-            Name of the stay, without personal data; the same in every step. The state of one record is refused
-            for another, so that patients cannot be mixed up.
+            Name of the stay, no personal data; the same in every step. The state of one record is refused for
+            another, so that patients cannot be mixed up.
 
         Raises
         ------

@@ -138,8 +138,8 @@ def open_session(
 
     Parameters
     ----------
-    Bytes of the ONNX file.
-        The ONNX file's bytes.
+    graph
+        Bytes of the ONNX file.
     device
         ``"cpu"``; ``"cuda"``, which fails where CUDA does not work; ``"auto"``, CUDA where it works.
     threads

@@ -116,8 +116,8 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
     ------
     BundleError
         When the bundle holds no golden inputs or cannot be loaded.
-    When the device is not available.
-        When the device is not there.
+    DeviceError
+        When the device is not available.
     """
     if GOLDEN not in bundle.files:
         raise BundleError(f"{bundle.path}: no {GOLDEN} in it, so nothing can be recomputed")

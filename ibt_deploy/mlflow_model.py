@@ -1,7 +1,7 @@
 """The loader that MLflow calls for a folder made by ``ibt export --hub``.
 
-``mlflow.pyfunc.load_model(folder).predict(table)`` takes a table with a column ``path``, one file to score in
-each row, and gives a table with one row for each answer. Nothing here imports MLflow.
+``mlflow.pyfunc.load_model(folder).predict(table)`` takes a table with a column ``path``, one file to score
+per row, and returns a table with one row per answer. Nothing here imports MLflow.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class PathsModel:
 
         Returns
         -------
-        For recordings one row each: ``record``, ``refused`` (reason code, or None), ``findings`` (names of
-        the positive classes) and the probability of every class. For stays one row for each hour: ``record``,
+        One row per recording: ``record``, ``refused`` (reason code, or None), ``findings`` (names of
+        the positive classes) and the probability of every class. One row per hour of a stay: ``record``,
         ``refused``, ``hour``, ``risk`` and ``alarm``. A refused file has one row.
 
         Raises
@@ -59,5 +59,5 @@ class PathsModel:
 
 
 def _load_pyfunc(data_path: str) -> PathsModel:
-    """What MLflow calls with the folder of the bundle."""
+    """Called by MLflow with the folder of the bundle."""
     return PathsModel(load(data_path))

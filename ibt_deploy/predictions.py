@@ -1,4 +1,4 @@
-"""What comes out: predictions and refusals.
+"""Results of scoring: predictions and refusals.
 
 Their ``to_dict()`` is the contract; tables, CSV and pictures are views of it.
 A number is never NaN here, and a refused input has no number at all.
@@ -31,18 +31,18 @@ LEFT_OUT = "left_out"
 
 @dataclass(frozen=True)
 class Model:
-    """Which model answered, and where.
+    """The model that answered, and its device.
 
     Attributes
     ----------
     name, version, sha256
-        Of the bundle; the hash covers every file of it.
+        Those of the bundle; the hash covers every file of it.
     variant
         Precision of the graph, e.g. ``fp32``.
     operating_point
         Name of the set of thresholds.
     device
-        ``cpu`` or ``cuda``: the device really used.
+        ``cpu`` or ``cuda``: the device actually used.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Model:
 
 @dataclass(frozen=True)
 class WindowShare:
-    """In how many windows of a recording a class reaches its threshold, and where it is most probable.
+    """Number of windows of a recording in which a class reaches its threshold, and its most probable window.
 
     Attributes
     ----------
     reached, of
-        Windows that reach the threshold, and all of them.
+        Number of windows that reach the threshold, and of all windows.
     highest, highest_at
         The highest probability, and where its window starts, in seconds.
     """
@@ -71,7 +71,7 @@ class WindowShare:
     highest_at: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The shares as a JSON-compatible dictionary."""
         return {
             "reached": self.reached,
             "share": round(self.reached / self.of, DECIMALS),
@@ -86,7 +86,7 @@ class Finding:
 
     ``positive`` is always False for a class that is not evaluable, because training and validation say too
     little about it.
-    ``alternative`` tells that the class reaches its threshold, but that a positive finding excludes it.
+    ``alternative`` is True if the class reaches its threshold but a positive finding excludes it.
     """
 
     code: str
@@ -111,18 +111,18 @@ class Finding:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prediction(ABC):
-    """The answer for one input; each task adds what it says.
+    """The answer for one input; subclasses add what is specific to a task.
 
     Attributes
     ----------
     record, source, format
-        As read.
+        As read from the input.
     changes
         Everything preprocessing changed, and what the reader noticed; one sentence each.
     warnings
         Reasons to trust the answer less.
     model
-        Which model answered.
+        The model that answered.
     """
 
     record: str
@@ -173,20 +173,20 @@ class ArrhythmiaPrediction(Prediction):
     Attributes
     ----------
     sampling_rate, duration, leads
-        Hz, seconds, names as found.
+        In Hz, in seconds, and the names as found.
     classes
         The 26 classes.
     probabilities, thresholds, positive
-        Per class, shape ``(26,)``; over several windows combined as :mod:`ibt_deploy.decisions` says.
+        Per class, shape ``(26,)``; combined over several windows as in :mod:`ibt_deploy.decisions`.
     alternative
-        Classes that reach their threshold, but that a positive finding excludes; shape ``(26,)``.
+        Classes that reach their threshold but are excluded by a positive finding; shape ``(26,)``.
     windows
         Calibrated probabilities of every 10-second window, shape ``(windows, 26)``.
     window_starts
         Seconds from the start of the recording, shape ``(windows,)``.
     familiarity
-        Share of recordings like the training set that lie at least as far from its middle; None where the
-        bundle does not say what they look like.
+        Share of recordings like the training set that lie at least as far from its centre; None if the bundle
+        does not describe its training set.
     heart_rate, axis
         Computed from the signal, not by the model; None where they were not computed.
     """
@@ -214,7 +214,7 @@ class ArrhythmiaPrediction(Prediction):
         Raises
         ------
         KeyError, TypeError, ValueError, IndexError
-            ``entry`` is not the form of an answer.
+            ``entry`` does not have the form of an answer.
         """
         from ibt_deploy.preprocess.heart_rate import FrontalAxis, HeartRate
 
@@ -265,7 +265,7 @@ class ArrhythmiaPrediction(Prediction):
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON knows it."""
+        """The prediction as a JSON-compatible dictionary."""
         windows = [
             {"start": round(float(start), 3), "probabilities": _rounded(row)}
             for start, row in zip(self.window_starts, self.windows, strict=True)
@@ -309,7 +309,7 @@ class ArrhythmiaPrediction(Prediction):
 
 
 class ReadAs(NamedTuple):
-    """In which unit a variable of a stay was read, and what its values were."""
+    """The unit in which a variable of a stay was read, and the range of its values."""
 
     variable: str
     unit: str
@@ -332,15 +332,15 @@ class SepsisPrediction(Prediction):
     risk, alarms
         Shape ``(hours,)``; an alarm wherever the risk reaches the threshold.
     threshold
-        Of the operating point.
+        Threshold of the operating point.
     values
-        What the model saw measured, shape ``(hours, 40)``; NaN where there was nothing plausible.
+        Measured values as the model saw them, shape ``(hours, 40)``; NaN where there was nothing plausible.
     inserted
         True for hours that are missing from the file, shape ``(hours,)``.
     units_stated
         Whether the source states the units of its values; else they were assumed.
     reported
-        What :attr:`read_as` says where ``values`` are not known.
+        :attr:`read_as` where ``values`` are not known.
     """
 
     hours: Ints
@@ -358,7 +358,7 @@ class SepsisPrediction(Prediction):
     def from_dict(cls, entry: Mapping[str, Any]) -> SepsisPrediction:
         """As for a recording; ``values`` are infinite where something was measured.
 
-        An answer states what was measured in each hour, not how much it was in each.
+        An answer states which variables were measured in each hour, but not their values.
         """
         given, hours = entry["input"], entry["hours"]
         values = np.full((len(hours), N_VARIABLES), np.inf)
@@ -385,17 +385,17 @@ class SepsisPrediction(Prediction):
 
     @property
     def missing(self) -> tuple[tuple[str, ...], ...]:
-        """For every hour the variables that were not measured in it."""
+        """Variables not measured in each hour."""
         return tuple(_names(row) for row in np.isnan(self.values))
 
     @property
     def never_measured(self) -> tuple[str, ...]:
-        """Variables that were not measured in any hour."""
+        """Variables not measured in any hour."""
         return _names(np.asarray(np.isnan(self.values).all(axis=0)))
 
     @property
     def read_as(self) -> tuple[ReadAs, ...]:
-        """The variables that were measured and that hospitals report in other units as well."""
+        """Measured variables that hospitals also report in other units."""
         if self.reported is not None:
             return self.reported
         rising = np.sort(self.values.T[_SEVERAL_UNITS], axis=1)  # NaN last
@@ -411,7 +411,7 @@ class SepsisPrediction(Prediction):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON knows it."""
+        """The prediction as a JSON-compatible dictionary."""
         threshold = round(self.threshold, DECIMALS)
         risks = [round(risk, DECIMALS) for risk in self.risk.tolist()]
         rows = zip(
@@ -438,7 +438,7 @@ class SepsisPrediction(Prediction):
         }
 
     def before_hours(self) -> dict[str, Any]:
-        """What stands before the hours in :meth:`to_dict`, for whoever writes those in another way."""
+        """What precedes the hours in :meth:`to_dict`, for callers that write the hours in another way."""
         return self._head() | {
             "input": {
                 "source": self.source,
@@ -455,7 +455,7 @@ class SepsisPrediction(Prediction):
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each hour, with its risk and whether that is an alarm."""
+        """One row per hour, with its risk and whether that is an alarm."""
         hours = zip(self.hours.tolist(), self.risk.tolist(), self.alarms.tolist(), strict=True)
         return [{"hour": hour, "risk": risk, "alarm": alarm} for hour, risk, alarm in hours]
 
@@ -467,7 +467,7 @@ class Refusal:
     Attributes
     ----------
     source
-        The path, or the record's id where it did not come from a file.
+        The path, or the record's id if it did not come from a file.
     code
         Machine-readable reason.
     message
@@ -484,7 +484,7 @@ class Refusal:
         return cls(source, error.code, one_line(error))
 
     def to_dict(self) -> dict[str, Any]:
-        """The refusal as JSON knows it."""
+        """The refusal as a JSON-compatible dictionary."""
         refused = self.code != LEFT_OUT
         return {"source": self.source, "refused": refused, "code": self.code, "message": self.message}
 

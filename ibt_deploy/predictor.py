@@ -1,4 +1,4 @@
-"""A bundle made ready on a device: the one way from files to answers.
+"""A bundle ready to score on a device: the only path from files to answers.
 
 >>> from ibt_deploy import load
 >>> predictor = load("arrhythmia")  # doctest: +SKIP
@@ -37,7 +37,7 @@ Pool: TypeAlias = "list[Prepared | Refusal]"
 
 
 def pools(items: Iterable[Item], bundle: Bundle, batching: Batching) -> Iterator[Pool]:
-    """The items ready to be scored or refused, in order, in pools that are worth a call of the scorer."""
+    """Group the items, in order, into pools ready for scoring, each large enough for a call of the scorer."""
     pool: Pool = []
     work = 0
     for item in items:
@@ -59,7 +59,7 @@ def pools(items: Iterable[Item], bundle: Bundle, batching: Batching) -> Iterator
 
 
 def prepared(item: Recording | Stay, bundle: Bundle) -> Prepared:
-    """The item as its scorer takes it; raises InputError where it is refused."""
+    """The item as its scorer takes it; raises InputError if it is refused."""
     scorer = scorer_of(bundle.task)
     if not isinstance(item, scorer.item):
         found = "an ECG" if isinstance(item, Recording) else "an ICU stay"
@@ -86,11 +86,11 @@ class Predictor:
     bundle
         The model and its contract.
     device
-        ``"cpu"`` or ``"cuda"``: the device really used.
+        ``"cpu"`` or ``"cuda"``: the device actually used.
     variant
         Precision of the graph.
     model
-        How answers name the model.
+        Description of the model in answers.
     """
 
     def __init__(self, bundle: Bundle, graph: OpenGraph, operating_point: str | None = None) -> None:
@@ -127,7 +127,7 @@ class Predictor:
         Raises
         ------
         InputError
-            When an input is refused; :meth:`predict_many` goes on after a refusal.
+            When an input is refused; :meth:`predict_many` continues after a refusal.
         """
         if isinstance(inputs, str | File | Recognised | Recording | Stay):
             items = _read(inputs)
@@ -150,10 +150,10 @@ class Predictor:
         Parameters
         ----------
         inputs
-            Paths, Files, Recordings or Stays, taken as the answers are consumed. A Refusal keeps its place,
-            so that the items of :func:`ibt_deploy.readers.items_of` can be passed on as they come.
+            Paths, Files, Recordings or Stays, consumed as the answers are. A Refusal keeps its place, so that
+            items of :func:`ibt_deploy.readers.items_of` can be passed on unchanged.
         batch_size
-            Windows of an ECG, or stays, that go through the graph together.
+            Number of ECG windows, or of stays, per batch of the graph.
 
         Yields
         ------
@@ -166,7 +166,7 @@ class Predictor:
     def predict_pairs(
         self, inputs: Iterable[Input | Refusal], batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Item, Prediction | Refusal]]:
-        """As :meth:`predict_many`, with each answer beside the recording or stay that it is for."""
+        """Like :meth:`predict_many`, with each answer paired with its recording or stay."""
         waiting: deque[Item] = deque()
 
         def noted() -> Iterator[Item]:
@@ -178,7 +178,7 @@ class Predictor:
             yield waiting.popleft(), answer
 
     def answers(self, pool: Pool, batching: Batching | None = None) -> list[Prediction | Refusal]:
-        """The answers for a pool of :func:`pools`, in order; batched in bulk where nothing else is given."""
+        """The answers for a pool of :func:`pools`, in order; batched in bulk by default."""
         batching = batching or self._scorer.bulk
         answers: list[Prediction | Refusal | None] = [e if isinstance(e, Refusal) else None for e in pool]
         smaller = 0
@@ -200,10 +200,10 @@ class Predictor:
         Parameters
         ----------
         item
-            What was scored.
+            The recording or stay that was scored.
         findings
-            Abbreviations of classes, as :class:`ibt_deploy.predictions.Finding` has them. Where left out: the
-            positive findings or, without any, the class nearest to its threshold. Without meaning for a stay.
+            Abbreviations of classes, as in :class:`ibt_deploy.predictions.Finding`. Default: the positive
+            findings or, without any, the class nearest to its threshold. Meaningless for a stay.
 
         Raises
         ------
@@ -225,7 +225,7 @@ def load(
     threads: int | None = None,
     operating_point: str | None = None,
 ) -> Predictor:
-    """Load a bundle and make it ready.
+    """Load a bundle and prepare it for scoring.
 
     Parameters
     ----------
@@ -234,11 +234,11 @@ def load(
     device
         ``"auto"`` uses CUDA where it works, ``"cuda"`` fails where it does not.
     variant
-        Precision, e.g. ``"int8"``; the bundle's default where left out.
+        Precision, e.g. ``"int8"``; default: that of the bundle.
     threads
         CPU threads of one operator; see :func:`ibt_deploy.device.open_session`.
     operating_point
-        Name of a set of thresholds; the bundle's default where left out.
+        Name of a set of thresholds; default: that of the bundle.
 
     Raises
     ------

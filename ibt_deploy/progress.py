@@ -1,4 +1,4 @@
-"""How far long work is, on standard error: a bar where a person watches, a line now and then in a log."""
+"""Progress of long work on standard error: a bar on a terminal, an occasional line in a log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 WORTH_SHOWING = 20
 LIVE_SECONDS, QUIET_SECONDS = 0.5, 30.0
 LARGE = 1 << 28
-"""Bytes of input from which progress is shown while they are read."""
+"""Bytes of input from which progress is shown during reading."""
 
 
 def shown(things: Sequence[T], what: str, *, beside_output: bool = True) -> Iterator[T]:
-    """The same things, with a progress bar where there are many of them and standard error is a terminal.
+    """The same things, with a progress bar if there are many and standard error is a terminal.
 
-    Nothing is shown while answers go to standard output (``beside_output``) and it is a terminal too: they
-    would tear the bar apart.
+    Nothing is shown while answers go to standard output (``beside_output``) and that is a terminal too: they
+    would break up the bar.
     """
     torn = beside_output and sys.stdout.isatty()
     if len(things) < WORTH_SHOWING or not sys.stderr.isatty() or torn:
@@ -39,11 +39,11 @@ class Tracker:
     Parameters
     ----------
     total
-        Amount of all the work.
+        Total amount of work.
     described
-        What is said of the amount done so far.
+        Describes the amount done so far.
     stream
-        Standard error where left out.
+        Default: standard error.
     """
 
     def __init__(self, total: int, described: Callable[[int], str], stream: TextIO | None = None) -> None:
@@ -55,7 +55,7 @@ class Tracker:
         self._done = 0
 
     def show(self, done: int) -> None:
-        """Bring the bar up to date, or write a line, if it is time."""
+        """Update the bar, or write a line, if it is time."""
         self._done = done
         now = monotonic()
         if now - self._shown < (LIVE_SECONDS if self._is_live else QUIET_SECONDS):
@@ -68,7 +68,7 @@ class Tracker:
             self._stream.flush()
 
     def end(self) -> None:
-        """Leave the bar as it is, on a line of its own."""
+        """Leave the bar as it is, and end its line."""
         if self._bar is not None:
             self._draw()
             self._bar.stop()
@@ -91,12 +91,12 @@ class Tracker:
 
 
 class BytesRead:
-    """Counts the bytes of tables while they are read, and shows how many there are.
+    """Counts the bytes of tables during reading, and shows the count.
 
     Parameters
     ----------
     total
-        Bytes; nothing is shown for less than 256 MiB.
+        Number of bytes; nothing is shown for less than 256 MiB.
     """
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
@@ -111,7 +111,7 @@ class BytesRead:
             self._tracker.show(self._done)
 
     def end(self) -> None:
-        """Leave the bar as it is, on a line of its own."""
+        """Leave the bar as it is, and end its line."""
         self._tracker.end()
 
     def _line(self, done: int) -> str:
@@ -125,11 +125,11 @@ class Answered:
     Parameters
     ----------
     total
-        Inputs of the run.
+        Number of inputs of the run.
     noun
-        What an input is called, in the plural.
+        Plural noun for the inputs.
     before
-        Inputs that earlier runs have answered.
+        Number of inputs that earlier runs have answered.
     """
 
     def __init__(self, total: int, noun: str, before: int, stream: TextIO | None = None) -> None:
@@ -141,11 +141,11 @@ class Answered:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return monotonic() - self._start
 
     def add(self, inputs: int, refused: int) -> None:
-        """Count answered inputs, and the refused ones among their answers."""
+        """Count answered inputs, and the refusals among their answers."""
         self._done += inputs
         self._refused += refused
 
@@ -154,7 +154,7 @@ class Answered:
         self._tracker.show(self._done)
 
     def end(self) -> None:
-        """Leave the bar as it is, on a line of its own."""
+        """Leave the bar as it is, and end its line."""
         self._tracker.end()
 
     def _line(self, done: int) -> str:

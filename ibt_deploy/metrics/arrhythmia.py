@@ -6,8 +6,8 @@ results on ``tests/data/metric_vectors.json`` are reproduced.
 Unknown labels
     Every function takes an optional ``mask``, shape ``(n, classes)``, true where the label is known.
     For the F measure an unknown entry is left out. For the challenge metric the class is taken out
-    of that record altogether, from labels, outputs and union alike: it neither earns nor costs. For
-    the accuracy it counts as right. Without a mask all three equal the official values.
+        of that record altogether, from labels, outputs and union alike: it neither earns nor costs. For
+        the accuracy it counts as correct. Without a mask all three equal the official values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def official_weights() -> Floats:
 
 
 class Reward:
-    """The challenge metric made ready for one set of labels, so that scoring outputs is cheap.
+    """The challenge metric prepared for one set of labels, so that scoring outputs is cheap.
 
     A record with labels ``Y`` and outputs ``P`` earns ``sum_{j in Y, k in P} W[j, k] / max(|Y u P|, 1)``.
 
@@ -45,22 +45,22 @@ class Reward:
     labels
         Shape ``(n, classes)``, true where positive.
     weights
-        Shape ``(classes, classes)``; the official matrix where left out. NaN weights earn nothing.
+        Shape ``(classes, classes)``; default: the official matrix. NaN weights earn nothing.
     mask
         Shape ``(n, classes)``, true where the label is known.
     normal_class
-        The class that the inactive model always puts out.
+        The class that the inactive model always outputs.
 
     Attributes
     ----------
     gains
-        Shape ``(n, classes)``: what each class adds to a record's numerator when it is put out.
+        Shape ``(n, classes)``: what each class adds to a record's numerator when it is output.
     extra
-        Shape ``(n, classes)``: true where putting a class out makes the union one larger.
+        Shape ``(n, classes)``: true where outputting a class enlarges the union by one.
     n_labels
         Shape ``(n,)``.
     correct, inactive
-        Shape ``(n,)``: what the right answer and what the inactive model earn.
+        Shape ``(n,)``: reward of the correct answer and of the inactive model.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Reward:
         self.inactive: Floats = self.earned(silent_but_normal)
 
     def earned(self, outputs: Array) -> Floats:
-        """What each record earns for ``outputs``, shape ``(n, classes)``. Returns shape ``(n,)``."""
+        """Reward of each record for ``outputs``, shape ``(n, classes)``. Returns shape ``(n,)``."""
         given = np.asarray(outputs) > 0
         union = self.n_labels + (given & self.extra).sum(axis=1)
         earned: Floats = np.einsum("ij,ij->i", self.gains, given) / np.maximum(union, 1)
         return earned
 
     def terms(self, outputs: Array) -> tuple[Floats, Floats]:
-        """What each record adds to numerator and denominator of the score, each of shape ``(n,)``.
+        """Contribution of each record to numerator and denominator of the score, each of shape ``(n,)``.
 
-        The score of any multiset of records is the ratio of the two sums, and 0 where nothing is
-        possible (only normal labels).
+        The score of any multiset of records is the ratio of the two sums, and 0 if nothing can be gained
+        (only normal labels).
         """
         return self.earned(outputs) - self.inactive, self.correct - self.inactive
 
@@ -123,7 +123,7 @@ def challenge_metric(
 
     Returns
     -------
-    1 for the right answer everywhere, 0 for always sinus rhythm (and where only sinus rhythm
+    1 if every answer is correct, 0 for always sinus rhythm (and where only sinus rhythm
     occurs), negative for less. A record without any output earns nothing; one without any label
     changes nothing.
     """
@@ -146,7 +146,7 @@ def f_measure(labels: Array, outputs: Array, mask: Array | None = None) -> Macro
 
 
 def accuracy(labels: Array, outputs: Array, mask: Array | None = None) -> float:
-    """Share of records whose known outputs are all right; NaN for no record."""
+    """Share of records whose known outputs are all correct; NaN without records."""
     wrong = (np.asarray(labels) > 0) != (np.asarray(outputs) > 0)
     if mask is not None:
         wrong &= np.asarray(mask, dtype=bool)

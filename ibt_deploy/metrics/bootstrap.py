@@ -2,7 +2,7 @@
 
 A statistic here is a function of how often each patient counts: weights of shape ``(draws, patients)``
 in, values of shape ``(draws,)`` out. Weights of one give the point value, drawn weights the
-distribution; so one piece of code yields both, and two statistics given the same weights are paired.
+distribution; so the same code yields both, and two statistics given the same weights are paired.
 Patients are drawn, never rows or recordings, because the hours of one patient are not independent.
 """
 
@@ -42,11 +42,11 @@ class Interval:
     Attributes
     ----------
     value
-        On the data as they are.
+        The statistic on the original data.
     low, high
         Percentiles of the draws; NaN where no draw defines the statistic.
     draws
-        How many draws defined it (a draw without any septic patient, for example, does not).
+        Number of draws that define it (a draw without any septic patient, for example, does not).
     """
 
     value: float
@@ -56,7 +56,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is resolved."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
@@ -88,9 +88,9 @@ def intervals(
     Parameters
     ----------
     statistics
-        By name.
+        Statistics by name.
     n_patients
-        How many weights the statistics expect.
+        Number of weights that the statistics expect.
     draws, seed, level
         Number of draws, seed of the draws, coverage.
     """
@@ -101,10 +101,10 @@ def intervals(
 def drawn_values(
     statistics: Mapping[str, Statistic], n_patients: int, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Floats]:
-    """Each statistic on the data as they are, and then on every draw. Shape ``(1 + draws,)`` each.
+    """Each statistic on the original data, and then on every draw. Shape ``(1 + draws,)`` each.
 
-    The same arguments give the same draws, so that sums and differences of such values are paired, also those
-    of values kept on disk. Parameters as for :func:`intervals`.
+    The same arguments give the same draws, so that sums and differences of such values are paired, including
+    those of values kept on disk. Parameters as for :func:`intervals`.
     """
     everybody = np.ones((1, n_patients))
     values = {name: [statistic(everybody)] for name, statistic in statistics.items()}
@@ -130,12 +130,12 @@ def difference(first: Statistic, second: Statistic) -> Statistic:
 
 
 def ratio(numerators: Array, denominators: Array, patients: Array, *, empty: float = np.nan) -> Statistic:
-    """A ratio of sums; means, utilities and the challenge metric all are one.
+    """A ratio of sums; means, utilities and the challenge metric are all of this form.
 
     Parameters
     ----------
     numerators, denominators
-        Shape ``(n,)``: what each record or row adds.
+        Shape ``(n,)``: contribution of each record or row.
     patients
         Shape ``(n,)``: index of the patient of each, from 0. Patients without any add nothing.
     empty
@@ -184,7 +184,7 @@ def f_measure(labels: Array, outputs: Array, patients: Array, mask: Array | None
 
 
 def _mean_of_defined(values: Floats) -> Floats:
-    """Mean over the first axis without NaN; NaN where there is nothing else."""
+    """Mean over the first axis, ignoring NaN; NaN where all values are."""
     defined = ~np.isnan(values)
     return quotient(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
 
@@ -220,7 +220,7 @@ def ranking(
 
 
 def _ranking_of_one(measure: str, labels: Array, scores: Array, patients: Array) -> Statistic:
-    """AUROC or AUPRC from what lies above, and in, each run of tied scores that holds a positive.
+    """AUROC or AUPRC from the counts above, and in, each run of tied scores that holds a positive.
 
     Positives are rare, so summing between such runs is far cheaper than accumulating over all rows.
     """

@@ -21,7 +21,7 @@ class Macro(NamedTuple):
     per_class
         Shape ``(classes,)``, NaN where undefined.
     n_classes
-        How many classes entered the mean; always to be stated beside it.
+        Number of classes in the mean; always to be stated with it.
     """
 
     mean: float
@@ -30,7 +30,7 @@ class Macro(NamedTuple):
 
 
 def quotient(above: npt.ArrayLike, below: npt.ArrayLike, empty: float = np.nan) -> Floats:
-    """``above / below``, and ``empty`` where ``below`` is 0; both of one shape."""
+    """``above / below``, and ``empty`` where ``below`` is 0; both have the same shape."""
     top, bottom = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     result: Floats = np.divide(top, bottom, out=np.full(bottom.shape, empty), where=bottom != 0)
     return result
@@ -53,11 +53,11 @@ def cumulative_counts(labels: Array, scores: Array, weights: Array | None = None
     scores
         Shape ``(n,)``, larger means more likely positive; may not hold NaN.
     weights
-        Shape ``(n,)``, how often each example counts; once each where left out.
+        Shape ``(n,)``, how often each example counts; default: once each.
 
     Returns
     -------
-    Positives and examples, each of shape ``(distinct scores,)``, not decreasing.
+    Positives and examples, each of shape ``(distinct scores,)``, non-decreasing.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def auprc(labels: Array, scores: Array, weights: Array | None = None) -> float:
 
 
 def brier(labels: Array, probabilities: Array) -> float:
-    """Mean squared distance of probabilities from the outcomes 0 and 1; NaN for no example."""
+    """Mean squared difference between probabilities and the outcomes 0 and 1; NaN without examples."""
     if not np.size(labels):
         return float("nan")
     outcomes = (np.asarray(labels) > 0).astype(np.float64)

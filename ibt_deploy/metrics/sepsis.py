@@ -1,4 +1,4 @@
-"""Measures of hourly sepsis risk: those of the Challenge 2019, and what an alarm policy means at the bedside.
+"""Measures of hourly sepsis risk: those of the Challenge 2019, and what an alarm policy means in practice.
 
 Definitions of utility, row F, accuracy, AUROC and AUPRC follow the official ``evaluate_sepsis_score.py``
 (physionetchallenges/evaluation-2019), whose results on ``tests/data/metric_vectors.json`` are reproduced. The
@@ -43,12 +43,12 @@ CLIP = 1e-6
 
 
 def stay_of_row(offsets: Array, n_rows: int) -> Indices:
-    """Index of the stay that each row belongs to, shape ``(n_rows,)``.
+    """Index of the stay of each row, shape ``(n_rows,)``.
 
     Raises
     ------
     ValueError
-        When ``offsets`` do not rise from 0 to ``n_rows``.
+        When ``offsets`` do not ascend from 0 to ``n_rows``.
     """
     spans = np.asarray(offsets, dtype=np.int64)
     if (
@@ -63,10 +63,10 @@ def stay_of_row(offsets: Array, n_rows: int) -> Indices:
 
 
 def onset_rows(labels: Array, offsets: Array) -> Floats:
-    """Row within the stay at which sepsis sets in, shape ``(stays,)``; NaN where it never does.
+    """Row within the stay at which sepsis begins, shape ``(stays,)``; NaN where it never does.
 
     That is the first positive row plus six; it may lie beyond the last row. Where the very first row
-    is positive, onset may in truth have been earlier.
+    is positive, the true onset may have been earlier.
     """
     positive = np.flatnonzero(np.asarray(labels) > 0)
     stays, first = np.unique(stay_of_row(offsets, len(labels))[positive], return_index=True)
@@ -77,7 +77,7 @@ def onset_rows(labels: Array, offsets: Array) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class RowUtilities:
-    """What alarm and silence are worth in each row.
+    """Utility of alarm and silence in each row.
 
     Attributes
     ----------
@@ -97,11 +97,11 @@ class RowUtilities:
 
     @property
     def best(self) -> Floats:
-        """Worth of each row under the best policy: alarm from 12 h before to 3 h after onset."""
+        """Utility of each row under the best policy: alarm from 12 h before to 3 h after onset."""
         return np.maximum(self.alarm, self.silence)
 
     def observed(self, alarms: Array) -> Floats:
-        """Worth of each row for ``alarms``, shape ``(rows,)``, true where the alarm is given."""
+        """Utility of each row for ``alarms``, shape ``(rows,)``, true where the alarm is given."""
         return np.where(np.asarray(alarms) > 0, self.alarm, self.silence)
 
     def per_stay(self, row_values: Array) -> Floats:
@@ -122,7 +122,7 @@ class RowUtilities:
 
 
 def row_utilities(labels: Array, offsets: Array) -> RowUtilities:
-    """What alarm and silence are worth in each row, given ``SepsisLabel``.
+    """Utility of alarm and silence in each row, given ``SepsisLabel``.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class UtilitySweep(NamedTuple):
     Attributes
     ----------
     thresholds
-        Infinity (never an alarm), then every distinct risk, falling.
+        Infinity (never an alarm), then every distinct risk, descending.
     utilities
         Same shape, for an alarm wherever risk >= threshold.
     """
@@ -194,7 +194,7 @@ def utility_sweep(
     risk
         Shape ``(rows,)``, on any scale; may not hold NaN.
     rows
-        The result of :func:`row_utilities` on the same labels, where already at hand.
+        The result of :func:`row_utilities` on the same labels, if already available.
     """
     rows = rows or row_utilities(labels, offsets)
     risk = np.asarray(risk, dtype=np.float64)
@@ -209,7 +209,7 @@ def utility_sweep(
 
 
 def clipped(risk: Array) -> Floats:
-    """Risk moved into [1e-6, 1 - 1e-6], where the official AUROC is sound."""
+    """Risk clipped to [1e-6, 1 - 1e-6], where the official AUROC is sound."""
     return np.clip(np.asarray(risk, dtype=np.float64), CLIP, 1 - CLIP)
 
 
@@ -230,7 +230,7 @@ class SepsisScores:
 
 
 def row_f_measure(labels: Array, alarms: Array) -> float:
-    """F of the positive class pooled over rows; 1 where nothing is positive at all, as the official code."""
+    """F of the positive class pooled over rows; 1 if nothing is positive, as in the official code."""
     positive, given = np.asarray(labels) > 0, np.asarray(alarms) > 0
     right, wrong = int((positive & given).sum()), int((positive != given).sum())
     return 2 * right / (2 * right + wrong) if right or wrong else 1.0
@@ -266,7 +266,7 @@ HOURS_PER_DAY = 24
 
 @dataclass(frozen=True)
 class AlarmPolicy:
-    """When to give an alarm again.
+    """When to repeat an alarm.
 
     Attributes
     ----------
@@ -288,13 +288,13 @@ def policy_alarms(
     Parameters
     ----------
     risk
-        Shape ``(rows,)``, one row an hour.
+        Shape ``(rows,)``, one row per hour.
     offsets
         Shape ``(stays + 1,)``.
     thresholds
         One threshold, or ``k`` of them to simulate at once.
     policy
-        Six hours of silence and any rise, where left out.
+        Default: six hours of silence and any rise.
 
     Returns
     -------
@@ -339,12 +339,12 @@ class AlarmStatistics:
     alarms_per_100_patient_days
         NaN without a row.
     number_needed_to_evaluate
-        Alarms to be looked at for one that is right, ``1 / ppv``; infinite where none is.
+        Alarms to be checked for each right one, ``1 / ppv``; infinite if none is right.
     lead_time
         Lower quartile, median and upper quartile of the hours from the first right alarm of a stay to
         onset; negative is after onset. NaN without a right alarm.
     only_after_onset
-        Share of septic stays whose first alarm of all comes after onset.
+        Share of septic stays whose very first alarm comes after onset.
     """
 
     n_stays: int
@@ -360,7 +360,7 @@ class AlarmStatistics:
 
 
 def alarm_statistics(labels: Array, alarms: Array, offsets: Array) -> AlarmStatistics:
-    """Statistics of the alarms that were given.
+    """Statistics of given alarms.
 
     Parameters
     ----------
@@ -413,12 +413,12 @@ def alarm_burden(
     thresholds: npt.ArrayLike,
     policy: AlarmPolicy | None = None,
 ) -> AlarmBurden:
-    """What :func:`alarm_statistics` says of sensitivity and alarms, at many thresholds at once.
+    """Sensitivity and alarms as in :func:`alarm_statistics`, at many thresholds at once.
 
     Parameters
     ----------
     labels, risk, offsets, policy
-        As above.
+        As for :func:`policy_alarms`.
     thresholds
         Shape ``(k,)``.
     """

@@ -1,1 +1,1 @@
-"""From what was read to what a model reads; training and scoring use the very same code."""
+"""Turn input as read into what a model reads; training and scoring use exactly the same code."""

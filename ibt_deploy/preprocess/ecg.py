@@ -1,14 +1,14 @@
-"""From a recording to what the ECG models read: 12 leads at 200 Hz in windows of 10 s.
+"""Turn a recording into the input of the ECG models: 12 leads at 200 Hz in windows of 10 s.
 
 In this order:
 
-1. the 12 standard leads are found by name; a doubled one is refused, others are left out;
-2. samples beyond 20 mV count as invalid like those that are NaN; more than 20 % of them is refused;
-3. an amplitude that no heart makes is refused as a wrong unit or gain;
-4. missing limb leads follow from two others; missing chest leads become zeros (not all six);
+1. the 12 standard leads are found by name; a duplicate one is refused, others are left out;
+2. samples beyond 20 mV count as invalid, as does NaN; more than 20 % of them is refused;
+3. an amplitude that no heart produces is refused as a wrong unit or gain;
+4. missing limb leads are derived from two others; missing chest leads become zeros (not all six);
 5. the median of each lead is removed; gaps of up to 0.2 s are bridged linearly, longer ones are zero;
 6. the whole record is resampled to 200 Hz, and only then
-7. band-passed if the model asks for it, cut into windows, divided by one constant and clipped.
+7. band-passed if the model requires it, cut into windows, divided by one constant and clipped.
 
 Steps 1 to 6 are :func:`standardise`, the same for every model; step 7 is :func:`windows`. In version 1.1.0
 the end of a window that was not recorded is NaN, which the graph masks; in version 1.0.0 windows are full.
@@ -41,12 +41,12 @@ from ibt_deploy.vocabulary import CHEST_LEADS, DERIVED, LEADS, LIMB_LEADS, canon
 
 @dataclass(frozen=True, eq=False)
 class OrderedLeads:
-    """The 12 leads in their order.
+    """The 12 leads in standard order.
 
     Attributes
     ----------
     signal
-        Millivolts, shape ``(12, n)``; NaN where invalid, wholly NaN for a lead that is missing.
+        Millivolts, shape ``(12, n)``; NaN where invalid, all NaN for a missing lead.
     changes, warnings
         As in :class:`ibt_deploy.preprocess.ecg.StandardEcg`.
     missing
@@ -62,14 +62,14 @@ class OrderedLeads:
 def ordered_leads(recording: Recording) -> OrderedLeads:
     """The 12 leads of ``recording``, which may have any leads in any order.
 
-    At least two limb leads that say different things and one chest lead are needed: without the former the
-    limb leads are not known, without any chest lead it is not a 12-lead ECG. A lead that is there but flat is
+    At least two limb leads that differ and one chest lead are needed: without the former the limb leads
+    are not known, without any chest lead it is not a 12-lead ECG. A lead that is present but flat is
     kept; one without any valid sample counts as missing.
 
     Raises
     ------
     MissingLeads
-        One of these is not there, or a lead is there twice.
+        One of these is missing, or a lead occurs twice.
     BadUnits, TooShort
         See :func:`ibt_deploy.preprocess.quality.valid_samples`.
     """
@@ -106,7 +106,7 @@ def ordered_leads(recording: Recording) -> OrderedLeads:
 
 
 def _rows(recording: Recording) -> tuple[dict[str, int], list[str]]:
-    """Row of each standard lead that the recording has, and which others are left out."""
+    """Row of each standard lead in the recording, and the leads that are left out."""
     rows: dict[str, int] = {}
     others: list[str] = []
     for row, name in enumerate(recording.leads):
@@ -121,14 +121,14 @@ def _rows(recording: Recording) -> tuple[dict[str, int], list[str]]:
 
 
 def _has_samples(row: Floats) -> bool:
-    """Whether one sample is a number; where the first is, the others need no look."""
+    """Whether any sample is a number; if the first one is, the others are not checked."""
     return not np.isnan(row[:1]).all() or not np.isnan(row).all()
 
 
 def _completed(found: Floats, names: list[str], sources: Sequence[str]) -> tuple[Floats, list[str]]:
-    """All 12 leads, and which were derived from two limb leads, ``sources``; NaN for those that cannot be.
+    """All 12 leads, and which were derived from the two limb leads ``sources``; NaN where impossible.
 
-    No two limb leads point the same way, so that any two give leads I and II, and with them the others.
+    No two limb leads point the same way, so any two give leads I and II, and with them the others.
     """
     if len(names) == len(LEADS):
         return found, []
@@ -145,7 +145,7 @@ def _completed(found: Floats, names: list[str], sources: Sequence[str]) -> tuple
 
 
 def _listed(names: Iterable[str]) -> str:
-    """The first of ``names``, shortened to what fits a line."""
+    """The first of ``names``, shortened to fit a line."""
     some = [name[:20] for name in names]
     return ", ".join(some[:15]) + (", ..." if len(some) > 15 else "")
 
@@ -156,17 +156,17 @@ SAMPLING_RATE = 200
 MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 50, 10_000
 MIN_SECONDS = 5.0
 FILLED_SAMPLES = 20
-"""A window that lacks no more than these (0.1 s) is filled with zeros where a model needs it full."""
+"""Number of samples (0.1 s) up to which a window's missing end is zero-filled if a model needs it full."""
 GAP_SECONDS = 0.2
 AXIS_DOUBTED = frozenset(
     {"electrodes_exchanged", "leads_inverted", "lead_amplitude", "limb_leads_contradict", "negative_gain"}
 )
-"""Warnings that leave no lead to compute an axis from."""
+"""Warnings that leave no leads from which to compute an axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EcgPreprocessing:
-    """The constants of a model's preprocessing, as kept in its bundle.
+    """Constants of a model's preprocessing, as kept in its bundle.
 
     Attributes
     ----------
@@ -175,15 +175,15 @@ class EcgPreprocessing:
     band
         Edges in Hz of the zero-phase Butterworth band-pass, or None for no filter.
     band_order
-        Its order.
+        Order of the filter.
     clip
-        Bound, in units of ``scale``.
+        Clipping bound, in units of ``scale``.
     sampling_rate, length
         Hz, and samples per window.
     name, version
-        Which preprocessing this is.
+        Name and version of the preprocessing.
     shortest_seconds
-        Of version 1.1.0: the shortest recording that the model scores; None in version 1.0.0.
+        In version 1.1.0: the shortest recording that the model scores; None in version 1.0.0.
     """
 
     scale: float
@@ -210,7 +210,7 @@ class EcgPreprocessing:
             raise BundleError(f"impossible band {self.band} of order {self.band_order}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The constants as JSON holds them."""
+        """The constants as a JSON-compatible dictionary."""
         constants = asdict(self)
         constants["band"] = None if self.band is None else list(self.band)
         if self.shortest_seconds is None:
@@ -219,14 +219,14 @@ class EcgPreprocessing:
 
     @property
     def shortest(self) -> int:
-        """Samples that a recording needs at least."""
+        """Minimum number of samples of a recording."""
         if self.shortest_seconds is None:
             return self.length - FILLED_SAMPLES
         return math.ceil(self.shortest_seconds * self.sampling_rate)
 
     @classmethod
     def from_dict(cls, constants: Mapping[str, Any]) -> EcgPreprocessing:
-        """Constants as :meth:`to_dict` wrote them; BundleError where this version cannot honour them."""
+        """Constants from :meth:`to_dict` output; raises BundleError if this version cannot honour them."""
         _refuse_unknown(constants.get("name"), constants.get("version"))
         try:
             band = constants["band"]
@@ -258,9 +258,9 @@ class StandardEcg:
     missing_leads
         Leads that are zero throughout because the recording has no valid sample of them.
     heart_rate, axis
-        Of :func:`examined`; None before that.
+        Set by :func:`examined`; None before that.
     leads
-        Quality of each of the 12 leads, of :func:`examined`; empty before that.
+        Quality of each of the 12 leads, set by :func:`examined`; empty before that.
     """
 
     signal: Floats
@@ -273,7 +273,7 @@ class StandardEcg:
 
 
 def standardise(recording: Recording) -> StandardEcg:
-    """The 12 leads of ``recording`` at 200 Hz (steps 1 to 6 of the module's comment).
+    """The 12 leads of ``recording`` at 200 Hz (steps 1 to 6 in the module docstring).
 
     Raises
     ------
@@ -302,14 +302,14 @@ def standardise(recording: Recording) -> StandardEcg:
 
 
 def examined(recording: Recording) -> StandardEcg:
-    """:func:`standardise`, and what is found in the signal before any model sees it: quality, rate and axis.
+    """:func:`standardise`, and what can be read from the signal without a model: quality, rate and axis.
 
-    Every surface that scores calls this; training reads the signal alone.
+    Every interface that scores calls this; training reads only the signal.
 
     Raises
     ------
     InputError
-        As :func:`standardise`; also TooShort where nothing beats or the leads are flat for long.
+        As for :func:`standardise`; also TooShort if there is no heartbeat or the leads are flat for long.
     """
     standard = standardise(recording)
     found = signal_quality(standard.signal)
@@ -330,7 +330,7 @@ def examined(recording: Recording) -> StandardEcg:
 
 
 def filtered(signal: Floats, constants: EcgPreprocessing) -> Floats:
-    """``signal`` of shape ``(leads, n)`` at 200 Hz, band-passed as the model asks for."""
+    """``signal`` of shape ``(leads, n)`` at 200 Hz, band-passed if the model requires it."""
     if constants.band is None:
         return signal
     return band_passed(signal, constants.sampling_rate, constants.band, constants.band_order)
@@ -339,9 +339,9 @@ def filtered(signal: Floats, constants: EcgPreprocessing) -> Floats:
 def window_spans(n: int, length: int, crop: Literal["all", "centre"] = "all") -> list[tuple[int, int]]:
     """Spans of the windows of ``length`` samples in a record of ``n``.
 
-    A record of up to one window is one span, its own. Of a longer one, ``centre`` takes the middle; ``all``
-    takes consecutive windows and, for a rest of at least half a window, one more that ends with the record
-    and so overlaps the one before it. A shorter rest is left out.
+    A record of up to one window is a single span. Of a longer one, ``centre`` takes the middle; ``all``
+    takes consecutive windows and, for a remainder of at least half a window, one more that ends with the
+    record and so overlaps the one before it. A shorter remainder is left out.
     """
     if n <= length:
         return [(0, n)]
@@ -357,12 +357,12 @@ def window_spans(n: int, length: int, crop: Literal["all", "centre"] = "all") ->
 def windows(
     standard: StandardEcg, constants: EcgPreprocessing, *, crop: Literal["all", "centre"] = "all"
 ) -> Float32s:
-    """What the model reads, shape ``(windows, 12, length)``; NaN where a short record has ended.
+    """Input of the model, shape ``(windows, 12, length)``; NaN beyond the end of a short record.
 
     Raises
     ------
     TooShort
-        Where the model was not made for a record of this length.
+        When the model was not made for a record of this length.
     """
     samples = standard.signal.shape[1]
     if samples < constants.shortest:
@@ -385,7 +385,7 @@ def scaled(signal: Floats, constants: EcgPreprocessing) -> Floats:
 
 
 def _usable_rate(rate: float) -> int:
-    """The sampling rate as a whole number; BadSampling where it is none, or none for an ECG."""
+    """The sampling rate as an integer; raises BadSampling if it is not one, or not that of an ECG."""
     if not math.isfinite(rate) or rate != round(rate):
         raise BadSampling(
             f"{rate:g} Hz is not a whole number; resample the recording first", code="non_integer_rate"
@@ -400,7 +400,7 @@ def _usable_rate(rate: float) -> int:
 def _without_gaps(
     signal: Floats, longest: int, warnings: list[Notice]
 ) -> tuple[Floats, list[tuple[int, int, int]]]:
-    """``signal`` less the median of each lead and without NaN, and its long gaps as (lead, start, stop)."""
+    """``signal`` minus the median of each lead and without NaN, and its long gaps as (lead, start, stop)."""
     invalid = np.isnan(signal)
     if not invalid.any():
         return signal - medians(signal)[:, np.newaxis], []

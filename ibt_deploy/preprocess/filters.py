@@ -1,4 +1,4 @@
-"""Band-pass and resampling of signals, in numpy alone.
+"""Band-pass filter and resampling, in plain numpy.
 
 The band-pass is a zero-phase Butterworth filter, applied in the frequency domain. Its response is that of a
 digital filter run forwards and backwards (``sosfiltfilt``): with ``W = tan(pi f / fs)``, edges ``W1, W2`` and
@@ -22,11 +22,11 @@ import numpy as np
 from ibt_deploy.types import Floats
 
 _SETTLING_PERIODS = 2.0
-"""Extension at either end, in periods of the lower edge: the slowest part of the response has died down."""
+"""Extension at either end, in periods of the lower edge, after which the slowest response has decayed."""
 
 
 def band_passed(signal: Floats, rate: int, band: tuple[float, float], order: int) -> Floats:
-    """``signal`` between the edges of ``band``, without delay.
+    """``signal`` filtered to ``band``, without delay.
 
     The ends are extended oddly (as filtfilt does) by two periods of the lower edge.
 
@@ -108,7 +108,7 @@ _CHUNK_VALUES = 1 << 20
 
 
 def medians(rows: Floats) -> Floats:
-    """``np.median(rows, axis=-1)`` of rows without NaN, in a sixth of its time."""
+    """``np.median(rows, axis=-1)`` of rows without NaN, in a sixth of the time."""
     n = rows.shape[-1]
     half = n // 2
     parted = np.partition(rows, half, axis=-1)
@@ -117,7 +117,7 @@ def medians(rows: Floats) -> Floats:
 
 
 def resample(signal: Floats, rate: int, target: int) -> Floats:
-    """``signal``, sampled at ``rate`` Hz, at ``target`` Hz.
+    """Resample ``signal`` from ``rate`` Hz to ``target`` Hz.
 
     Parameters
     ----------

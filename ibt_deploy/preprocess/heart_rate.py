@@ -1,11 +1,11 @@
-"""Heart rate, R peaks and frontal axis, computed from the leads, and the findings that they contradict.
+"""Heart rate, R peaks and frontal axis from the leads, and findings that contradict the rate.
 
-The detector follows Pan and Tompkins (IEEE Trans Biomed Eng 32, 1985) in its steps, band-pass, energy over a
-moving window, adaptive threshold, refractory period and search back, but adds the 12 leads up first: every
-lead is divided by its own mean magnitude, so that neither a noisy lead nor one with a wrong gain decides.
+The detector follows the steps of Pan and Tompkins (IEEE Trans Biomed Eng 32, 1985), band-pass, energy over a
+moving window, adaptive threshold, refractory period and search back, but first sums the 12 leads: every
+lead is divided by its own mean magnitude, so that neither a noisy lead nor one with a wrong gain dominates.
 
-PR, QRS and QT are not computed: they need the ends of the waves, and no library that could be used here finds
-these well enough (``docs/quality.md`` has the figures). The axis needs the R peaks alone.
+PR, QRS and QT are not computed: they need the ends of the waves, and no available library finds these well
+enough (``docs/quality.md`` has the figures). The axis needs only the R peaks.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from ibt_deploy.types import Floats, Ints
 from ibt_deploy.vocabulary import LEADS
 
 QRS_BAND = (5.0, 18.0)
-"""Hz: where a QRS complex is stronger than P, T and baseline."""
+"""Band in Hz where a QRS complex is stronger than P, T and baseline."""
 
 WINDOW_SECONDS = 0.06
-"""Of the moving mean of the energy, which is taken twice: a triangle of twice this width."""
+"""Width of the moving mean of the energy, applied twice: a triangle of twice this width."""
 
 END_SECONDS = 0.06
-"""A complex this near to an end of the recording is cut by it, and has no place."""
+"""A complex this near to an end of the recording is cut off, and has no position."""
 
 REFRACTORY_SECONDS = 0.20
 T_WAVE_SECONDS = 0.36
-"""A lower peak that follows another within this time is its T wave (Pan and Tompkins)."""
+"""A lower peak within this time after another is its T wave (Pan and Tompkins)."""
 
 T_WAVE_SHARE = 0.55
 THRESHOLD = 0.35
-"""Share of the usual height of a beat that a peak must reach."""
+"""Share of the usual beat height that a peak must reach."""
 
 SEARCH_BACK = 1.66
 """A pause this many times the usual interval is searched again with half the threshold."""
 
 FEWEST_BEATS = 3
 TOLERANCE_BPM = 5.0
-"""A finding contradicts the rate where it misses its definition by more than this."""
+"""A finding contradicts the rate if the rate misses the finding's definition by more than this."""
 
 QRS_SECONDS = 0.05
-"""About an R peak, within which the largest and the smallest value are those of its complex."""
+"""Half-width about an R peak within which the extremes are those of its complex."""
 
 BASELINE_SECONDS = (0.10, 0.07)
-"""Before an R peak: the level that its complex is measured from."""
+"""Interval before an R peak whose level is the baseline of its complex."""
 
 SMALLEST_VECTOR_MV = 0.15
-"""Below it, the complexes point out of the frontal plane, and the axis is indeterminate."""
+"""Below this, the complexes point out of the frontal plane, and the axis is indeterminate."""
 
 WIDEST_SPREAD = 15.0
 """Degrees between the beats (median); 1.8 % of 564 recordings of the public sets exceed it."""
@@ -96,8 +96,8 @@ class HeartRate:
         ----------
         abbreviation
             Of the class. ``SB`` and ``Brady`` mean a rate below 60, ``STach`` one above 100 and ``NSR`` one
-            from 60 to 100 beats a minute; for any other class the answer is None, as it is without a rate. A
-            finding is left alone within 5 beats a minute of its limits.
+            from 60 to 100 beats per minute; for any other class the answer is None, as it is without a rate.
+            A finding is accepted within 5 beats per minute of its limits.
         """
         limits = RATE_LIMITS.get(abbreviation)
         if limits is None or self.bpm is None:
@@ -110,7 +110,7 @@ class HeartRate:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """The rate as JSON knows it; ``computed`` says that no model and no device gave it."""
+        """The rate as a JSON-compatible dictionary; ``computed`` marks it as not from a model or device."""
         variation = self.variation
         return {
             "bpm": None if self.bpm is None else round(self.bpm, 1),
@@ -122,14 +122,14 @@ class HeartRate:
 
 @dataclass(frozen=True)
 class FrontalAxis:
-    """Where the QRS complex points in the frontal plane, computed from the signal and not by the model.
+    """Direction of the QRS complex in the frontal plane, computed from the signal and not by the model.
 
     Attributes
     ----------
     degrees
         0 points to the left arm, 90 to the feet, from -180 to 180; None where it cannot be stated.
     spread
-        Median deviation of the single beats from it, in degrees; None where no beats were measured.
+        Median deviation of single beats from it, in degrees; None if no beats were measured.
     reason
         Why it is not stated: ``no_rate``, ``leads`` (I or aVF is missing, unusable, or perhaps wrong),
         ``small`` or ``spread``; None where it is stated.
@@ -140,7 +140,7 @@ class FrontalAxis:
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The axis as JSON knows it; ``computed`` says that no model and no device gave it."""
+        """The axis as a JSON-compatible dictionary; ``computed`` marks it as not from a model or device."""
         return {
             "degrees": None if self.degrees is None else round(self.degrees),
             "spread": None if self.spread is None else round(self.spread, 1),
@@ -155,11 +155,11 @@ RATE_LIMITS: dict[str, tuple[float, float]] = {
     "STach": (100.0, float("inf")),
     "NSR": (60.0, 100.0),
 }
-"""Beats a minute by which these classes are defined (SNOMED CT and the Challenge's label tables)."""
+"""Beats per minute by which these classes are defined (SNOMED CT and the Challenge's label tables)."""
 
 
 def heart_rate_of(peaks: Floats) -> HeartRate:
-    """The rate of R peaks at these seconds, shape ``(beats,)``; fewer than three make none."""
+    """The rate from R peaks at these seconds, shape ``(beats,)``; fewer than three give none."""
     if len(peaks) < FEWEST_BEATS:
         return HeartRate()
     return HeartRate(float(60 * (len(peaks) - 1) / (peaks[-1] - peaks[0])), peaks)
@@ -168,17 +168,17 @@ def heart_rate_of(peaks: Floats) -> HeartRate:
 def frontal_axis(signal: Floats, rate: int, peaks: Floats) -> FrontalAxis:
     """The frontal axis of the median beat, from the net deflection of leads I and aVF.
 
-    The net deflection of a beat is its largest value plus its smallest one, from the level before it. aVF
-    counts 2/sqrt(3) times, because an augmented lead is that much shorter than lead I.
+    The net deflection of a beat is the sum of its largest and smallest values, relative to the level before
+    it. aVF is multiplied by 2/sqrt(3), because an augmented lead is that much shorter than lead I.
 
     Parameters
     ----------
     signal
-        Of the 12 leads in their usual order, shape ``(12, n)``, in mV.
+        The 12 leads in their usual order, shape ``(12, n)``, in mV.
     rate
         Hz.
     peaks
-        Seconds to the R peaks, of :class:`HeartRate`; with none of them there is no axis.
+        R peaks in seconds, as in :class:`HeartRate`; without any there is no axis.
     """
     half = round(QRS_SECONDS * rate)
     first, last = (round(seconds * rate) for seconds in BASELINE_SECONDS)
@@ -208,15 +208,15 @@ def qrs_band(signal: Floats, rate: int) -> Floats:
 
 
 def r_peaks(energy: Floats, rate: int) -> Ints:
-    """Samples at which the heart beats, shape ``(beats,)``, rising.
+    """Samples of the heartbeats, shape ``(beats,)``, ascending.
 
-    Noise has peaks as well: whether these are beats is for
-    :mod:`ibt_deploy.preprocess.quality` to say.
+    Noise has peaks as well: :mod:`ibt_deploy.preprocess.quality` decides
+    whether these are beats.
 
     Parameters
     ----------
     energy
-        Of :func:`smoothed_energy`, shape ``(n,)``.
+        Result of :func:`smoothed_energy`, shape ``(n,)``.
     rate
         Hz.
     """
@@ -231,10 +231,10 @@ def r_peaks(energy: Floats, rate: int) -> Ints:
 
 
 def smoothed_energy(in_band: Floats, rate: int) -> tuple[Floats, Floats]:
-    """Magnitude of all leads together, each divided by its own mean, smoothed; shape ``(n,)``.
+    """Smoothed sum of the magnitudes of all leads, each divided by its own mean; shape ``(n,)``.
 
-    Also one over those means, shape ``(leads,)``. A lead of ``in_band``, shape ``(leads, n)``, that is zero
-    throughout counts for nothing: there it is 0.
+    Also returns the inverse of those means, shape ``(leads,)``. A lead of ``in_band``, shape ``(leads, n)``,
+    that is zero throughout does not contribute, and its inverse is 0.
     """
     magnitude = np.abs(in_band)
     scale = magnitude @ np.full(in_band.shape[1], 1 / in_band.shape[1])
@@ -251,7 +251,7 @@ def _usual_height(energy: Floats, rate: int) -> float:
 
 
 def _beats(candidates: Ints, heights: Floats, usual: float, rate: int) -> Ints:
-    """Those of the candidates that are beats and no T waves, with what a search back finds."""
+    """The candidates that are beats and not T waves, and those that the search back finds."""
     near = T_WAVE_SECONDS * rate
     refractory = REFRACTORY_SECONDS * rate
     lower = heights >= THRESHOLD / 2 * usual
@@ -286,7 +286,7 @@ def _beats(candidates: Ints, heights: Floats, usual: float, rate: int) -> Ints:
 
 
 def _moving_maximum(values: Floats, half: int) -> Floats:
-    """Centred maximum over ``2 half + 1`` samples, of zeros beyond the ends."""
+    """Centred maximum over ``2 half + 1`` samples, zero-padded at the ends."""
     width, size = 2 * half + 1, 1
     highest = np.concatenate([np.zeros(half), values, np.zeros(half)])
     while 2 * size <= width:
@@ -298,7 +298,7 @@ def _moving_maximum(values: Floats, half: int) -> Floats:
 
 
 def _moving_mean(values: Floats, width: int) -> Floats:
-    """Centred mean over ``width`` samples, of zeros beyond the ends."""
+    """Centred mean over ``width`` samples, zero-padded at the ends."""
     sums = np.concatenate([np.zeros(width // 2), values, np.zeros((width - 1) // 2)])
     total, done, size = np.zeros(len(values)), 0, 1
     while True:

@@ -1,10 +1,10 @@
-"""Is this signal an ECG in millivolts, and fit to be scored? Judged before any model sees it.
+"""Decide, before any model sees a signal, whether it is an ECG in millivolts and fit to be scored.
 
-Samples come first, as they were read: amplitude, invalid, clipped and flat stretches, and whether the limb
+First the samples as they were read: amplitude, invalid, clipped and flat stretches, and whether the limb
 leads obey Einthoven's law. Then the beats: an ECG repeats. Its complexes are alike, stand out from what lies
-between them, and have in every lead a size and a direction that go with those of the other leads. Every rule
-measures one of these on the 12 leads at 200 Hz. Its threshold is a percentile of real recordings; how many of
-them break it is in docs/quality.md (``python -m benchmarks.quality``).
+between them, and have in every lead a size and a direction consistent with those of the other leads. Every
+rule measures one of these on the 12 leads at 200 Hz. Its threshold is a percentile of real recordings; how
+many of them break it is in docs/quality.md (``python -m benchmarks.quality``).
 """
 
 from __future__ import annotations
@@ -35,62 +35,62 @@ from ibt_deploy.types import Bools, Floats, Ints
 from ibt_deploy.vocabulary import CHEST_LEADS, DERIVED, LEADS, canonical_lead
 
 LIMIT_MV = 20.0
-"""Samples beyond it are invalid."""
+"""Samples beyond this are invalid."""
 
 OFFSET_MV = 10.0
-"""A lead whose median lies beyond it carries an electrode's potential, and is measured from that median."""
+"""A lead with a median beyond this carries an electrode potential, and is measured from that median."""
 
 MAX_INVALID = 0.20
-"""Largest share of invalid samples that is accepted."""
+"""Largest accepted share of invalid samples."""
 
 PLAUSIBLE_MV = (0.04, 40.0)
-"""Typical amplitude (peak to peak, median over the leads that are not flat) outside which a unit is wrong.
+"""Range of the typical amplitude (peak to peak, median over the leads that are not flat) for a correct unit.
 
-Of 2,589 public recordings those whose header states the right gain lie between 0.50 and 12.4 mV, the 24 of an
-early release that state a gain wrong by a factor of 5 between 0.14 and 14.3 mV. Microvolts taken for
+Of 2,589 public recordings, those whose header states the right gain lie between 0.50 and 12.4 mV, the 24 of
+an early release with a gain wrong by a factor of 5 between 0.14 and 14.3 mV. Microvolts mistaken for
 millivolts, or the reverse, put every one of them outside: a factor of 1000.
 """
 
 USUAL_MV = (0.3, 7.0)
-"""Typical amplitude outside which the score carries a warning; among the above one of 2,565."""
+"""Typical amplitude outside which the score carries a warning; true of one in 2,565 of the above."""
 
 MAX_LIMB_RESIDUAL = 0.25
-"""Spread of a limb lead about what leads I and II say it is, over the mean spread of the limb leads.
+"""Spread of a limb lead about its value from leads I and II, over the mean spread of the limb leads.
 
-Above it the names or gains of the limb leads are doubtful: in one of 1,675 training recordings; all others,
-and all 868 that are held out or of LUDB, have at most 0.03.
+Above this the names or gains of the limb leads are doubtful: in one of 1,675 training recordings; all others,
+and all 868 held-out ones or from LUDB, have at most 0.03.
 """
 
 LONGEST_FLAT_SECONDS = 2.0
-"""A lead that does not change for longer was not connected.
+"""A lead that does not change for longer than this was not connected.
 
 Of 2,583 real recordings without flat leads two reach it (4.9 and 2.6 s), and the next has 0.9 s.
 """
 
 ALL_FLAT_SECONDS = 1.0
-"""No heart holds all leads still for as long; the longest of real recordings is 0.14 s."""
+"""No heart keeps all leads flat for as long; the maximum in real recordings is 0.14 s."""
 
 MOST_AT_EXTREME = 0.015
-"""Share of samples that are exactly the highest or the lowest of a lead, above which it was clipped.
+"""Share of samples exactly at the highest or lowest value of a lead, above which it was clipped.
 
 In 99.9 % of 2,589 real recordings at most 0.0124.
 """
 
 STEP_RATIO = 4.0
-"""Finest step of a chest lead's samples beside that of the others, from which its gain may be another one.
+"""Ratio of a chest lead's finest step to that of the others, from which its gain may be a different one.
 
-In all of 3,110 real recordings with steps to compare it is within a factor of 1.9.
+In all of 3,110 real recordings with comparable steps it is within a factor of 1.9.
 """
 
 STEP_DISPROPORTION = 0.5
-"""Share of :func:`disproportion` from which a lead with other steps has a wrong gain.
+"""Value of :func:`disproportion` from which a lead with different steps has a wrong gain.
 
 A device may digitise one lead more finely. In 97 % of the training records every chest lead is within it.
 """
 
 LEAST_STEP_MV, FEWEST_STEPS, REGULAR_STEPS = 1e-9, 20, 2.5
-"""Smallest gap between two values that is no rounding error, fewest gaps to judge, and the largest median of
-gaps over their 5th percentile: values that were never in steps have 13.
+"""Smallest gap between two values that is not a rounding error, minimum number of gaps to judge, and the
+largest ratio of the median gap to its 5th percentile: values that were never in steps have 13.
 """
 
 RATE = 200
@@ -100,16 +100,16 @@ INDEPENDENT = np.array([0, 1, 6, 7, 8, 9, 10, 11])
 UPPER = np.triu_indices(len(INDEPENDENT), 1)
 
 MOST_BEATS = 40
-"""Beats that are compared; of a long recording these are spread over all of it."""
+"""Number of beats to compare; in a long recording these are spread over all of it."""
 
 LEAST_LIKENESS = 0.7
-"""Median over the beats of the correlation with the beat most like it, in all leads, below which it is noise.
+"""Median over beats of the correlation, in all leads, with the most similar beat, below which it is noise.
 
 Real recordings: at least 0.90 in all 2,589; noise of any colour: at most 0.49 in 500.
 """
 
 LEAST_PROMINENCE = 2.0
-"""Height of a beat over the usual level of the signal, below which nothing stands out as a beat does.
+"""Height of a beat over the usual level of the signal, below which nothing stands out as a beat.
 
 Real recordings with a scored rhythm: at least 2.6; a sine wave, tremor or noise: at most 1.4.
 """
@@ -117,32 +117,32 @@ Real recordings with a scored rhythm: at least 2.6; a sine wave, tremor or noise
 RATE_PROMINENCE = 3.5
 RATE_LIKENESS = 0.9
 RATE_COVERAGE = 0.6
-"""Below any of these the places of the beats are too doubtful to make a rate."""
+"""Below any of these the positions of the beats are too doubtful for a rate."""
 
 LEAST_AGREEMENT = 0.78
-"""Median correlation of a lead's complexes with the one most like it, below which the lead is noisy."""
+"""Median correlation of a lead's complexes with the most similar one, below which the lead is noisy."""
 
 UNUSABLE_AGREEMENT = 0.5
-"""Below it nothing in the lead beats; noise alone has about 0.6 at most."""
+"""Below this there is no heartbeat in the lead; noise alone has about 0.6 at most."""
 
 MOST_NOISE = 0.045
-"""Deviation of the noise above the QRS band over the height of the complexes, median over the leads."""
+"""Deviation of the noise above the QRS band relative to the height of the complexes, median over leads."""
 
 SMALLEST_QRS_MV = 0.38
 """Height of the QRS complexes in mV, geometric mean over the leads, below which it is unusual."""
 
 LARGEST_QRS_MV, TALLEST_WEIGHT = 3.1, 0.25
-"""The same height, with a quarter of the weight on the tallest lead's, above which it is unusual."""
+"""The same height, with a weight of one quarter on the tallest lead, above which it is unusual."""
 
 WAVEFORM_RATIO = 2.1
-"""How much smaller or larger than the other leads' waveforms say a lead must be for its gain to be doubtful.
+"""Factor between a lead and its prediction from the others' waveforms, from which its gain is doubtful.
 
-Where the complexes turn from negative to positive, a lead between the two is small by right. The largest
-ratio at which the five training records whose picture shows a failing electrode are found.
+Where the complexes turn from negative to positive, a lead between the two is legitimately small. This is the
+largest ratio at which the five training records whose plot shows a failing electrode are found.
 """
 
 MISPLACED = 4.0
-"""Logarithm of the odds of an exchange of electrodes over none."""
+"""Log odds of exchanged electrodes over correct ones."""
 
 PLACEMENTS = {
     "arms": ("electrodes_exchanged", "the leads look as with the arm electrodes (RA and LA) exchanged"),
@@ -161,11 +161,11 @@ _WIDTHS = _EDGES[1::2] - _EDGES[::2]
 QRS_HALF = 20
 _COMPLEX = np.arange(-QRS_HALF, QRS_HALF + 1)
 LEAST_HEIGHT = 0.02
-"""Millivolts, below which a lead has no complexes to judge."""
+"""Height in mV below which a lead has no complexes to judge."""
 
 
 def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Notice]]:
-    """``found`` with NaN for every invalid sample, and what its reader should know.
+    """``found`` with NaN for every invalid sample, and notices for the reader.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Not
     Raises
     ------
     BadUnits
-        No heart makes this amplitude.
+        No heart produces this amplitude.
     TooShort
         Every lead is flat, or more than 20 % of the samples are invalid.
     """
@@ -226,8 +226,8 @@ def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Not
 def limb_lead_notices(signal: Floats) -> list[Notice]:
     """A warning if the limb leads of ``signal``, shape ``(12, n)``, contradict each other.
 
-    III, aVR, aVL and aVF follow from I and II; where they do not, leads were swapped or named wrongly, or one
-    of them has another gain. Says nothing where one of the six is flat or has invalid samples.
+    III, aVR, aVL and aVF follow from I and II; if they do not, leads were swapped or named wrongly, or one
+    of them has a different gain. No warning if one of the six is flat or has invalid samples.
     """
     limb = signal[:6, ::8]
     limb = limb - limb.mean(axis=1, keepdims=True)
@@ -252,7 +252,7 @@ def limb_lead_notices(signal: Floats) -> list[Notice]:
 
 
 def raw_signal_notices(recording: Recording) -> list[Notice]:
-    """Warnings about samples of the standard leads as they were read: clipped, or unchanged for long.
+    """Warnings about samples of the standard leads as read: clipped, or unchanged for long.
 
     Raises
     ------
@@ -277,7 +277,7 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
     at_extreme = np.maximum(_shares(found == highest), _shares(found == lowest))
     alive = highest[:, 0] > lowest[:, 0]
     longest = LONGEST_FLAT_SECONDS * recording.sampling_rate
-    # a run of that length fills one of the stretches of half of it
+    # a run of that length fills one of the stretches of half that length
     half = int(longest) // 2
     stretches = still[:, : still.shape[1] // half * half].reshape(len(still), -1, half)
     suspected = stretches.all(axis=2).any(axis=1)
@@ -304,7 +304,7 @@ def _offsets(finite: Floats) -> Floats:
 
 
 def _shares(flags: Bools) -> Floats:
-    """Share of True in each row: ``flags.mean(axis=1)`` in a quarter of its time."""
+    """Share of True in each row: ``flags.mean(axis=1)`` in a quarter of the time."""
     shares: Floats = np.array([np.count_nonzero(row) for row in flags]) / flags.shape[1]
     return shares
 
@@ -326,7 +326,7 @@ def _typical_spread(spread: Floats) -> float:
 
 
 class LeadQuality(NamedTuple):
-    """What was measured of one lead.
+    """Measurements of one lead.
 
     Attributes
     ----------
@@ -337,9 +337,9 @@ class LeadQuality(NamedTuple):
     noise
         Standard deviation of the noise above the QRS band, in mV.
     agreement
-        Median correlation of its complexes with the one most like it; 1 without noise.
+        Median correlation of its complexes with the most similar one; 1 without noise.
     usable
-        Whether the heart beats in it.
+        Whether there is a heartbeat in it.
     """
 
     lead: str
@@ -349,7 +349,7 @@ class LeadQuality(NamedTuple):
     usable: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The lead as JSON knows it."""
+        """The lead as a JSON-compatible dictionary."""
         return {
             "lead": self.lead,
             "qrs_mv": round(self.qrs, 3),
@@ -361,22 +361,22 @@ class LeadQuality(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Beats:
-    """The beats of a recording, and what is measured of them.
+    """The beats of a recording, and measurements on them.
 
     Attributes
     ----------
     peaks
-        Samples at which the heart beats, shape ``(beats,)``.
+        Samples of the heartbeats, shape ``(beats,)``.
     likeness
-        Of the beats with each other, see :data:`LEAST_LIKENESS`; 0 for fewer than two.
+        Similarity of the beats to each other, see :data:`LEAST_LIKENESS`; 0 for fewer than two.
     prominence
         See :data:`LEAST_PROMINENCE`.
     agreement
-        Of each lead's complexes with each other, shape ``(12,)``.
+        Similarity of each lead's complexes to each other, shape ``(12,)``.
     average
         Mean of the beats that are like most others, shape ``(12, 151)``, its R peak at sample 60.
     height
-        Of the QRS complex of ``average`` from peak to peak, shape ``(12,)``, in mV.
+        Peak-to-peak height of the QRS complex of ``average``, shape ``(12,)``, in mV.
     noise
         Deviation above the QRS band, shape ``(12,)``, in mV.
     """
@@ -397,7 +397,7 @@ class Beats:
 
 @dataclass(frozen=True, eq=False)
 class SignalQuality:
-    """The outcome: rate, one entry for each lead, and what a reader of the score should know."""
+    """The outcome: rate, one entry per lead, and notices for the reader of the score."""
 
     heart_rate: HeartRate
     leads: tuple[LeadQuality, ...]
@@ -413,7 +413,7 @@ def signal_quality(signal: Floats) -> SignalQuality:
     Raises
     ------
     TooShort
-        ``no_heartbeat``: nothing beats, or nothing that repeats; ``no_usable_lead``: it beats in no lead.
+        ``no_heartbeat``: no beats, or none that repeat; ``no_usable_lead``: no heartbeat in any lead.
     """
     beats = beats_of(signal)
     if beats.likeness < LEAST_LIKENESS or beats.prominence < LEAST_PROMINENCE:
@@ -473,7 +473,7 @@ def beats_of(signal: Floats) -> Beats:
 
 
 def _correlation(products: Floats) -> Floats:
-    """Correlations from inner products, shape ``(..., beats, beats)``; -1 of a beat with itself."""
+    """Correlations from inner products, shape ``(..., beats, beats)``; -1 for a beat with itself."""
     norm = np.sqrt(np.maximum(np.einsum("...aa->...a", products), 1e-30))
     out: Floats = products / (norm[..., :, np.newaxis] * norm[..., np.newaxis, :])
     own = np.arange(products.shape[-1])
@@ -482,7 +482,7 @@ def _correlation(products: Floats) -> Floats:
 
 
 def _average(signal: Floats, peaks: Ints) -> Floats:
-    """Mean beat about ``peaks``; a beat that an end cuts is left out where there are others."""
+    """Mean beat about ``peaks``; beats cut off by an end are left out if there are others."""
     whole = [p for p in peaks.tolist() if BEFORE <= p <= signal.shape[1] - AFTER]
     if not whole:
         places = peaks[:, np.newaxis] + np.arange(-BEFORE, AFTER)
@@ -505,7 +505,7 @@ def _noise(signal: Floats) -> Floats:
 
 
 def _rate(beats: Beats, n: int) -> HeartRate:
-    """The heart rate; none where the places of the beats are doubtful."""
+    """The heart rate; none if the positions of the beats are doubtful."""
     peaks = beats.peaks
     if len(peaks) < FEWEST_BEATS or beats.prominence < RATE_PROMINENCE or beats.likeness < RATE_LIKENESS:
         return HeartRate()
@@ -555,16 +555,16 @@ def noise_of(beats: Beats) -> float:
 
 
 def typical_height(beats: Beats) -> float:
-    """Geometric mean of the heights of the complexes in mV over the leads that have any; 0 without one."""
+    """Geometric mean of the heights of the complexes in mV over the leads that have any; 0 if none has."""
     logarithms = [math.log(height) for height in beats.height.tolist() if height >= LEAST_HEIGHT]
     return math.exp(math.fsum(logarithms) / len(logarithms)) if logarithms else 0.0
 
 
 def disproportion(height: Floats) -> Floats:
-    """How far each independent lead is from the height that the others let expect, shape ``(8,)``.
+    """Deviation of each independent lead from the height predicted by the others, shape ``(8,)``.
 
-    As a share of the furthest that real recordings are from it in this lead and direction; positive for a
-    lead that is too large. Beyond 1 in size its gain or electrode is in doubt.
+    As a share of the largest deviation of real recordings in this lead and direction; positive for a lead
+    that is too large. Beyond 1 in size its gain or electrode is in doubt.
     """
     fitted = _fitted()
     logarithm = np.log(height[INDEPENDENT])
@@ -574,16 +574,16 @@ def disproportion(height: Floats) -> Floats:
 
 
 def gain_notices(recording: Recording, height: Floats) -> list[Notice]:
-    """A warning about a chest lead that is too large or small for the others, as are its samples' steps.
+    """A warning about a chest lead that is too large or small for the others, as are its sample steps.
 
-    A gain that is stated wrong multiplies both. Height alone must be further off (:func:`disproportion`).
+    A wrongly stated gain multiplies both. Height alone must be further off (:func:`disproportion`).
 
     Parameters
     ----------
     recording
-        As it was read: the steps are those of the file.
+        As read: the steps are those of the file.
     height
-        Of the QRS complexes of the 12 leads in mV, shape ``(12,)``.
+        Heights of the QRS complexes of the 12 leads in mV, shape ``(12,)``.
     """
     if height[INDEPENDENT].min() < LEAST_HEIGHT:
         return []
@@ -614,7 +614,7 @@ def gain_notices(recording: Recording, height: Floats) -> list[Notice]:
 
 
 def _step(samples: Floats) -> float:
-    """The step between neighbouring values of ``samples``, shape ``(n,)``; NaN where there is none."""
+    """The step between neighbouring values of ``samples``, shape ``(n,)``; NaN if there is none."""
     gaps = np.diff(np.unique(samples[np.isfinite(samples)]))
     gaps = gaps[gaps > LEAST_STEP_MV]
     if len(gaps) < FEWEST_STEPS:
@@ -624,7 +624,7 @@ def _step(samples: Floats) -> float:
 
 
 def _contradicts_waveforms(average: Floats, lead: int, is_large: bool) -> bool:
-    """Whether an independent lead's complex is so much larger or smaller than the other leads make it."""
+    """Whether an independent lead's complex is much larger or smaller than the other leads predict."""
     beat = average[INDEPENDENT]
     beat = beat - medians(beat)[:, np.newaxis]
     complexes = beat[:, BEFORE - QRS_HALF : BEFORE + QRS_HALF + 1]
@@ -634,7 +634,7 @@ def _contradicts_waveforms(average: Floats, lead: int, is_large: bool) -> bool:
 
 
 def placement_odds(average: Floats) -> dict[str, float]:
-    """Logarithm of the odds of each of :data:`PLACEMENTS` over electrodes in their places.
+    """Log odds of each of :data:`PLACEMENTS` over correctly placed electrodes.
 
     Parameters
     ----------
@@ -647,7 +647,7 @@ def placement_odds(average: Floats) -> dict[str, float]:
 
 
 def binned(average: Floats) -> Floats:
-    """Means of the independent leads over :data:`BINS`, shape ``(8, 9)``, from their median."""
+    """Means of the independent leads over :data:`BINS`, shape ``(8, 9)``, relative to their median."""
     beat = average[INDEPENDENT]
     means: Floats = np.add.reduceat(beat, _EDGES, axis=1)[:, ::2]
     means /= _WIDTHS
@@ -656,7 +656,7 @@ def binned(average: Floats) -> Floats:
 
 
 def placement_features(means: Floats) -> Floats:
-    """What a placement is judged by, shape ``(100,)``: the root of each mean, and how leads correlate."""
+    """Features by which a placement is judged, shape ``(100,)``: roots of means, and lead correlations."""
     squares = (means * means).sum(axis=1, keepdims=True)
     size = np.sqrt(float(squares.sum()) / means.size)
     relative = means / (size if size > 0 else 1.0)
@@ -668,7 +668,7 @@ def placement_features(means: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    """What was fitted on the training records: see :mod:`benchmarks.quality`."""
+    """Parameters fitted on the training records: see :mod:`benchmarks.quality`."""
 
     amplitude: Floats
     smallest: Floats

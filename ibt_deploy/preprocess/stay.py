@@ -1,7 +1,7 @@
-"""From hourly rows to the features of the stay model, strictly causally.
+"""Turn hourly rows into the features of the stay model, strictly causally.
 
 One routine serves training (many stays at once), scoring (one stay) and streaming (hour by hour with carried
-state); a row's features depend on that row and earlier rows of its stay alone, bit for bit.
+state); a row's features depend only on that row and earlier rows of its stay, bit for bit.
 
 Before a variable is first measured it has the training median. Demographics are carried forward like
 measurements; while none has been seen yet, Age and HospAdmTime have the training median, Gender is 0.5 and
@@ -33,16 +33,16 @@ ROUNDED_ROOM_AIR = np.float32(0.20)
 
 @dataclass(frozen=True, eq=False)
 class CleanCounts:
-    """What :func:`clean` met.
+    """Counts of what :func:`clean` found.
 
     Attributes
     ----------
     observed
-        Values that were there, per variable, shape ``(40,)``.
+        Values present, per variable, shape ``(40,)``.
     out_of_range
         Values that were dropped as implausible, per variable, shape ``(40,)``.
     rescaled
-        FiO2 values that were percent and became fractions.
+        FiO2 values that were percentages and became fractions.
     """
 
     observed: Ints
@@ -51,20 +51,20 @@ class CleanCounts:
 
     @property
     def out_of_range_share(self) -> float:
-        """Dropped part of the vital signs and labs that were there, 0 to 1; 0 where none was."""
+        """Dropped share of the vital signs and labs present, 0 to 1; 0 if there were none."""
         measured = int(self.observed[:N_TIME_VARYING].sum())
         return int(self.out_of_range[:N_TIME_VARYING].sum()) / measured if measured else 0.0
 
 
 def clean(values: AnyFloats) -> tuple[Float32s, CleanCounts]:
-    """Rows in canonical units without implausible values, and what had to be changed.
+    """Rows in canonical units without implausible values, and counts of the changes.
 
     FiO2 in (1, 100] is percent and is divided by 100; FiO2 in [0.20, 0.21) is room air, 0.21. Values
     outside the plausible range of their variable become missing, as do flags (Gender, Unit1, Unit2) other
-    than 0 and 1 and hours (ICULOS) that are not whole.
+    than 0 and 1 and hours (ICULOS) that are not integers.
 
-    The work is done in float32, the precision of the published tables: 0.01 must pass the bound 0.01
-    whether it came from text as a double or from a packed cache as a float. Cleaning twice changes nothing.
+    Values are processed in float32, the precision of the published tables: 0.01 must pass the bound 0.01
+    whether it came from text as a double or from a packed cache as a float. Cleaning is idempotent.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ Features = Literal["full", "values40"]
 LOGARITHMIC = np.array([v.transform == "log1p" for v in VARIABLES[:N_TIME_VARYING]])
 FEATURE_CLIP = 8.0
 LEAST_SPREAD = 1e-3
-"""A feature that varies less in training is left in its own units."""
+"""A feature that varies less than this in training is not rescaled."""
 FULL_NAMES: tuple[str, ...] = (
     *NAMES[:N_TIME_VARYING],
     *(f"{name} observed" for name in NAMES[:N_TIME_VARYING]),
@@ -116,10 +116,10 @@ FULL_NAMES: tuple[str, ...] = (
 
 
 class _Arrays(NamedTuple):
-    """Constants as they are computed with.
+    """Constants in the form used for computation.
 
-    ``deviations`` are 1 for variables that are not ``known``, ``before`` stands before the first value of
-    each variable, and ``hidden`` are the places of the hidden ones.
+    ``deviations`` are 1 for variables that are not ``known``, ``before`` is used before the first value of
+    each variable, and ``hidden`` are the indices of the hidden ones.
     """
 
     known: Bools
@@ -138,8 +138,8 @@ class StayPreprocessing:
     Attributes
     ----------
     medians, means, deviations
-        Of the observed, plausible, transformed (log1p for the skewed labs) training values of the 34
-        time-varying variables. Deviation 0 stands for a variable without observed variation in training:
+        Those of the observed, plausible, transformed (log1p for the skewed labs) training values of the 34
+        time-varying variables. Deviation 0 marks a variable without observed variation in training:
         the model cannot know it, and it is treated as never measured, with the value 0.
     age
         Median age in training, years.
@@ -148,11 +148,11 @@ class StayPreprocessing:
     features
         ``"full"`` (109 features) or ``"values40"`` (the 40 normalised values only).
     hidden
-        Variables that the model must not see (an ablation): they count as never measured, in training and
-        in scoring alike; a hidden ICULOS has the feature 0.
+        Variables that the model must not see (an ablation): they count as never measured, in training and in
+        scoring; a hidden ICULOS has the feature 0.
     centres, spreads
         Mean and deviation of every feature over the training rows, by which features are standardised at
-        the end; empty leaves them as they are. Without this the times and flags, all between 0 and 1, move
+        the end; empty leaves them as they are. Without this the times and flags, all between 0 and 1, affect
         a network far less than the values do.
     """
 
@@ -219,7 +219,7 @@ class StayPreprocessing:
         )
 
     def standardised(self, features: Float32s) -> Float32s:
-        """``features`` ``(rows, n_features)`` in units of their spread, clipped; changed in place."""
+        """Standardise and clip ``features`` ``(rows, n_features)``, in place."""
         if self.centres:
             features -= self._arrays.centres
             features /= self._arrays.spreads
@@ -234,7 +234,7 @@ class StayPreprocessing:
         return replace(self, centres=tuple(centres.tolist()), spreads=tuple(spreads.tolist()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that a bundle has to keep, as JSON knows it."""
+        """Everything that a bundle has to keep, as a JSON-compatible dictionary."""
         return {
             "name": self.name,
             "version": self.version,
@@ -252,12 +252,12 @@ class StayPreprocessing:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> StayPreprocessing:
-        """Constants from what :meth:`to_dict` gave.
+        """Constants from :meth:`to_dict` output.
 
         Raises
         ------
         BundleError
-            Another name, version or order of variables, or constants that are missing or not numbers.
+            A different name, version or order of variables, or constants that are missing or not numbers.
         """
         if (stored.get("name"), stored.get("version")) != (cls.name, cls.version):
             raise BundleError(
@@ -280,7 +280,7 @@ class StayPreprocessing:
         features: Features = "full",
         hidden: tuple[str, ...] = (),
     ) -> StayPreprocessing:
-        """Constants from training stays.
+        """Fit the constants on training stays.
 
         Parameters
         ----------
@@ -292,7 +292,7 @@ class StayPreprocessing:
         features
             Which features the model reads.
         hidden
-            Variables that it must not see.
+            Variables that the model must not see.
         """
         if offsets is not None:
             values = values[int(offsets[0]) : int(offsets[-1])]
@@ -329,23 +329,23 @@ ADMISSION = INDEX["HospAdmTime"]
 CLIP = 5.0
 ADMISSION_SCALE = 9.0
 UNKNOWN_GENDER = 0.5
-# log1p(hours) / log1p(336) for 0..336 hours: looking whole hours up is exact at any place of any array.
+# log1p(hours) / log1p(336) for 0..336 hours: looking up whole hours is exact at any position of any array.
 LOG_HOURS = (np.log1p(np.arange(MAX_HOURS + 1.0)) / math.log1p(MAX_HOURS)).astype(np.float32)
 ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureState:
-    """What the features of the next row need to know of the rows before it.
+    """What the features of the next row need from earlier rows.
 
     Attributes
     ----------
     last
-        Last plausible value of each of the 40 variables, float32, NaN where there was none yet.
+        Last plausible value of each of the 40 variables, float32, NaN if there is none yet.
     since
         Hours since that value, int64; meaningless where ``last`` is NaN.
     rows
-        Rows so far.
+        Number of rows so far.
     """
 
     last: Float32s
@@ -367,13 +367,13 @@ def featurise(
     Parameters
     ----------
     values
-        Raw rows, shape ``(rows, 40)``, one row an hour without gaps.
+        Raw rows, shape ``(rows, 40)``, one row per hour without gaps.
     offsets
         Stay ``i`` is the rows ``offsets[i]:offsets[i + 1]``; shape ``(stays + 1,)``, from 0 to ``rows``.
     constants
         The constants of the model.
     cleaned
-        Whether the rows are what :func:`ibt_deploy.preprocess.stay.clean` gave; else it is done here.
+        Whether the rows are output of :func:`ibt_deploy.preprocess.stay.clean`; else they are cleaned here.
 
     Returns
     -------
@@ -385,7 +385,7 @@ def featurise(
     BadRows
         A row without a usable ICULOS.
     ValueError
-        AnyInts that do not cover the rows.
+        ``offsets`` do not cover the rows.
     """
     spans = np.asarray(offsets, dtype=np.int64)
     if (
@@ -424,11 +424,11 @@ def featurise_next(
     Parameters
     ----------
     rows
-        Raw rows that follow those the state has seen, shape ``(new, 40)``.
+        Raw rows that follow those already in the state, shape ``(new, 40)``.
     constants
         The constants of the model.
     state
-        The state after the rows before; None at the start of a stay.
+        The state after the previous rows; None at the start of a stay.
     cleaned
         As for :func:`featurise`.
 
@@ -448,7 +448,7 @@ def featurise_next(
 
 
 def _usable(values: AnyFloats, constants: StayPreprocessing, cleaned: bool) -> Float32s:
-    """Cleaned rows, each of which had its hour, without what the model must not see."""
+    """Cleaned rows, each with its hour checked, without what the model must not see."""
     rows = values.astype(np.float32) if cleaned else clean(values)[0]
     without = np.isnan(rows[:, HOUR])
     if without.any():
@@ -460,7 +460,7 @@ def _usable(values: AnyFloats, constants: StayPreprocessing, cleaned: bool) -> F
 
 
 def _carried(rows: Float32s, first: Ints) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """For each cell the row of its variable's last value (-1 where none yet), and the hours since then."""
+    """For each cell the row of its variable's last value (-1 if none yet), and the hours since then."""
     here = np.arange(len(rows), dtype=np.int32)[:, None]
     last = np.where(np.isnan(rows), np.int32(-1), here)
     np.maximum.accumulate(last, axis=0, out=last)
@@ -475,7 +475,7 @@ def _features(
     since: npt.NDArray[np.int32],
     constants: StayPreprocessing,
 ) -> Float32s:
-    """Features of cleaned rows, from where each variable was last seen."""
+    """Features of cleaned rows, given where each variable was last seen."""
     n = N_TIME_VARYING
     arrays = constants._arrays
     seen = last >= 0
@@ -501,7 +501,7 @@ def _features(
 
 
 def _normalised(rows: Float32s, constants: _Arrays) -> Float32s:
-    """Cleaned values as the model reads them, shape ``(rows, 40)``."""
+    """Cleaned values in the form that the model reads, shape ``(rows, 40)``."""
     normalised = np.zeros_like(rows)
     row, variable = np.nonzero(~np.isnan(rows[:, :N_TIME_VARYING]))
     observed = rows[row, variable].astype(np.float64)

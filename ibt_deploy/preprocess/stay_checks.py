@@ -1,17 +1,17 @@
-"""What a reader of a stay's risk must know about its rows, and when there should be no risk at all.
+"""Notices about a stay's rows that its risk must carry, and reasons not to compute a risk.
 
-Some rows cannot be a patient's: another unit, exchanged columns, rows of several people. The rules for
-them judge one stay alone and hold wherever stays are scored; what the columns of a whole export show
+Some rows cannot be a patient's: wrong unit, exchanged columns, rows of several people. The rules for
+them judge one stay alone and apply wherever stays are scored; what the columns of a whole export show
 is judged by :mod:`ibt_deploy.mapping.doubts`. A certain rule refuses the stay, a doubtful one warns.
 
-Units of laboratory values are judged by likelihood: would the values be more usual, beside the others of the
-stay and beside their own course, if all of them, or the low or the high ones, were in another unit?
+Units of laboratory values are judged by likelihood: would the values be more usual, given the others of the
+stay and their own course, if all of them, or the low or the high ones, were in another unit?
 
 The bounds come from the 25,410 training stays of the Challenge 2019 (``training/splits/sepsis.csv``). No
 training stay meets a certain rule; of the 5,446 test stays, fewer than 1 in 400 meet any one of the doubtful
-rules (``tests/integration/test_public_data.py`` repeats the count). Not every wrong unit can be seen in one
-stay (docs/quality.md): most BUN in mmol/L, most urea in place of BUN, and HospAdmTime in days lie among the
-values of real patients.
+rules (``tests/integration/test_public_data.py`` repeats the count). Not every wrong unit can be detected in
+one stay (docs/quality.md): most BUN in mmol/L, most urea in place of BUN, and HospAdmTime in days lie among
+the values of real patients.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class UnitRule(NamedTuple):
     variable
         One of the 40.
     lowest, highest
-        The rule holds where every value of the stay lies between these, in the model's unit.
+        The rule applies if every value of the stay lies between these, in the model's unit.
     units
-        What the values would be usual in.
+        Units in which the values would be usual.
     is_certain
         Whether the stay is refused.
     """
@@ -105,17 +105,17 @@ MEAN_ABOVE_SYSTOLIC, MEAN_BELOW_DIASTOLIC = 0.2, 0.6
 """Shares of hours above which the mean pressure contradicts the others."""
 
 STEP_TAIL = 2.0
-"""Degrees of freedom of Student's t, by which values of a stay change from one to the next."""
+"""Degrees of freedom of Student's t for the change of a stay's values from one to the next."""
 
 LEAST_SPREAD = 0.7
-"""Share of the shift between two units that the values of a stay must span before a mixture is considered."""
+"""Share of the shift between two units that a stay's values must span before a mixture is considered."""
 
 LATEST_ADMISSION = 4.5
 """Hours by which hospital admission follows ICU admission in fewer than 1 in 2,000 training stays."""
 
 
 def require_one_patient(rows: Float32s) -> None:
-    """Refuse rows that cannot be one patient's.
+    """Refuse rows that cannot be those of one patient.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def require_one_patient(rows: Float32s) -> None:
     Raises
     ------
     BadRows
-        Age moves by more than a year (``age_changes``), or Gender changes (``gender_changes``).
+        Age changes by more than a year (``age_changes``), or Gender changes (``gender_changes``).
     """
     # ordinary stays repeat one value in both columns
     columns = rows[:, _AGE : _GENDER + 1]
@@ -140,14 +140,14 @@ def require_one_patient(rows: Float32s) -> None:
 
 
 def unit_notices(values: AnyFloats, confirmed: Collection[str] = ()) -> Iterator[Notice]:
-    """Warnings about columns of one stay that look like another unit or another variable.
+    """Warnings about columns of one stay that appear to be in another unit or to be another variable.
 
     Parameters
     ----------
     values
-        Rows as they were given, shape ``(hours, 40)``: what is implausible counts here.
+        Rows as given, shape ``(hours, 40)``: implausible values count here.
     confirmed
-        Variables whose unit a person has confirmed; no rule asks about them.
+        Variables whose unit a person has confirmed; no rule applies to them.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def unit_notices(values: AnyFloats, confirmed: Collection[str] = ()) -> Iterator
         for place in np.flatnonzero(met).tolist():
             rule = UNIT_RULES[place]
             if rule.variable not in confirmed:
-                found.setdefault(rule.variable, rule)  # the certain rule stands first
+                found.setdefault(rule.variable, rule)  # the certain rule comes first
         certain = [_sentence(rule, low, high) for rule in found.values() if rule.is_certain]
         if certain:
             raise BadUnits(
@@ -190,15 +190,15 @@ class OtherUnit(NamedTuple):
     variable
         One of the 40.
     unit
-        As the message names it.
+        Unit as named in messages.
     shift
-        Logarithm of what a value in the model's unit becomes in this one.
+        Logarithm of the conversion factor from the model's unit to this one.
     step
         Scale of Student's t of the change from one value to the next, in logarithms.
     companion
         The variable that moves with it, if any, and the slope of their logarithms.
     whole, part
-        Logarithms of the likelihood ratio above which all, or a part, of the values are in doubt.
+        Log likelihood ratio above which all, or part, of the values are in doubt.
     """
 
     variable: str
@@ -221,21 +221,21 @@ class LabRelations:
 
     @cached_property
     def columns(self) -> Ints:
-        """Where the variables stand among the 40."""
+        """Indices of the variables among the 40."""
         return np.array([INDEX[name] for name in self.variables])
 
 
 class _Conditions(NamedTuple):
-    """What :class:`LabRelations` say where some of the variables are measured, and the units of these.
+    """:class:`LabRelations` conditioned on the measured variables, and the units of these.
 
     Attributes
     ----------
     mean, precision, sharpness
-        Of the variables, the inverse of their covariance, and its diagonal.
+        Mean of the variables, inverse of their covariance, and its diagonal.
     units
-        Those that can be considered. All that follows has an entry for each of them.
+        Units that can be considered. Everything below has one entry per unit.
     places, variables
-        Of the unit's variable, among those that are measured and among all.
+        Index of the unit's variable, among the measured ones and among all.
     pull, half, limit
         The log likelihood ratio is ``pull * (unexpected - half)``; above ``limit`` all values are in doubt.
     least
@@ -256,9 +256,9 @@ class _Conditions(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _conditions(relations: LabRelations, known: bytes) -> _Conditions:
-    """Conditions where the variables at these places are measured.
+    """Conditions if the variables at these indices are measured.
 
-    The 36,302 stays of the Challenge 2019 measure 628 different sets of them.
+    The 36,302 stays of the Challenge 2019 have 628 different sets of measured variables.
     """
     measured = np.frombuffer(known, dtype=np.intp)
     covariance = relations.covariance[np.ix_(measured, measured)]
@@ -284,7 +284,7 @@ def _conditions(relations: LabRelations, known: bytes) -> _Conditions:
 
 @lru_cache(maxsize=1)
 def lab_relations() -> LabRelations:
-    """Read what ``python -m benchmarks.units --fit`` wrote."""
+    """Read the output of ``python -m benchmarks.units --fit``."""
     text = resources.files("ibt_deploy").joinpath("data/lab_relations.json").read_text(encoding="utf-8")
     read = json.loads(text)
     units = (OtherUnit(**unit) for unit in read["units"])
@@ -294,16 +294,16 @@ def lab_relations() -> LabRelations:
 
 
 class UnitLikelihood(NamedTuple):
-    """How much likelier the values of a variable are if they are in another unit.
+    """How much more likely the values of a variable are if they are in another unit.
 
     Attributes
     ----------
     whole
-        Logarithm of the likelihood ratio if all of them are.
+        Log likelihood ratio if all of them are.
     part
-        The same if those on one side of the widest gap are; minus infinity where no gap is wide enough.
+        The same if those on one side of the widest gap are; minus infinity if no gap is wide enough.
     in_part
-        How many lie on that side.
+        Number of values on that side.
     """
 
     other: OtherUnit
@@ -315,11 +315,11 @@ class UnitLikelihood(NamedTuple):
 def unit_likelihoods(
     values: AnyFloats, relations: LabRelations, *, doubtful: bool = False
 ) -> Iterator[UnitLikelihood]:
-    """The units of ``relations`` for the laboratory values of a stay, shape ``(hours, 40)``.
+    """Likelihoods of the units of ``relations`` for the laboratory values of a stay, shape ``(hours, 40)``.
 
-    The level of a variable is judged beside those of the others, its course by the steps from one value to
+    The level of a variable is judged against those of the others, its course by the steps from one value to
     the next: a change of unit within the stay makes some of them as large as the factor between the units.
-    With ``doubtful`` units are left out whose likelihood is below both limits at first sight.
+    With ``doubtful``, units are skipped if a first estimate of the likelihood is below both limits.
     """
     given = values.T.take(relations.columns, axis=0)
     is_given = given > 0
@@ -379,7 +379,7 @@ def _beyond_the_gap(course: Floats, shift: float) -> Bools:
 
 
 def _carried(logs: Floats, hours: Ints, wanted: Ints) -> Floats:
-    """The last of ``logs``, known at rising ``hours``, at each wanted hour; before the first, that one."""
+    """The last of ``logs``, known at ascending ``hours``, at each wanted hour; the first one before that."""
     last = np.searchsorted(hours, wanted, side="right") - 1
     carried: Floats = logs[np.maximum(last, 0)]
     return carried
@@ -388,7 +388,7 @@ def _carried(logs: Floats, hours: Ints, wanted: Ints) -> Floats:
 def _likelihood_notices(
     values: AnyFloats, low: AnyFloats, high: AnyFloats, settled: Collection[str]
 ) -> Iterator[Notice]:
-    """Warnings about laboratory values that would be more usual in another unit; one for each variable."""
+    """Warnings about laboratory values that would be more usual in another unit; one per variable."""
     doubted = set(settled)
     for found in unit_likelihoods(values, lab_relations(), doubtful=True):
         other = found.other
@@ -437,7 +437,7 @@ def _pressure_notices(values: AnyFloats) -> Iterator[Notice]:
 
 
 def _is_heart_rate_systolic(values: AnyFloats, share_above: float) -> bool:
-    """Whether HR lies above SBP in most hours, and MAP above SBP far more often than above HR."""
+    """Whether HR is above SBP in most hours, and MAP above SBP far more often than above HR."""
     if share_above <= SOME_INVERTED:
         return False
     rate, systolic, mean = values[:, _HR], values[:, _SBP], values[:, _MAP]
@@ -460,7 +460,7 @@ def _span(first: float, last: float) -> str:
 
 MOST_OUT_OF_RANGE = 0.20
 LONG_FILL_HOURS = 24
-# Whole hospitals never measure it, so that its absence says nothing about a stay.
+# Whole hospitals never measure it, so its absence says nothing about a stay.
 RARELY_MEASURED = INDEX["EtCO2"]
 DEMOGRAPHICS = {
     "Age": "the training median stands for it",
@@ -470,7 +470,7 @@ DEMOGRAPHICS = {
 
 
 def checked_stay(stay: Stay) -> tuple[Float32s, tuple[Notice, ...]]:
-    """The cleaned rows of a stay, and what has to travel with its risk.
+    """The cleaned rows of a stay, and the notices that must accompany its risk.
 
     Notices are those of the reader, and have the codes ``single_row``, ``hours_inserted``,
     ``values_out_of_range``, ``fio2_rescaled``, ``nothing_measured``, ``vitals_never_measured``,
@@ -482,19 +482,19 @@ def checked_stay(stay: Stay) -> tuple[Float32s, tuple[Notice, ...]]:
     Returns
     -------
     tuple
-        Rows of shape ``(hours, 40)``, float32, as :func:`ibt_deploy.preprocess.stay.clean` gives them,
+        Rows of shape ``(hours, 40)``, float32, as returned by :func:`ibt_deploy.preprocess.stay.clean`,
         and the notices.
 
     Raises
     ------
     TooShort
-        No row.
+        There are no rows.
     TooLong
         More than 336 rows.
     BadRows
-        Hours that are not whole, not within 1 to 336 or not consecutive (a reader inserts missing ones),
+        Hours that are not integers, not within 1 to 336 or not consecutive (a reader inserts missing ones),
         more than 20 % of the vital signs and labs outside their plausible range (``out_of_range``), or rows
-        that cannot be one patient's (``age_changes``, ``gender_changes``, ``columns_swapped``).
+        that cannot be those of one patient (``age_changes``, ``gender_changes``, ``columns_swapped``).
     BadUnits
         A variable is certainly in another unit (``doubtful_unit``).
     """

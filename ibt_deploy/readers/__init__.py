@@ -1,10 +1,10 @@
-"""Read recordings and stays; the content decides about the format, not the name alone.
+"""Read recordings and stays; the format is determined by content, not by name alone.
 
 A reader is a module of this package with ``NAME`` (of the format), ``TASK``, ``sniff(file, head)`` (whether
 the file is of this format, from its name and its first bytes) and ``read(file)``. It may have
-``outline(file)``: header fields for a person to see where the file is refused. It is imported when needed.
+``outline(file)``: header fields to show to a person when the file is refused. It is imported when needed.
 Other packages add readers through entry points of the group ``ibt.readers`` (docs/formats.md shows one),
-which are looked up once, when none of our readers knows a file.
+which are looked up once, when none of our readers recognises a file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ibt_deploy.vocabulary import NAMES, canonical_lead
 
 
 class Reader(Protocol):
-    """What a reader module offers."""
+    """Interface of a reader module."""
 
     NAME: str
     TASK: Task
@@ -38,7 +38,7 @@ class Reader(Protocol):
         """Whether ``file``, which starts with ``head``, is for this reader."""
 
     def read(self, file: File) -> list[Recording] | list[Stay]:
-        """Everything that the file holds."""
+        """Everything in the file."""
 
 
 READERS: dict[str, tuple[str, ...]] = {
@@ -56,14 +56,14 @@ READERS: dict[str, tuple[str, ...]] = {
     "arrays": (".mat", ".npy", ".npz"),
     "text": (".csv", ".tsv", ".txt", ".asc"),
 }
-"""Reader modules and the suffixes for which each is asked first; all are asked in the end."""
+"""Reader modules and the suffixes for which each is tried first; in the end all are tried."""
 
 HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A file and the reader that knows its content, so that nobody has to look at the content again."""
+    """A file and the reader that recognised its content, so that the content need not be examined again."""
 
     file: File
     reader: Reader
@@ -78,14 +78,14 @@ class Recognised:
 
 
 def recognised(file: AnyFile) -> Recognised:
-    """The file with its reader; raises InputError where no reader knows it."""
+    """The file with its reader; raises InputError if no reader recognises it."""
     found = resolved(file)
     with _refusing(found):
         return Recognised(found, reader_of(found))
 
 
 def task_of(file: AnyFile) -> Task:
-    """The task that scores a file; raises InputError where no reader knows it."""
+    """The task that scores a file; raises InputError if no reader recognises it."""
     return recognised(file).task
 
 
@@ -95,7 +95,7 @@ def read(file: AnyFile | Recognised) -> list[Recording] | list[Stay]:
     Parameters
     ----------
     file
-        A path, a file in memory, or what :func:`recognised` gave.
+        A path, a file in memory, or a result of :func:`recognised`.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read(file: AnyFile | Recognised) -> list[Recording] | list[Stay]:
 
 
 def read_each(file: AnyFile | Recognised) -> Iterator[Recording | Stay | InputError]:
-    """As :func:`read`, with an error in place of each stay of a table that is refused.
+    """Like :func:`read`, with an error in place of each refused stay of a table.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def read_each(file: AnyFile | Recognised) -> Iterator[Recording | Stay | InputEr
 
 
 def items_of(file: AnyFile | Recognised) -> Iterator[Recording | Stay | Refusal]:
-    """Everything that a file holds: recordings, stays, and refusals in place of what cannot be read.
+    """The contents of a file: recordings, stays, and refusals in place of what cannot be read.
 
     A table of many patients gives one item for each of them, so that one bad patient costs one refusal. A
     file whose reader needs a package that is not installed is refused too (``missing_extra``).
@@ -139,11 +139,11 @@ def items_of(file: AnyFile | Recognised) -> Iterator[Recording | Stay | Refusal]
 
 
 def outline_of(file: AnyFile) -> dict[str, Any]:
-    """Size, format and header fields of a file that may be refused, as far as they can be found.
+    """Size, format and header fields of a file that may be refused, as far as they can be determined.
 
     Returns
     -------
-    A dictionary with ``bytes`` and ``format``, both None where unknown, and ``header``, perhaps empty.
+    A dictionary with ``bytes`` and ``format``, both None if unknown, and ``header``, possibly empty.
     """
     found: dict[str, Any] = {"bytes": None, "format": None, "header": {}}
     with suppress(InputError, OSError, MissingExtra):
@@ -160,7 +160,7 @@ def outline_of(file: AnyFile) -> dict[str, Any]:
 
 
 def resolved(file: AnyFile) -> File:
-    """The file that is meant by a path, or by the name of a WFDB record without its suffix (``.hea``)."""
+    """The file meant by a path, or by the name of a WFDB record without its suffix (``.hea``)."""
     found = as_file(file)
     if not found.name or "\0" in str(found):
         return found
@@ -179,9 +179,9 @@ def reader_of(file: File) -> Reader:
     Raises
     ------
     InputError
-        There is none, or nothing can be read.
+        There is none, or the file cannot be read.
     OSError
-        The operating system does not let us.
+        The operating system denies access.
     """
     if "\0" in str(file):
         raise MalformedFile("no file has such a name", code="no_such_file")
@@ -211,7 +211,7 @@ def reader_of(file: File) -> Reader:
 
 @contextmanager
 def _refusing(file: File) -> Iterator[None]:
-    """Errors of the operating system as refusals, and the file's name in every refusal."""
+    """Turn operating system errors into refusals, and name the file in every refusal."""
     try:
         yield
     except InputError as error:
@@ -221,7 +221,7 @@ def _refusing(file: File) -> Iterator[None]:
 
 
 def _unreadable(file: File, error: OSError) -> MalformedFile:
-    """Refusal for a file that the operating system does not let us read."""
+    """Refusal for a file that the operating system cannot read."""
     code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
     reason = error.strerror or str(error)
     place = "" if error.filename in (None, str(file)) else f" ({error.filename})"
@@ -233,7 +233,7 @@ OFFERED = ("NAME", "TASK", "sniff", "read")
 
 
 def third_party_readers() -> tuple[list[Any], list[str]]:
-    """The readers that can be loaded, in the order of their names; and what is wrong with the others."""
+    """The readers that can be loaded, in order of name, and what is wrong with the others."""
     readers, faults = [], []
     for entry in _entries():
         loaded = _loaded(entry)
@@ -293,7 +293,7 @@ KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xfe\xff", "text in UTF-16 without an ECG in it; save a table of stays as UTF-8"),
     (0, b"age-encryption.org", "encrypted by age; decrypt it first"),
 )
-"""Content by what stands at which place."""
+"""File types by magic bytes and their offset, with advice."""
 
 COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 TABLES = re.compile(r"\.(?:csv|psv|tsv)\.(?:gz|zst)", re.IGNORECASE)
@@ -301,7 +301,7 @@ TABLE = "a compressed table; 'ibt batch --task sepsis' reads tables of ICU stays
 
 VARIABLE_NAMES = frozenset(name.lower() for name in NAMES)
 WHOLE = 4096
-"""A head that is shorter is a whole file."""
+"""A shorter head is a whole file."""
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{2,4}\b|\d{1,2}:\d{2}(?::\d{2})?\b")
 
 EXPECTED: dict[str, str] = {
@@ -316,12 +316,12 @@ EXPECTED: dict[str, str] = {
 
 
 def kind_of(head: bytes) -> str | None:
-    """What content that begins with ``head`` is and what to do with it, where its beginning tells."""
+    """Type of content that begins with ``head`` and what to do with it, if its magic bytes are known."""
     return next((kind for at, magic, kind in KINDS if head[at : at + len(magic)] == magic), None)
 
 
 def unknown_content(file: File, head: bytes, faults: list[str]) -> UnsupportedFormat:
-    """The refusal of a file that begins with ``head``; ``faults`` of other packages' readers are added."""
+    """The refusal of a file that begins with ``head``, including ``faults`` of other packages' readers."""
     what = kind_of(head)
     start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
@@ -354,11 +354,11 @@ _NUMBERS = re.compile(rf"[\s,;|\"]*{_NUMBER}(?:[\s,;|\"]+{_NUMBER})+[\s,;|\"]*$"
 
 
 def is_no_record(file: File) -> bool:
-    """Whether a file that no reader knows is clearly something else: a licence, a picture, a list of records.
+    """Whether an unrecognised file is clearly something else: a licence, a picture, a list of records.
 
     A list (CSV or text) names at most one lead or measured variable in its first line, by our name or by that
-    of a hospital, has no columns for one measurement in each row, and near its beginning no two rows that are
-    numbers alone. A CSV must name a column of files, records or codes as well (:data:`LISTED`).
+    of a hospital, has no columns for one measurement per row, and near its beginning no two rows consisting
+    of numbers alone. A CSV must also name a column of files, records or codes (:data:`LISTED`).
     """
     suffix = file.suffix.lower()
     if suffix in DOCUMENTS:
@@ -394,7 +394,7 @@ def _names_measurements(header: str) -> bool:
 
 
 def _table(head: bytes) -> str | None:
-    """What keeps a text table from being read, where its first lines show it."""
+    """Reason why a text table cannot be read, if its first lines show it."""
     lines = [line for line in head.decode("latin-1").splitlines() if line.strip()]
     if b"\0" in head or not lines or (mark := next((m for m in ",;\t|" if m in lines[0]), None)) is None:
         return None

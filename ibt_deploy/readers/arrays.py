@@ -1,13 +1,13 @@
 """Arrays without a header: MATLAB ``.mat`` and NumPy ``.npy`` and ``.npz``.
 
 A layout (:func:`layout_beside`) declares what the numbers mean, in a file beside the array or in variables of
-the file itself that have the names of its keys (``sampling_rate``, ``unit``, ``leads`` ...). The Challenge's
-``.mat`` files, which a WFDB header describes, are read by that header.
+the file itself named like its keys (``sampling_rate``, ``unit``, ``leads`` ...). The Challenge's
+``.mat`` files, which a WFDB header describes, are read through that header.
 
-Of MAT-files of level 4 and 5 (MathWorks, "MAT-File Format"; level 5 is what MATLAB 5 to 7 save) only plain
+From MAT-files of level 4 and 5 (MathWorks, "MAT-File Format"; level 5 is what MATLAB 5 to 7 save) only plain
 numbers and text are read; cells, structures, sparse and complex arrays are skipped. Version 7.3 is another
-format, HDF5. Nothing is evaluated or unpickled, and what a header claims is compared with the bytes that are
-there before an array is made.
+format, HDF5. Nothing is evaluated or unpickled, and what a header claims is compared with the number of bytes
+present before an array is created.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from ibt_deploy.vocabulary import LEADS, canonical_lead
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
 MAX_BYTES = 1 << 27
-"""Bytes of a file, and of all its arrays together when unpacked, at most."""
+"""Maximum number of bytes of a file, and of all its arrays together when unpacked."""
 MAX_MEMBERS = 64
 KINDS = "biufSU"
 
@@ -76,7 +76,7 @@ def npy_array(data: bytes) -> Array:
 
 
 def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether the first axis varies fastest, dtype, and the place of the first value."""
+    """Shape, whether the first axis varies fastest, dtype, and offset of the first value."""
     size = 2 if data[6:7] == b"\x01" else 4
     start = 8 + size + int.from_bytes(data[8 : 8 + size], "little")
     if not data.startswith(MAGIC) or len(data) < start:
@@ -84,7 +84,7 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
     read_header = npy_format.read_array_header_1_0 if size == 2 else npy_format.read_array_header_2_0
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            warnings.simplefilter("ignore")  # about headers written by Python 2
             shape, fortran_order, dtype = read_header(io.BytesIO(data[8:start]))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError) as error:
         raise MalformedFile("the header of the NumPy array is damaged", code="bad_header") from error
@@ -96,7 +96,7 @@ def _npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]
 
 
 def _is_text(flat: Array) -> bool:
-    """Whether every character is one of Unicode; numpy would make broken strings of others."""
+    """Whether every character is valid Unicode; numpy would make broken strings of others."""
     codes = flat.view(np.dtype("u4").newbyteorder(flat.dtype.byteorder))
     return not ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any()
 
@@ -147,7 +147,7 @@ class _Element(NamedTuple):
 
 
 def is_level_4(head: bytes) -> bool:
-    """Whether ``head`` begins like a MAT-file of level 4: a plausible type, size and name (chapter 2)."""
+    """Whether ``head`` begins a MAT-file of level 4: a plausible type, size and name (chapter 2)."""
     if len(head) < _HEADER_4 + 2:
         return False
     order = _order_4(head)
@@ -167,7 +167,7 @@ def is_level_4(head: bytes) -> bool:
 
 
 def level_4_arrays(data: bytes) -> dict[str, Array | str]:
-    """The arrays of a level 4 file, by name; MalformedFile where it is damaged."""
+    """The arrays of a level 4 file, by name; raises MalformedFile if it is damaged."""
     found: dict[str, Array | str] = {}
     place = 0
     while len(data) - place >= _HEADER_4:
@@ -222,7 +222,7 @@ def level_5_arrays(data: bytes) -> dict[str, Array | str]:
 
 
 def _order_4(head: bytes) -> str | None:
-    """Byte order by the type's thousands: 0 little, 1 big-endian (IEEE); None for anything else."""
+    """Byte order from the thousands digit of the type: 0 little, 1 big-endian (IEEE); else None."""
     little, big = (int.from_bytes(head[:4], end) for end in ("little", "big"))
     if little < 100:
         return "<"
@@ -230,7 +230,7 @@ def _order_4(head: bytes) -> str | None:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[_Element]:
-    """The data elements that follow each other in ``data``, also small ones (chapter 1)."""
+    """The consecutive data elements in ``data``, including small ones (chapter 1)."""
     place = 0
     while len(data) - place >= 8:
         kind, size = struct.unpack_from(order + "2I", data, place)
@@ -283,7 +283,7 @@ def _matrix(data: memoryview, order: str) -> dict[str, Array | str]:
 
 
 def _text(values: Array) -> str:
-    """Rows of characters as one text, a blank between rows."""
+    """Rows of characters as one string, with a space between rows."""
     if not values.size:
         return ""
     rows = values.reshape(len(values), -1) if values.ndim > 1 else values.reshape(1, -1)
@@ -318,25 +318,25 @@ SHARED_STEM = "layout"
 MAX_LAYOUT_BYTES = 1 << 16
 MAX_LEADS = 64
 MAX_VALUES = 25_000_000
-"""Samples times leads at most (12 leads at 500 Hz: over an hour), so that memory stays bounded."""
+"""Maximum of samples times leads (12 leads at 500 Hz: over an hour), so that memory stays bounded."""
 
 EXAMPLES = {
     "sampling_rate": "sampling_rate = 500",
     "unit": 'unit = "uV"',
     "leads": f'leads = "{" ".join(LEADS)}"',
 }
-"""The keys that every array needs, as a person would write them."""
+"""Keys that every array needs, as a person would write them."""
 
 
 class Layout(NamedTuple):
-    """What is declared about an array, and where.
+    """Declarations about an array, and their source.
 
     Attributes
     ----------
     stated
-        Values by key, of :data:`KEYS`; checked for their types.
+        Values by key of :data:`KEYS`, with their types checked.
     source
-        Name of the file that declares it, or None where there is none.
+        Name of the file that declares them, or None if there is none.
     """
 
     stated: Mapping[str, Any]
@@ -344,7 +344,7 @@ class Layout(NamedTuple):
 
 
 def layout_beside(file: File) -> Layout:
-    """The layout declared beside ``file``; empty where there is none.
+    """The layout declared beside ``file``; empty if there is none.
 
     Raises
     ------
@@ -360,7 +360,7 @@ def layout_beside(file: File) -> Layout:
 
 
 def _understood(stated: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """``stated`` with nothing in it that no reader understands; MalformedFile otherwise."""
+    """``stated``, if readers understand all of it; raises MalformedFile otherwise."""
     for key, value in stated.items():
         if key not in KEYS:
             raise MalformedFile(
@@ -390,7 +390,7 @@ def _parsed(sidecar: File) -> dict[str, Any]:
 
 
 def lead_names(stated: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The lead names that a layout states: a list, or a text that separates them by blanks or commas."""
+    """Lead names that a layout states: a list, or a string separated by blanks or commas."""
     leads = stated.get("leads")
     if leads is None:
         return None
@@ -408,7 +408,7 @@ def recording_of(
     what: str,
     notes: tuple[str, ...] = (),
 ) -> Recording:
-    """The recording that the numbers in ``values`` are, by the layout ``stated``.
+    """The recording with the numbers in ``values``, according to the layout ``stated``.
 
     Parameters
     ----------
@@ -417,9 +417,9 @@ def recording_of(
     stated
         As in :class:`Layout`.
     file, what
-        Where the numbers are from, and the name of its format.
+        Source of the numbers, and the name of its format.
     notes
-        What the reader noticed.
+        Remarks of the reader.
 
     Raises
     ------
@@ -470,7 +470,7 @@ def recording_of(
 
 
 def _one_row_a_lead(values: Array, leads: tuple[str, ...], orientation: str | None, file: File) -> Array:
-    """``values`` or its transpose, whichever has one row for each lead."""
+    """``values`` or its transpose, whichever has one row per lead."""
     n, shape = len(leads), values.shape
     if orientation is None:
         if shape == (n, n):
@@ -488,7 +488,7 @@ def _one_row_a_lead(values: Array, leads: tuple[str, ...], orientation: str | No
 
 
 def _known(lead: str) -> str:
-    """The standard lead that is meant, or the name as it is."""
+    """The standard lead that is meant, or the name unchanged."""
     return canonical_lead(lead) or lead
 
 
@@ -507,7 +507,7 @@ def _advice(file: File, keys: list[str]) -> str:
 
 
 def standard_leads_in(names: list[str]) -> int:
-    """How many different standard leads ``names`` are."""
+    """Number of different standard leads in ``names``."""
     return len({canonical_lead(name) for name in names} - {None})
 
 
@@ -515,12 +515,12 @@ NAME = "array (MATLAB, NumPy)"
 TASK = "arrhythmia"
 
 MOST_STATED = 1000
-"""Items of a list in a file that are looked at; more are not a layout."""
+"""Maximum number of list items to look at; more are not a layout."""
 UNNAMED = "array"
 
 
 def sniff(file: File, head: bytes) -> bool:
-    """Whether ``head`` begins a MATLAB or NumPy file, of which ``.npz`` and level 4 need their suffix too."""
+    """Whether ``head`` begins a MATLAB or NumPy file; ``.npz`` and level 4 also need their suffix."""
     suffix = file.suffix.lower()
     return (
         head.startswith((MAGIC, LEVEL_5, LEVEL_73))
@@ -530,7 +530,7 @@ def sniff(file: File, head: bytes) -> bool:
 
 
 def read(file: File) -> list[Recording]:
-    """Read the array in ``file`` as its layout says.
+    """Read the array in ``file`` according to its layout.
 
     Raises
     ------
@@ -552,7 +552,7 @@ def read(file: File) -> list[Recording]:
 
 
 def _arrays(data: bytes) -> tuple[dict[str, Any], str]:
-    """Everything in the file by name, and the name of its format."""
+    """All arrays in the file by name, and the name of its format."""
     if data.startswith(LEVEL_73):
         raise UnsupportedFormat("a MATLAB file of version 7.3; save it again with save(..., '-v7')")
     if data.startswith(LEVEL_5):
@@ -565,7 +565,7 @@ def _arrays(data: bytes) -> tuple[dict[str, Any], str]:
 
 
 def _plain(value: str | Array) -> object:
-    """A variable as a layout states it: text, a number or a list of texts."""
+    """A variable in the form that a layout states it: text, a number or a list of texts."""
     if isinstance(value, str):
         return value
     items = value.reshape(-1)[:MOST_STATED].tolist()

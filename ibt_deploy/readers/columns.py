@@ -1,4 +1,4 @@
-"""Tables read column by column: text, fast where it is plain and exact about a faulty cell, and Parquet."""
+"""Tables read column by column: plain text fast, with exact reports of faulty cells, and Parquet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_COLUMNS = 10_000
 ROWS_AT_ONCE = 2048
 MEASURED = frozenset(NAMES[: NAMES.index("Age") + 1])
 LIMIT = re.compile(r"(?:[<>]=?|[≤≥])\s*")
-"""What stands before a limit of measurement, as in ``<0.5``."""
+"""Sign in front of a limit of measurement, as in ``<0.5``."""
 _OF_NUMBERS = b"0123456789+-.eEnNaA"
 
 
@@ -38,7 +38,7 @@ class Numbers:
         Shape ``(rows, columns)``; NaN where a cell is empty.
     faults
         For each row (from 0) with a cell that is not a finite number: which cell that is. Messages count
-        rows from 1, the first below the header. A table of many patients must not fall with one of them.
+        rows from 1, the first below the header. One patient must not make a table of many fail.
     limits
         For each row (from 0) with a measurement such as ``<0.5``, which counts as 0.5: its columns.
     """
@@ -49,9 +49,9 @@ class Numbers:
 
 
 def unreadable(path: Path, error: OSError) -> MalformedFile:
-    """The refusal of a table that the system, or what decompresses it, does not let us read."""
+    """The refusal of a table that the system, or its decompressor, cannot read."""
     code = "no_such_file" if isinstance(error, FileNotFoundError) else "unreadable_file"
-    if error.errno is None:  # not the system's: what decompresses found damage
+    if error.errno is None:  # not from the system: the decompressor found damage
         code = "malformed_file"
     reason = error.strerror or first_line(error)
     return MalformedFile(f"cannot be read: {reason}", where=str(path), code=code)
@@ -70,7 +70,7 @@ class DelimitedTable:
     Attributes
     ----------
     names
-        The column names, stripped of blanks around them.
+        Column names, stripped of surrounding blanks.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class DelimitedTable:
             raise MalformedFile(message, code="ragged_rows")
 
     def row(self, index: int) -> str:
-        """What to call a row, counted from 0, in a message: its line in the file, counted from 1."""
+        """How messages name a row counted from 0: its line in the file, counted from 1."""
         return f"line {self._places[index] if self._places else index + 2}"
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class DelimitedTable:
     def _part(
         self, first: int, columns: list[int], faults: dict[int, BadRows], limits: dict[int, list[str]]
     ) -> Floats:
-        """Some columns of the rows from ``first`` on, in one go, or where one is odd column by column."""
+        """Some columns of the rows from ``first`` on, at once, or column by column if one is irregular."""
         lines = self._lines[first : first + ROWS_AT_ONCE]
         width, mark = len(self.names), self._delimiter
         if self._plain:
@@ -166,9 +166,9 @@ class DelimitedTable:
 
 
 def plain_numbers(text: str, count: int, mark: str) -> Floats | None:
-    """The ``count`` numbers of ``text`` with ``mark`` between them; None where it holds anything else.
+    """The ``count`` numbers in ``text``, separated by ``mark``; None if it holds anything else.
 
-    Blanks, too, are something else here: numpy reads a blank cell as -1.
+    Blanks count as something else too: numpy reads a blank cell as -1.
     """
     if not text.isascii() or text.encode().translate(None, _OF_NUMBERS + mark.encode()):
         return None
@@ -187,12 +187,12 @@ def column_numbers(
     faults: dict[int, BadRows],
     limits: dict[int, list[str]] | None = None,
 ) -> Sequence[float]:
-    """:func:`cell_number` of a column's cells, of which the first is in row ``first``."""
+    """:func:`cell_number` of a column's cells, the first of which is in row ``first``."""
     try:
         if "_" not in "".join(cells):  # float() would read 1_000
             return list(map(float, cells))
     except ValueError:
-        pass  # some cell is not a number: look at each to tell which
+        pass  # some cell is not a number: check each to find which
     known = limits if column in MEASURED else None
     return [cell_number(cell, row, column, faults, known) for row, cell in enumerate(cells, first)]
 
@@ -201,7 +201,7 @@ def _filled(text: str, mark: str) -> str:
     """``text`` with NaN in its empty cells."""
     text = f"{mark}{text}{mark}"
     if mark + mark in text:
-        # twice, since what is replaced does not overlap
+        # twice, since replacements do not overlap
         text = text.replace(mark + mark, f"{mark}nan{mark}").replace(mark + mark, f"{mark}nan{mark}")
     return text[1:-1]
 
@@ -209,10 +209,10 @@ def _filled(text: str, mark: str) -> str:
 def cell_number(
     cell: str, row: int, column: str, faults: dict[int, BadRows], limits: dict[int, list[str]] | None = None
 ) -> float:
-    """The number in a cell; NaN where it is empty, NaN, NA, N/A, null or None.
+    """The number in a cell; NaN if it is empty, NaN, NA, N/A, null or None.
 
-    Where ``limits`` is given, ``<0.5`` and ``>30`` are the limit itself, as in the training data, and are
-    added there. Anything else is NaN too, with a fault for the row unless it has one already.
+    With ``limits``, ``<0.5`` and ``>30`` are the limit itself, as in the training data, and are
+    recorded there. Anything else is NaN too, with a fault for the row unless it already has one.
     """
     text = cell.strip()
     if text.casefold() in MISSING_WORDS:
@@ -232,7 +232,7 @@ def cell_number(
 
 
 def shortened(text: str) -> str:
-    """``text``, cut where a message would be drowned in it."""
+    """``text``, cut if it would swamp a message."""
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
@@ -248,10 +248,10 @@ def without_infinity(
 
 
 MAX_ROWS = 20_000_000
-"""Read at most; their 40 variables take 6 GiB."""
+"""Maximum number of rows read; their 40 variables take 6 GiB."""
 MAX_UNPROVEN, MAX_RATIO = 128 << 20, 200
-"""Bytes of numbers that any file may stand for, and how many times its own size it may beyond them: a column
-that repeats one value takes some bytes, however many rows it has."""
+"""Bytes of numbers that any file may expand to, and the multiple of its own size allowed beyond: a column
+that repeats one value takes a few bytes, however many rows it has."""
 
 
 class ParquetTable:

@@ -40,10 +40,10 @@ from ibt_deploy.types import AnyInts, Floats
 from ibt_deploy.vocabulary import LEAD_NUMBERS, canonical_lead
 
 MAX_VALUES = 20_000_000
-"""Samples times channels read at most (12 leads at 500 Hz: 55 minutes), so that memory stays bounded."""
+"""Maximum of samples times channels (12 leads at 500 Hz: 55 minutes), so that memory stays bounded."""
 MAX_CHANNELS = 512
 PADDING_SECONDS = 0.2
-"""Where the padding value is one that samples have too, so long a run of it is padding."""
+"""Where samples also take the padding value, a run at least this long is padding."""
 
 _DTYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4", "SV": "i8", "UV": "u8"}
 _BEAT = re.compile(r"median|average|representative|template|beat", re.IGNORECASE)
@@ -53,7 +53,7 @@ _ASIDE = re.compile(r"\([^)]*\)")
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One channel: its name, and real value = raw * ``scale`` + ``offset`` in mV; no voltage has no scale."""
+    """One channel: its name, and mV = raw * ``scale`` + ``offset``; without a voltage there is no scale."""
 
     name: str
     scale: float | None
@@ -68,19 +68,19 @@ class Group:
     Attributes
     ----------
     label
-        As the file calls it.
+        Label in the file.
     original
-        Whether it says that it was not derived from others; None where it does not say.
+        Whether it says that it was not derived from others; None if it does not say.
     rate
         Samples per second.
     start
-        Offset in ms from the start of the acquisition; None where it does not say.
+        Offset in ms from the start of the acquisition; None if it does not say.
     channels
-        In the order of the samples.
+        Channels in the order of the samples.
     raw
         Shape ``(samples, channels)``.
     padding
-        Raw value that stands for no sample, or None.
+        Raw value that stands for a missing sample, or None.
     """
 
     label: str
@@ -93,7 +93,7 @@ class Group:
 
     @property
     def is_beat(self) -> bool:
-        """Whether it is an averaged beat, by its label."""
+        """Whether its label is that of an averaged beat."""
         return _BEAT.search(self.label) is not None
 
     @property
@@ -124,7 +124,7 @@ class Group:
         return signal, tuple(self.channels[number].name for number in voltages)
 
     def _blank(self, signal: Floats, voltages: list[int], padding: int, notes: list[str]) -> None:
-        """NaN for padding: wherever its value stands out of the samples' range, else only in long runs."""
+        """Set padding to NaN: everywhere if outside the samples' range, else only in long runs."""
         padded = self.raw == padding
         if not padded.any():
             return
@@ -205,7 +205,7 @@ def group_of(item: Any, *, little_endian: bool) -> Group:
 
 
 def _padding(value: Any, dtype: np.dtype[Any]) -> int | None:
-    """The padding value: pydicom gives its bytes, or a number where the file says that it is one."""
+    """The padding value: pydicom returns bytes, or a number if the file declares it as one."""
     if value is None or value == b"":
         return None
     if isinstance(value, bytes):
@@ -273,13 +273,13 @@ TASK = "arrhythmia"
 
 MAX_BYTES = 128 << 20
 MAX_INFLATED_BYTES = 32 << 20
-"""Of a deflated file: 45 minutes of 12 leads at 500 Hz."""
+"""Size limit of a deflated file: 45 minutes of 12 leads at 500 Hz."""
 MAX_GROUPS = 64
 MAX_OFFSET = 1e9
 """Milliseconds (11 days) that a group may begin after the acquisition; more is damage."""
 SHORTEST_RHYTHM = 2.0
-"""Seconds; a group without a telling label that is not longer is taken for an averaged beat, unless it is all
-there is and states to be original."""
+"""Seconds; a group without an informative label that is not longer is taken for an averaged beat, unless it
+is the only one and states that it is original."""
 
 ECG_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.9.1.1": "12-lead ECG",
@@ -297,22 +297,22 @@ DAMAGE = (
     AttributeError, AssertionError, EOFError, IndexError, KeyError, LookupError, NotImplementedError,
     OSError, OverflowError, RecursionError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
-"""What pydicom raises over damaged files; everything we do with its objects happens under these."""
+"""Exceptions of pydicom for damaged files; all work with its objects is guarded against these."""
 
 
 def sniff(file: File, head: bytes) -> bool:  # noqa: ARG001
-    """Whether ``head`` begins a DICOM file, with the preamble of PS3.10 or without, as in old archives."""
+    """Whether ``head`` begins a DICOM file, with the preamble of PS3.10 or, as in old archives, without."""
     if head[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
         return True
     if head[:6] == b"\x02\0\0\0UL" or head[:6] == b"\x02\0\x01\0OB":
-        return True  # the file meta information, without the 132 bytes that should stand before it
+        return True  # the file meta information, without the 132 bytes that should precede it
     if len(head) < _PREAMBLE or head[:4] not in (b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0"):
         return False
     return head[4:6] in (b"CS", b"UI") or (head[4] < 64 and head[5:8] == b"\0\0\0")
 
 
 def read(file: File) -> list[Recording]:
-    """Read every rhythm: one Recording for each multiplex group, simultaneous groups of other leads together.
+    """Read every rhythm: one Recording per multiplex group; simultaneous groups of other leads are merged.
 
     Averaged beats are left out. Images, reports and documents wrapped in DICOM are refused.
 
@@ -329,7 +329,7 @@ def read(file: File) -> list[Recording]:
     if len(data) > MAX_BYTES:
         raise TooLong(f"larger than {MAX_BYTES >> 20} MiB", code="recording_too_long")
     with catch_warnings(), _damage():
-        simplefilter("ignore")  # pydicom warns of values that break rules which do not matter here
+        simplefilter("ignore")  # pydicom warns about violations that do not matter here
         dataset = _dataset(data)
         kind = _ecg_kind(dataset)
         items = list(dataset.WaveformSequence)
@@ -371,7 +371,7 @@ def read(file: File) -> list[Recording]:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """Whatever a damaged file makes pydicom raise, as a refusal."""
+    """Turn anything that pydicom raises for a damaged file into a refusal."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
@@ -405,7 +405,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def _ecg_kind(dataset: Any) -> str:
-    """Which ECG it is; other waveforms, images and documents are refused."""
+    """Kind of the ECG; other waveforms, images and documents are refused."""
     uid = str(dataset.get("SOPClassUID", ""))
     if uid in ECG_CLASSES:
         if "WaveformSequence" not in dataset:
@@ -423,7 +423,7 @@ def _ecg_kind(dataset: Any) -> str:
 
 
 def _rhythms(groups: list[Group], notes: list[str]) -> list[list[Group]]:
-    """The groups that are rhythms; those that show other leads of the same seconds stand together."""
+    """The groups that are rhythms; those with other leads of the same seconds are grouped together."""
     whole = [group for group in groups if not group.is_beat]
     whole = [group for group in whole if group.seconds > SHORTEST_RHYTHM] or [
         group for group in whole if group.original
@@ -449,7 +449,7 @@ def _rhythms(groups: list[Group], notes: list[str]) -> list[list[Group]]:
 
 
 def _simultaneous(parts: list[Group], group: Group) -> bool:
-    """Whether ``group`` states the start, rate and length of ``parts``, and other leads."""
+    """Whether ``group`` has the start, rate and length of ``parts``, and other leads."""
     first = parts[0]
     same = (first.start, first.rate, len(first.raw)) == (group.start, group.rate, len(group.raw))
     names = {channel.name for part in parts for channel in part.channels}
@@ -457,7 +457,7 @@ def _simultaneous(parts: list[Group], group: Group) -> bool:
 
 
 def _recorded(dataset: Any) -> datetime | date | None:
-    """When the acquisition began; not the time of the study or of this file, which may be others."""
+    """When the acquisition began; not the time of the study or of this file, which may differ."""
     zone = str(dataset.get("TimezoneOffsetFromUTC", "") or "").strip()
     day, clock = (str(dataset.get(f"Acquisition{part}", "") or "").strip() for part in ("Date", "Time"))
     for text in (str(dataset.get("AcquisitionDateTime", "") or "").strip(), day + clock, day):
@@ -469,7 +469,7 @@ def _recorded(dataset: Any) -> datetime | date | None:
 
 
 def _begun(recorded: datetime | date | None, offset: float | None) -> datetime | date | None:
-    """When a group began: ``offset`` milliseconds after the acquisition."""
+    """When a group began, ``offset`` milliseconds after the acquisition."""
     if not isinstance(recorded, datetime) or offset is None or not abs(offset) < MAX_OFFSET:
         return recorded
     return recorded + timedelta(milliseconds=offset)
@@ -489,7 +489,7 @@ def _patient(dataset: Any) -> tuple[float | None, str | None]:
 
 
 def outline(file: File) -> dict[str, Any]:
-    """What kind of object it is, of which device and moment, and the size of its waveforms."""
+    """Kind of object, device, time, and size of the waveforms."""
     import pydicom
 
     with file.open("rb") as stream:

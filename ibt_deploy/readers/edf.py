@@ -1,7 +1,7 @@
 """EDF, EDF+ and BDF: sleep laboratories, Holter recorders and EEG machines that also take an ECG.
 
-An own reader: the format is a header of fixed fields and integers in records, while the packages for it
-(pyedflib, mne) open paths only, and what they do to a damaged file is decided in C or after loading it whole.
+A reader of our own: the format is a header of fixed fields and integers in records, while the packages for it
+(pyedflib, mne) only open paths, and handle a damaged file in C or after loading it whole.
 Sources: Kemp et al. 1992 (doi 10.1016/0013-4694(92)90009-7) for EDF, Kemp and Olivan 2003
 (doi 10.1016/S1388-2457(03)00123-8) for EDF+, BioSemi's page on BDF, which has three bytes where EDF has two.
 """
@@ -33,7 +33,7 @@ from ibt_deploy.vocabulary import canonical_lead
 
 MAX_SIGNALS = 1024
 MAX_VALUES = 50_000_000
-"""Samples of all leads together at most, so that memory stays bounded."""
+"""Maximum number of samples of all leads together, so that memory stays bounded."""
 MAX_RECORD_BYTES = 1 << 26
 
 _FIXED, _PER_SIGNAL = 256, 256
@@ -57,7 +57,7 @@ class EdfSignal:
     samples
         Samples in each record.
     offset
-        Samples of other signals that stand before them in each record.
+        Number of samples of other signals that precede these in each record.
     """
 
     label: str
@@ -75,7 +75,7 @@ class EdfSignal:
 
 @dataclass(frozen=True)
 class EdfHeader:
-    """What the header says.
+    """Contents of the header.
 
     Attributes
     ----------
@@ -88,17 +88,17 @@ class EdfHeader:
     bytes_per_sample
         2, or 3 in BDF.
     records
-        Number of records, None where the recorder did not fill it in (-1).
+        Number of records, None if the recorder did not fill it in (-1).
     duration
         Seconds in a record.
     signals
-        In the order of the file.
+        Signals in the order of the file.
     age, sex
-        From the EDF+ patient field and the date of recording.
+        Taken from the EDF+ patient field and the date of recording.
     recorded
-        From the EDF+ recording field, which has the whole year, else from the start date of EDF.
+        Taken from the EDF+ recording field, which has the full year, else from the start date of EDF.
     device
-        From the EDF+ recording field.
+        Taken from the EDF+ recording field.
     """
 
     dialect: str
@@ -197,7 +197,7 @@ def _text(field: bytes) -> str:
 
 
 def _number(field: bytes) -> float | None:
-    """The number in a field; None where there is none."""
+    """The number in a field, or None."""
     text = _text(field).replace(",", ".")
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
@@ -222,7 +222,7 @@ def _patient(patient: str, recording: str) -> tuple[float | None, str | None]:
 
 
 def _recorded(recording: str, day: str, clock: str) -> datetime | date | None:
-    """When the recording began; None for the date that stands for none, 01.01.85 in the header alone."""
+    """When the recording began; None for 01.01.85 in the header alone, the placeholder for no date."""
     on, at = _START.fullmatch(day), _START.fullmatch(clock)
     started = None if at is None else clock_of(*map(int, at.groups()))
     fields = recording.split()
@@ -236,7 +236,7 @@ def _recorded(recording: str, day: str, clock: str) -> datetime | date | None:
 
 
 def _device(recording: str) -> str | None:
-    """The equipment, fifth in the EDF+ field ``Startdate date code technician equipment``."""
+    """The equipment, fifth word of the EDF+ field ``Startdate date code technician equipment``."""
     fields = recording.split()
     if len(fields) < 5 or fields[0] != "Startdate":
         return None
@@ -369,7 +369,7 @@ def _leads(header: EdfHeader) -> tuple[dict[str, EdfSignal], list[str]]:
 
 
 def _records(header: EdfHeader, size: int) -> tuple[int, list[str]]:
-    """Records to read, and notes on how many there are."""
+    """Number of records to read, and notes about it."""
     held = (size - header.size) // header.record_size
     if header.records is None:
         if held == 0:
@@ -411,7 +411,7 @@ def _integers(block: bytes, count: int, header: EdfHeader, signal: EdfSignal) ->
 
 
 def outline(file: File) -> dict[str, Any]:
-    """What the header states, with its signals."""
+    """The header fields, and its signals."""
     with file.open("rb") as stream:
         header = parse_header(stream)
     return {

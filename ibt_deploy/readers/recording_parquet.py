@@ -1,4 +1,4 @@
-"""Recordings in Parquet as ``ibt convert`` writes them: a column of millivolts for each lead."""
+"""Recordings in Parquet as written by ``ibt convert``: one column of millivolts per lead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_FOOTER = 1 << 20
 
 
 def sniff(file: File, head: bytes) -> bool:
-    """Whether the footer of a Parquet file has our description; tables of stays have none."""
+    """Whether the footer of a Parquet file holds our description; tables of stays have none."""
     if not head.startswith(_MAGIC):
         return False
     size = file.stat().st_size
@@ -64,7 +64,7 @@ def read(file: File) -> list[Recording]:
         if len(set(names)) < len(names):
             raise MissingLeads("a lead is there twice", code="doubled_lead")
         signal = np.empty((len(names), table.metadata.num_rows))
-        for row, name in zip(signal, names, strict=True):  # one after the other, for bounded memory
+        for row, name in zip(signal, names, strict=True):  # one at a time, for bounded memory
             row[:] = table.read(columns=[name]).column(0).to_numpy()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise MalformedFile(f"cannot be read as Parquet: {first_line(error)[:200]}") from error

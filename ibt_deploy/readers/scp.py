@@ -1,11 +1,11 @@
 """SCP-ECG recordings (EN 1064:2005, ISO 11073-91064, AAMI EC71): sections 0 to 6, read as millivolts.
 
-The parser is our own: of those in the Python registry (looked at in late 2026) none undoes bimodal
-compression and bounds what a damaged file makes it allocate.
+We wrote the parser ourselves: of those on PyPI (as of late 2026) none undoes bimodal compression and also
+bounds what a damaged file makes it allocate.
 
 Numbers in comments and docstrings are those of EN 1064:2005; all integers are little-endian. The frame comes
-first: section 0 with its pointers, checksums, patient (1) and leads (3). Then the rhythm (4 to 6): what was
-compressed is undone in the order Huffman codes, differences, decimation outside the protected zones (bimodal
+first: section 0 with its pointers, checksums, patient (1) and leads (3). Then the rhythm (4 to 6), whose
+compression is undone in the order Huffman codes, differences, decimation outside the protected zones (bimodal
 compression), subtraction of the reference beat. Huffman codes are those of section 2 (5.5); the default table
 is in Annex C.3.7.6.
 """
@@ -39,7 +39,7 @@ _SECTION = struct.Struct("<HHI")
 _LEAD = struct.Struct("<IIB")
 
 _MODEL, _ANALYSIS_PROGRAM, _MAKER = slice(8, 14), 36, 4
-"""In tag 14: the model's name; where its texts begin, each ended by a zero; which of these is the maker."""
+"""In tag 14: the model's name; offset of the texts, each ended by a zero; index of the maker among them."""
 _NO_ZONE = 0x7FFF
 
 _SEXES = {1: "Male", 2: "Female"}
@@ -61,13 +61,13 @@ class ScpLead:
 
     @property
     def samples(self) -> int:
-        """How many samples it has."""
+        """Number of its samples."""
         return self.last - self.first + 1
 
 
 @dataclass(frozen=True, eq=False)
 class ScpRecord:
-    """Bodies of the sections, by number, and what the checksums say about them.
+    """Bodies of the sections, by number, and the results of the checksums.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class ScpRecord:
     record_wrong: bool
 
     def body(self, number: int, what: str) -> bytes:
-        """Content of a section that must be there."""
+        """Content of a section that must be present."""
         if number not in self.bodies:
             raise MalformedFile(f"has no section {number} ({what})", code="missing_section")
         return self.bodies[number]
@@ -142,7 +142,7 @@ def crc(data: bytes) -> int:
 
 
 def _pointers(data: bytes) -> list[tuple[int, int, int]]:
-    """Number, place and length of every section that is there (5.3.3)."""
+    """Number, offset and length of every section present (5.3.3)."""
     _, _, length = _SECTION.unpack_from(data, 6)
     found: list[tuple[int, int, int]] = []
     for place in range(6 + HEADER, min(6 + length, len(data)) - _POINTER.size + 1, _POINTER.size):
@@ -186,7 +186,7 @@ def leads_of(body: bytes) -> tuple[list[ScpLead], bool]:
 
 @dataclass(frozen=True)
 class ScpHeader:
-    """What section 1 (5.4) states: age in years, sex, moment of acquisition, device; None for the others."""
+    """Contents of section 1 (5.4): age in years, sex, time of acquisition, device; None where not stated."""
 
     age: float | None
     sex: str | None
@@ -195,7 +195,7 @@ class ScpHeader:
 
 
 def header_of(body: bytes) -> ScpHeader:
-    """What section 1 states, as far as it makes sense."""
+    """The contents of section 1, as far as they make sense."""
     tags = _tags(body)
     sex = _SEXES.get(tags[8][0]) if tags.get(8) else None
     age = None
@@ -231,7 +231,7 @@ def _device(machine: bytes) -> str | None:
 
 
 def _tags(body: bytes) -> dict[int, bytes]:
-    """The first value of each tag, as far as they can be read."""
+    """The first value of each tag, as far as it can be read."""
     tags: dict[int, bytes] = {}
     place = 0
     while place + 3 <= len(body) and body[place] != 255:
@@ -264,13 +264,13 @@ class Code:
     Attributes
     ----------
     prefix
-        The bits that tell the code, first transmitted bit first.
+        The bits that identify the code, first transmitted bit first.
     extra
-        How many bits follow that hold a number in two's complement, to be added to ``value``.
+        Number of following bits with a two's complement integer to be added to ``value``.
     value
-        What the code stands for, or the number of a table, from 1.
+        Value of the code, or the number of a table, from 1.
     switches
-        Whether it selects another table in place of giving a value.
+        Whether it selects another table instead of giving a value.
     """
 
     prefix: str
@@ -280,7 +280,7 @@ class Code:
 
 
 def default_codes() -> list[Code]:
-    """The default table: 0 to 8 and their negatives, and numbers of 8 and of 16 bits as they are."""
+    """The default table: 0 to 8 and their negatives, and plain 8-bit and 16-bit numbers."""
     codes = [Code("0", 0, 0)]
     for size in range(1, 9):
         codes += [Code(f"{'1' * size}00", 0, size), Code(f"{'1' * size}01", 0, -size)]
@@ -288,7 +288,7 @@ def default_codes() -> list[Code]:
 
 
 class Huffman:
-    """The tables of a file, of which the first is in use at the start of each lead.
+    """The tables of a file, the first of which is in use at the start of each lead.
 
     Raises
     ------
@@ -300,12 +300,12 @@ class Huffman:
         self._tables = [_Table(codes) for codes in tables]
 
     def decoded(self, data: bytes, count: int) -> Ints:
-        """The first ``count`` values in ``data``, fewer where it ends earlier.
+        """The first ``count`` values in ``data``, or fewer if it ends earlier.
 
         Raises
         ------
         MalformedFile
-            Bits that are not a code, or a switch to a table that is not there.
+            Bits that are not a code, or a switch to a missing table.
         """
         words, bits = _words_at_every_bit(data), 8 * len(data)
         if not self._tables[0].switches.any():
@@ -313,7 +313,7 @@ class Huffman:
         return self._switching([_Read(table, words, bits) for table in self._tables], bits, count)
 
     def _switching(self, reads: list[_Read], end: int, count: int) -> Ints:
-        """As :meth:`_Read.walked`, from table to table."""
+        """Like :meth:`_Read.walked`, switching between tables."""
         every = np.arange(end)
         views = [([*r.steps.tolist(), 0], r.values_at(every).tolist(), r.switches()) for r in reads]
         found: list[int] = []
@@ -337,7 +337,7 @@ class Huffman:
 
 
 class _Table:
-    """Codes sorted by their bits, so that each covers a span of the numbers of 32 bits."""
+    """Codes sorted by their bits, so that each covers a range of 32-bit numbers."""
 
     def __init__(self, codes: list[Code]) -> None:
         spans = sorted(
@@ -357,12 +357,12 @@ class _Table:
 
 
 class _Read:
-    """What a table makes of some data, if a code began at a bit of it, for every bit.
+    """For every bit of some data, the code of a table that would begin there.
 
     Attributes
     ----------
     steps
-        Bits of the code that begins there; 0 where there is none.
+        Length in bits of the code that begins at each bit; 0 if there is none.
     """
 
     def __init__(self, table: _Table, words: npt.NDArray[np.uint32], bits: int) -> None:
@@ -384,11 +384,11 @@ class _Read:
         return values
 
     def switches(self) -> list[bool]:
-        """For every bit, whether a code there selects another table."""
+        """For every bit, whether the code there selects another table."""
         return [*self._table.switches[self._found].tolist(), False]
 
     def walked(self, count: int) -> Ints:
-        """Values of the codes that follow each other from the first bit."""
+        """Values of the consecutive codes from the first bit on."""
         end = len(self.steps)
         targets = np.arange(end, dtype=np.int64) + self.steps
         following = np.minimum(targets, end).tolist()
@@ -406,7 +406,7 @@ class _Read:
 
 
 def huffman_of(body: bytes) -> Huffman | None:
-    """The tables that section 2 declares; None where it declares none.
+    """The tables that section 2 declares; None if it declares none.
 
     Raises
     ------
@@ -428,7 +428,7 @@ def huffman_of(body: bytes) -> Huffman | None:
 
 
 def _codes(body: bytes, place: int) -> tuple[list[Code], int]:
-    """The codes of the table that begins at ``place``, and where it ends."""
+    """The codes of the table at offset ``place``, and the offset of its end."""
     count = int.from_bytes(body[place : place + 2], "little")
     place += 2
     if not count or place + count * _ENTRY.size > len(body):
@@ -438,14 +438,14 @@ def _codes(body: bytes, place: int) -> tuple[list[Code], int]:
         prefix, whole, mode, value, code = _ENTRY.unpack_from(body, entry)
         if not (0 < prefix <= _LONGEST and prefix <= whole <= prefix + _LONGEST - 1):
             raise MalformedFile(f"section 2 has a Huffman code of {prefix} of {whole} bits")
-        # the code is stored with its first transmitted bit in the lowest place
+        # the code is stored with its first transmitted bit in the lowest position
         bits = format(code & ((1 << prefix) - 1), f"0{prefix}b")[::-1]
         codes.append(Code(bits, whole - prefix, value, mode == 0))
     return codes, place + count * _ENTRY.size
 
 
 def _words_at_every_bit(data: bytes) -> npt.NDArray[np.uint32]:
-    """The 32 bits that begin at each bit of ``data`` and of the 8 bytes after it, zeros past the end."""
+    """The 32 bits from each bit of ``data`` and of the 8 bytes after it, zero-padded."""
     size = len(data) + 8
     padded = np.frombuffer(data + bytes(12), dtype=np.uint8).astype(np.uint64)
     five = np.zeros(size, dtype=np.uint64)
@@ -459,7 +459,7 @@ def _no_code(position: int) -> MalformedFile:
 
 
 MAX_ENCODED_BYTES = 1 << 19
-"""Of Huffman codes: some minutes of 12 leads, decoded in a second."""
+"""Limit for Huffman codes: some minutes of 12 leads, decoded in a second."""
 MICROSECOND = 1e-6
 NANOVOLTS_PER_MILLIVOLT = 1e6
 _SIGNAL = struct.Struct("<HHBB")
@@ -470,7 +470,7 @@ _ZONE = struct.Struct("<II")
 
 @dataclass(frozen=True, eq=False)
 class Rhythm:
-    """Millivolts, shape ``(leads, samples)``, NaN where a lead does not extend; rate in Hz; lead names."""
+    """Millivolts, shape ``(leads, samples)``, NaN outside a lead's extent; rate in Hz; lead names."""
 
     signal: Floats
     rate: float
@@ -493,7 +493,7 @@ class _Encoded:
 class _Beats:
     """Section 4 (5.7): where the reference beat was subtracted, and which zones were not decimated.
 
-    Samples count from 1, ends belong to the zones.
+    Samples are counted from 1; zones include their ends.
     """
 
     milliseconds: int = 0
@@ -508,7 +508,7 @@ def rhythm_of(record: ScpRecord) -> Rhythm:
     Raises
     ------
     InputError
-        MalformedFile: sections that are missing, truncated or contradict each other. BadUnits,
+        MalformedFile: sections are missing, truncated or contradict each other. BadUnits,
         BadSampling: no amplitude or interval. UnsupportedFormat: a compression that the standard does not
         define.
     """
@@ -589,7 +589,7 @@ def _spans(lead: ScpLead, zones: tuple[tuple[int, int], ...], factor: int) -> li
 
 
 def _undecimated(stored: Ints, spans: list[_Span], factor: int, samples: int) -> Floats:
-    """The lead at the full rate: a decimated value stands in the middle of its block, lines between them."""
+    """The lead at the full rate: decimated values at block centres, linearly interpolated."""
     if factor == 1:
         return stored.astype(np.float64)
     whole = np.empty(samples)
@@ -603,7 +603,7 @@ def _undecimated(stored: Ints, spans: list[_Span], factor: int, samples: int) ->
 
 
 def _samples(data: bytes, count: int, huffman: Huffman | None, order: int, lead: ScpLead) -> Ints:
-    """The ``count`` samples of a lead, Huffman codes and differences undone."""
+    """The ``count`` samples of a lead, with Huffman codes and differences undone."""
     if huffman is None:
         values: Ints = np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2")[:count].astype(np.int64)
     elif count > 8 * len(data) + 1:  # no code is shorter than a bit
@@ -622,7 +622,7 @@ def _samples(data: bytes, count: int, huffman: Huffman | None, order: int, lead:
 
 
 def _undifferenced(values: Ints, order: int) -> Ints:
-    """Samples from their first or second differences (5.9.3); 16-bit arithmetic, as writers have it."""
+    """Samples from their first or second differences (5.9.3), in the 16-bit arithmetic of writers."""
     if order == 1:
         values = np.cumsum(values)
     elif order == 2 and len(values) > 2:
@@ -640,7 +640,7 @@ def _reference(beat: _Encoded, number: int, beats: _Beats, huffman: Huffman | No
 
 
 def _add_beats(whole: Floats, lead: ScpLead, reference: Floats, beats: _Beats) -> None:
-    """Add the reference beat to the residual, fiducial point on fiducial point."""
+    """Add the reference beat to the residual, aligned at the fiducial points."""
     for first, fiducial, last in beats.subtracted:
         shift = fiducial - beats.fiducial + 1
         start = max(first, lead.first, shift)
@@ -671,7 +671,7 @@ def _encoded(body: bytes, leads: int, number: int) -> _Encoded:
 
 
 def _beats(body: bytes, needed: bool) -> _Beats:
-    """Section 4; its zones matter only where something was subtracted or decimated."""
+    """Section 4; its zones matter only if something was subtracted or decimated."""
     if len(body) < _BEATS.size:
         raise MalformedFile("section 4 is truncated", code="truncated_file")
     milliseconds, fiducial, count = _BEATS.unpack_from(body)
@@ -697,15 +697,15 @@ SIGNAL_SECTIONS = frozenset({2, 3, 4, 5, 6})
 
 
 def sniff(file: File, head: bytes) -> bool:  # noqa: ARG001
-    """Whether ``head`` begins with section 0 of EN 1064; files called ``.scp`` often are something else."""
+    """Whether ``head`` begins with section 0 of EN 1064; many ``.scp`` files are something else."""
     return looks_like_record(head)
 
 
 def read(file: File) -> list[Recording]:
     """Read the rhythm of section 6.
 
-    A wrong checksum is warned of where the writer gets none right. Where others of the file are right, it
-    means damage, and the file is refused if a section that makes the signal is concerned.
+    A wrong checksum gives a warning if the writer gets none right. If others in the file are right, it
+    means damage, and the file is refused if a section that makes up the signal is affected.
 
     Raises
     ------
@@ -750,7 +750,7 @@ def _checksum_warnings(record: ScpRecord) -> list[Notice]:
 
 
 def outline(file: File) -> dict[str, Any]:
-    """The sections with their sizes, and what section 1 states."""
+    """The sections with their sizes, and the contents of section 1."""
     with file.open("rb") as stream:
         record = record_of(stream.read(MAX_BYTES + 1))
     header = header_of(record.bodies.get(1, b""))

@@ -29,7 +29,7 @@ def sniff(file: File, head: bytes) -> bool:
 
 
 def read(file: File) -> list[Stay]:
-    """All stays of an export, in the order of their names.
+    """All stays of an export, in order of name.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def read(file: File) -> list[Stay]:
 
 
 def read_each(file: File) -> Iterator[Stay | InputError]:
-    """One answer for each stay of an export: the stay, or the reason why it is refused.
+    """One answer per stay of an export: the stay, or the reason for its refusal.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What files state in words or numbers of their own: units and rates, and when, with what and of whom."""
+"""Parse what files state in their own words or numbers: units, rates, times, devices and patients."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ibt_deploy.errors import one_line
 from ibt_deploy.records import Notice
 
 MAX_RATE = 1e7
-"""Hz; sampling rates must be lower."""
+"""Sampling rates in Hz must be lower than this."""
 
 MILLIVOLTS: dict[str, float] = {
     "mv": 1.0, "uv": 1e-3, "\u00b5v": 1e-3, "\u03bcv": 1e-3, "v": 1e3, "nv": 1e-6,
     "millivolt": 1.0, "microvolt": 1e-3, "volt": 1e3, "nanovolt": 1e-6,
 }  # fmt: skip
-"""Millivolts of one unit, by its name in lower case."""
+"""Millivolts per unit, by its name in lower case."""
 
 
 def millivolts_per(unit: str) -> float | None:
-    """Millivolts of one ``unit``; None where it is not a known voltage."""
+    """Millivolts per ``unit``; None if it is not a known voltage."""
     return MILLIVOLTS.get(unit.strip().lower())
 
 
 def rate_of_interval(seconds: float, rounding: float = 0.0) -> float:
-    """Sampling rate in Hz of an interval that was written with an error of up to ``rounding`` seconds.
+    """Sampling rate in Hz from an interval written with an error of up to ``rounding`` seconds.
 
-    A whole rate whose interval rounds to the written one is meant: 3333 µs are those of 300 Hz.
+    A whole rate whose interval rounds to the written one is assumed: 3333 µs means 300 Hz.
     """
     rate = 1.0 / seconds
     whole = round(rate)
@@ -35,9 +35,9 @@ def rate_of_interval(seconds: float, rounding: float = 0.0) -> float:
 
 
 def inverted_leads(leads: Sequence[str], gain: str = "gain") -> tuple[Notice, ...]:
-    """A warning of ``leads`` whose negative gain inverts them: rarely meant, and it changes every sign.
+    """A warning about ``leads`` whose negative gain inverts them: rarely intended, and it changes every sign.
 
-    ``gain`` is what the format calls it.
+    ``gain`` is the format's term for it.
     """
     if not leads:
         return ()
@@ -45,7 +45,7 @@ def inverted_leads(leads: Sequence[str], gain: str = "gain") -> tuple[Notice, ..
 
 
 YEARS = {"years": 1.0, "year": 1.0, "months": 1 / 12, "weeks": 7 / 365.25, "days": 1 / 365.25}
-"""Years of one unit of age, as GE writes them."""
+"""Years per unit of age, as written by GE."""
 
 _MOMENT = re.compile(
     r"(?P<day>\d{8})(?:\d{2}|(?P<time>\d{4}(?:\d{2})?)(?:[.,](?P<part>\d{1,9}))?)?(?P<zone>[+-]\d{4})?",
@@ -59,7 +59,7 @@ _UNKNOWN = frozenset({"", "unknown", "none", "n/a", "x"})
 def moment(
     year: float, month: float, day: float, clock: time | None = None, zone_minutes: int | None = None
 ) -> datetime | date | None:
-    """A date, with the time of day where it is known; None where there is no such day or zone."""
+    """A date, with the time of day if known; None if there is no such day or zone."""
     try:
         on = date(int(year), int(month), int(day))
         if clock is None:
@@ -71,7 +71,7 @@ def moment(
 
 
 def clock_of(hour: float, minute: float, second: float = 0.0) -> time | None:
-    """A time of day, to the microsecond; None where there is none such."""
+    """A time of day, to the microsecond; None if there is no such time."""
     try:
         whole = int(second)
         return time(int(hour), int(minute), whole, min(round((second - whole) * 1e6), 999_999))
@@ -82,7 +82,7 @@ def clock_of(hour: float, minute: float, second: float = 0.0) -> time | None:
 def moment_of(text: str) -> datetime | date | None:
     """The date, or date and time, in a text ``YYYYMMDD[HHMM[SS[.ffffff]]][+ZZZZ]`` of DICOM or HL7.
 
-    An hour without its minutes is left out; None for any other text.
+    An hour without minutes is ignored; None for any other text.
     """
     match = _MOMENT.fullmatch(text.strip())
     if match is None:
@@ -100,7 +100,7 @@ def moment_of(text: str) -> datetime | date | None:
 
 
 def moment_of_iso(text: str) -> datetime | date | None:
-    """The date, or date and time, that an ISO 8601 text is; None for anything else."""
+    """The date, or date and time, in an ISO 8601 text; None for anything else."""
     text = text.strip()
     try:
         return date.fromisoformat(text) if len(text) <= len("20240131") + 2 else datetime.fromisoformat(text)
@@ -109,7 +109,7 @@ def moment_of_iso(text: str) -> datetime | date | None:
 
 
 def device_of(*parts: str) -> str | None:
-    """Maker and model as one line, a maker that the model names too only once; None where none is stated."""
+    """Maker and model as one line, without a maker that the model repeats; None if neither is stated."""
     texts = [one_line(part.replace("\0", " ")).strip() for part in parts]
     found = [text for text in dict.fromkeys(texts) if text.lower() not in _UNKNOWN]
     kept = [
@@ -119,7 +119,7 @@ def device_of(*parts: str) -> str | None:
 
 
 def day_of(text: str) -> date | None:
-    """The day of a text that begins ``YYYYMMDD``; None where it does not or there is no such day."""
+    """The day of a text that begins ``YYYYMMDD``; None if it does not or there is no such day."""
     return moment_of(text.strip()[:8])
 
 
@@ -129,7 +129,7 @@ def whole_years(born: date, then: date) -> int:
 
 
 def age_between(born: str, then: str) -> float | None:
-    """Whole years between two texts that begin ``YYYYMMDD``; None where they do not make an age."""
+    """Whole years between two texts that begin ``YYYYMMDD``; None if they do not give an age."""
     first, last = day_of(born), day_of(then)
     if first is None or last is None or not first <= last or whole_years(first, last) > _OLDEST:
         return None

@@ -1,8 +1,8 @@
-"""Read ICU stays: the Challenge's pipe-separated files, CSV and Parquet, one patient or many in a file.
+"""Read ICU stays: the Challenge's pipe-separated files, CSV and Parquet, one or many patients per file.
 
 Column names are those of the Challenge 2019, exactly. ``ICULOS`` (or ``hour``, the same thing) is required;
-``patient_id`` is needed only where a file holds several patients; ``hospital`` and ``SepsisLabel`` are
-optional. Values are taken as they are: units are those of ``ehr_variables.csv``.
+``patient_id`` is needed only if a file holds several patients; ``hospital`` and ``SepsisLabel`` are
+optional. Values are taken unchanged: units are those of ``ehr_variables.csv``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LABEL, PATIENT, HOSPITAL, HOUR = "SepsisLabel", "patient_id", "hospital", "hour"
 ICULOS = INDEX["ICULOS"]
 KNOWN = frozenset((*NAMES, LABEL, PATIENT, HOSPITAL, HOUR))
 SPELT = {name.casefold(): name for name in KNOWN}
-# With fewer vital signs and labs than this a risk would rest on age and time alone.
+# With fewer vital signs and labs than this a risk would rest only on age and time.
 FEWEST_MEASURED_COLUMNS = 5
 RECOGNISED_FROM = 3
 MAX_TEXT_BYTES = 1 << 31
@@ -57,8 +57,8 @@ class Table(Protocol):
 def sniff(file: File, head: bytes) -> bool:
     """Whether a file that begins with ``head`` is a table of ICU stays.
 
-    True for Parquet, for the ending ``.psv`` and for a text whose first line names ICULOS or at least three
-    of the 40 variables (in any case, so that a misspelt header gets an error that says so).
+    True for Parquet, for the suffix ``.psv`` and for a text whose first line names ICULOS or at least three
+    of the 40 variables (in any case, so that the error for a misspelt header can say so).
     """
     if head.startswith(PARQUET_MAGIC) or file.suffix.casefold() in {".psv", ".parquet"}:
         return True
@@ -68,15 +68,15 @@ def sniff(file: File, head: bytes) -> bool:
 
 
 def read(file: File) -> list[Stay]:
-    """All stays of a file, in the order in which their first rows stand.
+    """All stays of a file, in the order of their first rows.
 
     Raises
     ------
     InputError
         The file, or any stay in it, is refused; the message says which and why. :func:`read_each` answers
-        for every stay on its own.
+        for every stay separately.
     MissingExtra
-        A Parquet file without pyarrow.
+        The file is Parquet and pyarrow is not installed.
     OSError
         The file cannot be opened.
     """
@@ -84,7 +84,7 @@ def read(file: File) -> list[Stay]:
 
 
 def all_or_error(answers: Iterable[Stay | InputError]) -> list[Stay]:
-    """The stays; raises the first of the errors in place of one."""
+    """The stays; raises the first error among the answers."""
     stays = []
     for answer in answers:
         if isinstance(answer, InputError):
@@ -94,14 +94,14 @@ def all_or_error(answers: Iterable[Stay | InputError]) -> list[Stay]:
 
 
 def read_each(file: File) -> Iterator[Stay | InputError]:
-    """One answer for each patient of a file: the stay, or the reason why it is refused.
+    """One answer per patient of a file: the stay, or the reason for its refusal.
 
     Raises
     ------
     InputError
         The file as a whole is refused.
     MissingExtra
-        A Parquet file without pyarrow.
+        The file is Parquet and pyarrow is not installed.
     """
     try:
         table, file_format = _opened(file)
@@ -112,7 +112,7 @@ def read_each(file: File) -> Iterator[Stay | InputError]:
 
 
 def _with_line(error: InputError, table: Table) -> InputError:
-    """The error of a row with the line of the file, which an editor shows, for the number of the row."""
+    """The error of a row with the row's number replaced by the line of the file, as an editor shows it."""
     match = _ROW.match(error.message)
     if match is None or not isinstance(table, DelimitedTable):
         return error
@@ -146,8 +146,8 @@ def _delimiter(header: str) -> str:
 
 
 def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay | InputError]:
-    """One answer for each patient of a table; ``file`` names it in messages. Errors as :func:`read_each`."""
-    # names that somebody made up are not kept
+    """One answer per patient of a table; ``file`` names it in messages. Errors as for :func:`read_each`."""
+    # made-up names are not cached
     read_header = _known_header if KNOWN.issuperset(table.names) else _header
     notes, present, optional = read_header(table.names)
     if not len(table):
@@ -198,7 +198,7 @@ def stays_of_table(table: Table, file_format: str, file: File) -> Iterator[Stay 
 
 
 class _Header(NamedTuple):
-    """What a header says: notes about it, and its columns of the 40 variables and of other numbers."""
+    """Contents of a header: notes about it, and its columns of the 40 variables and of other numbers."""
 
     notes: tuple[str, ...]
     present: tuple[str, ...]
@@ -215,7 +215,7 @@ _known_header = lru_cache(HEADERS_KEPT)(_header)
 
 
 def column_notes(names: tuple[str, ...]) -> list[str]:
-    """Notes about columns that are missing or unknown; refuses a file that is not a stay."""
+    """Notes about missing or unknown columns; refuses a file that is not a stay."""
     given = frozenset(names)
     missing = [name for name in NAMES if name not in given]
     measured = [name for name in NAMES[:N_TIME_VARYING] if name in given]
@@ -244,7 +244,7 @@ def column_notes(names: tuple[str, ...]) -> list[str]:
 
 
 def listed(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(map(shortened, names[:LISTED])) + more
 
@@ -272,7 +272,7 @@ def _limit_note(numbers: Numbers, rows: Ints) -> list[str]:
 
 
 def _merge_hours(values: Floats, hour: Floats, faults: dict[int, BadRows]) -> None:
-    """Take ``hour`` where there is no ICULOS; rows where they contradict each other get a fault."""
+    """Use ``hour`` where ICULOS is missing; rows where the two contradict each other get a fault."""
     iculos = values[:, ICULOS]
     other = (iculos != hour) & ~np.isnan(iculos) & ~np.isnan(hour)
     for row in np.flatnonzero(other).tolist():
@@ -284,9 +284,9 @@ def _merge_hours(values: Floats, hour: Floats, faults: dict[int, BadRows]) -> No
 def _patients(
     table: Table,
 ) -> tuple[Ints, list[tuple[str | None, Ints]]]:
-    """Rows that name no patient, and each patient with the indices of his or her rows, in file order.
+    """Rows that name no patient, and each patient with the indices of their rows, in file order.
 
-    Blanks around a name do not count, and a word for a missing value is not a name.
+    Blanks around a name are ignored, and a word for a missing value is not a name.
     """
     if PATIENT not in table.names:
         return np.empty(0, dtype=np.int64), [(None, np.arange(len(table)))]
@@ -302,10 +302,10 @@ def _patients(
 
 
 def within_two_weeks(hours: Floats, rows: Ints) -> tuple[Ints, tuple[Notice, ...]]:
-    """The rows up to hour 336, and a warning where later ones end the stay.
+    """The rows up to hour 336, and a warning if later ones are dropped.
 
-    The models were trained on the first two weeks of a stay and look back only: what follows changes no
-    earlier risk. Rows stay as they are where none is within two weeks, or an earlier hour follows a later.
+    The models were trained on the first two weeks of a stay and only look back: later rows change no earlier
+    risk. Rows are unchanged if none is within two weeks, or if an earlier hour follows a later one.
     """
     later = hours > MAX_HOURS
     kept = int(np.argmax(later))
@@ -320,18 +320,18 @@ def within_two_weeks(hours: Floats, rows: Ints) -> tuple[Ints, tuple[Notice, ...
 
 
 RowName: TypeAlias = Callable[[int], str]
-"""What a message calls a row of a stay (``row 3``); called only when there is something to say."""
+"""Names a row of a stay in messages (``row 3``); called only when there is something to report."""
 
 
 def numbered(rows: Ints) -> RowName:
-    """Rows called by their numbers, counted from 1; ``rows`` are indices, shape ``(hours,)``."""
+    """Name rows by their numbers, counted from 1; ``rows`` are indices, shape ``(hours,)``."""
     return lambda row: f"row {rows[row] + 1}"
 
 
 def hourly(
     values: Floats, labels: Floats | None, name_of: RowName
 ) -> tuple[Floats, Bools, npt.NDArray[np.int8] | None]:
-    """One row for every hour from the first to the last, which of them are new, and their labels."""
+    """One row per hour from the first to the last, which of them are new, and their labels."""
     hours = values[:, ICULOS]
     if are_consecutive(hours):
         checked = None if labels is None else _checked_labels(labels, name_of)

@@ -1,4 +1,4 @@
-"""12-lead ECGs as text: CSV, TSV or columns set apart by blanks.
+"""12-lead ECGs as text: CSV, TSV or columns separated by blanks.
 
 The leads are named by the header (``I, II, ... V6``, perhaps with a unit: ``I (mV)``), by the first cell of
 each row, or by a layout beside the file (:mod:`ibt_deploy.readers.arrays`). Sampling rate and unit are
@@ -27,12 +27,12 @@ from ibt_deploy.types import Floats
 from ibt_deploy.vocabulary import canonical_lead
 
 _DECIMAL_COMMA = re.compile(r"[+-]?(?:0,\d+|\d+,(?:\d{1,2}|\d{4,}))$")
-"""A number that only a decimal comma explains: 1,234 may be a thousand, 0,234 and 1,2 may not."""
+"""A number that must have a decimal comma: 1,234 may be a thousand, 0,234 and 1,2 may not."""
 
 DELIMITERS = (",", ";", "\t", "|", " ")
 MAX_PREAMBLE = 200
 LOOKED_AT = 1000
-"""Cells of a row by which it is taken for numbers; all are checked when they are read."""
+"""Number of cells by which a row is taken for numbers; all are checked when they are read."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$")
 _RATE = re.compile(
@@ -55,19 +55,19 @@ class Table:
     Attributes
     ----------
     preamble
-        The lines before.
+        Lines before the rows.
     names
-        Column names (for leads in columns) or row names (for leads in rows), where there are any.
+        Column names (for leads in columns) or row names (for leads in rows), if any.
     named_rows
-        Whether ``names`` stand before each row.
+        Whether ``names`` precede each row.
     rows
-        The lines of numbers, without their names.
+        Lines of numbers, without their names.
     delimiter
         What separates cells; a blank stands for any number of blanks and tabs.
     width
-        Cells in the first row.
+        Number of cells in the first row.
     decimal
-        Mark before the decimals.
+        Decimal mark.
     """
 
     preamble: Sequence[str]
@@ -80,13 +80,13 @@ class Table:
 
 
 def table_in(text: str, stated: Mapping[str, Any]) -> Table | None:
-    """The table in ``text``; None where no two lines of numbers follow each other near its beginning.
+    """The table in ``text``; None if there are no two consecutive lines of numbers near its beginning.
 
     Parameters
     ----------
     stated
-        Keys ``delimiter``, ``decimal`` and ``skip_lines`` of a layout. Where it states no decimal mark and no
-        table is found with points, one with commas is looked for.
+        Keys ``delimiter``, ``decimal`` and ``skip_lines`` of a layout. If it states no decimal mark and no
+        table is found with points, one with commas is tried.
     """
     lines = [line for line in text.splitlines()[stated.get("skip_lines", 0) :] if line.strip()]
     delimiters = (stated["delimiter"],) if "delimiter" in stated else DELIMITERS
@@ -96,7 +96,7 @@ def table_in(text: str, stated: Mapping[str, Any]) -> Table | None:
 
 
 def has_decimal_commas(table: Table) -> bool:
-    """Whether a number among the first rows can be read in no other way than with a decimal comma."""
+    """Whether a number among the first rows can only be read with a decimal comma."""
     return any(
         _DECIMAL_COMMA.match(cell)
         for row in table.rows[:LOOKED_AT]
@@ -132,7 +132,7 @@ def _table(lines: list[str], delimiters: Sequence[str], decimal: str) -> Table |
 
 
 def cells(line: str, delimiter: str) -> list[str]:
-    """Cells of a line without quotes and blanks around them; an empty one at the end is left out."""
+    """Cells of a line without surrounding quotes and blanks; a trailing empty one is left out."""
     if delimiter == " ":
         return line.split()
     if '"' in line:
@@ -153,12 +153,12 @@ def name_and_unit(cell: str) -> tuple[str, str | None]:
 
 
 def statements(preamble: Sequence[str]) -> dict[str, Any]:
-    """Sampling rate and unit that the lines before a table state explicitly.
+    """Sampling rate and unit stated explicitly by the lines before a table.
 
     Raises
     ------
     MalformedFile
-        Two of them state different ones.
+        Two of them state different values.
     """
     found: dict[str, Any] = {}
     for line in preamble[:MAX_PREAMBLE]:
@@ -177,7 +177,7 @@ def statements(preamble: Sequence[str]) -> dict[str, Any]:
 
 
 def agree(one: object, other: object) -> bool:
-    """Whether two statements are the same: rates within 0.1 %, units of one size."""
+    """Whether two statements agree: rates within 0.1 %, units of the same size."""
     if isinstance(one, int | float) and isinstance(other, int | float):
         return abs(one - other) <= 1e-3 * abs(one)
     if not (isinstance(one, str) and isinstance(other, str)):
@@ -189,7 +189,7 @@ def agree(one: object, other: object) -> bool:
 
 
 def _are_numbers(row: Sequence[str], decimal: str) -> bool:
-    """Whether a row holds numbers and perhaps missing values, and nothing else, as far as it is looked at."""
+    """Whether the inspected cells of a row are all numbers or missing values."""
     row = row[:LOOKED_AT]
     plain = [cell if decimal == "." else cell.replace(decimal, ".") for cell in row]
     numbers = [_NUMBER.match(cell) is not None for cell in plain]
@@ -199,7 +199,7 @@ def _are_numbers(row: Sequence[str], decimal: str) -> bool:
 
 
 def _named_rows(lines: Sequence[str], first: int, delimiter: str, decimal: str) -> Table:
-    """A table with a lead in each line, its name in front."""
+    """A table with one lead per line, preceded by its name."""
     names, rows = [], []
     for line in lines[first:]:
         name, _, row = line.strip().partition(delimiter) if delimiter != " " else _head_and_tail(line)
@@ -220,10 +220,10 @@ TASK = "arrhythmia"
 MAX_BYTES = 1 << 25
 MAX_LINES = 1_000_000
 WIDEST = 256
-"""Columns at most; a wider table holds leads in rows."""
+"""Maximum number of columns; a wider table holds leads in rows."""
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 FEWEST_COLUMNS = 8
-"""Least number of columns of a table without names to be taken for an ECG, if no layout says so."""
+"""Minimum number of columns of a table without names to be taken for an ECG, unless a layout says so."""
 FEWEST_LEADS = 2
 TIME_NAMES = frozenset({"time", "t", "timestamp", "elapsed", "elapsed time", "elapsed_time", "zeit"})
 SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -234,7 +234,7 @@ _CUT_CELL = re.compile(r"[^,;\t| ]*$")
 
 
 def sniff(file: File, head: bytes) -> bool:
-    """Whether a text holds rows of numbers that are leads by name, by a layout or by their number."""
+    """Whether a text holds rows of numbers that are leads by name, by layout or by number."""
     wide = head.startswith(UTF_16_MARKS)
     if b"\0" in head and not wide:
         return False
@@ -244,7 +244,7 @@ def sniff(file: File, head: bytes) -> bool:
     try:
         layout = layout_beside(file)
     except MalformedFile:
-        layout = Layout({}, "")  # a layout that cannot be read does not mean that there is none
+        layout = Layout({}, "")  # an unreadable layout still means that there is one
     table = table_in(text, layout.stated)
     if table is None:
         return False
@@ -256,7 +256,7 @@ def sniff(file: File, head: bytes) -> bool:
 
 
 def read(file: File) -> list[Recording]:
-    """Read the recording in a table of text.
+    """Read the recording in a text table.
 
     Raises
     ------
@@ -323,7 +323,7 @@ def read(file: File) -> list[Recording]:
 
 
 def _decoded(data: bytes) -> str:
-    """Text of ``data``: UTF-16 with its mark, else UTF-8, else Latin-1."""
+    """Decode ``data``: UTF-16 if it has a byte order mark, else UTF-8, else Latin-1."""
     if data.startswith(UTF_16_MARKS):
         return data.decode("utf-16", errors="replace")
     try:
@@ -333,7 +333,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _numbers(table: Table, decimal: str) -> Floats:
-    """The cells as numbers, shape ``(rows, columns)``; NaN where a cell is empty."""
+    """The cells as numbers, shape ``(rows, columns)``; NaN for empty cells."""
     rows, delimiter = table.rows, table.delimiter
     if table.width > WIDEST:
         return _wide_numbers(table, decimal)
@@ -351,7 +351,7 @@ def _numbers(table: Table, decimal: str) -> Floats:
 
 
 def _wide_numbers(table: Table, decimal: str) -> Floats:
-    """As :func:`_numbers`, where each of a few rows holds all samples of a lead."""
+    """Like :func:`_numbers`, for a few rows that each hold all samples of a lead."""
     if len(table.rows) > WIDEST:
         raise MalformedFile(
             f"{len(table.rows)} rows of {table.width} cells hold leads neither in columns nor in rows",
@@ -382,10 +382,10 @@ def _wide_numbers(table: Table, decimal: str) -> Floats:
 def _leads_of(
     names: tuple[str, ...], columns: Floats, stated_rate: float | None
 ) -> tuple[Floats, dict[str, Any], list[str]]:
-    """The columns that are standard leads, what their names and the column of times state, and notes.
+    """The columns that are standard leads, what their names and the time column state, and notes.
 
-    A column of times without a unit states no rate, but contradicts ``stated_rate`` where it fits it in no
-    unit, nor as the number of a sample.
+    A time column without a unit states no rate, but contradicts ``stated_rate`` if it fits that in no unit,
+    nor as a sample number.
     """
     parts = [name_and_unit(name) for name in names]
     chosen = [i for i, (name, _) in enumerate(parts) if canonical_lead(name) is not None]
@@ -415,7 +415,7 @@ def _leads_of(
 
 
 def _rate(seconds: Floats) -> float:
-    """Sampling rate of evenly spaced times; a whole number if it is one within 0.1 %."""
+    """Sampling rate of evenly spaced times; rounded to a whole number within 0.1 %."""
     steps = len(seconds) - 1
     length = float(seconds[-1] - seconds[0])
     if not (steps > 0 and 0 < length < float("inf")):

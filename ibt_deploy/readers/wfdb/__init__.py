@@ -39,7 +39,7 @@ from ibt_deploy.types import AnyInts, Floats
 from ibt_deploy.vocabulary import canonical_lead
 
 MAX_VALUES = 50_000_000
-"""Samples times signals read at most (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
+"""Maximum of samples times signals (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
 
 RawSignals = list[AnyInts]
 
@@ -47,8 +47,8 @@ RawSignals = list[AnyInts]
 def signal_files(header: Header, path: File) -> list[File]:
     """Path of each signal's file, beside the header at ``path``.
 
-    Where the header is itself a link, the signal files may lie, or be links to files, beside its target: many
-    keep a selection of records as a folder of links.
+    If the header is itself a link, the signal files may be, or be links to files, beside its target: many
+    users keep a selection of records as a folder of links.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def signal_files(header: Header, path: File) -> list[File]:
 
 
 def _is_linked_from_outside(file: File, header: File) -> bool:
-    """Whether ``file`` is really neither beside ``header`` nor beside what that links to."""
+    """Whether ``file`` really lies neither beside ``header`` nor beside the header's link target."""
     if not (isinstance(file, Path) and isinstance(header, Path)):
         return False
     if file.parent == header.parent and not file.is_symlink():
@@ -99,7 +99,7 @@ def available_frames(header: Header, files: list[File]) -> int:
     MalformedFile
         A file is shorter than the header claims, or empty.
     UnsupportedFormat
-        A storage format that nobody reads.
+        A storage format that no reader supports.
     """
     held = _frames_by_file(header, files)
     for (start, _), frames in held.items():
@@ -136,19 +136,19 @@ def _frames_by_file(header: Header, files: list[File]) -> dict[tuple[int, int], 
 
 
 def raw_signals(header: Header, files: list[File], frames: int) -> RawSignals:
-    """Raw samples of each signal as they lie in the file: skew is not undone.
+    """Raw samples of each signal as stored: skew is not undone.
 
     Returns
     -------
-    For each signal ``frames`` times its samples per frame, and as many more as undoing the skew of its
-    file's signals needs and the file holds.
+    For each signal, ``frames`` times its samples per frame, plus as many as are needed to undo the skew of
+    its file's signals and present in the file.
 
     Raises
     ------
     TooLong
         More than :data:`MAX_VALUES` samples.
     MalformedFile
-        A file is damaged, or a signal is said to be late by more than the record.
+        A file is damaged, or a signal's stated skew exceeds the record.
     """
     if any(signal.skew > frames for signal in header.signals):
         raise MalformedFile("the header claims a skew longer than the record", code="bad_header")
@@ -161,7 +161,7 @@ def raw_signals(header: Header, files: list[File], frames: int) -> RawSignals:
 
 
 def check_length(header: Header, frames: int) -> None:
-    """Raise TooLong where ``frames`` frames are more than :data:`MAX_VALUES` samples."""
+    """Raise TooLong if ``frames`` frames are more than :data:`MAX_VALUES` samples."""
     if frames * sum(signal.per_frame for signal in header.signals) > MAX_VALUES:
         hours = frames / header.rate / 3600
         raise TooLong(
@@ -189,7 +189,7 @@ def _signals_of(lines: Sequence[SignalLine], file: File, frames: int) -> RawSign
     block = decoded(data, storage, samples).reshape(frames, sum(per_frame))
     raw: RawSignals = []
     for line, stop in zip(lines, accumulate(per_frame), strict=True):
-        # whoever uses a signal reads it several times, which takes longer where its samples lie apart
+        # callers read a signal several times, which takes longer if its samples are not contiguous
         signal = block[:, stop - line.per_frame : stop].flatten()
         if storage == FIRST_DIFFERENCES:
             signal = np.cumsum(signal, dtype=np.int64) + (line.first or 0)
@@ -222,12 +222,12 @@ def sniff(file: File, head: bytes) -> bool:
 
 
 def read(file: File) -> list[Recording]:
-    """Read the recording whose header, or one of whose signal files, is ``file``.
+    """Read the recording of the header or signal file ``file``.
 
-    Signals that are neither a standard lead nor a voltage are left out. A header that names no unit means
+    Signals that are neither a standard lead nor a voltage are left out. A header without a unit means
     mV, as the format defines; this is noted, as are converted units. A wrong checksum gets a warning, as does
-    a negative gain. A record of several segments is read as one recording: NaN where there is a gap, and
-    where a segment lacks a lead.
+    a negative gain. A multi-segment record is read as one recording, with NaN in gaps and where a segment
+    lacks a lead.
 
     Raises
     ------
@@ -290,7 +290,7 @@ def _recording(header: Header, header_file: File, source: str) -> Recording:
 
 
 def _joined(header: SegmentedHeader, header_file: File, source: str) -> Recording:
-    """The recording of a record of several segments."""
+    """The recording of a multi-segment record."""
     total = sum(segment.frames for segment in header.segments)
     pieces: list[tuple[int, Recording]] = []
     start = values = 0
@@ -408,9 +408,9 @@ def _header_text(file: File) -> str:
 
 
 def _header_beside(file: File) -> File | None:
-    """The header of the signal file ``file``: of the same name, or less a number (``HR00001_1.dat``).
+    """The header of the signal file ``file``: of the same name, or without a number (``HR00001_1.dat``).
 
-    One that cannot be read names no file, so that it costs its neighbours nothing.
+    One that cannot be read names no file, so that it does not affect its neighbours.
     """
     for stem in dict.fromkeys((file.stem, file.stem.rpartition("_")[0])):
         header = file.with_name(f"{stem}{SUFFIX}")
@@ -448,15 +448,14 @@ def _millivolts_per_unit(header: Header, notes: list[str]) -> dict[int, float]:
 
 
 def _wrong_checksums(header: Header, raw: RawSignals, frames: int) -> list[Notice]:
-    """A warning of signals whose sum of samples modulo 65,536 is not what the header says.
+    """A warning about signals whose sum of samples modulo 65,536 differs from the header's checksum.
 
-    Headers write it signed or unsigned; 0 is taken for 'not stated'.
+    Headers write it signed or unsigned; 0 is taken to mean 'not stated'.
 
     Raises
     ------
-    MalformedFile
-        No stated checksum is right, nor are the initial values of half of these signals (one of them may be
-        right by chance): the samples are not what the header describes.
+    No stated checksum is right, nor are the initial values of half of these signals (one of them may be
+    right by chance): the samples are not those that the header describes.
     """
     stated = [
         (line, samples[: frames * line.per_frame])
@@ -483,9 +482,9 @@ def _wrong_checksums(header: Header, raw: RawSignals, frames: int) -> list[Notic
 
 
 def _fill_millivolts(out: Floats, raw: AnyInts, signal: SignalLine, scale: float) -> None:
-    """Write ``(raw - baseline) / gain`` in mV into ``out``; NaN where there is no valid sample.
+    """Write ``(raw - baseline) / gain`` in mV into ``out``; NaN for invalid samples.
 
-    The samples of a signal with a skew lie that many frames too late in ``raw``.
+    The samples of a signal with a skew are that many frames late in ``raw``.
     """
     raw = raw[signal.skew * signal.per_frame :][: len(out)]
     filled, out[len(raw) :] = out[: len(raw)], np.nan
@@ -501,7 +500,7 @@ LINES_SHOWN = 16
 
 
 def outline(file: File) -> dict[str, Any]:
-    """The first lines of the header as they are."""
+    """The first lines of the header, unchanged."""
     header_file = file if file.suffix.lower() == SUFFIX else _header_beside(file) or file
     lines = [line.strip()[:120] for line in _header_text(header_file).splitlines() if line.strip()]
     content = [line for line in lines if not line.startswith("#")]

@@ -1,8 +1,8 @@
-"""Parse a WFDB header (``.hea``), tolerant of the dialects that public data sets are written in.
+"""Parse a WFDB header (``.hea``), tolerating the dialects of public data sets.
 
-The grammar is that of header(5) of the WFDB applications guide. Two of its defaults are refused, because a
-wrong guess would go unnoticed: a missing sampling frequency (there 250 Hz) and a missing or zero gain (there
-200 per mV). A missing unit is read as mV, as the format defines, and noted.
+The grammar is that of header(5) in the WFDB Applications Guide. Two of its defaults are refused, because a
+wrong guess would go unnoticed: a missing sampling frequency (default 250 Hz) and a missing or zero gain
+(default 200 per mV). A missing unit is read as mV, as the format defines, and noted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _COMMENT = re.compile(r"<?\s*(?P<key>[A-Za-z][A-Za-z ]*?)\s*>?\s*:\s*(?P<value>.
 
 @dataclass(frozen=True)
 class SignalLine:
-    """What a header says about one signal.
+    """The header's line about one signal.
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ class SignalLine:
     per_frame, skew, offset
         Samples per frame; frames by which the signal is late; bytes before the first sample.
     gain, baseline, unit
-        Physical value = (raw - baseline) / gain, in ``unit`` (None where the header states none).
+        Physical value = (raw - baseline) / gain, in ``unit`` (None if the header states none).
     first, checksum
-        First raw sample and 16-bit checksum, where stated.
+        First raw sample and 16-bit checksum, if stated.
     name
         Description: the lead's name.
     """
@@ -77,7 +77,7 @@ class SignalLine:
 
 @dataclass(frozen=True)
 class Stated:
-    """What comment lines state: diagnosis codes, age, sex, moment and device; None for the others."""
+    """Contents of comment lines: diagnosis codes, age, sex, time and device; None where not stated."""
 
     dx: tuple[str, ...] | None
     age: float | None
@@ -96,20 +96,20 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentedHeader:
-    """The header of a record of several segments.
+    """The header of a multi-segment record.
 
     Attributes
     ----------
     rate
         Frames per second.
     frames
-        Frames in the record, None where the header does not say.
+        Frames in the record, None if the header does not say.
     layout
-        Name of the record whose header lists all signals; None where each segment holds the same ones.
+        Name of the record whose header lists all signals; None if each segment has the same ones.
     segments
-        In the order of time, without the layout.
+        Segments in order of time, without the layout.
     stated
-        From the comments.
+        Taken from the comments.
     recorded
         Base date and time, or a date from the comments; None if neither is stated.
     """
@@ -133,11 +133,11 @@ class Header:
     rate
         Frames per second.
     frames
-        Frames in the record, None where the header does not say.
+        Frames in the record, None if the header does not say.
     signals
         One entry per signal, in the order of the file.
     stated
-        From the comments.
+        Taken from the comments.
     recorded
         Base date and time, or a date from the comments; None if neither is stated.
     """
@@ -164,12 +164,12 @@ def looks_like_header(head: bytes) -> bool:
 
 
 def parse_segments(text: str) -> SegmentedHeader | None:
-    """Parse the text of a header file that lists segments; None where it lists signals.
+    """Parse the text of a header file that lists segments; None if it lists signals.
 
     Raises
     ------
     MalformedFile, BadSampling
-        No such header, or a segment is not a name with a number of samples.
+        Not such a header, or a segment is not a name with a number of samples.
     """
     record, content, stated = _parts(text)
     if record is None or record["segments"] is None:
@@ -209,7 +209,7 @@ def parse_header(text: str) -> Header:
     Raises
     ------
     MalformedFile, UnsupportedFormat, BadSampling, BadUnits, MissingLeads
-        See the module's comment; a multi-segment record is an UnsupportedFormat.
+        See the module docstring; a multi-segment record is an UnsupportedFormat.
     """
     record, content, stated = _parts(text)
     if record is None:
@@ -230,12 +230,12 @@ def parse_header(text: str) -> Header:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines of ``text`` that hold something, without the blanks around them."""
+    """Non-empty lines of ``text``, stripped."""
     return [line for line in (raw.strip() for raw in text.lstrip("\ufeff").splitlines()) if line]
 
 
 def _parts(text: str) -> tuple[re.Match[str] | None, list[str], Stated]:
-    """The record line, where there is one, the lines below it, and what the comments state."""
+    """The record line, if there is one, the lines below it, and what the comments state."""
     lines = _lines(text)
     content = [line for line in lines if not line.startswith("#")]
     record = _RECORD.match(content[0]) if content else None
@@ -302,7 +302,7 @@ def _signal(number: int, line: str) -> SignalLine:
 
 
 def _recorded(fields: list[str], stated: Stated) -> datetime | date | None:
-    """The more exact of what record line and comments state; a comment may have a zone."""
+    """The more precise of the times in record line and comments; a comment may have a zone."""
     if isinstance(stated.recorded, datetime):
         return stated.recorded
     return _base_moment(fields) or stated.recorded

@@ -1,11 +1,11 @@
-"""The storage formats of WFDB signal files: decoded with numpy, FLAC by libsndfile.
+"""Decode the storage formats of WFDB signal files with numpy, and FLAC with libsndfile.
 
-They are those of signal(5) of the WFDB Applications Guide. Where its text leaves a choice, the samples are
+They are those of signal(5) in the WFDB Applications Guide. Where its text leaves a choice, the samples are
 those that PhysioNet's C library returns. The wfdb package 4.3.1 differs in format 311, where it keeps only
-seven of the ten bits of each third sample.
+seven of the ten bits of every third sample.
 
-That package reads one thing only: FLAC files whose first samples are to be skipped. It refuses headers that
-users have (record names with a dot) and fills in what a header leaves out. It is therefore given a header of
+That package reads only FLAC files whose first samples are to be skipped. It refuses headers that users
+have (record names with a dot) and fills in what a header omits. It is therefore given a header of
 our own making, in a private folder with a link to the signal file. With its gain of 1 and baseline of 0 its
 physical values are the raw ones.
 """
@@ -39,7 +39,7 @@ FIRST_DIFFERENCES = 8
 
 _BYTES: dict[int, int] = {8: 1, 16: 2, 24: 3, 32: 4, 61: 2, 80: 1, 160: 2}
 _PACKED: dict[int, tuple[int, tuple[int, ...]]] = {212: (3, (2, 3)), 310: (4, (2, 4, 4)), 311: (4, (2, 3, 4))}
-"""Bytes of a group of packed samples, and how many of them each of its samples needs."""
+"""Bytes per group of packed samples, and how many of them each of its samples needs."""
 
 
 def is_uncompressed(storage: int) -> bool:
@@ -48,7 +48,7 @@ def is_uncompressed(storage: int) -> bool:
 
 
 def samples_in(storage: int, size: int) -> int:
-    """Samples that ``size`` bytes of an uncompressed storage format hold."""
+    """Number of samples in ``size`` bytes of an uncompressed storage format."""
     if storage in _BYTES:
         return size // _BYTES[storage]
     group, needed = _PACKED[storage]
@@ -56,7 +56,7 @@ def samples_in(storage: int, size: int) -> int:
 
 
 def bytes_of(storage: int, samples: int) -> int:
-    """Bytes that the first ``samples`` samples of an uncompressed storage format lie in."""
+    """Number of bytes that the first ``samples`` samples of an uncompressed storage format take."""
     if storage in _BYTES:
         return samples * _BYTES[storage]
     group, needed = _PACKED[storage]
@@ -72,9 +72,9 @@ def decoded(data: bytes, storage: int, samples: int) -> AnyInts:
     data
         At least :func:`bytes_of` bytes from the first sample on.
     storage
-        A format for which :func:`is_uncompressed` holds. Those of format 8 are still differences.
+        A format accepted by :func:`is_uncompressed`. Samples of format 8 are still differences.
     samples
-        How many; shape of the result ``(samples,)``.
+        Number of samples; the result has shape ``(samples,)``.
     """
     data = data[: bytes_of(storage, samples)]
     if storage in _PACKED:
@@ -103,7 +103,7 @@ def _unpacked(data: bytes, storage: int) -> npt.NDArray[np.int32]:
 
 
 def _signed(values: npt.NDArray[np.int32], bits: int) -> npt.NDArray[np.int32]:
-    """The low ``bits`` bits of each value as a number in two's complement."""
+    """The low ``bits`` bits of each value as a two's complement integer."""
     half = 1 << (bits - 1)
     return ((values & (2 * half - 1)) ^ half) - half
 
@@ -140,9 +140,9 @@ def flac_signals(file: File, samples: int, bits: int) -> AnyInts:
     file
         A file that :func:`flac_samples` accepts.
     samples
-        Samples to read of each signal; libsndfile is asked for them in chunks, as it fails on large blocks.
+        Samples to read per signal; libsndfile reads them in chunks, because it fails on large blocks.
     bits
-        Bits per sample at most: 8, 16 or 24.
+        Maximum number of bits per sample: 8, 16 or 24.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def offset_flac_signals(lines: Sequence[SignalLine], file: File, frames: int) ->
     Raises
     ------
     MalformedFile
-        The signal file does not hold what the header says.
+        The signal file does not match the header.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3.1 about how wfdb uses it
@@ -212,7 +212,7 @@ def offset_flac_signals(lines: Sequence[SignalLine], file: File, frames: int) ->
 
 
 def _put(source: File, target: Path) -> None:
-    """Make ``source`` appear at ``target``: a link; a copy of what is in memory or where links are barred."""
+    """Make ``source`` available at ``target``: a link, or a copy if it is in memory or links are barred."""
     if not isinstance(source, Path):
         target.write_bytes(source.read_bytes())
         return

@@ -1,8 +1,8 @@
-"""XML from anywhere as a tree, within bounds: no entities, no declarations, nothing fetched, nothing endless.
+"""Parse untrusted XML into a tree, within bounds: no entities, no declarations, no fetching, limited size.
 
-The parser is the one of the standard library (expat). A document type with an internal subset is refused
-altogether, because entities and default attributes are what a small file grows into a huge tree by; one that
-only names a DTD, as GE MUSE writes it, is passed over and never fetched.
+The parser is that of the standard library (expat). A document type with an internal subset is refused
+altogether, because entities and default attributes let a small file expand into a huge tree; one that
+only names a DTD, as written by GE MUSE, is ignored and never fetched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_BYTES = 8 << 20
 MAX_ELEMENTS = 250_000
 MAX_DEPTH = 200
 MAX_TAG_BYTES = 1 << 20
-"""Far beyond any ECG of minutes; so a tree takes less than 500 MB and 2 s whatever the file holds."""
+"""Far beyond any ECG of minutes; so a tree takes less than 500 MB and 2 s for any file."""
 
 MAX_LISTED = 64
 _CHUNK = 1 << 16
@@ -34,9 +34,9 @@ _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 def root_name(head: bytes) -> str | None:
-    """Name of the root element, also as the document type states it, without its namespace.
+    """Name of the root element, or as stated by the document type, without its namespace.
 
-    None where ``head`` does not begin an XML document.
+    None if ``head`` does not begin an XML document.
     """
     text = head.decode(_BYTE_ORDER_MARKS.get(head[:2], "utf-8"), errors="replace")
     match = _FIRST_NAME.match(text.lstrip("\ufeff"))
@@ -44,12 +44,12 @@ def root_name(head: bytes) -> str | None:
 
 
 def local_name(name: str) -> str:
-    """``name`` without the prefix of its namespace."""
+    """``name`` without its namespace prefix."""
     return name.rpartition(":")[2]
 
 
 def parsed(file: File) -> Element:
-    """The root of an XML document; names of elements come without namespaces, those of attributes as written.
+    """The root of an XML document; element names lose their namespaces, attribute names keep them.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def parsed(file: File) -> Element:
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 parser.Parse(chunk)
-                # text is passed on as it comes, so what is held back is a single tag or comment
+                # text is passed on as it arrives, so only a single tag or comment is held back
                 if stream.tell() - max(parser.CurrentByteIndex, 0) > MAX_TAG_BYTES:
                     raise MalformedFile("a tag longer than any ECG has", code="bad_xml")
         parser.Parse(b"", True)
@@ -88,7 +88,7 @@ def children(element: Element, name: str) -> Iterator[Element]:
 
 
 class _BoundedTree:
-    """Builds the tree and stops where there is too much of it."""
+    """Builds the tree, and stops if it becomes too large."""
 
     def __init__(self) -> None:
         self._builder = TreeBuilder()
@@ -130,18 +130,18 @@ _NUMBER = re.compile(r"\s*[+-]?(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{
 
 
 def text_of(element: Element, path: str) -> str:
-    """Text at ``path`` below ``element``, stripped; empty where there is none."""
+    """Text at ``path`` below ``element``, stripped; empty if there is none."""
     return (element.findtext(path) or "").strip()
 
 
 def number_in(text: str) -> float | None:
-    """The finite number that ``text`` is, or None."""
+    """``text`` as a finite number, or None."""
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
 
 
 def decoded(text: str, what: str) -> bytes:
-    """Bytes of a Base64 text, blanks and line ends aside; MalformedFile where it is damaged."""
+    """Bytes of a Base64 text, ignoring blanks and line ends; raises MalformedFile if it is damaged."""
     packed = "".join(text.split())
     try:
         return base64.b64decode(packed.encode("ascii"), validate=True)
@@ -150,12 +150,12 @@ def decoded(text: str, what: str) -> bytes:
 
 
 def outline_of(file: File, *paths: str, leads: str = "") -> dict[str, Any]:
-    """The root element and the texts at ``paths``, under the names of their last elements, where they are.
+    """The root element and any texts at ``paths``, keyed by the names of their last elements.
 
     Parameters
     ----------
     leads
-        Path of the leads whose names are listed; ``@attribute`` at its end where an attribute is the name.
+        Path of the leads whose names are listed; ends in ``@attribute`` if the name is an attribute.
     """
     root = parsed(file)
     found: dict[str, Any] = {"root": root.tag[:80]}

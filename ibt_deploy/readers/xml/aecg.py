@@ -1,7 +1,7 @@
 """HL7 annotated ECG (aECG, ``AnnotatedECG`` of HL7 v3 PORT_MT020001): its rhythm series, read as millivolts.
 
-Representative beats are derived from the rhythm (``derivedSeries``) and no rhythm themselves; annotations are
-passed over.
+Representative beats are derived from the rhythm (``derivedSeries``) and are no rhythm themselves; annotations
+are ignored.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def read(file: File) -> list[Recording]:
     ------
     InputError
         See :func:`ibt_deploy.readers.xml.parsed`. MalformedFile: no rhythm, or digits that are not
-        numbers. BadSampling, BadUnits: no increment of time, no scale or a unit that is not a voltage.
+        numbers. BadSampling, BadUnits: no time increment, no scale or a unit that is not a voltage.
         MissingLeads: no sequence of a lead.
     """
     root = parsed(file)
@@ -103,7 +103,7 @@ def _rhythms(root: Element) -> Iterator[tuple[Element, list[Element]]]:
 
 
 def _began(element: Element) -> datetime | date | None:
-    """The beginning of an effective time, or the one moment that it states; None where it states neither."""
+    """The beginning of an effective time, or the single time that it states; None if it states neither."""
     when = element.find("effectiveTime")
     if when is None:
         return None
@@ -165,7 +165,7 @@ def _signal(
 
 
 def _millivolts(sequence: Element, name: str) -> tuple[Floats, float]:
-    """Origin plus digits times scale, and the scale; both in millivolts."""
+    """Origin plus digits times scale, and the scale, both in millivolts."""
     value = sequence.find("value")
     scale = _quantity(value, "scale", name)
     origin = _quantity(value, "origin", name)
@@ -178,7 +178,7 @@ def _millivolts(sequence: Element, name: str) -> tuple[Floats, float]:
 
 
 def _quantity(value: Element | None, what: str, name: str) -> float | None:
-    """``scale`` or ``origin`` in millivolts; None where it is not there."""
+    """``scale`` or ``origin`` in millivolts; None if missing."""
     found = None if value is None else value.find(what)
     if found is None:
         return None
@@ -192,7 +192,7 @@ def _quantity(value: Element | None, what: str, name: str) -> float | None:
 
 
 def _rate(sequence: Element) -> float:
-    """Samples per second, from the increment of time."""
+    """Samples per second, from the time increment."""
     increment = sequence.find("value/increment")
     number = "" if increment is None else increment.get("value", "").strip()
     unit = None if increment is None else SECONDS.get(increment.get("unit", "").strip())
@@ -204,7 +204,7 @@ def _rate(sequence: Element) -> float:
             f"an increment of {number} {unit:g} s is implausible for an ECG", code="rate_out_of_range"
         )
     decimals = len(number.partition(".")[2]) if "e" not in number.lower() else 15
-    # the last place was rounded; a coarse one tells too little to guess by
+    # the last digit was rounded; a coarse one tells too little to guess by
     return rate_of_interval(seconds, min(0.5 * 10.0**-decimals * unit, 1e-4 * seconds))
 
 

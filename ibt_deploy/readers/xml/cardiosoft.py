@@ -3,7 +3,7 @@
 GE publishes no specification. The facts are those on which public readers of such files agree: the strip
 (``StripData``) lists each lead's samples as decimal integers between commas, and states the rate in Hz, the
 resolution in microvolts of one step, and how many leads and samples there are. Median beats
-(``MedianSamples``), diagnosis statements and the full disclosure of a stress test are passed over.
+(``MedianSamples``), diagnosis statements and the full disclosure of a stress test are ignored.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def read(file: File) -> list[Recording]:
     Raises
     ------
     MissingLeads
-        No rhythm strip, or none with leads; a lead without a name, or there twice.
+        No rhythm strip, or none with leads; a lead without a name, or occurring twice.
     BadSampling, BadUnits
-        Rate or resolution, or the unit of one of them, are missing or unknown.
+        Rate or resolution, or the unit of either, is missing or unknown.
     MalformedFile
-        Samples that are not whole numbers, or other than as many as claimed; another root element.
+        Samples that are not integers, or not as many as claimed; a different root element.
     InputError
         See :func:`ibt_deploy.readers.xml.parsed`.
     """
@@ -135,14 +135,14 @@ def _leads(strip: Element) -> tuple[tuple[str, ...], Floats]:
 
 
 def _check_claim(strip: Element, tag: str, held: int) -> None:
-    """Refuse a number in the file that is not what it holds."""
+    """Refuse a file whose stated number differs from what it holds."""
     claimed = text_of(strip, tag)
     if claimed and number_in(claimed) != held:
         raise MalformedFile(f"{tag} is {claimed[:20]}, there are {held}", code="truncated_file")
 
 
 def _three(element: Element, *tags: str) -> tuple[float, float, float] | None:
-    """The numbers below three tags; None where one is not there."""
+    """The numbers below three tags; None if one is missing."""
     first, second, third = (number_in(text_of(element, tag)) for tag in tags)
     return None if first is None or second is None or third is None else (first, second, third)
 

@@ -1,8 +1,8 @@
 """GE MUSE XML (``RestingECG``): the rhythm strip, not the median beat.
 
-MUSE usually keeps 8 leads, from which the other limb leads follow; they are given as they are. Diagnosis
-statements are free text and no SNOMED CT codes, so they are not turned into any. GE publishes no
-specification; the tags explain themselves, and the reader was checked against a DICOM conversion of a file.
+MUSE usually stores 8 leads, from which the other limb leads follow; they are returned unchanged. Diagnosis
+statements are free text, not SNOMED CT codes, so they are not turned into any. GE publishes no
+specification; the tags are self-explanatory, and the reader was checked against a DICOM conversion of a file.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def read(file: File) -> list[Recording]:
     Raises
     ------
     MissingLeads
-        No rhythm strip; a lead without a name, or there twice.
+        No rhythm strip; a lead without a name, or occurring twice.
     BadSampling, BadUnits
         A rate, a unit or a gain is missing or unknown.
     MalformedFile
-        Damaged samples, or other than as many as claimed.
+        Damaged samples, or not as many as claimed.
     UnsupportedFormat
         Leads that do not begin together.
     InputError
@@ -131,7 +131,7 @@ def _rate(strip: Element) -> float:
 
 
 def _leads(strip: Element) -> list[_Lead]:
-    """The leads of a strip, of equal length and begun together."""
+    """The leads of a strip, of equal length and beginning together."""
     elements = strip.findall("LeadData")
     if not 0 < len(elements) <= MAX_LEADS:
         raise MissingLeads(f"the rhythm strip has {len(elements)} leads", code="no_ecg_lead")

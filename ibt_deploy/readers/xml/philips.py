@@ -1,19 +1,19 @@
 """Philips Sierra XML, versions 1.03 and 1.04 (PageWriter carts, TraceMasterVue), compressed or not.
 
-Tags and units are those of the published schemas (``restingecgdata``): the resolution is microvolts of one
-step, ``durationperchannel`` milliseconds. Interpretation statements are free text and become no diagnoses.
+Tags and units are those of the published schemas (``restingecgdata``): the resolution is in microvolts per
+step, ``durationperchannel`` in milliseconds. Interpretation statements are free text and become no diagnoses.
 
 The compression, XLI, is LZW over second differences, and limb leads as residuals.
 
-A block for each lead: bytes of compressed data (uint32), a number that is always 1 (uint16), the first
+One block per lead: number of compressed bytes (uint32), a number that is always 1 (uint16), the first
 second difference (int16), little-endian; then the data. They are LZW codes of 10 bits, most significant bit
 first, for the high bytes of all values and then the low bytes of all. The first two values are samples, the
-others second differences plus 64, each one place before the sample that it leads to.
+others second differences plus 64, each one position before the sample that it leads to.
 
-Leads III, aVR, aVL and aVF are stored as what Einthoven's law, in integer arithmetic that rounds towards
-zero, makes of the others, minus the lead (aVR: of the opposite sign). The maker documents none of this; the
-facts are those of the Sierra ECG tools (https://github.com/sixlettervariables/sierra-ecg-tools). Where these
-differ among themselves, rounding towards zero is right: with it the limb leads of real recordings obey
+Leads III, aVR, aVL and aVF are stored as the value predicted from the others by Einthoven's law, in integer
+arithmetic that rounds towards zero, minus the lead (aVR: with the opposite sign). The maker documents none of
+this; the facts are those of the Sierra ECG tools (https://github.com/sixlettervariables/sierra-ecg-tools).
+Where these disagree, rounding towards zero is right: with it the limb leads of real recordings obey
 Einthoven's law to the last bit, while rounding down leaves errors of one and a half steps.
 """
 
@@ -62,17 +62,17 @@ def sniff(file: File, head: bytes) -> bool:
 def read(file: File) -> list[Recording]:
     """Read the recording in ``file``.
 
-    The cart may end it with a calibration pulse, the same in all leads. That is not an ECG: it is left out,
+    The cart may append a calibration pulse, the same in all leads. That is not an ECG: it is left out,
     and a note says so.
 
     Raises
     ------
     UnsupportedFormat
-        Another version, encoding, compression or kind of samples.
+        A different version, encoding, compression or kind of samples.
     MissingLeads
-        No waveforms, or nobody knows of which leads.
+        No waveforms, or their leads are unknown.
     BadSampling, BadUnits
-        Rate or resolution are missing.
+        Rate or resolution is missing.
     MalformedFile
         Damaged samples, or fewer than claimed.
     InputError
@@ -179,7 +179,7 @@ def _lead_names(waves: Element, characteristics: Element) -> tuple[str, ...]:
 
 
 def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Ints], bool]:
-    """Ints as stored, one array for each lead, and whether they were compressed."""
+    """Values as stored, one array per lead, and whether they were compressed."""
     encoding = waves.get("dataencoding", "").strip().lower()
     flag = waves.get("compressflag", "true").strip().lower()
     method = (waves.get("compression") or waves.get("compressmethod") or "").strip().lower()
@@ -205,7 +205,7 @@ def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Ints], bool]:
 
 
 def _plain_numbers(text: str) -> Ints:
-    """Whole numbers set apart by blanks or commas."""
+    """Integers separated by blanks or commas."""
     if len(text) > MAX_PLAIN:
         raise TooLong("more than 8 MiB of numbers", code="recording_too_long")
     words = text.replace(",", " ").split()
