@@ -141,7 +141,7 @@ class Prediction(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON knows it."""
+        """The prediction as a JSON-compatible dictionary."""
 
     @abstractmethod
     def rows(self) -> list[dict[str, Any]]:

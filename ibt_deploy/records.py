@@ -15,7 +15,7 @@ from ibt_deploy.vocabulary import INDEX, MAX_HOURS, N_VARIABLES
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that travels with a score because it bears on its meaning.
+    """A remark that accompanies a score because it affects its meaning.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Notice:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One ECG as it was read, before any preprocessing.
+    """One ECG as read, before any preprocessing.
 
     Attributes
     ----------
@@ -52,13 +52,13 @@ class Recording:
     age, sex
         As stated by the file, otherwise None.
     recorded
-        When the recording began, as stated: date and time (local unless it has a zone), or the date alone.
+        Start of the recording, as stated: date and time (local unless it has a zone), or the date alone.
     device
-        Maker and model of what recorded it, as stated.
+        Maker and model of the recording device, as stated.
     notes
-        What the reader noticed, one sentence each.
+        Remarks of the reader, one sentence each.
     warnings
-        What the reader noticed that makes the signal doubtful.
+        Remarks of the reader that make the signal doubtful.
     """
 
     signal: Floats
@@ -110,19 +110,19 @@ class Stay:
     source, format
         As for a Recording.
     labels
-        ``SepsisLabel`` of each row, where the file has it; -1 for a row without one.
+        ``SepsisLabel`` of each row, if the file has it; -1 for a row without one.
     inserted
-        True for rows that stand for an hour which is missing from the file.
+        True for rows that stand for an hour missing from the file.
     notes
-        What the reader noticed, one sentence each.
+        Remarks of the reader, one sentence each.
     extra
-        Further columns, by name, that no model reads.
+        Further columns by name, not read by any model.
     confirmed
         Variables whose unit a person has confirmed in a mapping.
     warnings
-        What the reader noticed that bears on the risk.
+        Remarks of the reader that affect the risk.
     units_stated
-        Whether the source states the units; else ``values`` are taken to be in those of the variables.
+        Whether the source states the units; otherwise ``values`` are assumed to be in those of the variables.
     """
 
     values: Floats
@@ -151,9 +151,9 @@ class Stay:
 
 
 def are_consecutive(hours: Floats) -> bool:
-    """Whether hours, shape ``(n,)``, are whole, lie within 1 to 336 and follow each other without a gap.
+    """Whether hours, shape ``(n,)``, are integers within 1 to 336 and consecutive.
 
-    What is wrong with hours that do not is for the caller to say. No hour at all is False, as is NaN.
+    The caller determines what is wrong with hours that are not. No hour at all is False, as is NaN.
     """
     if not len(hours):
         return False
@@ -166,11 +166,11 @@ def are_consecutive(hours: Floats) -> bool:
 
 
 ADULT, OLDEST = 18, 120
-"""Years: the models learnt from adults, and nobody is older."""
+"""Ages in years: the models were trained on adults, and nobody is older."""
 
 
 def age_notices(age: float | None) -> list[Notice]:
-    """A warning where ``age`` in years is impossible or that of a child; None is unknown: no warning."""
+    """A warning if ``age`` in years is impossible or that of a child; None is unknown: no warning."""
     if age is None:
         return []
     if plausible_age(age) is None:
@@ -181,5 +181,5 @@ def age_notices(age: float | None) -> list[Notice]:
 
 
 def plausible_age(age: float | None) -> float | None:
-    """``age`` in years, or None where it is impossible."""
+    """``age`` in years, or None if it is impossible."""
     return age if age is not None and 0 <= age <= OLDEST else None

@@ -1,15 +1,15 @@
 """Risk of the next hour of a stay without recomputing the hours before it.
 
-Possible because the model is causal: what later hours need of earlier ones is kept in a :class:`StreamState`
-(rows, feature state, keys and values of the transformer), at most 2.2 MB for 336 hours. The risks equal those
-of the whole stay scored at once to 1e-5. A correction of an earlier row cannot be streamed: start again from
-the first row.
+This is possible because the model is causal: what later hours need from earlier ones is kept in a
+:class:`StreamState` (rows, feature state, keys and values of the transformer), at most 2.2 MB for 336 hours.
+The risks equal those of the whole stay scored at once to 1e-5. A correction of an earlier row cannot be
+streamed: start again from the first row.
 
 A state can be given to a client as bytes.
 
-Whoever holds the key recognises its own states: they are signed (HMAC-SHA-256, RFC 2104), carry the
+The holder of the key recognises its own states: they are signed (HMAC-SHA-256, RFC 2104), carry the
 version of this layout, and name the key, the bundle that made them, the record that they belong to and the
-time at which they were issued. They are not encrypted: inside are the stay's own rows and what the model
+time of issue. They are not encrypted: they contain the stay's own rows and what the model
 computed from them.
 
 ::
@@ -17,7 +17,7 @@ computed from them.
     "ibts" | version (1) | key id (8) | SHA-256 of the bundle (32) | issued (8, seconds since 1970)
     hours, blocks, heads, size, bytes of the record's name (5 times 2, little endian) | name (ASCII)
     last plausible value of each variable (40 float32) | hours since then (40 int32)
-    which values are there (5 an hour, bits) | those values (float64 each)
+    which values are present (5 per hour, bits) | those values (float64 each)
     keys | values (float32, blocks * heads * hours * size each) | signature (32)
 """
 
@@ -45,7 +45,7 @@ from ibt_deploy.vocabulary import N_VARIABLES
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """What the next hour needs to know of a stay.
+    """What the next hour needs from the earlier hours of a stay.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class StreamState:
     past_k, past_v
         Keys and values, shape ``(blocks, 1, heads, hours, size)``.
     sha256
-        Of the bundle that made it; no other may go on from here.
+        Hash of the bundle that made it; no other may continue from here.
     """
 
     values: Floats
@@ -76,14 +76,14 @@ class Step(NamedTuple):
 
 
 class RiskStream:
-    """Scores stays hour by hour; holds no stay itself, so that one serves any number of them.
+    """Scores stays hour by hour; stores no stay itself, so that one stream serves any number of them.
 
     Parameters
     ----------
     bundle, graph
         A sepsis bundle and its open graph; :meth:`load` opens both.
     operating_point
-        Name of the threshold; the bundle's default where left out.
+        Name of the threshold; default: that of the bundle.
 
     Raises
     ------
@@ -108,25 +108,25 @@ class RiskStream:
         threads: int | None = None,
         operating_point: str | None = None,
     ) -> RiskStream:
-        """Load a bundle and make it ready; parameters and errors as for :func:`ibt_deploy.load`."""
+        """Load a bundle and prepare it; parameters and errors as for :func:`ibt_deploy.load`."""
         bundle = load_bundle(task_or_directory)
         graph = OpenGraph.of(bundle, device=device, variant=None, threads=threads)
         return cls(bundle, graph, operating_point)
 
     def next(self, rows: Floats, state: StreamState | None = None) -> Step:
-        """Score the hours that follow.
+        """Score the next hours.
 
         Parameters
         ----------
         rows
             New hourly rows, shape ``(new, 40)``, at least one.
         state
-            After the rows before; None at the start of a stay.
+            State after the previous rows; None at the start of a stay.
 
         Raises
         ------
         InputError
-            When the stay up to here is refused, by the same rules as a whole stay; the state stays usable.
+            When the stay so far is refused, by the same rules as a whole stay; the state remains usable.
         BundleError
             When the state was made by another bundle.
         """
@@ -166,16 +166,16 @@ _SIGNATURE_BYTES = hashlib.sha256().digest_size
 
 @dataclass(frozen=True, eq=False)
 class SignedState:
-    """A state that came back.
+    """A state returned by a client.
 
     Attributes
     ----------
     state
-        Of the stay.
+        State of the stay.
     record
-        That it belongs to; empty if the stay was begun without a name.
+        Record that it belongs to; empty if the stay was begun without a name.
     issued
-        Seconds since 1970.
+        Time of issue in seconds since 1970.
     """
 
     state: StreamState
@@ -184,21 +184,21 @@ class SignedState:
 
 
 def key_id(key: bytes) -> bytes:
-    """What tells ``key`` from other keys, without giving it away."""
+    """An identifier of ``key`` that does not reveal it."""
     return hashlib.sha256(b"ibt state key\0" + key).digest()[:KEY_ID_BYTES]
 
 
 def pack(state: StreamState, key: bytes, *, record: str = "", issued: int = 0) -> bytes:
-    """``state`` as signed bytes; 6.2 kB an hour, nearly all of it keys and values.
+    """Serialise and sign ``state``; 6.2 kB per hour, nearly all of it keys and values.
 
     Compression would save 7 % of those and take 50 times as long as the step itself.
 
     Parameters
     ----------
     state
-        To be signed.
+        The state to sign.
     key
-        Secret.
+        The secret key.
     record, issued
         As in :class:`SignedState`.
     """
@@ -222,21 +222,21 @@ def pack(state: StreamState, key: bytes, *, record: str = "", issued: int = 0) -
 
 
 def unpack(content: bytes, keys: Sequence[bytes], sha256: str) -> SignedState:
-    """The state that :func:`pack` made.
+    """Verify and read a state that :func:`pack` made.
 
     Parameters
     ----------
     content
-        As it came back.
+        The bytes as returned by the client.
     keys
-        One of which signed it.
+        Keys, one of which signed it.
     sha256
-        Of the bundle that is to continue it.
+        Hash of the bundle that is to continue it.
 
     Raises
     ------
     MalformedFile
-        It is cut or altered, signed with another key, of another version, or of another bundle.
+        It is truncated or altered, signed with another key, of another version, or of another bundle.
     """
     if len(content) < _HEAD.size + _SIGNATURE_BYTES or not content.startswith(MAGIC):
         raise _refused("this is not a state, or it is cut")
@@ -255,7 +255,7 @@ def unpack(content: bytes, keys: Sequence[bytes], sha256: str) -> SignedState:
 
 
 def _unpacked(body: memoryview, hours: int, shape: tuple[int, ...], sha256: str) -> StreamState:
-    """The parts of a body whose signature fits, so that its layout is known to be right."""
+    """The parts of a body with a valid signature, whose layout is therefore known to be right."""
     last = np.frombuffer(body, "<f4", N_VARIABLES)
     since = np.frombuffer(body, "<i4", N_VARIABLES, last.nbytes)
     place = last.nbytes + since.nbytes

@@ -1,4 +1,4 @@
-"""What every package shares: the tasks with their parts, names for numpy arrays, the check of plain data."""
+"""Shared definitions: the tasks with their parts, names for numpy arrays, and validation of plain data."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ Task: TypeAlias = Literal["arrhythmia", "sepsis"]
 
 
 class Part(str):
-    """Where a part of a task is, as ``module:name``: it is imported when it is used.
+    """Location of a part of a task, as ``module:name``, imported on use.
 
-    A run loads the modules of its own task alone, and none of them needs to know the others.
+    A run loads only the modules of its own task, and none of them needs to know the others.
     """
 
     __slots__ = ()
 
     def load(self) -> Any:
-        """The part itself, imported now."""
+        """Import and return the part."""
         module, _, name = self.partition(":")
         return getattr(import_module(f"ibt_deploy.{module}"), name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskParts:
-    """What is particular to a task.
+    """Everything that is specific to a task.
 
     Attributes
     ----------
     noun
-        What it scores, in the plural.
+        Plural noun for what it scores.
     inputs, outputs, optional_outputs
         Tensors of the graph with their number of axes.
     has_classes
         Whether the contract of a bundle lists the 26 classes; else the graph has one output.
     float_only
-        Whether a bundle holds the variant fp32 alone.
+        Whether a bundle holds only the variant fp32.
     in_tables
-        Whether a batch run reads its inputs from tables; else each lies in files of its own.
+        Whether a batch run reads its inputs from tables; otherwise each is in files of its own.
     files
         Pattern of the labelled files in a folder.
     takes_labels
-        Whether labels may come from a table of their own.
+        Whether labels may come from a separate table.
     scorer
         A :class:`ibt_deploy.scorers.TaskScorer`.
     explained
@@ -65,7 +65,7 @@ class TaskParts:
     answers
         A :class:`ibt_deploy.batch.answers.Answers`.
     scored
-        Makes an :class:`ibt_deploy.evaluation.Scored` of a predictor, files and perhaps a table of labels.
+        Makes an :class:`ibt_deploy.evaluation.Scored` from a predictor, files and perhaps a table of labels.
     recalibrated
         Makes a recalibration of a bundle from that (:mod:`ibt_deploy.evaluation.recalibration`).
     exported, changes
@@ -164,26 +164,26 @@ Strings: TypeAlias = npt.NDArray[np.str_]
 
 
 def checked(value: Any, hint: Any, path: str = "", *, ignore_unknown: bool = False) -> Any:
-    """Plain data, as JSON and TOML give them, as the type that ``hint`` names.
+    """Convert plain data, as returned by JSON and TOML parsers, to the type that ``hint`` names.
 
     Parameters
     ----------
     value
-        What was read.
+        The parsed value.
     hint
         A dataclass, a plain type, a union of those, ``Literal``, ``tuple[X, ...]`` or ``dict[str, X]``. A
-        number may state its interval beside its type: ``Annotated[float, "(0, 1]"]``. A whole number stands
-        for a float too; NaN and infinities for none.
+        number may state its interval beside its type: ``Annotated[float, "(0, 1]"]``. An integer is accepted
+        as a float too; NaN and infinities are not.
     path
-        Where the value stands, for messages.
+        Path of the value, for messages.
     ignore_unknown
-        Skip keys that a dataclass does not have, in place of refusing them.
+        Skip keys that a dataclass does not have, instead of refusing them.
 
     Raises
     ------
     ValueError
-        Another type, a number out of its interval, a key that is unknown or missing; the message begins with
-        its place, ``section.key``.
+        A wrong type, a number out of its interval, a key that is unknown or missing; the message begins with
+        its path, ``section.key``.
     """
     part = partial(checked, ignore_unknown=ignore_unknown)
     hint, interval, origin, inner = _taken_apart(hint)
@@ -229,7 +229,7 @@ def _taken_apart(hint: Any) -> tuple[Any, str, Any, tuple[Any, ...]]:
 
 @cache
 def _entries(cls: type[Any]) -> dict[str, tuple[Any, bool]]:
-    """The type of each field of a dataclass, and whether it is needed."""
+    """The type of each field of a dataclass, and whether it is required."""
     hints = get_type_hints(cls, include_extras=True)
     return {
         entry.name: (hints[entry.name], entry.default is entry.default_factory is MISSING)

@@ -1,4 +1,4 @@
-"""What goes into the models and comes out, by name: 12 leads, 40 variables of a stay, 26 classes."""
+"""Names of the models' inputs and outputs: 12 leads, 40 variables of a stay, 26 classes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DERIVED: dict[str, tuple[float, float]] = {
     "aVL": (1.0, -0.5),
     "aVF": (-0.5, 1.0),
 }
-"""Weights of leads I and II in the limb leads that follow from them (Einthoven, Goldberger)."""
+"""Weights of leads I and II in the limb leads derived from them (Einthoven, Goldberger)."""
 
 LEAD_NUMBERS: dict[int, str] = {
     1: "I", 2: "II", 3: "V1", 4: "V2", 5: "V3", 6: "V4", 7: "V5", 8: "V6", 9: "V7",
     10: "V2R", 11: "V3R", 12: "V4R", 13: "V5R", 14: "V6R", 15: "V7R", 16: "X", 17: "Y", 18: "Z",
     61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR", 66: "V8", 67: "V9", 68: "V8R", 69: "V9R",
 }  # fmt: skip
-"""Leads by their number in SCP-ECG (EN 1064, 5.6.3, table 4), which DICOM and ISO 11073 use too."""
+"""Leads by their number in SCP-ECG (EN 1064, 5.6.3, table 4), also used by DICOM and ISO 11073."""
 
 _PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|(?:ECG[ _]?)?LEAD[ _]?|ECG[ _])")
 _ALIASES: dict[str, str] = {lead.upper(): lead for lead in LEADS}
@@ -39,9 +39,9 @@ _ALIASES |= {f"C{i}": f"V{i}" for i in range(1, 7)}
 def canonical_lead(name: str) -> str | None:
     """The standard lead that ``name`` stands for, or None.
 
-    Case does not matter. Understood besides the plain names: a prefix ``Lead``, ``ECG`` or
+    Case is ignored. Accepted besides the plain names: a prefix ``Lead``, ``ECG`` or
     ``MDC_ECG_LEAD_``, ``DI`` or ``D1`` for I, ``C1`` for V1. Inverted (``-aVR``) and modified (``MLII``)
-    leads are other leads, hence None.
+    leads are different leads, hence None.
     """
     return _ALIASES.get(_PREFIX.sub("", name.strip().upper()))
 
@@ -53,7 +53,7 @@ class Variable:
     Attributes
     ----------
     name, unit, description
-        As in ``ehr_variables.csv``; the unit is the one the magnitudes show, not always the documented one.
+        As in ``ehr_variables.csv``; the unit is the one implied by the values, not always the documented one.
     plausible_min, plausible_max
         Values outside are entry or unit errors, not abnormal patients.
     group

@@ -114,14 +114,14 @@ def serve(
 
 
 def _configure(**stated: object) -> None:
-    """Put the stated options into the environment, where the workers look."""
+    """Put the stated options into the environment, where the workers read them."""
     for name, value in stated.items():
         if value is not None:
             os.environ[f"{PREFIX}{name.upper()}"] = str(value)
 
 
 def _secret(file: Any) -> str | None:
-    """The content of a file of secrets, None where there is no such option; raises SettingsError if blank."""
+    """The content of a secrets file, or None without such an option; raises SettingsError if blank."""
     if file is None:
         return None
     try:

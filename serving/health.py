@@ -1,7 +1,7 @@
 """Check whether the service of this container is ready: ``python -m serving.health``, status 0 if it is.
 
-The address is what ``ibt serve`` wrote into the file that ``IBT_SERVE_ADDRESS_FILE`` names, so that another
-port and TLS are followed.
+``ibt serve`` writes the address to the file that ``IBT_SERVE_ADDRESS_FILE`` names, so that a different
+port and TLS are supported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECONDS = 4.0
 
 def is_ready(address: str) -> bool:
     """Whether ``/readyz`` at ``address`` answers 200."""
-    # on the loopback interface a certificate proves nothing, and it names another host
+    # on the loopback interface a certificate proves nothing, and it names a different host
     unverified = ssl._create_unverified_context() if address.startswith("https:") else None
     try:
         with urlopen(f"{address}/readyz", timeout=SECONDS, context=unverified) as answer:
@@ -29,7 +29,7 @@ def is_ready(address: str) -> bool:
 
 
 def main() -> int:
-    """Exit status."""
+    """Return the exit status."""
     file = os.environ.get(f"{PREFIX}ADDRESS_FILE", "")
     try:
         address = Path(file).read_text(encoding="ascii").strip()

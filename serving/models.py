@@ -1,6 +1,6 @@
 """The models of one worker, and the bundles in BentoML's model store.
 
-Each graph is opened once, whatever operating points are asked for. ``python -m serving.models`` puts the
+Each graph is opened once, however many operating points are requested. ``python -m serving.models`` puts the
 bundles into the model store, so that a bento lists its models;
 ``IBT_SERVE_ARRHYTHMIA=store:ibt-arrhythmia:TAG`` serves one from there.
 """
@@ -26,7 +26,7 @@ FOLDER = "bundle"
 
 
 def load_bundles(settings: Settings) -> dict[Task, Bundle]:
-    """Both bundles, their contracts and hashes checked; raises BundleError."""
+    """Load both bundles and check their contracts and hashes; raises BundleError."""
     bundles: dict[Task, Bundle] = {}
     for task in TASKS:
         given: str = getattr(settings, task)
@@ -40,16 +40,16 @@ def load_bundles(settings: Settings) -> dict[Task, Bundle]:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """Everything that scores.
+    """All models of the worker.
 
     Attributes
     ----------
     bundles
-        By task.
+        Bundles by task.
     predictors
-        By task and operating point.
+        Predictors by task and operating point.
     streams
-        Hour by hour, by operating point.
+        Hour-by-hour scorers, by operating point.
     """
 
     bundles: dict[Task, Bundle]
@@ -60,7 +60,7 @@ class Models:
     def load(cls, settings: Settings) -> Models:
         """Load both bundles; raises BundleError or DeviceError.
 
-        Graphs run on the thread that calls them: requests side by side use the CPUs better than several
+        Graphs run on the thread that calls them: concurrent requests use the CPUs better than several
         threads within one operator (docs/service.md has the figures).
         """
         bundles = load_bundles(settings)
@@ -95,7 +95,7 @@ def _variant(task: Task, settings: Settings) -> str | None:
 
 
 def store(name_or_directory: str | Path) -> str:
-    """Copy a bundle into the model store, unless it is there; returns its tag ``ibt-TASK:SHA256``."""
+    """Copy a bundle into the model store unless it is already there; returns its tag ``ibt-TASK:SHA256``."""
     import bentoml
     from bentoml.exceptions import NotFound
 

@@ -1,7 +1,8 @@
 """The server of ``ibt serve``: granian around BentoML's ASGI application.
 
-granian starts the workers, replaces those that die, bounds heads, trailers and the time that heads may take,
-and finishes what has begun at SIGTERM. ``bentoml serve`` works as well (docs/service.md says what it lacks).
+granian starts the workers, replaces those that die, bounds headers, trailers and the time that headers may
+take, and finishes pending requests at SIGTERM. ``bentoml serve`` works as well (docs/service.md says what it
+lacks).
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ STARTUP_FAILURE = 3
 def run(
     host: str, port: int, workers: int, drain_seconds: int, certificate: Path | None, key: Path | None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, finish what has begun, and return.
+    """Serve until SIGTERM or SIGINT, finish pending requests, and return.
 
     Parameters
     ----------
     host, port
-        Where to listen; port 0 takes any that is free.
+        Address to listen on; port 0 picks any free port.
     workers
-        Processes.
+        Number of processes.
     drain_seconds
-        For what has begun when the signal comes.
+        Time for requests that are pending at the signal.
     certificate, key
-        For TLS.
+        Files for TLS.
 
     Raises
     ------
     SettingsError
-        The environment states a setting that cannot be used, the certificate is unusable, or the port is
+        The environment holds an unusable setting, the certificate is unusable, or the port is
         taken.
     SystemExit
         With status 3 if a bundle or the device cannot be used, with 1 if a worker keeps failing.
@@ -92,7 +93,7 @@ def run(
 
 
 def _application() -> Callable[..., Awaitable[None]]:
-    """The service, imported by a worker; granian's own loader prefers a package of the current folder."""
+    """Import the service in a worker; granian's own loader prefers a package in the current folder."""
     from serving.service import asgi
 
     return asgi()
@@ -116,7 +117,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def announce(scheme: str, host: str, port: int) -> None:
-    """Say where the service listens, also into the file that ``IBT_SERVE_ADDRESS_FILE`` names."""
+    """Print the service's address, and write it to the file that ``IBT_SERVE_ADDRESS_FILE`` names."""
     name = f"[{host}]" if ":" in host else host
     _say(f"serving on {scheme}://{name}:{port} (Ctrl-C ends it)")
     file = os.environ.get(f"{PREFIX}ADDRESS_FILE")
@@ -130,16 +131,16 @@ def _say(text: str) -> None:
 
 
 def _check_certificate(certificate: Path, key: Path | None) -> None:
-    """Refuse here what no worker could begin with, nor ask for a password."""
+    """Refuse a certificate with which no worker could start, or that needs a password."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except OSError as error:  # those of ssl are among them
+    except OSError as error:  # includes those of ssl
         named = f"{certificate}" if key is None else f"{certificate} and {key}"
         raise SettingsError(f"cannot use {named} for TLS: {error.strerror or error}") from error
 
 
 def _check_bundles(settings: Settings) -> None:
-    """End here, in one line, rather than with a traceback of every worker."""
+    """Fail here, in one line, rather than with a traceback from every worker."""
     try:
         load_bundles(settings)
         if settings.device == "cuda" and not driver_is_there():
@@ -150,7 +151,7 @@ def _check_bundles(settings: Settings) -> None:
 
 
 def _reserved(host: str, port: int) -> socket.socket:
-    """A socket that keeps the port for the workers: each of them listens on it for itself (SO_REUSEPORT)."""
+    """A socket that reserves the port for the workers, each of which listens on its own (SO_REUSEPORT)."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     reserved = socket.socket(family, socket.SOCK_STREAM)
     try:

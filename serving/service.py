@@ -1,8 +1,8 @@
 """The BentoML service: ``bentoml serve serving.service:Scoring``.
 
 Its methods take and return the JSON of :mod:`serving.api.models`. Uploads, and everything else below ``/v1``,
-are an ASGI application that is mounted here: BentoML renames uploaded files, whose names a WFDB header needs,
-and its file fields fetch any address that a client writes in place of a file.
+are handled by an ASGI application mounted here: BentoML renames uploaded files, whose names a WFDB header
+needs, and its file fields fetch any address that a client writes in place of a file.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from serving.score.batching import Job, ScoreJob, SingleJob
 from serving.settings import PREFIX, Settings, share_state_key
 
 GRACE_SECONDS = 5.0
-"""BentoML waits this much longer than the service, which answers with a problem."""
+"""BentoML's timeout is this much longer than that of the service, which answers with a problem."""
 MOST_REQUESTS = 1024
-"""Requests that a worker holds at once, bodies that are still coming included; the queue is shorter."""
+"""Requests that a worker holds at once, including bodies still arriving; the queue is shorter."""
 SWITCH_SECONDS = 0.0005
-"""How long a computing thread may keep the interpreter from the one that accepts and refuses requests."""
+"""Time for which a computing thread may keep the interpreter from the one that accepts requests."""
 
 forbid_usage_reports()
 share_state_key()
@@ -54,8 +54,8 @@ _settings = Settings.from_environment()
 _workers = int(os.environ.get(f"{PREFIX}WORKERS", "1"))
 _drain = Drain()
 _mounted = Starlette()
-"""Gets the routes of the worker's application once its models are loaded."""
-_mounted.middleware_stack = _mounted.router  # errors are for our middleware, not answered by Starlette
+"""Receives the routes of the worker's application once its models are loaded."""
+_mounted.middleware_stack = _mounted.router  # errors are handled by our middleware, not by Starlette
 _worker: list[Application] = []
 T = TypeVar("T", bound=BaseModel)
 
@@ -75,8 +75,8 @@ class Refused(BentoMLException):
         "timeout": _settings.body_seconds + _settings.answer_seconds + GRACE_SECONDS,
         "max_concurrency": _workers * MOST_REQUESTS,
     },
-    metrics={"enabled": False},  # ours are in its place: serving.http.telemetry says why
-    # where spans are off (serving/__init__.py), OpenTelemetry need not look at requests either
+    metrics={"enabled": False},  # ours replace them: see serving.http.telemetry
+    # if spans are off (serving/__init__.py), OpenTelemetry need not look at requests either
     tracing={"excluded_urls": [".*"] if os.environ.get("OTEL_SDK_DISABLED") == "true" else []},
     logging={"access": {"enabled": False}},
     endpoints={"livez": "/livez", "readyz": "/readyz"},
@@ -97,7 +97,7 @@ class Scoring:
         _mounted.router.routes[:] = self.application.routes
         keep_small_blocks()
         gc.collect()
-        gc.freeze()  # what is here now stays, and need not be traversed again
+        gc.freeze()  # objects so far are permanent and need not be traversed again
         telemetry.forget_dead_workers()
         telemetry.take_over()
 
@@ -139,11 +139,11 @@ class Scoring:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
-        """Finish what is waiting."""
+        """Finish pending work."""
         self.application.close()
 
     async def _answer(self, task: Any, given: dict[str, Any], job: Callable[[str], Job]) -> Any:
-        """The parsed answer to a method's arguments; what is refused becomes a problem of the middleware."""
+        """The parsed answer to a method's arguments; a refusal becomes a problem of the middleware."""
         exchange = current.get()
         application = self.application
         try:
@@ -185,9 +185,9 @@ def asgi() -> Callable[..., Awaitable[None]]:
 
 
 def _stop_at_the_first_signal(loop: asyncio.AbstractEventLoop) -> None:
-    """Ignore what comes after the first SIGINT or SIGTERM.
+    """Ignore signals after the first SIGINT or SIGTERM.
 
-    Ctrl-C and systemd signal every process, and the process that watches over this worker then signals it
+    Ctrl-C and systemd signal every process, and the supervisor of this worker then signals it
     again. In granian 2.8.9 a second signal to a worker that is stopping deadlocks it.
     """
     add, stopping = loop.add_signal_handler, False
@@ -205,9 +205,9 @@ def _stop_at_the_first_signal(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def end_with_parent() -> None:
-    """Have the system kill this worker if the process that watches over it is killed (Linux).
+    """Have the system kill this worker if its supervisor is killed (Linux).
 
-    SIGTERM would not do: nobody would be left to kill a worker that ignores it.
+    SIGTERM would not do: nothing would be left to kill a worker that ignores it.
     """
     import ctypes
     import multiprocessing

@@ -1,7 +1,7 @@
-"""How the service is configured: by environment variables, which the options of ``ibt serve`` set.
+"""Configuration of the service by environment variables, which the options of ``ibt serve`` set.
 
 Every field of :class:`Settings` is the variable ``IBT_SERVE_<FIELD>``, so that ``bentoml serve``, a container
-and worker processes are configured alike.
+and worker processes are configured in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFIX = "IBT_SERVE_"
 STATE_KEY = f"{PREFIX}STATE_KEY"
 FEWEST_SECRET_CHARACTERS = 16
 BYTES_PER_WORKER = 2**30
-"""At rest 205 MiB, under load 330, and the bodies that it may hold."""
+"""Memory of a worker: 205 MiB at rest, 330 under load, and the bodies that it may hold."""
 MOST_WORKERS = 32
 CPUS_PER_GPU_WORKER = 4
 
@@ -30,7 +30,7 @@ class SettingsError(IbtError):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one worker process of the service does, and its limits.
+    """Behaviour of one worker process of the service, and its limits.
 
     Attributes
     ----------
@@ -40,36 +40,36 @@ class Settings:
     device, precision
         As for ``ibt predict``; the precision is that of the arrhythmia model.
     threads
-        Requests that are computed at once; 0 means one for every usable CPU (``ibt serve`` states the
+        Requests computed at once; 0 means one for every usable CPU (``ibt serve`` sets the
         process's share of them).
     batch
-        Waiting requests of one kind that go through the graph together, at most; 0 means 8 on a CPU and 32
+        Maximum number of waiting requests of one kind per graph run; 0 means 8 on a CPU and 32
         on a GPU (docs/service.md has the figures).
     queue
         Requests that may wait for a thread.
     answer_seconds
-        Longest wait for an answer, once the body is there.
+        Longest wait for an answer, once the body has arrived.
     body_seconds, idle_seconds, body_rate
-        Longest time that a body may take, and that it may pause; and the bytes that must have come, after
-        the first second, for each second that has passed.
+        Longest time that a body may take, and that it may pause; and the bytes that must have arrived, after
+        the first second, for each second elapsed.
     body_bytes, unpacked_bytes
-        Size of a body as sent, and after every decompression.
+        Size of a body as sent, and after all decompression.
     memory_bytes
-        Of all bodies that are held at once.
+        Memory of all bodies held at once.
     parts
-        Files of one upload, members of an archive included.
+        Files in one upload, including members of an archive.
     rows
-        Hourly rows of one body.
+        Hourly rows in one body.
     record_seconds
-        Length of a recording.
+        Length of a recording in seconds.
     json_depth
-        Arrays and objects within each other.
+        Nesting depth of arrays and objects.
     token
-        Bearer token that ``/v1`` and ``/metrics`` ask for; empty for none.
+        Bearer token that ``/v1`` and ``/metrics`` require; empty for none.
     state_key
         Secrets that sign the states of ``/v1/sepsis/next``, one per line; the same in all workers. The first
-        signs, all of them open states, so that keys can be rotated. Random if not set, so that a restart
-        ends the stays that are under way.
+        signs, all of them verify, so that keys can be rotated. Random if not set, so that a restart
+        ends the stays in progress.
     state_seconds
         Age at which a state is refused.
     """
@@ -115,22 +115,22 @@ class Settings:
 
     @property
     def state_keys(self) -> tuple[bytes, ...]:
-        """Keys of states, the one that signs first."""
+        """Keys of states, the signing one first."""
         return tuple(line.strip().encode() for line in self.state_key.splitlines() if line.strip())
 
     @property
     def computing_threads(self) -> int:
-        """Threads that compute answers."""
+        """Number of threads that compute answers."""
         return self.threads or usable_cpus()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Settings as the environment states them, else their defaults.
+        """Settings from the environment, else their defaults.
 
         Raises
         ------
         SettingsError
-            A value cannot be used; also a token that is set but blank, as a secret that was not filled in is.
+            A value cannot be used, including a token that is set but blank, as if a secret was not filled in.
         """
         stated = os.environ if environment is None else environment
         kinds = get_type_hints(cls)
@@ -155,9 +155,9 @@ def share_state_key() -> None:
 
 
 def default_workers(device: Device, threads: int | None = None) -> int:
-    """One process for each CPU, as far as memory goes: Python's own work holds one lock a process.
+    """One process per CPU, as far as memory allows: the interpreter lock is per process.
 
-    One for every ``threads`` CPUs where it is stated how many threads each has; on a GPU one for every four
+    One per ``threads`` CPUs if the number of threads is stated; on a GPU one per four
     CPUs at least, because each has its own copy of the models there.
     """
     cpus = usable_cpus()
@@ -167,5 +167,5 @@ def default_workers(device: Device, threads: int | None = None) -> int:
 
 
 def default_threads(workers: int) -> int:
-    """Requests that each of the processes computes at once, so that no CPU is left idle."""
+    """Requests that each process computes at once, so that no CPU is left idle."""
     return -(-usable_cpus() // workers)

@@ -418,7 +418,7 @@ def alarm_burden(
     Parameters
     ----------
     labels, risk, offsets, policy
-        As for :func:`policy_alarms`.
+        As for :func:`alarm_statistics` and :func:`policy_alarms`.
     thresholds
         Shape ``(k,)``.
     """

@@ -80,7 +80,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def recalibration_report(out: Path, shipped: Bundle, found: Recalibration) -> Report:
-    """What was fitted on whom, and reliability and alarms before and after."""
+    """What was fitted on which data, and reliability and alarms before and after."""
     both: tuple[tuple[str, dict[str, Any]], ...] = (("before", found.before), ("after", found.after))
     reliability = tuple(
         Row(

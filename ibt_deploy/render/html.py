@@ -1,4 +1,4 @@
-"""Recordings and predictions in a notebook: HTML that styles nothing beyond itself and runs no script."""
+"""Recordings and predictions in a notebook: HTML that runs no script and styles only itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def prediction_html(prediction: Prediction) -> str:
 
 
 def report_html(report: Report) -> str:
-    """A report as HTML; everything that comes from a file is escaped."""
+    """A report as HTML; all content from files is escaped."""
     parts = []
     for block in report:
         if isinstance(block, Line):
@@ -55,7 +55,7 @@ def report_html(report: Report) -> str:
 
 
 def recording_html(recording: Recording) -> str:
-    """What was read, and a sketch of every lead; each has its own scale, so it is for orientation alone."""
+    """What was read, and a sketch of every lead, each at its own scale, for orientation only."""
     head = _safe(repr(recording).strip("<>"))
     step = max(1, recording.signal.shape[1] // _MOST_POINTS)
     sketches = []

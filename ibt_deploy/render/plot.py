@@ -1,7 +1,7 @@
-"""Pictures of predictions, the only code that needs matplotlib (the extra ``plot``).
+"""Plots of predictions, the only code that needs matplotlib (the extra ``plot``).
 
 A 12-lead ECG is drawn on its usual paper, true to scale: 25 mm/s and 10, 5 or 2.5 mm/mV. A stay is drawn as
-its risk over the hours, with threshold and alarms, above the main vital signs. Where there is an explanation,
+its risk over the hours, with threshold and alarms, above the main vital signs. If there is an explanation,
 what moved the answer is shaded behind the curves.
 """
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from ibt_deploy.explain import Explanation
 
 
-# Okabe and Ito's palette, which people with any colour vision can tell apart
+# Okabe and Ito's palette, distinguishable with any colour vision
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
 BLACK = "#222222"
 _GREY = "#555555"
 RAISED = (ORANGE, GREEN, PURPLE)
-"""Shades of what raised a finding, one for each of the explained findings that are drawn."""
+"""Shades of what raised a finding, one per explained finding."""
 LOWERED = "#8a94a0"
 DARKEST = 0.6
-"""Opacity where an effect is as large as the largest one on the same output."""
+"""Opacity of the largest effect on an output."""
 _FAINTEST = 0.03
 _MANY_HOURS = 100
 
@@ -54,13 +54,13 @@ PANELS: tuple[tuple[tuple[str, str, str], ...], ...] = (
 )
 
 ROOM_FOR_LEGEND = 0.4
-"""Share of the axis kept free above the curves, so that the legend hides none of them."""
+"""Share of the axis kept free above the curves, so that the legend hides no curve."""
 
 
 def shades(explanation: Explanation) -> list[tuple[float, float, float]]:
-    """Stretches with the effect that each had, as a share of the largest one: start, end, -1 to 1.
+    """Stretches and their effects as a share of the largest one: start, end, -1 to 1.
 
-    Where windows overlap, the mean of their effects counts.
+    Where windows overlap, their effects are averaged.
     """
     edges = np.unique(np.concatenate([explanation.starts, explanation.ends]))
     largest = np.abs(explanation.over_time).max(initial=0.0)
@@ -83,11 +83,11 @@ def stay_figure(
     prediction: SepsisPrediction,
     explanations: Sequence[Explanation] = (),
 ) -> Figure:
-    """Risk, threshold and alarms over the hours, and below them on the same axis the main vital signs.
+    """Plot risk, threshold and alarms over the hours, and the main vital signs below on the same axis.
 
-    Dots are measurements; a line joins measurements of consecutive hours only, so that what was carried
-    forward is not drawn as if it had been measured. The hours of alarms are shaded; with an explanation, the
-    hours whose measurements moved the highest risk are, and each variable's effect stands beside its curve.
+    Dots are measurements; a line joins only measurements of consecutive hours, so that carried-forward values
+    do not look measured. The hours of alarms are shaded; with an explanation, the hours whose measurements
+    moved the highest risk are shaded instead, and each variable's effect is shown beside its curve.
     """
     from matplotlib.figure import Figure
 
@@ -187,7 +187,7 @@ def _shade_alarms(axes: Axes, prediction: SepsisPrediction) -> None:
 
 
 def _shade_hours(axes: Axes, explanation: Explanation) -> None:
-    """Every hour by its effect on the highest risk."""
+    """Shade every hour by its effect on the highest risk."""
     largest = np.abs(explanation.over_time).max(initial=0.0) or 1.0
     for hour, effect in zip(explanation.starts, explanation.over_time, strict=True):
         share = float(abs(effect) / largest)
@@ -199,7 +199,7 @@ def _shade_hours(axes: Axes, explanation: Explanation) -> None:
 def _explain_stay(
     top: Axes, panels: list[Axes], prediction: SepsisPrediction, explanation: Explanation
 ) -> None:
-    """Which hour is explained, what the shades mean, and what each variable did."""
+    """Write which hour is explained, what the shades mean, and the effect of each variable."""
     from matplotlib.patches import Patch
 
     peak = _peak(prediction)
@@ -218,7 +218,7 @@ def _explain_stay(
 
 
 def _peak(prediction: SepsisPrediction) -> int:
-    """The hour of the highest risk, which is the one that is explained."""
+    """The hour of the highest risk, which is the explained one."""
     return int(prediction.hours[int(np.argmax(prediction.risk))])
 
 
@@ -230,19 +230,19 @@ def _moved_by(prediction: SepsisPrediction, explanation: Explanation) -> str:
 
 
 def _dot(hours: int) -> float:
-    """Size of a dot, in points: smaller where many hours share the axis."""
+    """Dot size in points: smaller if many hours share the axis."""
     return 3.2 if hours <= _MANY_HOURS else 1.8
 
 
 def _runs(flags: Bools) -> list[tuple[int, int]]:
-    """First and last index of every run of True."""
+    """First and last index of each run of True."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
 
 
 MM_PER_SECOND = 25.0
 GAINS = (10.0, 5.0, 2.5)
-"""mm/mV: the first at which no curve runs into its neighbour or off the paper."""
+"""Gains in mm/mV: the first at which no curve runs into its neighbour or off the paper is used."""
 MM_PER_INCH = 25.4
 SECONDS = 10.0
 COLUMNS = (LEADS[0:3], LEADS[3:6], LEADS[6:9], LEADS[9:12])
@@ -260,18 +260,18 @@ _SHOWN_NEGATIVE = 4
 def ecg_figure(
     recording: Recording, prediction: ArrhythmiaPrediction, explanations: Sequence[Explanation] = ()
 ) -> Figure:
-    """The first 10 s of a recording on ECG paper, with its findings below.
+    """Plot the first 10 s of a recording on ECG paper, with its findings below.
 
     Four columns of 2.5 s and three rows of leads, lead II throughout in a fourth row; a calibration pulse of
-    1 mV and 0.2 s before each row. The columns follow each other in time; those of a recording shorter than
-    10 s overlap in time, so that each is full, and the head says at which second each begins. The signal is
-    shown as preprocessing leaves it before any filter: medians removed, at 200 Hz. A lead without any valid
+    1 mV and 0.2 s before each row. The columns are consecutive in time; those of a recording shorter than
+    10 s overlap, so that each is full, and the header says at which second each begins. The signal is
+    shown after preprocessing but before any filter: medians removed, at 200 Hz. A lead without any valid
     sample is marked, not drawn. Complexes that would run into the next row are drawn at half or a quarter of
-    the usual gain, which the head states.
+    the usual gain, which the header states.
 
-    With explanations, the half seconds that moved a finding are shaded behind every lead, darker where the
-    effect is larger; a bar beside a lead's name is that lead's own effect. Several findings share a row, each
-    with its colour in a lane of its own; below the paper stands which is which.
+    With explanations, the half seconds that moved a finding are shaded behind every lead, darker for larger
+    effects; a bar beside a lead's name is that lead's own effect. Several findings share a row, each
+    with its own colour and lane; a key below the paper identifies them.
     """
     from matplotlib.figure import Figure
 
@@ -315,7 +315,7 @@ def _baseline(row: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Strip:
-    """What is drawn of one lead: millivolts at 200 Hz from ``start`` seconds on; empty if missing."""
+    """What to draw of one lead: millivolts at 200 Hz from ``start`` seconds on; empty if missing."""
 
     lead: str
     row: int
@@ -326,13 +326,13 @@ class _Strip:
 
     @property
     def x(self) -> Floats:
-        """Millimetres from the left edge of the paper, one for each sample."""
+        """Millimetres from the left edge of the paper, one per sample."""
         first = _PULSE_MM + self.column * COLUMN_SECONDS * MM_PER_SECOND
         return first + np.arange(len(self.part)) / SAMPLING_RATE * MM_PER_SECOND
 
 
 def column_starts(seconds: float) -> list[float]:
-    """Second at which each column begins; the last one ends where what is shown of ``seconds`` ends."""
+    """Second at which each column begins; the last one ends with the shown part of ``seconds``."""
     last = max(min(seconds, SECONDS) - COLUMN_SECONDS, 0.0)
     return [column * last / (len(COLUMNS) - 1) for column in range(len(COLUMNS))]
 
@@ -355,7 +355,7 @@ def _strips(standard: StandardEcg) -> list[_Strip]:
 
 
 def _gain(strips: list[_Strip], paper: float) -> float:
-    """The highest gain at which every curve keeps clear of those above and below it and of the edges."""
+    """The highest gain at which every curve stays clear of its vertical neighbours and of the edges."""
     return next((gain for gain in GAINS if _is_clear(strips, gain, paper)), GAINS[-1])
 
 
@@ -369,7 +369,7 @@ def _is_clear(strips: list[_Strip], gain: float, paper: float) -> bool:
         cell = (strip.x / width).astype(np.int64)
         for found, extreme in ((low, np.fmin), (high, np.fmax)):
             extreme.at(found[strip.row], cell, y)
-    # a neighbouring cell counts too, for lines have a width
+    # a neighbouring cell counts too, because lines have a width
     wide_low = np.fmin.reduce([np.roll(low, shift, axis=1) for shift in (-1, 0, 1)])
     gap = wide_low[:-1] - high[1:]
     clear = not (gap < _LEAST_GAP_MM).any()
@@ -390,7 +390,7 @@ def _draw_strip(axes: Axes, strip: _Strip, gain: float) -> None:
         axes.plot(strip.x, y, color=_INK, linewidth=0.8, solid_joinstyle="round")
     if strip.column:
         axes.vlines(x0, baseline - 3, baseline + 3, colors="#999999", linewidth=0.8)
-    # below the curve in the order of drawing and without a box, so that a label never hides a complex
+    # drawn below the curve and without a box, so that a label never hides a complex
     axes.text(
         x0 + 1.5,
         baseline + 11.0,
@@ -403,7 +403,7 @@ def _draw_strip(axes: Axes, strip: _Strip, gain: float) -> None:
 
 
 def _shade_strip(axes: Axes, strip: _Strip, explained: Sequence[Explanation]) -> None:
-    """What moved each finding in the seconds of this strip, and a bar for what the lead did."""
+    """Shade what moved each finding in the seconds of this strip, with a bar for the lead's effect."""
     if not explained or strip.missing:
         return
     lane = _LANES_MM / len(explained)
@@ -438,7 +438,7 @@ def _shade_strip(axes: Axes, strip: _Strip, explained: Sequence[Explanation]) ->
 def _write_key(
     figure: Figure, explained: Sequence[Explanation], others: int, left: float, width: float, height: float
 ) -> None:
-    """Which shade is which finding, and how much the strongest parts did."""
+    """Write which shade is which finding, and the effect of the strongest parts."""
     tall = _KEY_MM * (len(explained) + 1)
     span = width - _LEFT - _RIGHT
     axes = figure.add_axes((left, (_BOTTOM + _TABLE_MM) / height, 1 - left - _RIGHT / width, tall / height))
@@ -522,7 +522,7 @@ def _write_findings(
 def _write_column(
     axes: Axes, x: float, title: str, findings: list[Finding], colour: str, *, bold: bool
 ) -> None:
-    """Findings with a bar each: length is the probability, the tick is the threshold."""
+    """Write findings with a bar each: length is the probability, the tick is the threshold."""
     axes.text(x, 2.0, title, fontsize=9.5, fontweight="bold", color=colour, va="center")
     length, bar = 30.0, x + 88.0
     axes.text(bar, 2.0, "probability (tick: threshold)", fontsize=7, color="#777777", va="center")
@@ -548,24 +548,24 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def require_matplotlib() -> None:
-    """Raise MissingExtra, which says what to install, where matplotlib is not there."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it tells of a home it cannot write to
+    """Raise MissingExtra, which says what to install, if matplotlib is missing."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it warns about an unwritable home
     require("a plot", "matplotlib")
 
 
 def figure_of(
     item: Recording | Stay, prediction: Prediction, explanations: Sequence[Explanation] = ()
 ) -> Figure:
-    """The picture of one answer.
+    """Plot one answer.
 
     Parameters
     ----------
     item
-        What was scored.
+        The recording or stay that was scored.
     prediction
-        Its answer.
+        Its prediction.
     explanations
-        Of the answer, to be drawn over it.
+        Explanations of the answer, to be drawn over it.
 
     Raises
     ------
@@ -582,17 +582,17 @@ def figure_of(
 
 
 class NumberedPictures:
-    """Writes pictures to ``OUT.png``, or to ``OUT-1.png``, ``OUT-2.png``... once there is more than one.
+    """Writes plots to ``OUT.png``, or to ``OUT-1.png``, ``OUT-2.png``... once there is more than one.
 
     Parameters
     ----------
     path
-        The name that was asked for; its suffix decides the format (PNG, PDF, SVG).
+        The requested name; its suffix determines the format (PNG, PDF, SVG).
 
     Attributes
     ----------
     written
-        The pictures, under the names that they have now: the first one is renamed when a second one comes.
+        Current names of the plots: the first one is renamed when a second one is added.
     """
 
     def __init__(self, path: Path) -> None:
@@ -600,7 +600,7 @@ class NumberedPictures:
         self.written: list[Path] = []
 
     def there(self) -> Path | None:
-        """A file that pictures would replace, if there is one."""
+        """An existing file that the plots would replace, if any."""
         prefix = f"{self._path.stem}-"
         if self._path.exists():
             return self._path
@@ -613,7 +613,7 @@ class NumberedPictures:
     def draw(
         self, item: Recording | Stay, prediction: Prediction, explanations: Sequence[Explanation] = ()
     ) -> Path:
-        """Draw one answer; returns the file it went to."""
+        """Plot one answer; returns the file written."""
         if len(self.written) == 1:
             self.written = [self._path.replace(self._numbered(1))]
         path = self._numbered(len(self.written) + 1) if self.written else self._path

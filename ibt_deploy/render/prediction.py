@@ -35,7 +35,7 @@ def prediction_report(prediction: Prediction) -> Report:
 
 
 def sorted_findings(prediction: ArrhythmiaPrediction) -> tuple[list[Finding], list[Finding]]:
-    """Evaluable findings (positive, alternative, others, by falling probability); those not evaluable."""
+    """Evaluable findings (positive, alternative, others, by descending probability); those not evaluable."""
     findings = prediction.findings
     evaluable = sorted(
         (f for f in findings if f.evaluable),
@@ -45,13 +45,13 @@ def sorted_findings(prediction: ArrhythmiaPrediction) -> tuple[list[Finding], li
 
 
 def caption(text: str, most: int = 150) -> str:
-    """``text`` as a line of a picture: printable, and cut before it runs off the paper."""
+    """``text`` as a line of a plot: printable, and cut before it runs off the paper."""
     line = one_line(text)
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def warning_captions(prediction: Prediction, most: int) -> list[str]:
-    """The first warnings as lines of a picture; the last line tells how many more there are."""
+    """The first warnings as lines of a plot; the last line says how many more there are."""
     lines = [caption(f"Warning: {w.message.rstrip('.')}.") for w in prediction.warnings[:most]]
     if len(prediction.warnings) > most:
         lines[-1] += f" And {len(prediction.warnings) - most} more."
@@ -74,7 +74,7 @@ def alarm_summary(prediction: SepsisPrediction) -> str:
 
 
 def findings_summary(prediction: ArrhythmiaPrediction) -> str:
-    """One line: what is positive, and what it might be instead, with probabilities."""
+    """One line: positive findings and their alternatives, with probabilities."""
     evaluable, _ = sorted_findings(prediction)
 
     def listed(chosen: list[Finding]) -> str:
@@ -149,7 +149,7 @@ def findings_report(prediction: ArrhythmiaPrediction) -> Report:
 
 
 def _windows(finding: Finding) -> str:
-    """In how many windows it stands, and where most."""
+    """In how many windows the finding is reached, and where it is most probable."""
     share = finding.windows
     if share is None or not share.reached:
         return ""
@@ -187,11 +187,11 @@ def risk_report(prediction: SepsisPrediction) -> Report:
 
 
 _UNSURE = frozenset(("BUN", "Calcium", "Lactate", "Phosphate", "Bilirubin_total", "TroponinI", "HospAdmTime"))
-"""Variables whose other unit goes unnoticed in more than a tenth of stays (docs/quality.md)."""
+"""Variables for which a different unit goes unnoticed in more than a tenth of stays (docs/quality.md)."""
 
 
 def units_summary(prediction: SepsisPrediction) -> str:
-    """One line about the units in which the values were read, with those that a reader has to check."""
+    """One line about the units in which the values were read, naming those that a reader has to check."""
     if prediction.units_stated:
         return "as the source states them"
     listed = [
@@ -261,7 +261,7 @@ def _window_cells(share: WindowShare) -> tuple[object, ...]:
 
 
 def findings_cells(prediction: ArrhythmiaPrediction) -> list[tuple[object, ...]]:
-    """One line of the CSV for each class."""
+    """One CSV line per class."""
     return [
         (
             *(f.code, f.abbreviation, f.name, round(f.probability, DECIMALS)),
@@ -274,7 +274,7 @@ def findings_cells(prediction: ArrhythmiaPrediction) -> list[tuple[object, ...]]
 
 
 def risk_cells(prediction: SepsisPrediction) -> list[tuple[object, ...]]:
-    """One line of the CSV for each hour."""
+    """One CSV line per hour."""
     threshold = round(prediction.threshold, DECIMALS)
     return [
         (int(hour), round(float(risk), DECIMALS), threshold, int(alarm), int(inserted), " ".join(missing))

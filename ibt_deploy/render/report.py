@@ -1,6 +1,6 @@
-"""Reports: lines and tables with a meaning, for a terminal or as plain text; tables and numbers in Markdown.
+"""Reports: semantic lines and tables, for a terminal or plain text; tables and numbers in Markdown.
 
-The terminal's part, and rich with it, is imported only where there is one, because ``ibt predict`` must start
+The terminal renderer, and rich with it, is imported only for a terminal, because ``ibt predict`` must start
 fast in scripts.
 """
 
@@ -19,7 +19,7 @@ Meaning = Literal["plain", "heading", "positive", "warning", "muted"]
 
 @dataclass(frozen=True)
 class Line:
-    """One line of text, with a label in front of it where ``label`` is not empty."""
+    """One line of text, preceded by ``label`` if that is not empty."""
 
     text: str
     meaning: Meaning = "plain"
@@ -36,14 +36,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under titles; a title that ends with ``>`` heads a column of numbers, which goes to the right."""
+    """Rows under titles; a title ending in ``>`` heads a column of numbers, which is right-aligned."""
 
     titles: tuple[str, ...]
     rows: tuple[Row, ...]
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The titles without their marks."""
+        """The titles without their alignment marks."""
         return tuple(title.removesuffix(">") for title in self.titles)
 
 
@@ -66,7 +66,7 @@ def plain_text(report: Report) -> str:
 
 
 def show(report: Report, stream: TextIO | None = None) -> None:
-    """Write the report: in colour to a terminal (unless NO_COLOR is set), as plain text elsewhere."""
+    """Write the report: in colour on a terminal (unless NO_COLOR is set), as plain text elsewhere."""
     out = stream or sys.stdout
     if not out.isatty():
         print(plain_text(report), file=out, flush=True)
@@ -77,12 +77,12 @@ def show(report: Report, stream: TextIO | None = None) -> None:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number for people; a dash where it is undefined."""
+    """A number for people; a dash if it is undefined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Rising whole numbers as spans: ``1-3, 7``."""
+    """Ascending integers as ranges: ``1-3, 7``."""
     parts: list[tuple[int, int]] = []
     for n in numbers:
         if parts and n == parts[-1][1] + 1:
@@ -121,7 +121,7 @@ UNDEFINED = "-"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table; columns whose title ends in ``>`` are aligned to the right."""
+    """A table; columns whose title ends in ``>`` are right-aligned."""
     titles = [title.removesuffix(">") for title in header]
     rule = ["---:" if title.endswith(">") else "---" for title in header]
     lines = ([cell.replace("|", "\\|") for cell in row] for row in (titles, rule, *rows))
@@ -129,7 +129,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """A number, never minus zero; a dash where it is undefined."""
+    """A number, never minus zero; a dash if it is undefined."""
     if value is None:
         return UNDEFINED
     text = f"{value:.{digits}f}"
@@ -143,12 +143,12 @@ def bounds(interval: Sequence[float | None], digits: int = 3) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with thousands."""
+    """An integer with thousands separators."""
     return f"{value:,}"
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """``a 3, b 2`` of counts by name; ``none`` where there are none."""
+    """``a 3, b 2`` from counts by name; ``none`` if there are none."""
     return ", ".join(f"{name} {count(n)}" for name, n in counts.items()) or "none"
 
 

@@ -1,4 +1,4 @@
-"""Two small diagrams as SVG, drawn by hand so that neither needs matplotlib: reliability, and stability."""
+"""Two small diagrams as hand-written SVG, so that neither needs matplotlib: reliability, and stability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def reliability_svg(title: str, series: Sequence[tuple[str, Points]]) -> str:
-    """Observed share over mean probability on logarithmic axes, one line of points for each series."""
+    """Observed share over mean probability on logarithmic axes, one line of points per series."""
     lowest = min((v for _, points in series for point in points for v in point if v > 0), default=0.01)
     first = math.floor(math.log10(max(lowest, LEAST)))
     size = SIDE + MARGIN + 20

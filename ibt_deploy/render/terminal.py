@@ -1,4 +1,4 @@
-"""A report on a terminal: in colour, and whole however narrow the terminal is."""
+"""A report on a terminal: in colour, and complete on a narrow terminal too."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ STYLES: dict[Meaning, str] = {
     "muted": "dim",
 }
 WIDE_GAP = 3
-"""Blanks between the columns of a table where there is room for them; else there is one."""
+"""Blanks between the columns of a table if there is room for them; else there is one."""
 
 
 def print_report(report: Report, out: TextIO, label_width: int) -> None:
-    """Write the report to the terminal ``out``; ``label_width`` is that of its longest label."""
+    """Write the report to the terminal ``out``; ``label_width`` is the width of its longest label."""
     console = Console(file=out, highlight=False)
     for block in report:
         if isinstance(block, Table):
@@ -43,7 +43,7 @@ def _text(line: Line) -> Text:
 
 
 def _print_labelled(line: Line, console: Console, label_width: int) -> None:
-    """As a grid, so that what does not fit continues below the text, not below the label."""
+    """Print as a grid, so that overflow continues below the text, not below the label."""
     label = Column(width=label_width, style=STYLES["muted"])
     grid = RichTable.grid(label, Column(), padding=(0, 2, 0, 0))
     grid.add_row(line.label, _text(line))
@@ -51,7 +51,7 @@ def _print_labelled(line: Line, console: Console, label_width: int) -> None:
 
 
 def _print_table(table: Table, console: Console) -> None:
-    """With as little room between the columns as it takes, so that no number is cut while there is room."""
+    """Print with as little space between columns as needed, so that no number is cut while there is room."""
     least = _least_widths(table)
     roomy = sum(least) + WIDE_GAP * len(least) <= console.width
     fits = sum(least) + len(least) <= console.width
@@ -70,11 +70,11 @@ def _print_table(table: Table, console: Console) -> None:
         )
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in row.cells), style=STYLES[row.meaning])
-    margin = 0 if roomy else 1  # the wide kind brings its own
+    margin = 0 if roomy else 1  # the wide kind has its own
     console.print(Padding(shown, (margin, 0), expand=False))
 
 
 def _least_widths(table: Table) -> list[int]:
-    """Widths of the columns in which no word and no number need be cut."""
+    """Widths of the columns at which no word or number has to be cut."""
     columns = zip(table.heads, *(row.cells for row in table.rows), strict=True)
     return [max((len(word) for cell in column for word in cell.split()), default=0) for column in columns]

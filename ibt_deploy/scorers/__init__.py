@@ -1,7 +1,7 @@
-"""From inputs to predictions, one module per task.
+"""Scorers turn inputs into predictions, one module per task.
 
 A scorer works in two steps, because batches are made between them: a recording or a stay is refused or turned
-into arrays (``prepare``, ``ready``), which needs no graph, and arrays are scored (``score``).
+into arrays (``prepare``, ``ready``), which needs no graph; then the arrays are scored (``score``).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ NO_LIMIT = 1 << 62
 
 @dataclass(frozen=True)
 class Batching:
-    """How many inputs wait for each other, and how many go through the graph together.
+    """How many inputs are pooled, and how many go through the graph together.
 
     Attributes
     ----------
     work
         Windows of recordings, or hours of stays, that close a pool.
     inputs
-        Inputs that close a pool, refused ones among them.
+        Inputs, including refused ones, that close a pool.
     together
         Largest size of an input, in windows or hours, and how many windows, or stays, of such inputs go
-        through the graph together; in rising order.
+        through the graph together; in ascending order.
     """
 
     work: int
@@ -44,11 +44,11 @@ class Prepared(Protocol):
 
     @property
     def size(self) -> int:
-        """Work that it makes, in windows or hours."""
+        """Amount of work, in windows or hours."""
 
 
 class TaskScorer(Protocol):
-    """What a task offers: ``item`` is what it scores, ``bulk`` the batches where answers can wait."""
+    """Interface of a task: ``item`` is what it scores, ``bulk`` the batching if answers can wait."""
 
     item: ClassVar[type[Recording | Stay]]
     bulk: ClassVar[Batching]
@@ -57,24 +57,24 @@ class TaskScorer(Protocol):
 
     @staticmethod
     def soon(batch_size: int) -> Batching:
-        """How inputs are batched where their answers are waited for."""
+        """Batching if callers wait for the answers."""
 
     @staticmethod
     def prepare(item: Any, bundle: Bundle, /) -> Any:
-        """Preprocess one input; raises InputError where it is refused."""
+        """Preprocess one input; raises InputError if it is refused."""
 
     @staticmethod
     def ready(prepared: Sequence[Any], bundle: Bundle, /) -> Sequence[Any]:
-        """What is cheaper to compute for a whole pool, added to its inputs."""
+        """Add to the inputs of a pool what is cheaper to compute for all of them at once."""
 
     def features_and_logits(self, item: Any, /) -> tuple[Float32s, Float32s]:
-        """What the graph is given of one input, and what it answers."""
+        """Input of the graph for one item, and its output."""
 
     def score(self, prepared: Sequence[Any], batch_size: int, /) -> Sequence[Prediction]:
         """Predictions, in order."""
 
 
 def scorer_of(task: Task) -> type[TaskScorer]:
-    """The scorer of a task, imported now."""
+    """Import and return the scorer of a task."""
     scorer: type[TaskScorer] = PARTS[task].scorer.load()
     return scorer

@@ -26,23 +26,23 @@ from ibt_deploy.scorers import NO_LIMIT, Batching
 from ibt_deploy.types import Bools, Float32s, Floats
 
 LONGEST_EVALUATED = 60
-"""Seconds: nearly every recording of the evaluation is shorter."""
+"""Seconds; nearly every recording of the evaluation is shorter."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedEcg:
-    """A recording that is ready to be scored; its signal, seven times as large as the windows, can go.
+    """A recording ready to be scored; its signal, seven times as large as the windows, can be freed.
 
     Attributes
     ----------
     windows
-        What the model reads, shape ``(windows, 12, 2000)``.
+        Input of the model, shape ``(windows, 12, 2000)``.
     samples
         Length of the whole recording at the model's sampling rate.
     record, source, format, sampling_rate, duration, leads
-        Of the recording.
+        As for the recording.
     changes, warnings
-        Of its reader and of preprocessing.
+        Remarks of the reader and of preprocessing.
     heart_rate, axis
         As computed from the signal.
     """
@@ -62,7 +62,7 @@ class PreparedEcg:
 
     @property
     def size(self) -> int:
-        """Work that it makes, in windows."""
+        """Amount of work, in windows."""
         return len(self.windows)
 
 
@@ -83,12 +83,12 @@ class EcgScorer:
 
     @staticmethod
     def soon(batch_size: int) -> Batching:
-        """Recordings are answered as soon as their windows fill a batch."""
+        """Recordings are scored as soon as their windows fill a batch."""
         return Batching(batch_size, batch_size, ((NO_LIMIT, batch_size),))
 
     @staticmethod
     def prepare(recording: Recording, bundle: Bundle) -> PreparedEcg:
-        """Preprocess one recording; raises InputError where it is refused."""
+        """Preprocess one recording; raises InputError if it is refused."""
         standard = examined(recording)
         return PreparedEcg(
             windows=windows(standard, _constants(bundle)),
@@ -107,19 +107,19 @@ class EcgScorer:
 
     @staticmethod
     def ready(prepared: Sequence[PreparedEcg], bundle: Bundle) -> Sequence[PreparedEcg]:  # noqa: ARG004
-        """Nothing is left to do."""
+        """Return the recordings unchanged."""
         return prepared
 
     def logits(self, signal: Float32s, batch_size: int) -> Float32s:
         """Logits ``(windows, 26)`` of windows ``(windows, 12, 2000)``.
 
         The int8 graph takes its scales from the whole batch, so it gets one window at a time: an answer
-        must not depend on what else was asked.
+        must not depend on the other inputs of the batch.
         """
         return self._run(["logits"], signal, batch_size)[0]
 
     def features(self, signal: Float32s, batch_size: int) -> Float32s:
-        """What the classifier reads of windows ``(windows, 12, 2000)``, shape ``(windows, dim)``."""
+        """Input of the classifier for windows ``(windows, 12, 2000)``, shape ``(windows, dim)``."""
         return self._run(["features"], signal, batch_size)[0]
 
     def _run(self, outputs: list[str], signal: Float32s, batch_size: int) -> list[Float32s]:
@@ -197,20 +197,20 @@ class EcgScorer:
         ]
 
     def _short_recording(self, samples: int) -> tuple[Notice, ...]:
-        """A warning for less than a whole window, with what validation says about such a length."""
+        """A warning for less than a whole window, with what validation says about that length."""
         if samples >= self._constants.length - FILLED_SAMPLES:
             return ()
         seconds = samples / self._constants.sampling_rate
         sentence = f"{seconds:.1f} s of signal; the published figures are of 10 s"
         curve = self.bundle.contract.get("short_recordings")
         if curve:
-            # the curve falls from ten seconds on; np.interp wants it to rise
+            # the curve descends from ten seconds on; np.interp needs it to ascend
             kept = np.interp(seconds, curve["seconds"][::-1], curve["recordings_unchanged"][::-1])
             sentence += f"; of recordings cut to this length {float(kept):.0%} kept every finding"
         return (Notice("short_recording", sentence),)
 
     def _long_recording(self, samples: int, spans: Sequence[tuple[int, int]]) -> tuple[Notice, ...]:
-        """A warning beyond a minute: the more windows, the likelier that one of them is wrong."""
+        """A warning beyond a minute: the more windows, the more likely that one of them is wrong."""
         seconds = samples / self._constants.sampling_rate
         if seconds <= LONGEST_EVALUATED:
             return ()
@@ -237,16 +237,16 @@ def _unfamiliar(familiarity: float | None) -> tuple[Notice, ...]:
 def window_changes(
     spans: Sequence[tuple[int, int]], samples: int, constants: EcgPreprocessing
 ) -> tuple[str, ...]:
-    """What cutting into windows, filtering and padding does to a record of ``samples``, one phrase each.
+    """Changes to a record of ``samples`` by windowing, filtering and padding, one phrase each.
 
     Parameters
     ----------
     spans
-        Of :func:`ibt_deploy.preprocess.ecg.window_spans`.
+        Result of :func:`ibt_deploy.preprocess.ecg.window_spans`.
     samples
         Length of the record at the constants' sampling rate.
     constants
-        Of the model.
+        Constants of the model.
     """
     seconds = constants.length / constants.sampling_rate
     changes = []

@@ -1,6 +1,6 @@
 """Hourly sepsis risk of ICU stays.
 
-Every answer is causal: features and graph look back only, and batches are padded on the right, where the
+Every answer is causal: features and graph only look back, and batches are padded on the right, where the
 padding lies in the future of every real hour.
 """
 
@@ -33,19 +33,19 @@ class CheckedStay:
 
     @property
     def size(self) -> int:
-        """Work that it makes, in hours."""
+        """Amount of work, in hours."""
         return len(self.values)
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedStay(CheckedStay):
-    """The same with its features, shape ``(hours, F)``."""
+    """A checked stay with its features, shape ``(hours, F)``."""
 
     features: Float32s
 
 
 def features_of(stays: Sequence[CheckedStay], constants: StayPreprocessing) -> list[Float32s]:
-    """Features ``(hours, F)`` of every stay: of many at once, since a call costs more than its rows."""
+    """Features ``(hours, F)`` of every stay, computed together because a call costs more than its rows."""
     bare = [stay.values for stay in stays if not isinstance(stay, PreparedStay)]
     made: Iterator[Float32s] = iter(())
     if bare:
@@ -59,7 +59,7 @@ class StayScorer:
     """Scores stays with one bundle, graph and operating point."""
 
     item: ClassVar[type[Recording | Stay]] = Stay
-    # attention takes the hours of a stay squared; the more stays wait, the less of a batch is padding
+    # attention is quadratic in the hours of a stay; the more stays wait, the less of a batch is padding
     bulk: ClassVar[Batching] = Batching(
         work=32_768, inputs=512, together=((64, 32), (128, 16), (MAX_HOURS, 4))
     )
@@ -73,12 +73,12 @@ class StayScorer:
 
     @staticmethod
     def soon(batch_size: int) -> Batching:
-        """Some stays are gathered, to put those of like length together."""
+        """Some stays are pooled, to batch those of similar length."""
         return Batching(NO_LIMIT, 8 * batch_size, ((NO_LIMIT, batch_size),))
 
     @staticmethod
     def prepare(stay: Stay, bundle: Bundle) -> CheckedStay:  # noqa: ARG004
-        """Check and clean one stay; raises InputError where it is refused."""
+        """Check and clean one stay; raises InputError if it is refused."""
         return CheckedStay(stay, *checked_stay(stay))
 
     @staticmethod
@@ -96,7 +96,7 @@ class StayScorer:
     def logits(self, features: Sequence[Float32s], batch_size: int) -> list[Float32s]:
         """Logits ``(hours,)`` of every stay's features ``(hours, F)``, in order.
 
-        Stays of like length share a batch.
+        Stays of similar length share a batch.
         """
         found: list[Float32s] = [np.empty(0, dtype=np.float32)] * len(features)
         by_length = sorted(range(len(features)), key=lambda i: len(features[i]))

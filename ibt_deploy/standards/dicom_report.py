@@ -3,7 +3,7 @@
 The report is a Comprehensive SR (PS3.3 A.35.3) in the study of the ECG: its title is "ECG Report" (LOINC
 11524-0), its evidence is the ECG, and it holds one Finding for each positive class (SNOMED CT), with the
 calibrated probability and the threshold as properties. It claims no template: those of PS3.16 for ECG reports
-ask for measurements that nothing here makes. It is partial and unverified, because nobody has looked at it.
+require measurements that are not made here. It is partial and unverified, because nobody has reviewed it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import highdicom
 
 OWN_CODES = "99IBT"
-"""Codes of this project; PS3.16 reserves names that begin with 99 for such."""
+"""Codes of this project; PS3.16 reserves names that begin with 99 for private codes."""
 REPORT_SERIES = 9000
-"""Series number of reports, above what devices use."""
+"""Series number of reports, above those of devices."""
 
 
 def dicom_report(prediction: ArrhythmiaPrediction, source: Path) -> bytes:
@@ -32,14 +32,14 @@ def dicom_report(prediction: ArrhythmiaPrediction, source: Path) -> bytes:
     Parameters
     ----------
     prediction
-        What the model found.
+        The model's answer.
     source
         The DICOM file that was scored; the report belongs to its patient and study and refers to it.
 
     Raises
     ------
     UnsupportedFormat
-        When ``source`` is not a DICOM file with a waveform, or does not say to which study it belongs.
+        When ``source`` is not a DICOM file with a waveform, or does not say which study it belongs to.
     MissingExtra
         highdicom is not installed.
     """
@@ -57,10 +57,10 @@ def dicom_report(prediction: ArrhythmiaPrediction, source: Path) -> bytes:
             "a Structured Report needs a waveform that names its study and itself", where=str(source)
         )
     for name in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber"):
-        if name not in ecg:  # type 2: has to be there, may be empty
+        if name not in ecg:  # type 2: must be present, may be empty
             setattr(ecg, name, "")
     with warnings.catch_warnings():
-        # the name of the patient stays as the ECG has it, whatever its form
+        # the patient's name is kept as in the ECG, whatever its form
         warnings.filterwarnings("ignore", message="The string .* is unlikely to represent")
         report: Any = highdicom.sr.ComprehensiveSR(
             evidence=[ecg],

@@ -1,11 +1,11 @@
-"""Events in long form become hourly rows of the 40 variables.
+"""Turn events in long form into hourly rows of the 40 variables.
 
 A standard's module fills two tables of a DuckDB connection, ``events`` and ``stays`` (:data:`EVENTS`,
-:data:`STAYS`), and says what its codes mean. The rest is here, and the same for all: values are converted,
-events belong to the stay within whose time they lie, the hour of an event is ``floor(hours since ICU
-admission) + 1``, and within an hour the median counts. An event that is there twice counts once.
+:data:`STAYS`), and states what its codes mean. The rest is done here, identically for all: values are
+converted, events are assigned to the stay during which they occur, the hour of an event is ``floor(hours
+since ICU admission) + 1``, and each hour takes the median. A duplicate event counts once.
 
-``data/ehr_codes.csv`` says which code is which of the 40 variables, in which unit, each row with its source.
+``data/ehr_codes.csv`` maps codes to the 40 variables and their units, each row with its source.
 Units of events are UCUM, or the spellings that :mod:`ibt_deploy.mapping.units` knows.
 """
 
@@ -30,7 +30,7 @@ NO_UNIT = frozenset({"", "unk", "none", "null", "n/a", "no matching concept"})
 
 @dataclass(frozen=True)
 class Code:
-    """A row of the table.
+    """A row of the table of codes.
 
     Attributes
     ----------
@@ -39,18 +39,18 @@ class Code:
     system, code
         ``LOINC``, ``OMOP`` (standard concept) or ``MIMIC-IV`` (item), and the code in it.
     ucum
-        Unit in which the code's values usually are.
+        Usual unit of the code's values.
     factor, offset
         ``value * factor + offset`` turns ``ucum`` into the variable's unit.
     priority
-        Where several codes of a variable have values in one hour, those with the lowest number count: an
-        arterial line goes before a cuff.
+        If several codes of a variable have values in one hour, those with the lowest number count: an
+        arterial line takes precedence over a cuff.
     unit_implied
-        Whether a value without a unit is in ``ucum``: the item is defined so, or no other unit exists.
+        Whether a value without a unit is in ``ucum``: by definition of the item, or for lack of another unit.
     substance
-        ``urea`` where the mass is that of whole urea.
+        ``urea`` if the mass is that of whole urea.
     name, source
-        What the code means, and who says so.
+        Meaning of the code, and the source of that.
     """
 
     variable: str
@@ -68,7 +68,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the values of a code in a unit are: ``value * factor + offset`` of ``variable``."""
+    """Meaning of the values of a code in a unit: ``value * factor + offset`` of ``variable``."""
 
     variable: str
     factor: float
@@ -78,7 +78,7 @@ class Meaning:
 
 @lru_cache(maxsize=1)
 def codes() -> dict[tuple[str, str], Code]:
-    """The table, by system and code."""
+    """The table of codes, by system and code."""
     return {
         (row["system"], row["code"]): Code(
             row["variable"],
@@ -99,14 +99,14 @@ def codes() -> dict[tuple[str, str], Code]:
 
 @lru_cache(maxsize=4096)
 def meaning(system: str, code: str, unit: str | None) -> Meaning | str:
-    """What the values of a code are, or the reason why they are not used.
+    """Meaning of the values of a code, or the reason why they are not used.
 
     Parameters
     ----------
     system, code
         As in the table.
     unit
-        As the event states it; None or a word for nothing where it states none.
+        As stated by the event; None or a word for nothing if it states none.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def meaning(system: str, code: str, unit: str | None) -> Meaning | str:
     Raises
     ------
     MissingExtra
-        The unit is not the table's own, and pint is not installed.
+        The unit differs from the table's own, and pint is not installed.
     """
     row = codes().get((system, code))
     if row is None:
@@ -151,17 +151,17 @@ GIVEN = {
 
 MEDICAL, SURGICAL = ("medical", "micu"), ("surgical", "sicu")
 NEITHER = ("trauma", "neuro", "cardi", "coronary", "vascular", "thoracic", "transplant")
-"""Words in the names of wards. Unit1 and Unit2 are the medical and the surgical ICU; special ones are
+"""Words in the names of wards. Unit1 and Unit2 are the medical and the surgical ICU; specialised ones are
 neither."""
 
 MOST_AT_MIDNIGHT = 0.5
 FEWEST_FOR_MIDNIGHT = 20
-"""From this number of values on, more than this share at midnight means that the export knows dates only."""
+"""From this many values on, more than this share at midnight means that the export has dates only."""
 
 NO_VALUE = "no value of the 40 variables lies within the stay"
 
 VALUES_AT_ONCE = 20_000_000
-"""Values whose medians are taken in one query, for bounded memory."""
+"""Number of values whose medians are taken in one query, for bounded memory."""
 
 ROWS_IN_GROUP = 16_384
 OLDEST = 90.0
@@ -170,7 +170,7 @@ AGE_OF_OLDEST = 100.0
 ASSUMED_NOTE = "No ICU admission is stated: hour 1 begins with the first measurement."
 
 Meanings = Callable[[str, str | None], "Meaning | str"]
-"""What a code with a unit means, or the reason why its values are not used."""
+"""Returns the meaning of a code with a unit, or the reason why its values are not used."""
 
 
 @dataclass(frozen=True)
@@ -184,22 +184,22 @@ class RefusedStay:
 
 @dataclass(frozen=True)
 class Source:
-    """An export that was brought into the form of this module.
+    """An export converted to the form of this module.
 
     Attributes
     ----------
     format
         As a Stay names it.
     meanings
-        Of codes and units.
+        Meanings of codes and units.
     notes
-        What every stay must say.
+        Notes for every stay.
     unread
-        Files of the export that hold nothing for us, and why.
+        Files of the export that hold nothing usable, and why.
     refused
         Stays that are refused as a whole, and are not in the table of stays.
     zone
-        IANA name of the zone whose local times became UTC; None where times stand as stated.
+        IANA name of the zone whose local times became UTC; None if times are kept as stated.
     """
 
     format: str
@@ -212,7 +212,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Unmapped:
-    """Events with a number that were not used because of their code or unit."""
+    """Numeric events that were not used because of their code or unit."""
 
     code: str
     unit: str
@@ -222,27 +222,27 @@ class Unmapped:
 
 @dataclass(frozen=True)
 class EventReport:
-    """What became of the events.
+    """Counts of what became of the events.
 
     Attributes
     ----------
     format
         The standard.
     events
-        All of them.
+        Number of all events.
     used
-        Values that lie in an hour of a stay.
+        Number of values that lie in an hour of a stay.
     without_number, without_time, repeated, outside
         Events that were left out: without a number, without a time of day, repeated exactly, or mapped and
         outside every stay or after its 336th hour.
     not_mapped
-        Numbers whose code or unit is unknown.
+        Number of values whose code or unit is unknown.
     unmapped
         The same by code and unit, the most frequent first.
     stays
-        All of them.
+        Number of all stays.
     refused
-        Those of them that are not scored: without any value, or refused by the loader.
+        Stays that are not scored: without any value, or refused by the loader.
     found
         For each variable that was found, the number of stays that have it.
     """
@@ -290,7 +290,7 @@ class EventReport:
 
 
 def unit_flags(name: str) -> tuple[float | None, float | None]:
-    """Unit1 and Unit2 of a ward: medical ICU or surgical ICU; (None, None) for any other or a mixed one."""
+    """Unit1 and Unit2 of a ward: medical or surgical ICU; (None, None) for any other or a mixed one."""
     text = name.casefold()
     if any(word in text for word in NEITHER):
         return None, None
@@ -302,22 +302,22 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
     """Write the hourly rows of all stays to a Parquet file, sorted by stay and hour.
 
     Its columns are ``stay``, the 40 variables, ``cut`` (whether hours after 336 were left out) and
-    ``assumed`` (whether the first measurement stands for an admission that is not stated). A stay without
+    ``assumed`` (whether the first measurement substitutes for an unstated admission). A stay without
     any value has no row.
 
     Parameters
     ----------
     connection
-        With the tables of :data:`EVENTS` and :data:`STAYS`.
+        Connection with the tables :data:`EVENTS` and :data:`STAYS`.
     source
-        What its codes mean.
+        The export.
     out
-        The file.
+        The file to write.
 
     Raises
     ------
     MalformedFile
-        There is no stay, or no event that could be used.
+        There is no stay, or no usable event.
     BadRows
         The times are dates.
     """
@@ -360,7 +360,7 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
 
 
 def _write_meanings(connection: Any, source: Source) -> tuple[list[Unmapped], int]:
-    """The table ``meanings``, and the numbers that have none."""
+    """Write the table ``meanings``, and return the numbers that have none."""
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE kinds AS SELECT code, unit, count(*) AS n, count(value) AS numbers "
         "FROM events GROUP BY ALL"
@@ -384,7 +384,7 @@ def _write_meanings(connection: Any, source: Source) -> tuple[list[Unmapped], in
 
 
 def _ordered_stays(connection: Any) -> None:
-    """``stays`` with a number each, in the order of their names; an unstated start is the first value."""
+    """Number the rows of ``stays`` in order of name; an unstated start becomes the first value."""
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE firsts AS SELECT patient, min(time) AS first FROM events "
         "JOIN meanings ON events.code = meanings.code AND events.unit IS NOT DISTINCT FROM meanings.unit "
@@ -398,7 +398,7 @@ def _ordered_stays(connection: Any) -> None:
 
 
 def _write_values(connection: Any) -> dict[str, int]:
-    """The table ``measured``: stay, hour, variable, priority and value; and the counts of the report."""
+    """Write the table ``measured``: stay, hour, variable, priority and value; return report counts."""
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE usable AS SELECT DISTINCT patient, time, events.code, events.unit,"
         " value, variable, priority, value * factor + shift AS converted FROM events "
@@ -441,7 +441,7 @@ def _write_values(connection: Any) -> dict[str, int]:
 
 
 def _require_times_of_day(connection: Any, zone: str | None) -> None:
-    """Refuse an export whose times are dates that became midnight: every hour would be wrong."""
+    """Refuse an export whose times are dates turned into midnight: every hour would be wrong."""
     values, midnights = connection.execute(
         "SELECT count(*), count(*) FILTER (time = date_trunc('day', time)) FROM "
         "(SELECT timezone(?, timezone('UTC', time)) AS time FROM placed)",
@@ -495,7 +495,7 @@ def _write_hours(connection: Any, out: Path, used: int, stays: int) -> None:
 
 
 def _found(connection: Any) -> dict[str, int]:
-    """How many stays have each variable, in the order of the variables."""
+    """Number of stays with each variable, in the order of the variables."""
     counts = {
         NAMES[place]: stays
         for place, stays in connection.execute(

@@ -41,7 +41,7 @@ MEDS_COLUMNS = frozenset({"subject_id", "time", "code"})
 MEDS_VALUES = ("numeric_value", "value")
 HEAD_BYTES = 4096
 LOOKED_AT = 50
-"""Files of a folder at which we look before we know that it is not an export of a standard."""
+"""Number of files to look at before a folder is known not to be an export of a standard."""
 
 HOURS = "hours.parquet"
 _FHIR = re.compile(rb'"resourceType"\s*:\s*"(Bundle|Observation|Patient|Encounter|Location)"')
@@ -50,18 +50,18 @@ CUT_NOTE = f"Hours after {MAX_HOURS} (two weeks) were left out."
 
 @dataclass(frozen=True)
 class Export:
-    """Files that belong together.
+    """Files that form one export.
 
     Attributes
     ----------
     standard
-        Which one.
+        Name of the standard.
     files
-        Those that hold it.
+        Files of the export.
     others
-        Those beside them that do not.
+        Other files beside them.
     mapping
-        Of a long table.
+        Mapping of a long table.
     """
 
     standard: Standard
@@ -71,7 +71,7 @@ class Export:
 
 
 def standard_of(file: File, head: bytes | None = None) -> Standard | None:
-    """The standard of one file by its content; OMOP tables as CSV or Parquet are known in company only."""
+    """The standard of one file by its content; OMOP tables as CSV or Parquet are recognised only together."""
     if head is None:
         try:
             if not file.is_file():  # a pipe would wait for its writer
@@ -90,7 +90,7 @@ def standard_of(file: File, head: bytes | None = None) -> Standard | None:
 
 
 def table_of(file: File) -> str | None:
-    """The OMOP table that a file holds, by its name or that of its folder; None for any other file."""
+    """The OMOP table in a file, by its name or that of its folder; None for any other file."""
     name = file.name.casefold()
     suffix = next((suffix for suffix in OMOP_SUFFIXES if name.endswith(suffix)), None)
     if suffix is None:
@@ -107,9 +107,9 @@ def is_database(head: bytes) -> bool:
 
 
 def is_fhir(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` holds FHIR resources that are of use here.
+    """Whether a file that begins with ``head`` holds FHIR resources that can be used here.
 
-    A request of CDS Hooks carries some, but asks for an answer of the service.
+    A CDS Hooks request contains some, but expects an answer from the service.
     """
     if head.startswith(GZIP_MAGIC):
         try:
@@ -127,12 +127,12 @@ def is_meds(names: Iterable[str]) -> bool:
 
 
 def found_export(files: Sequence[File]) -> Export | None:
-    """The export that these files are; None where they are something else.
+    """The export that these files form; None if they are something else.
 
     Raises
     ------
     UnsupportedFormat
-        Exports of several standards in one.
+        The files are exports of several standards.
     """
     if {"measurement", "person"} <= {table_of(file) for file in files}:
         mine = tuple(file for file in files if table_of(file) is not None)
@@ -158,13 +158,13 @@ class EventStays:
     Attributes
     ----------
     hours
-        The file that :func:`~ibt_deploy.standards.events.hourly_table` wrote.
+        The file written by :func:`~ibt_deploy.standards.events.hourly_table`.
     source
-        What the stays name as their source.
+        Source named in the stays.
     report
-        What became of the events.
+        Report on the events.
     stays
-        First row of each stay that has values, and the number of rows behind them.
+        First row of each stay with values, followed by the number of rows.
     confirmed
         Variables whose unit a person has confirmed.
     """
@@ -176,11 +176,11 @@ class EventStays:
     confirmed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
-        """Stays that have values."""
+        """Number of stays with values."""
         return len(self.stays) - 1
 
     def read_stays(self, first: int, last: int) -> Iterator[Stay | InputError]:
-        """One answer for each stay from number ``first`` to ``last``, which is not included."""
+        """One answer per stay from number ``first`` up to, but not including, ``last``."""
         from ibt_deploy.standards.events import ASSUMED_NOTE
 
         if first >= last:
@@ -241,25 +241,25 @@ class EventStays:
 def opened(
     export: Export, folder: Path, *, source: str, memory_mb: int = 1024, threads: int | None = None
 ) -> EventStays:
-    """Make the hourly rows of an export.
+    """Compute the hourly rows of an export.
 
     Parameters
     ----------
     export
-        As :func:`found_export` finds it.
+        As returned by :func:`found_export`.
     folder
-        Where they are written.
+        Folder to write them to.
     source
-        What the stays name as their source.
+        Source named in the stays.
     memory_mb, threads
-        Limits of the engine.
+        Resource limits of the engine.
 
     Raises
     ------
     InputError
         The export cannot be used.
     BatchError
-        Memory or disk do not suffice.
+        Memory or disk space is insufficient.
     MissingExtra
         DuckDB, pyarrow or pint is not installed.
     """
@@ -284,7 +284,7 @@ def opened(
 
 
 def _loaded(connection: Any, export: Export, folder: Path) -> Source:
-    """The events of an export in the one form that all standards share."""
+    """Load the events of an export into the form common to all standards."""
     from ibt_deploy.standards import fhir_observations, long_table, meds, omop
 
     if export.mapping is not None:

@@ -1,11 +1,11 @@
 """Predictions as FHIR R4 resources.
 
-A recording becomes a Bundle with a DiagnosticReport and one Observation for each class; a stay becomes a
-Bundle with one RiskAssessment for each hour; a refusal becomes an OperationOutcome. The model is a Device
-in the Bundle. Ids follow from the record and the model, so that the same answer is the same resource.
+A recording becomes a Bundle with a DiagnosticReport and one Observation per class; a stay becomes a
+Bundle with one RiskAssessment per hour; a refusal becomes an OperationOutcome. The model is a Device
+in the Bundle. Ids are derived from the record and the model, so that the same answer is the same resource.
 
-A prediction knows no calendar: neither resource states a time, and the hour of a RiskAssessment stands in its
-identifier. Every resource is ``preliminary``, because nobody has looked at it.
+A prediction has no calendar time: neither resource states a time, and the hour of a RiskAssessment is in its
+identifier. Every resource is ``preliminary``, because nobody has reviewed it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MEDIA_TYPE = "application/fhir+json"
 SNOMED, LOINC, UCUM = "http://snomed.info/sct", "http://loinc.org", "http://unitsofmeasure.org"
 HL7 = "http://terminology.hl7.org/CodeSystem"
 HORIZON_HOURS = 6
-"""The risk is that of SepsisLabel, which is 1 from six hours before onset."""
+"""The risk is the probability of SepsisLabel, which is 1 from six hours before onset."""
 
 Resource = dict[str, Any]
 
@@ -157,7 +157,7 @@ def _probability(value: float) -> Resource:
 
 
 def risk_resources(answer: SepsisPrediction) -> list[Resource]:
-    """One RiskAssessment for each hour."""
+    """One RiskAssessment per hour."""
     notes = [{"text": text} for text in (*(warning.message for warning in answer.warnings), NOTICE)]
     threshold = round(answer.threshold, DECIMALS)
     rows = zip(answer.hours.tolist(), answer.risk.tolist(), answer.alarms.tolist(), strict=True)

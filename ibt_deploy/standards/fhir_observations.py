@@ -1,12 +1,12 @@
 """FHIR R4: Observations with Patient, Encounter and Location, as Bundles or NDJSON.
 
-An Encounter at a Location that is an intensive care unit is a stay, and the Encounter of which it is a part
-is the stay in hospital. A patient for whom no such Encounter is there has one stay, which begins with the
-first measurement and says so. Times become UTC; a date without a time of day is of no use.
+An Encounter at a Location that is an intensive care unit is a stay, and the Encounter that it is part of
+is the hospital stay. A patient without such an Encounter has one stay, which begins with the first
+measurement and says so. Times become UTC; a date without a time of day cannot be used.
 
 :func:`load` reads whole exports, whose stays DuckDB computes by the rules of
-:mod:`ibt_deploy.standards.events`. :func:`patient_stay` makes the latest stay of one patient in memory by the
-same rules, and refuses what the report of an export would mention.
+:mod:`ibt_deploy.standards.events`. :func:`patient_stay` builds the latest stay of one patient in memory by
+the same rules, and refuses what the report of an export would mention.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LOINC_SYSTEM = "http://loinc.org"
 UCUM_SYSTEM = "http://unitsofmeasure.org"
 NOT_VALID = frozenset({"entered-in-error", "cancelled", "unknown"})
 ICU_CODES = frozenset({"ICU", "309904001"})
-"""Of Location.type: HL7 v3 RoleCode, and SNOMED CT (intensive care unit)."""
+"""Codes in Location.type: HL7 v3 RoleCode, and SNOMED CT (intensive care unit)."""
 
 ICU_NAME = re.compile(r"\bICU\b|intensive care|[A-Z]ICU\b")
 SATURATION, PULSE_OXIMETRY = "2708-6", "59408-5"
@@ -71,18 +71,18 @@ class _Visit:
 
 @dataclass
 class Found:
-    """What resources say.
+    """Contents of the resources.
 
     Attributes
     ----------
     events
         Patient, time in UTC, code, unit and value of each measurement.
     patients
-        Gender and date of birth.
+        Gender and date of birth, by id.
     visits, places
         Encounters, and the names of Locations that are intensive care units; all by id.
     without_patient
-        Observations that name no patient.
+        Number of Observations that name no patient.
     """
 
     events: list[tuple[str, datetime | None, str, str | None, float | None]] = field(default_factory=list)
@@ -98,7 +98,7 @@ def load(connection: Any, files: Sequence[File]) -> Source:
     Raises
     ------
     MalformedFile
-        Not one of the files can be read; the reason of the first.
+        No file can be read; carries the first reason.
     """
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {EVENTS}")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {STAYS}")
@@ -139,7 +139,7 @@ def load(connection: Any, files: Sequence[File]) -> Source:
 
 
 def meaning_of(code: str, unit: str | None) -> Meaning | str:
-    """What the values of a code that :func:`take` noted are, or the reason why they are not used."""
+    """Meaning of the values of a code noted by :func:`take`, or the reason why they are not used."""
     return "unknown_code" if OTHER in code else meaning(LOINC, code, unit)
 
 
@@ -170,7 +170,7 @@ def _resources(file: File) -> Iterator[dict[str, Any]]:
 
 
 def resources_in(found: Iterable[Any], depth: int = 0) -> Iterator[dict[str, Any]]:
-    """The resources, and in place of each Bundle those within it; raises MalformedFile for anything else."""
+    """The resources, with Bundles expanded into their contents; raises MalformedFile for anything else."""
     for resource in found:
         if not isinstance(resource, dict):
             raise MalformedFile("holds something other than FHIR resources", code="not_fhir")
@@ -188,7 +188,7 @@ def _entry(entry: dict[str, Any]) -> Any:
 
 
 def take(resource: dict[str, Any], found: Found) -> None:
-    """Note what a resource says; one of another type says nothing."""
+    """Record the content of a resource; other types are ignored."""
     kind = resource.get("resourceType")
     if kind == "Observation":
         _take_observation(resource, found)
@@ -214,7 +214,7 @@ def take(resource: dict[str, Any], found: Found) -> None:
 
 
 def _unit_name(location: dict[str, Any]) -> str:
-    """The name of a Location that is an intensive care unit; nothing for any other."""
+    """The name of a Location that is an intensive care unit; empty for any other."""
     name = str(location.get("name") or location.get("description") or "")
     kinds = {
         str(coding.get("code"))
@@ -249,9 +249,9 @@ def _take_observation(resource: dict[str, Any], found: Found) -> None:
 
 
 def _code(concept: Any, is_vital: bool) -> str:
-    """The LOINC code of the table, else the first code with its system.
+    """The LOINC code in the table, else the first code with its system.
 
-    The profile of vital signs demands 2708-6 (arterial saturation) for what pulse oximetry measures.
+    The vital signs profile requires 2708-6 (arterial saturation) for what pulse oximetry measures.
     """
     codings = _dicts(_dict(concept).get("coding"))
     loinc = [str(c.get("code")) for c in codings if c.get("system") == LOINC_SYSTEM and c.get("code")]
@@ -266,7 +266,7 @@ def _code(concept: Any, is_vital: bool) -> str:
 
 
 def _number(quantity: dict[str, Any]) -> tuple[str | None, float | None]:
-    """Unit and value of a Quantity; no value where it is only compared to one."""
+    """Unit and value of a Quantity; no value if it is only a bound."""
     value = quantity.get("value")
     unit = quantity.get("code") if quantity.get("system") == UCUM_SYSTEM else None
     unit = unit or quantity.get("unit") or quantity.get("code")
@@ -311,9 +311,9 @@ def stays_of(found: Found, firsts: Mapping[str, datetime | None]) -> list[tuple[
     Parameters
     ----------
     found
-        What the resources say.
+        Contents of the resources.
     firsts
-        For each patient with an event the time of the first value; a patient without an Encounter in
+        Time of the first value of each patient with an event; a patient without an Encounter in
         intensive care gets a row that states no times.
     """
     rows: list[tuple[Any, ...]] = []
@@ -340,7 +340,7 @@ def stays_of(found: Found, firsts: Mapping[str, datetime | None]) -> list[tuple[
 
 
 def _apart(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Rows whose names differ: several units of one Encounter get numbers."""
+    """Rows with distinct names: several units of one Encounter get numbers."""
     counts: dict[str, int] = {}
     for row in rows:
         counts[row[0]] = counts.get(row[0], 0) + 1
@@ -354,7 +354,7 @@ def _apart(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def _person(found: Found, patient: str, admission: datetime | None) -> tuple[float | None, float | None]:
-    """Age in years at admission and Gender of the model; None where the Patient does not say."""
+    """Age in years at admission and Gender of the model; None if the Patient does not say."""
     gender, birth = found.patients.get(patient, (None, None))
     sex = {"male": 1.0, "female": 0.0}.get(str(gender))
     if admission is None or not isinstance(birth, str):
@@ -405,14 +405,14 @@ def _text(found: Any) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class PatientStay:
-    """A stay, and when it was.
+    """A stay and its times.
 
     Attributes
     ----------
     stay
         Its hourly rows.
     starts, last, ends
-        Beginning of its first hour, time of its last value, and its end if that is stated; in UTC and
+        Start of its first hour, time of its last value, and its end if that is stated; in UTC and
         without a zone.
     in_icu
         Whether an Encounter says that the stay is in intensive care; else it begins with the first value.
@@ -434,7 +434,7 @@ class _Value:
 
 
 def patient_stay(resources: Iterable[Any], patient: str) -> PatientStay:
-    """The patient's latest stay in intensive care.
+    """Build the patient's latest stay in intensive care.
 
     Parameters
     ----------
@@ -447,7 +447,7 @@ def patient_stay(resources: Iterable[Any], patient: str) -> PatientStay:
     ------
     MalformedFile
         ``wrong_patient``: a resource belongs to nobody or to somebody else; ``nothing_mapped``: no value of
-        the 40 variables lies within the stay; ``missing_columns``: too few of them are there; ``not_fhir``.
+        the 40 variables lies within the stay; ``missing_columns``: too few of them are present; ``not_fhir``.
     BadRows
         ``no_time_of_day``: the times are dates.
     TooLong
@@ -488,7 +488,7 @@ def patient_stay(resources: Iterable[Any], patient: str) -> PatientStay:
 
 
 def _values(found: Found) -> list[_Value]:
-    """What can be used; an event that is there twice counts once."""
+    """Usable values; a duplicate event counts once."""
     values: dict[tuple[Any, ...], _Value] = {}
     for event in found.events:
         _, time, code, unit, number = event

@@ -1,8 +1,8 @@
-"""A plain long table: patient, time, code or name, value, unit; one measurement in each row.
+"""A plain long table: patient, time, code or name, value, unit; one measurement per row.
 
-The commonest export of all has no standard: the columns and the meaning of the codes stand in a mapping
-(:class:`~ibt_deploy.mapping.schema.LongTable`), of which :mod:`ibt_deploy.mapping.suggest_long` proposes a
-first one. Files are read as wide tables are, and the rows become events as those of a standard do.
+The most common kind of export follows no standard: the columns and the meaning of the codes are given by a
+mapping (:class:`~ibt_deploy.mapping.schema.LongTable`); :mod:`ibt_deploy.mapping.suggest_long` suggests a
+first one. Files are read like wide tables, and the rows become events like those of a standard.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ibt_deploy.standards.events import Meaning, RefusedStay, Source
 
 FORMAT = "long table"
 ORIGIN = MICROSECONDS
-"""Where hours since admission begin, in microseconds: not at midnight, which would look like dates alone."""
+"""Time of admission in microseconds, if hours count from it: not midnight, which would look like a date."""
 
 MEMORY_MB = 1024
 NO_TIME = "no_time"
@@ -37,13 +37,13 @@ class CodeCount:
     Attributes
     ----------
     code, unit
-        As the rows state them; the unit is empty where none is stated.
+        As stated in the rows; the unit is empty if none is stated.
     rows
-        How many there are.
+        Number of rows.
     numbers
-        How many of them have a number.
+        Number of rows with a number.
     median
-        Of the numbers, in the unit as stated; None without any.
+        Median of the numbers, in the unit as stated; None without any.
     """
 
     code: str
@@ -63,12 +63,12 @@ def code_counts(path: Path, table: TableOptions, long: LongTable, folder: Path) 
     table, long
         How it is written, and which of its columns count.
     folder
-        For what the engine spills.
+        Folder for the engine to spill to.
 
     Raises
     ------
     InputError
-        It cannot be read.
+        The table cannot be read.
     MissingExtra
         DuckDB or pyarrow is not installed.
     """
@@ -99,18 +99,18 @@ def load(connection: Any, files: Sequence[File], mapping: Mapping, folder: Path)
     Parameters
     ----------
     connection
-        Of the engine.
+        Connection of the engine.
     files
-        On disk; those that are not such tables are named as unread.
+        Files on disk; those that are not such tables are listed as unread.
     mapping
-        With a section ``[long]``.
+        Mapping with a section ``[long]``.
     folder
-        Of the run.
+        Folder of the run.
 
     Raises
     ------
     InputError
-        None of the files can be read; the first reason.
+        No file can be read; carries the first reason.
     """
     long = mapping.long
     if long is None:
@@ -145,14 +145,14 @@ def load(connection: Any, files: Sequence[File], mapping: Mapping, folder: Path)
 
 
 def _name_files(connection: Any, tables: Sequence[TableFile]) -> None:
-    """The table ``files``, which scans ask for the number of a file."""
+    """Write the table ``files``, in which scans look up the number of a file."""
     connection.execute("CREATE OR REPLACE TEMP TABLE files(i INTEGER, path VARCHAR, stay VARCHAR)")
     for number, table in enumerate(tables):
         connection.execute("INSERT INTO files VALUES (?, ?, NULL)", [number, str(table.path)])
 
 
 def _write_rows(connection: Any, tables: list[tuple[TableFile, Layout]], folder: Path) -> int:
-    """The table ``long_rows``; returns the number of lines that cannot be read."""
+    """Write the table ``long_rows``; returns the number of unreadable lines."""
     _name_files(connection, [table for table, _ in tables])
     scans = scans_of([(number, table, layout) for number, (table, layout) in enumerate(tables)], folder)
     time = tables[0][1].time
@@ -176,12 +176,12 @@ def _write_rows(connection: Any, tables: list[tuple[TableFile, Layout]], folder:
 
 
 def _whole_hours() -> str:
-    """Microseconds since the beginning of hour 1, where a column counts the hours."""
+    """Microseconds since the beginning of hour 1, if a column counts the hours."""
     return f"CASE WHEN ICULOS >= 1 AND ICULOS = floor(ICULOS) THEN (ICULOS - 1)::BIGINT * {MICROSECONDS} END"
 
 
 def _write_stays(connection: Any, time: Time) -> list[RefusedStay]:
-    """The table ``stays``, one for each patient that is not refused."""
+    """Write the table ``stays``, one row per patient that is not refused."""
     untimed = ", ".join(map(text, (*WITHOUT_TIME, NO_TIME)))
     code, message = f"split_part(fault, {text(FAULT)}, 1)", f"split_part(fault, {text(FAULT)}, 2)"
     first = f"arg_min({{}}, fault) FILTER ({code} {{}} IN ({untimed}))"
@@ -232,7 +232,7 @@ def _write_stays(connection: Any, time: Time) -> list[RefusedStay]:
 
 
 def _notes(connection: Any, rejected: int, unread: int) -> list[str]:
-    """What every stay must say about the rows of the whole export."""
+    """Notes for every stay about the rows of the whole export."""
     nameless, untimed, limits = connection.execute(
         "SELECT count(*) FILTER (patient IS NULL), count(*) FILTER (patient IS NOT NULL AND moment IS NULL),"
         " count(*) FILTER (is_limit) FROM long_rows"

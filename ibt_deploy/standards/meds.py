@@ -1,8 +1,8 @@
 """MEDS: ``subject_id``, ``time``, ``code``, ``numeric_value`` in Parquet, in one file or in shards.
 
-A code is read as LOINC where it says so (``LOINC//8867-4//...`` or ``LOINC/8867-4``), or where
+A code is read as LOINC if it says so (``LOINC//8867-4//...`` or ``LOINC/8867-4``), or if
 ``metadata/codes.parquet`` names a LOINC code among its parents, and as an item of MIMIC-IV
-(``LAB//50912//mg/dL``) where the whole export shows that it comes from there. The unit is the third part of
+(``LAB//50912//mg/dL``) if the whole export shows that it comes from there. The unit is the third part of
 a code.
 """
 
@@ -69,7 +69,7 @@ def load(connection: Any, files: Sequence[File]) -> Source:
 
 
 def _write_stays(connection: Any) -> None:
-    """One stay for each ``ICU_ADMISSION``, with the admission to hospital that surrounds it."""
+    """Write one stay per ``ICU_ADMISSION``, with the hospital admission around it."""
     admissions = [
         row[0]
         for row in connection.execute(

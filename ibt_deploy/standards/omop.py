@@ -1,8 +1,8 @@
 """OMOP CDM 5.4: MEASUREMENT, PERSON, VISIT_DETAIL, VISIT_OCCURRENCE as CSV, Parquet or a DuckDB file.
 
-A stay is a visit to an intensive care unit (concept 32037); details of one that touch each other are one
-stay. Measurements are understood by the LOINC code of their standard concept, which CONCEPT states; without
-that table the commonest concepts are known (``data/ehr_codes.csv``).
+A stay is a visit to an intensive care unit (concept 32037); adjacent or overlapping details are one
+stay. Measurements are mapped by the LOINC code of their standard concept, as stated in CONCEPT; without
+that table the most common concepts are known (``data/ehr_codes.csv``).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def load(connection: Any, files: Sequence[File]) -> Source:
     Raises
     ------
     MalformedFile
-        A table or a column that is needed is missing, or a file lies in memory.
+        A required table or column is missing, or a file is in memory.
     """
     paths = [file for file in files if isinstance(file, Path)]
     if len(paths) < len(files):
@@ -85,7 +85,7 @@ def load(connection: Any, files: Sequence[File]) -> Source:
 
 
 def _views(connection: Any, paths: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """A view ``omop_NAME`` for each table, and its columns in small letters."""
+    """Create a view ``omop_NAME`` for each table, and return its columns in lower case."""
     relations: dict[str, str] = {}
     databases = [path for path in paths if _is_database(path)]
     for number, path in enumerate(databases):
@@ -127,7 +127,7 @@ def _is_database(path: Path) -> bool:
 
 
 def _time(columns: Sequence[str], name: str) -> str:
-    """The expression for a point in time; a date alone is none."""
+    """SQL expression for a timestamp; a date alone is not one."""
     choices = []
     if f"{name}_datetime" in columns:
         choices.append(f"TRY_CAST({name}_datetime AS TIMESTAMP)")
@@ -137,7 +137,7 @@ def _time(columns: Sequence[str], name: str) -> str:
 
 
 def _identifier(name: str) -> str:
-    """An identifier as text; CSV written by pandas makes ``8867.0`` of a whole number beside missing ones."""
+    """An identifier as text; pandas writes integers as ``8867.0`` to CSV if some are missing."""
     return f"regexp_replace(CAST({name} AS VARCHAR), '\\.0+$', '')"
 
 
@@ -157,7 +157,7 @@ def _write_events(connection: Any, columns: Sequence[str]) -> None:
 
 
 def _write_stays(connection: Any, columns: Mapping[str, Sequence[str]]) -> None:
-    """Visits to an intensive care unit, those that touch each other as one."""
+    """Write visits to an intensive care unit, merging adjacent ones."""
     concepts = ", ".join(map(str, ICU_VISITS))
     visits = []
     for table in ("visit_detail", "visit_occurrence"):
@@ -225,7 +225,7 @@ def _write_stays(connection: Any, columns: Mapping[str, Sequence[str]]) -> None:
 
 
 def _write_sites(connection: Any, columns: Sequence[str]) -> None:
-    """The table ``sites``: Unit1 and Unit2 of each ward that CARE_SITE names."""
+    """Write the table ``sites``: Unit1 and Unit2 of each ward that CARE_SITE names."""
     connection.execute("CREATE OR REPLACE TEMP TABLE sites(site VARCHAR, unit1 DOUBLE, unit2 DOUBLE)")
     if {"care_site_id", "care_site_name"} <= set(columns):
         rows = connection.execute(

@@ -1,7 +1,7 @@
-"""Write recordings in other formats; a file is found whole under its name or not at all.
+"""Write recordings in other formats, atomically.
 
-A writer is a module of this package with ``NAME`` and ``encoded(recording, path)``, which gives the bytes of
-every file by its path, the one to be named last. Nothing is written before all of it is known to fit.
+A writer is a module of this package with ``NAME`` and ``encoded(recording, path)``, which returns the bytes
+of every file by path, the main file last. Nothing is written until all of it is known to fit.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ibt_deploy.types import Floats, Int16s
 
 
 class Writer(Protocol):
-    """What a writer module offers."""
+    """Interface of a writer module."""
 
     NAME: str
 
     def encoded(self, recording: Recording, path: Path) -> dict[Path, bytes]:
-        """The files that hold ``recording``, ``path`` last."""
+        """The files that hold ``recording``, with ``path`` last."""
 
 
 WRITERS: dict[str, str] = {".hea": "wfdb", ".dcm": "dicom", ".parquet": "parquet"}
-"""Writer modules by the suffix of what they write."""
+"""Writer modules by file suffix."""
 
 
 def write(recording: Recording, path: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -38,11 +38,11 @@ def write(recording: Recording, path: str | Path, *, overwrite: bool = False) ->
     Parameters
     ----------
     recording
-        What to write.
+        The recording to write.
     path
         A name that ends in ``.hea``, ``.dcm`` or ``.parquet``.
     overwrite
-        Replace what is there.
+        Replace existing files.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def write(recording: Recording, path: str | Path, *, overwrite: bool = False) ->
     InputError
         UnsupportedFormat: no such format, or it cannot hold the recording (``not_representable``).
     FileExistsError
-        Something is there and ``overwrite`` is not set.
+        A file exists and ``overwrite`` is not set.
     """
     target = Path(path)
     module = WRITERS.get(target.suffix.lower())
@@ -77,7 +77,7 @@ LARGEST = (1 << 15) - 1
 FINEST = 0.01
 """Microvolts; signals that lie on no grid get the finest step of 1, 2 or 5 times a power of ten that fits."""
 COARSEST = 5.0
-"""Microvolts; a signal that needs a larger step is refused. It is the usual one of electrocardiographs."""
+"""Microvolts; a signal that needs a larger step is refused. This is the usual step of electrocardiographs."""
 LARGEST_GRID = 500.0
 """Microvolts; a signal of very few levels is not a digitised ECG, and gets a fine step of its own."""
 _ON_GRID = 1e-6
@@ -90,9 +90,9 @@ class Quantised:
     Attributes
     ----------
     raw
-        16-bit integers; :data:`INVALID` for no sample.
+        16-bit integers; :data:`INVALID` for a missing sample.
     step
-        Microvolts of one step; a decimal number of at most 12 digits.
+        Microvolts per step; a decimal number of at most 12 digits.
     offset
         Steps to add to ``raw``: microvolts = (raw + offset) * step.
     exact
@@ -106,12 +106,12 @@ class Quantised:
 
 
 def quantised(signal: Floats, lead: str) -> Quantised:
-    """One lead, in millivolts with NaN where there is no sample, as integers.
+    """Quantise one lead, in millivolts with NaN for missing samples.
 
     Raises
     ------
     UnsupportedFormat
-        Its range takes a step of more than :data:`COARSEST` (``not_representable``).
+        Its range requires a step of more than :data:`COARSEST` (``not_representable``).
     """
     microvolts = signal * 1000.0
     valid = microvolts[~np.isnan(microvolts)]
@@ -135,7 +135,7 @@ def quantised(signal: Floats, lead: str) -> Quantised:
 
 
 def _grid(microvolts: Floats) -> float | None:
-    """The step on whose multiples all values lie, within 1e-6 uV; None where there is none worth having."""
+    """The step of which all values are multiples, within 1e-6 uV; None if there is no useful one."""
     values = np.unique(np.abs(microvolts))
     values = values[values > _ON_GRID]
     if not len(values):

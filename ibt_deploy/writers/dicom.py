@@ -1,4 +1,4 @@
-"""DICOM waveforms (PS3.3 A.34.3, A.34.4): the 12-lead ECG where it fits, else the general one."""
+"""DICOM waveforms (PS3.3 A.34.3, A.34.4): the 12-lead ECG if it fits, else the general one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ibt_deploy.writers import INVALID, Quantised, quantised
 NAME = "DICOM"
 
 RATES = (200.0, 1000.0)
-"""Hz that the standard allows for both kinds."""
+"""Sampling rates in Hz that the standard allows for both kinds."""
 MOST_SAMPLES = 16384
-"""Of a channel in a 12-lead ECG."""
+"""Maximum number of samples of a channel in a 12-lead ECG."""
 MOST_CHANNELS = 24
 _NUMBERS = {name: number for number, name in LEAD_NUMBERS.items()}
 _SEXES = {"male": "M", "female": "F"}
 
 
 def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
-    """The file; identifiers are new ones, and no name of a person is known or written.
+    """Encode the file; identifiers are new, and no person's name is known or written.
 
     Raises
     ------
@@ -102,9 +102,9 @@ def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
 
 
 def _state_moment(dataset: Any, recorded: date | None) -> None:
-    """Date and time of study, acquisition and content; only that of the content may not be unknown.
+    """Set date and time of study, acquisition and content; only that of the content must be known.
 
-    AcquisitionDateTime must have a value (type 1). None is made up where the source states none.
+    AcquisitionDateTime must have a value (type 1). None is invented if the source states none.
     """
     content: date = datetime.now(UTC) if recorded is None else recorded
     day, clock = content.strftime("%Y%m%d"), "000000"

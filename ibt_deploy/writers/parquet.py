@@ -1,4 +1,4 @@
-"""Parquet: a column of millivolts for each lead, as they are, and a description in the metadata."""
+"""Parquet: one column of unchanged millivolts per lead, and a description in the metadata."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NAME = "Parquet (recording)"
 
 
 def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
-    """The file; 64-bit floats in mV, null where there is no sample.
+    """Encode the file; 64-bit floats in mV, null for missing samples.
 
     Raises
     ------
     UnsupportedFormat
-        Two leads of one name.
+        Two leads have the same name.
     MissingExtra
         pyarrow is not installed.
     """

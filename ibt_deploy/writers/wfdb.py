@@ -17,7 +17,7 @@ _RECORD_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def encoded(recording: Recording, path: Path) -> dict[Path, bytes]:
-    """Signal file and header.
+    """Encode signal file and header.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def _line(file: str, lead: Quantised, name: str) -> str:
 
 
 def _base_moment(recording: Recording) -> str:
-    """Base time and date, local; a header has no place for a date alone, nor for a zone."""
+    """Base time and date, local; a header has no field for a date alone, nor for a zone."""
     when = recording.recorded
     if not isinstance(when, datetime):
         return ""

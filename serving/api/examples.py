@@ -1,4 +1,4 @@
-"""The examples of the documentation; the service answers every one of them as it stands."""
+"""The examples of the documentation; the service answers every one of them unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOURS = 3
 
 
 def recording() -> dict[str, Any]:
-    """Ten seconds of three leads of the example recording, coarse enough to be read in a document."""
+    """Ten seconds of three leads of the example recording, coarse enough to be readable in a document."""
     folder = MemoryFolder({name: _content(name) for name in FILES})
     (found,) = read(folder / FILES[0])
     assert isinstance(found, Recording)
@@ -38,7 +38,7 @@ def recording() -> dict[str, Any]:
 
 
 def rows(first: int, count: int) -> list[dict[str, Any]]:
-    """Hours of the example stay, with what was measured in each and all demographics."""
+    """Hours of the example stay, with the values measured in each and all demographics."""
     (found,) = read(MemoryFolder({"stay.psv": _content("stay.psv")}) / "stay.psv")
     assert isinstance(found, Stay)
     return [
@@ -65,7 +65,7 @@ def csv() -> str:
 
 
 def patient_view() -> dict[str, Any]:
-    """A request of CDS Hooks with the same hours as FHIR R4."""
+    """A CDS Hooks request with the same hours as FHIR R4."""
     return dict(json.loads(_content("patient-view.json")))
 
 

@@ -1,8 +1,8 @@
-"""What comes in and goes out, as pydantic models: the one place that schemas and documentation are made from.
+"""Requests and answers as pydantic models: the single source of schemas and documentation.
 
 The methods of the BentoML service take and return these models. The routes below ``/v1`` take and return the
-same JSON without making the models, which costs a fifth of a stay's rate; tests hold their answers against
-the schemas. Answers may gain fields, so their models allow more than they name.
+same JSON without building the models, which would cost a fifth of a stay's rate; tests check their answers
+against the schemas. Answers may gain fields, so their models allow more fields than they name.
 """
 
 from __future__ import annotations

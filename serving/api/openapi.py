@@ -72,7 +72,7 @@ _VITALS = {
 
 
 def document(models: Models, settings: Settings) -> Part:
-    """The document, as JSON knows it."""
+    """The document, as a JSON-compatible dictionary."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -274,7 +274,7 @@ def _post(
     fhir: str = "",
     refusals: tuple[str, ...] = (),
 ) -> Part:
-    """An operation; ``fhir`` describes its answer under ``Accept: application/fhir+json``, if it has one."""
+    """A POST operation; ``fhir`` describes its answer to ``Accept: application/fhir+json``, if any."""
     codes = ("400", "401", "406", "408", "413", "415", "422", "429", "503", *refusals)
     answers = _json(answer) | ({FHIR: {"schema": _RESOURCE | {"description": fhir}}} if fhir else {})
     return {
@@ -309,7 +309,7 @@ def _get(
 
 
 def _problems(statuses: tuple[str, ...]) -> Part:
-    """The refusals, each with the codes that a status can have."""
+    """The refusals, each with the codes possible for its status."""
     content = {
         MEDIA_TYPE: {"schema": ref(ProblemDetails)},
         FHIR: {"schema": _RESOURCE | {"description": "An OperationOutcome, where FHIR was asked for."}},

@@ -1,1 +1,1 @@
-"""HTTP: the application, what every request passes through, limits, problems, figures and pages."""
+"""HTTP: the application, the middleware of every request, limits, problems, metrics and pages."""

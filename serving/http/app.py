@@ -34,14 +34,14 @@ class Application:
     Parameters
     ----------
     settings
-        Of the service.
+        Settings of the service.
 
     Attributes
     ----------
     routes
-        All but those that BentoML has itself.
+        All routes except BentoML's own.
     scorer
-        What the routes that score, and the methods of the BentoML service, call.
+        Called by the routes that score and by the methods of the BentoML service.
 
     Raises
     ------
@@ -68,15 +68,15 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        # the router raises for addresses that it does not know only within an application
+        # the router raises for unknown addresses only within an application
         await self._whole({**scope, "app": self}, receive, send)
 
     @asynccontextmanager
     async def guard(self, scope: Scope, receive: Receive) -> AsyncIterator[Receive]:
-        """``receive`` for BentoML's own routes of JSON, whose bodies get the limits and checks of ``/v1``.
+        """Wrap ``receive`` for BentoML's own JSON routes, whose bodies get the limits and checks of ``/v1``.
 
-        BentoML reads a body whole and then parses it on the event loop; here it is received within the
-        limits first, and refused on another thread unless it is strict JSON.
+        BentoML reads a body whole and then parses it on the event loop; here it is first received within the
+        limits, and refused on another thread unless it is strict JSON.
         """
         name = scope["path"].removeprefix("/")
         if scope["method"] != "POST" or name not in self.scorer.rooms:
@@ -99,13 +99,13 @@ class Application:
             yield replay
 
     def close(self) -> None:
-        """Finish what is waiting and end the threads."""
+        """Finish pending work and end the threads."""
         self.drain.begun = True
         self.pool.close()
 
 
 def application(settings: Settings | None = None) -> Application:
-    """The application; the environment states the settings if they are left out."""
+    """The application; settings default to those of the environment."""
     return Application(settings or Settings.from_environment())
 
 
@@ -134,7 +134,7 @@ def _reading(pages: Pages) -> list[Route]:
 
 
 def _probes(pages: Pages) -> list[Route]:
-    """What BentoML answers itself."""
+    """Routes that BentoML answers itself."""
     return [
         _route("GET", "/livez", pages.live),
         _route("GET", "/healthz", pages.live),
@@ -143,7 +143,7 @@ def _probes(pages: Pages) -> list[Route]:
 
 
 def _route(method: str, path: str, endpoint: Endpoint) -> Route:
-    """A route that tells the middleware its template: a path may hold anything, logs must not."""
+    """A route that reports its template to the middleware: a path may hold anything, logs must not."""
 
     async def named(request: Request) -> Response:
         request.scope["state"]["route"] = path

@@ -26,7 +26,7 @@ _COMPRESSED = ("gzip", "x-gzip", "deflate")
 
 
 class Memory:
-    """What all bodies that are held at once may take together.
+    """Budget shared by all bodies held at the same time.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class Memory:
         self._trimmer = Trimmer()
 
     def reserve(self) -> Reservation:
-        """A reservation of nothing yet; use it in a ``with`` block on the event loop."""
+        """An empty reservation; use it in a ``with`` block on the event loop."""
         return Reservation(self)
 
     def take(self, size: int) -> None:
-        """Count ``size`` bytes more; raises a Problem if there is no room for them."""
+        """Reserve ``size`` more bytes; raises a Problem if there is no room for them."""
         with self._lock:
             if size > self._left:
                 raise Problem(
@@ -55,7 +55,7 @@ class Memory:
             self._left -= size
 
     def release(self, size: int) -> None:
-        """Count ``size`` bytes less; called on the event loop."""
+        """Release ``size`` bytes; called on the event loop."""
         with self._lock:
             self._left += size
         self._trimmer.after(size)
@@ -71,7 +71,7 @@ class Reservation:
         self._ended = False
 
     def add(self, size: int) -> None:
-        """Hold ``size`` bytes more; raises a Problem if there is no room, or the request has ended."""
+        """Hold ``size`` more bytes; raises a Problem if there is no room, or the request has ended."""
         with self._lock:
             if self._ended:
                 raise Problem("too_slow", "The client no longer waits for the answer.")
@@ -89,16 +89,16 @@ class Reservation:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A body as it was received.
+    """A request body as received.
 
     Attributes
     ----------
     chunks
-        As they came, perhaps compressed.
+        Chunks as they arrived, possibly compressed.
     compressed
         Whether ``Content-Encoding`` is gzip or deflate.
     settings, reservation
-        Limits of the decompressed content.
+        Limits on the decompressed content.
     """
 
     chunks: list[bytes]
@@ -107,12 +107,12 @@ class Body:
     reservation: Reservation
 
     def pieces(self) -> Iterator[bytes]:
-        """Parts of the body, decompressed; each is given away once.
+        """Parts of the decompressed body; each can be consumed only once.
 
         Raises
         ------
         Problem
-            The content is damaged, too large, or there is no memory for it.
+            The content is damaged or too large, or there is no memory for it.
         """
         if not self.compressed:
             yield from self._received()
@@ -136,14 +136,14 @@ class Body:
 
 
 async def received(request: Request, settings: Settings, reservation: Reservation) -> Body:
-    """The body of a request.
+    """Receive the body of a request.
 
     Raises
     ------
     Problem
         The body is too large or too slow, there is no memory for it, or its encoding is unknown.
     starlette.requests.ClientDisconnect
-        The client has gone.
+        The client has disconnected.
     """
     compressed = _is_compressed(request)
     stated = request.headers.get("content-length", "0")
@@ -170,7 +170,7 @@ async def received(request: Request, settings: Settings, reservation: Reservatio
 
 
 async def discard(receive: Receive) -> bool:
-    """Read what is left of a refused body, within bounds; whether it came to its end.
+    """Read the rest of a refused body, within bounds; return whether it ended.
 
     A client that is still sending would not read the answer, and closing its connection would reset it.
     """
@@ -222,10 +222,10 @@ DELAY_SECONDS = 0.5
 
 
 class Trimmer:
-    """Gives back, once a large request is over, what the C library keeps for the next one.
+    """Releases, after a large request, the memory that the C library keeps for the next one.
 
-    glibc keeps freed memory for each thread: after bodies of 15 MB in a row a worker held 381 MiB without
-    this and 305 MiB with it. Elsewhere nothing is done.
+    glibc keeps freed memory per thread: after consecutive bodies of 15 MB a worker held 381 MiB without
+    this and 305 MiB with it. On other C libraries nothing is done.
     """
 
     def __init__(self) -> None:
@@ -239,12 +239,12 @@ class Trimmer:
 
     def _begin(self) -> None:
         self._due = False
-        # ctypes lets go of the interpreter meanwhile
+        # ctypes releases the interpreter lock meanwhile
         threading.Thread(target=_trim, name="trim", daemon=True).start()
 
 
 def _trim() -> None:
-    gc.collect(1)  # errors and their frames hold each other, and what was read
+    gc.collect(1)  # errors and their frames form cycles that hold what was read
     trim = of_c_library("malloc_trim")
     if trim is not None:
         trim(0)

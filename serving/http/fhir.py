@@ -1,4 +1,4 @@
-"""FHIR R4 over HTTP: who asks for it, answers and refusals in its form.
+"""FHIR R4 over HTTP: content negotiation, and answers and refusals as resources.
 
 A client asks with ``Accept: application/fhir+json``. The resources themselves are those of
 :mod:`ibt_deploy.standards`.
@@ -19,7 +19,7 @@ from serving.http.problems import Problem
 
 FHIR = MEDIA_TYPE
 VERSIONS = frozenset({"", "4.0", "4.0.1"})
-"""Of the parameter ``fhirVersion``; empty where a client leaves it out."""
+"""Values of the parameter ``fhirVersion``; empty if a client omits it."""
 ALSO_JSON = frozenset({"application/json", "application/*", "*/*"})
 ISSUES = {
     401: "login",
@@ -51,14 +51,14 @@ def wants_fhir(headers: Headers) -> bool:
 
 
 def check_acceptable(headers: Headers, *, fhir: bool = True) -> None:
-    """Raise a Problem if the client accepts only a form of FHIR that this route does not have.
+    """Raise a Problem if the client accepts only a form of FHIR that this route does not provide.
 
     Parameters
     ----------
     headers
         Raw headers of the request.
     fhir
-        Whether the route answers FHIR R4 as JSON.
+        Whether the route can answer with FHIR R4 as JSON.
     """
     ranges = [(kind, version) for kind, version, weight in _ranges(headers) if weight > 0]
     named = any(kind.startswith("application/fhir") for kind, _ in ranges)
@@ -69,7 +69,7 @@ def check_acceptable(headers: Headers, *, fhir: bool = True) -> None:
 
 
 def answer_fhir(answers: Sequence[Prediction | Refusal], several: bool) -> bytes:
-    """One resource: that of the only answer, or a Bundle with one entry for each stay, in order.
+    """One resource: that of the only answer, or a Bundle with one entry per stay, in order.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What every request passes through: id, token, Host, log line and figures; errors become problems."""
+"""Middleware for every request: id, token, Host, log line and metrics; errors become problems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from serving.http.problems import MEDIA_TYPE, Problem
 from serving.http.telemetry import log
 
 PROTECTED = ("/v1", "/metrics", "/arrhythmia", "/sepsis", "/cds-services")
-"""Prefixes of what a token protects."""
+"""Prefixes of the routes that a token protects."""
 PROBES = ("/livez", "/readyz", "/healthz")
 BENTOML = ("/schema.json", "/docs.json", *PROBES)
 """Routes that BentoML answers itself."""
@@ -45,19 +45,19 @@ _HEADERS = {
 
 @dataclass
 class Drain:
-    """Whether the service is shutting down: it finishes what it has begun and begins nothing else."""
+    """Whether the service is shutting down: it finishes requests in progress and accepts no others."""
 
     begun: bool = False
 
 
 @dataclass(eq=False)
 class Exchange:
-    """One request and what has become of it.
+    """One request and its progress.
 
     Attributes
     ----------
     problem
-        Why it is refused, where code that cannot raise it here (a method of the BentoML service) says so.
+        Why it is refused, set by code that cannot raise it here (a method of the BentoML service).
     """
 
     scope: Scope
@@ -76,7 +76,7 @@ class Exchange:
     _foreign_headers: dict[str, str] = field(default_factory=dict)
 
     async def take(self) -> Message:
-        """The next message from the client."""
+        """Receive the next message from the client."""
         self.asked = True
         message = await self.receive()
         if message["type"] == "http.request":
@@ -86,7 +86,7 @@ class Exchange:
         return message
 
     async def give(self, message: Message) -> None:
-        """Send a message on; an error that is not a problem yet is held back and becomes one."""
+        """Send a message on; an error that is not yet a problem is held back and becomes one."""
         if message["type"] == "http.response.start":
             if message["status"] >= 400 and not _is_problem(message):
                 self._foreign, self._foreign_status = bytearray(), message["status"]
@@ -125,11 +125,11 @@ class Middleware:
     app
         The routes.
     token
-        That protected routes require; empty for none.
+        Token that protected routes require; empty for none.
     drain
         Set when the service begins to shut down.
     guard
-        Replaces ``receive`` for JSON routes of BentoML, whose bodies it reads whole: by path.
+        Replaces ``receive``, by path, for JSON routes of BentoML, which reads bodies whole.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Middleware:
                 exchange.status = CLIENT_GONE
             except Exception as error:  # noqa: BLE001 - the client gets a problem in any case
                 problem, place = as_problem(error), _place(error)
-                # the traceback holds this frame, in a circle, and the body with it
+                # the traceback holds this frame, in a cycle, and the body with it
                 error.__traceback__ = error.__context__ = None
                 code = problem.code
                 await _refuse(exchange, problem, headers)
@@ -217,7 +217,7 @@ class Middleware:
 
 
 def as_problem(error: Exception) -> Problem:
-    """The problem that stands for what was raised."""
+    """The problem for an exception."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, InputError):
@@ -242,9 +242,9 @@ def _of_status(status: int, headers: dict[str, str] | None = None) -> Problem:
 
 
 def _foreign_problem(status: int, body: bytes, headers: dict[str, str]) -> Problem:
-    """The problem in place of an error of BentoML or Starlette; of pydantic's, what it found wrong where.
+    """The problem in place of an error of BentoML or Starlette; pydantic's errors are listed by position.
 
-    Only positions and pydantic's own sentences are repeated: what was sent is not, nor unknown names.
+    Only positions and pydantic's own sentences are repeated, not what was sent, nor unknown names.
     """
     try:
         stated = json.loads(body)["detail"]
@@ -263,7 +263,7 @@ def _is_problem(message: Message) -> bool:
 
 
 async def _refuse(exchange: Exchange, problem: Problem, headers: dict[bytes, bytes]) -> None:
-    if exchange.status:  # the answer has begun, nothing can be taken back
+    if exchange.status:  # the answer has begun and cannot be taken back
         return
     waits = b"expect" in headers and not exchange.asked
     if not exchange.body_ended and problem.headers.get("Connection") != "close" and _has_body(headers):
@@ -275,14 +275,14 @@ async def _refuse(exchange: Exchange, problem: Problem, headers: dict[bytes, byt
 
 
 async def _let_go(exchange: Exchange) -> None:
-    """End the connection of a client that is gone, or that granian says is gone.
+    """End the connection of a client that is gone, or that granian reports as gone.
 
-    It says so of a body that it breaks off as well, one with endless trailers, and holds the connection of
-    such a client until there is an answer.
+    It also reports clients whose bodies it breaks off, such as one with endless trailers, and holds their
+    connections until there is an answer.
     """
     if not exchange.status:
         head = [(b"connection", b"close"), (b"content-length", b"0")]
-        with suppress(OSError, RuntimeError):  # nobody is there
+        with suppress(OSError, RuntimeError):  # the client is gone
             await exchange.send({"type": "http.response.start", "status": 400, "headers": head})
             await exchange.send({"type": "http.response.body", "body": b""})
 
@@ -308,7 +308,7 @@ def _method(scope: Scope) -> str:
 
 
 def _place(error: Exception) -> str | None:
-    """Function and line where an unforeseen error was raised; messages may hold what a client sent."""
+    """Function and line where an unexpected error was raised; messages may hold client data."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""What scores nothing: the web page, models and cards, examples, documentation and probes."""
+"""Routes that score nothing: the web page, models and cards, examples, documentation and probes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pages:
     Attributes
     ----------
     models
-        Of this worker.
+        Models of this worker.
     document
         The OpenAPI document.
     """
@@ -44,19 +44,19 @@ class Pages:
     document: dict[str, Any]
 
     async def live(self, request: Request) -> Response:  # noqa: ARG002
-        """The process runs."""
+        """Liveness probe."""
         return PlainTextResponse("alive\n")
 
     async def figures(self, request: Request) -> Response:  # noqa: ARG002
-        """What Prometheus collects."""
+        """Metrics for Prometheus."""
         return Response(telemetry.exposition(), headers={"content-type": telemetry.CONTENT_TYPE})
 
     async def list_models(self, request: Request) -> Response:  # noqa: ARG002
-        """The models that answer."""
+        """The models in service."""
         return JSONResponse({"models": [self._summary(bundle) for bundle in self.models.bundles.values()]})
 
     async def card(self, request: Request) -> Response:
-        """A model card, as Markdown, or as HTML where the client asks for it."""
+        """A model card, as Markdown, or as HTML if the client asks for it."""
         bundle = next(
             (b for task, b in self.models.bundles.items() if task == request.path_params["task"]), None
         )
@@ -72,11 +72,11 @@ class Pages:
         return JSONResponse(self.document)
 
     async def documentation(self, request: Request) -> Response:  # noqa: ARG002
-        """The same for people: Swagger UI, from the assets that BentoML brings."""
+        """The documentation as Swagger UI, from the assets shipped with BentoML."""
         return _packaged("docs", "index.html")
 
     async def documentation_asset(self, request: Request) -> Response:
-        """What the documentation consists of."""
+        """An asset of the documentation."""
         name = request.url.path.rpartition("/")[2]
         if name in SWAGGER:
             return _file(_swagger_folder() / name)
@@ -84,20 +84,20 @@ class Pages:
 
     @property
     def assets(self) -> frozenset[str]:
-        """Names of the files that the page consists of."""
+        """Names of the page's asset files."""
         return _names("page")
 
     @property
     def documentation_assets(self) -> frozenset[str]:
-        """Names of the files that the documentation consists of."""
+        """Names of the documentation's asset files."""
         return _names("docs") | SWAGGER
 
     async def index(self, request: Request) -> Response:  # noqa: ARG002
-        """The page that draws."""
+        """The web page."""
         return _packaged("page", "index.html")
 
     async def asset(self, request: Request) -> Response:
-        """What the pages consist of."""
+        """An asset of the pages."""
         return _packaged("page", request.url.path[1:])
 
     async def example(self, request: Request) -> Response:
@@ -133,7 +133,7 @@ SWAGGER = frozenset(("swagger-ui.css", "swagger-ui-bundle.js", "swagger-ui-stand
 
 @cache
 def _swagger_folder() -> Path:
-    """Where BentoML keeps Swagger UI; found without importing BentoML."""
+    """Folder of Swagger UI in BentoML, found without importing BentoML."""
     spec = importlib.util.find_spec("bentoml")
     if spec is None or spec.origin is None:
         raise Problem("no_such_page", "The documentation page needs BentoML; see /openapi.json.")

@@ -1,6 +1,6 @@
-"""Refused requests as JSON problems (RFC 9457), each with the machine-readable ``code`` of its reason.
+"""Refused requests as JSON problems (RFC 9457), each with a machine-readable ``code``.
 
-A refusal of the library keeps its own code and becomes 422 (415 for an unknown format). The codes
+A refusal by the library keeps its own code and becomes 422 (415 for an unknown format). The codes
 here are those of the service itself.
 """
 
@@ -49,7 +49,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "draining": (503, "The service is shutting down"),
     "model_failed": (503, "The model could not be run"),
 }
-"""Status and title of every code that is the service's own."""
+"""Status and title of each of the service's own codes."""
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -60,13 +60,13 @@ class Problem(Exception):
     Parameters
     ----------
     code
-        Of :data:`TITLES`, or a reason code of the library.
+        Code in :data:`TITLES`, or a reason code of the library.
     detail
         One sentence: what is wrong and, where that helps, what to do. Names no path of the server.
     status, title
-        Looked up for codes of the service.
+        Looked up for the service's own codes.
     headers
-        Of the answer.
+        Headers of the answer.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Problem(Exception):
 
     @classmethod
     def refused(cls, error: InputError | Refusal) -> Problem:
-        """The problem that a refused recording or stay is."""
+        """The problem for a refused recording or stay."""
         unknown = error.code == UnsupportedFormat.default_code
         message = error.message if isinstance(error, Refusal) else one_line(error)
         return cls(error.code, message, status=415 if unknown else 422)

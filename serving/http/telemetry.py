@@ -1,12 +1,12 @@
-"""What operators see: figures for Prometheus, and one line of JSON on standard error for each request.
+"""Telemetry for operators: Prometheus metrics, and one line of JSON per request on standard error.
 
 Neither ever holds a file name, a value, a message or anything else about a patient. With
-``PROMETHEUS_MULTIPROC_DIR`` set, as BentoML and ``ibt serve`` do before they start a worker, the figures of
-all workers are added up.
+``PROMETHEUS_MULTIPROC_DIR`` set, as BentoML and ``ibt serve`` do before they start a worker, the metrics of
+all workers are summed.
 
-The figures of BentoML's own names (``bentoml_service_...``), which dashboards read, are ours: BentoML 1.4.39
-labels its own with the path as it was sent, so that anyone could fill the memory with paths, and a patient's
-name in a path would become a figure.
+The metrics with BentoML's names (``bentoml_service_...``), which dashboards read, are ours: BentoML 1.4.39
+labels its own with the path as sent, so that anyone could fill the memory with paths, and a patient's
+name in a path would end up in a metric.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def observe(route: str, method: str, status: int, seconds: float, code: str | No
 def observe_batch(
     task: str, requests: int, reading: float, scoring: float, answers: Sequence[Prediction | Refusal]
 ) -> None:
-    """Count what one batch of requests took, and what came out."""
+    """Record the cost of one batch of requests, and its outcomes."""
     _batch.labels(task).observe(requests)
     _phase.labels(task, "read").observe(reading)
     _phase.labels(task, "score").observe(scoring)
@@ -120,12 +120,12 @@ def observe_batch(
 
 
 def shown_model(task: str, name: str, version: str, sha256: str, precision: str, device: str) -> None:
-    """Say which model answers."""
+    """Record which model answers."""
     _model.labels(task, name, version, sha256, precision, device).set(1)
 
 
 def forget_dead_workers() -> None:
-    """Take what killed workers were doing out of the figures; every worker does so when it starts."""
+    """Remove the activity of killed workers from the metrics; every worker does so when it starts."""
     folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
     pids = {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}
     for pid in pids:
@@ -138,7 +138,7 @@ def forget_dead_workers() -> None:
 
 
 def exposition() -> bytes:
-    """Everything, in Prometheus' text format."""
+    """All metrics, in Prometheus' text format."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
@@ -151,15 +151,15 @@ def log(event: str, **fields: Any) -> None:
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
     line = {"time": stamp, "event": event} | {k: v for k, v in fields.items() if v is not None}
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it: no reason to fail a request
+    with contextlib.suppress(OSError, ValueError):  # an unread log is no reason to fail a request
         sys.stderr.write(json.dumps(line) + "\n")
 
 
 def take_over() -> None:
-    """From now on write what libraries log or warn about as such lines, too.
+    """From now on, also log what libraries log or warn about as lines of JSON.
 
-    They hold the place and not the words, which may hold what a client sent. Call this once the service is
-    ready: until then the operator needs to read why it fails.
+    They hold the place but not the message, which may contain client data. Call this once the service is
+    ready: until then the operator needs to see why it fails.
     """
     root = logging.getLogger()
     known = [entry for entry in root.manager.loggerDict.values() if isinstance(entry, logging.Logger)]
@@ -168,7 +168,7 @@ def take_over() -> None:
             if isinstance(handler, logging.StreamHandler):
                 logger.removeHandler(handler)
     root.addHandler(_Lines(logging.WARNING))
-    # these only repeat, less well, what the line of the request says
+    # these only repeat, in less detail, the log line of the request
     for name in ("python_multipart", "uvicorn.error", "bentoml.serve"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.showwarning = _warned
@@ -176,7 +176,7 @@ def take_over() -> None:
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Say who logged, where, and at what kind of error."""
+        """Log the logger's name, the place, and the kind of error."""
         raised = record.exc_info[0] if record.exc_info else None
         log(
             "library",

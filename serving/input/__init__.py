@@ -1,1 +1,1 @@
-"""From a request's body to recordings and stays."""
+"""Turn a request's body into recordings and stays."""

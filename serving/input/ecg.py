@@ -29,7 +29,7 @@ CELLS = {int, float, type(None)}
 
 
 def uploaded_recording(files: Mapping[str, bytes], settings: Settings) -> list[Recording] | list[Stay]:
-    """What the uploaded files hold; a stay is for the predictor to refuse.
+    """Read the uploaded files; a stay is left for the predictor to refuse.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def uploaded_recording(files: Mapping[str, bytes], settings: Settings) -> list[R
 
 
 def stated_recording(value: Any, settings: Settings) -> list[Recording]:
-    """The recording that a JSON object states.
+    """The recording in a JSON object.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def stated_recording(value: Any, settings: Settings) -> list[Recording]:
     signal = _signal(stated["signal"], len(leads))
     _check_length(signal.shape[1] / rate, settings)
     record = record_name(stated.get("record"), "recording")
-    with np.errstate(over="ignore"):  # what becomes infinite is an invalid sample
+    with np.errstate(over="ignore"):  # a value that becomes infinite is an invalid sample
         millivolts = signal * MILLIVOLTS[unit]
     return [
         Recording(
@@ -99,7 +99,7 @@ def _signal(rows: Any, n_leads: int) -> Floats:
 
 
 def _main_file(folder: MemoryFolder) -> MemoryFile:
-    """The header, or the only file, perhaps with one beside it that states its layout."""
+    """The header, or the only file, possibly with a layout file beside it."""
     files = list(folder)
     headers = [file for file in files if file.suffix.lower() == HEADER]
     chosen = headers or [file for file in files if file.suffix.lower() not in LAYOUTS] or files
@@ -113,7 +113,7 @@ def _main_file(folder: MemoryFolder) -> MemoryFile:
 
 
 def _check_header(file: MemoryFile, settings: Settings) -> None:
-    """Refuse a record that is too long, or of too many samples, before memory is set aside for it."""
+    """Refuse a record that is too long or has too many samples, before memory is allocated for it."""
     header = parse_header(file.read_bytes().decode("utf-8", errors="replace"))
     try:
         frames = header.frames or available_frames(header, signal_files(header, file))

@@ -13,9 +13,9 @@ import numpy as np
 from serving.http.problems import Problem
 
 MOST_NAMES, MOST_DIFFERENT_NAMES = 200, 1000
-"""In one object, and in all objects of a body."""
+"""Limits per object, and over all objects of a body."""
 FHIR_DEPTH = 8
-"""Levels of a coding in a component of an Observation in a Bundle, beyond what other bodies need."""
+"""Levels needed, beyond those of other bodies, by a coding in a component of an Observation in a Bundle."""
 _MARKS = b'"[]{}:'
 _RECORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OTHERS = bytes(sorted({*range(256)} - {*_MARKS}))
@@ -26,26 +26,26 @@ _KINDS = bytes(
     for c in range(256)
 )
 _LARGE = (b"e000", b"e+000", b"0" * 200)
-"""What a number that is not finite looks like when every digit is a 0."""
+"""How a number that is not finite looks when every digit is replaced by 0."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a body may hold at most.
+    """Limits on the content of a body.
 
     A parsed number takes 32 bytes, a string or a container about 100. Counting them in the bytes costs a
-    hundredth of parsing them, and no honest request comes near the limits.
+    hundredth of parsing them, and no legitimate request comes near the limits.
 
     Attributes
     ----------
     depth
-        Arrays and objects within each other.
+        Nesting depth of arrays and objects.
     values
-        Values of arrays and objects.
+        Number of values in arrays and objects.
     containers
-        Arrays and objects.
+        Number of arrays and objects.
     texts
-        Strings, the names in objects included.
+        Number of strings, including the names in objects.
     """
 
     depth: int
@@ -72,14 +72,14 @@ def fhir_room(depth: int, rows: int) -> Room:
 
 
 def parsed(text: bytes, room: Room) -> Any:
-    """The value that ``text`` stands for.
+    """Parse ``text``.
 
     Raises
     ------
     Problem
-        ``json_too_deep``, ``body_too_large`` (more than there is room for) and ``bad_fields`` (an object of
-        too many names), seen before anything is parsed; ``bad_json``: not UTF-8 or not JSON, NaN or Infinity,
-        a number that is not finite, or an object that has a name twice.
+        ``json_too_deep``, ``body_too_large`` (more than there is room for) and ``bad_fields`` (an object with
+        too many names), detected before anything is parsed; ``bad_json``: not UTF-8 or not JSON, NaN or
+        Infinity, a number that is not finite, or an object with a duplicate name.
     """
     _check_counts(text, room)
     depth, names = shape(text)
@@ -91,7 +91,7 @@ def parsed(text: bytes, room: Room) -> Any:
         return json.loads(
             text.decode("utf-8-sig"),
             parse_constant=_refuse,
-            # a function called for every number takes most of the time
+            # a function called for every number would take most of the time
             parse_float=_finite if _may_overflow(text) else None,
             parse_int=_integer,
             object_pairs_hook=_Objects().made,
@@ -105,7 +105,7 @@ def parsed(text: bytes, room: Room) -> Any:
 
 
 def shape(text: bytes) -> tuple[int, int]:
-    """How deep arrays and objects nest, and the most names between two braces, in strings neither."""
+    """Nesting depth of arrays and objects, and the most names between two braces, ignoring strings."""
     bare = text.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in text else text
     marks = np.frombuffer(bare.translate(None, _OTHERS), np.uint8)
     inside = np.logical_xor.accumulate(marks == _QUOTE)
@@ -135,13 +135,13 @@ def _check_counts(text: bytes, room: Room) -> None:
 
 
 class _Objects:
-    """Objects of one text."""
+    """Builds the objects of one text."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
 
     def made(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """An object of its names and values."""
+        """Build an object from its names and values."""
         found = dict(pairs)
         if len(found) < len(pairs):
             raise Problem("bad_json", "An object has the same name twice.")
@@ -174,7 +174,7 @@ def _integer(digits: str) -> int | float:
 
 
 def as_object(value: Any, allowed: Set[str], *, required: Set[str] = frozenset()) -> dict[str, Any]:
-    """``value`` as an object with the ``required`` and no fields but the ``allowed``."""
+    """``value`` as an object with all ``required`` fields and only ``allowed`` ones."""
     if not isinstance(value, dict):
         raise Problem("bad_fields", "The body must be a JSON object.")
     if not allowed >= value.keys():
@@ -185,7 +185,7 @@ def as_object(value: Any, allowed: Set[str], *, required: Set[str] = frozenset()
 
 
 def record_name(value: Any, default: str) -> str:
-    """A record's name as the client states it, or the default for None."""
+    """A record's name as stated by the client, or the default for None."""
     if value is None:
         return default
     if not isinstance(value, str) or not _RECORD.fullmatch(value):

@@ -1,6 +1,6 @@
 """Stays from a request: a table as text, or JSON.
 
-Both go through the rules of the file reader. In JSON a variable that is left out was not measured, and a
+Both follow the rules of the file reader. In JSON an omitted variable was not measured, and a
 name that is not a variable is refused.
 """
 
@@ -47,14 +47,14 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Stays:
-    """What is to be scored, and whether the client asked for one stay or for a list of them."""
+    """Stays to score, and whether the client asked for one stay or for a list of them."""
 
     items: list[Stay | Refusal]
     several: bool
 
 
 def from_text(name: str, text: bytes, settings: Settings) -> Stays:
-    """Stays of a CSV, PSV or TSV text; several where it has a column ``patient_id``.
+    """Stays of a CSV, PSV or TSV text; several if it has a column ``patient_id``.
 
     Raises
     ------
@@ -86,17 +86,17 @@ def from_json(value: Any, settings: Settings, record: str | None) -> Stays:
     Parameters
     ----------
     value
-        Rows as a list of objects; or an object with ``rows`` or ``columns`` and perhaps ``record``; or an
+        Rows as a list of objects; or an object with ``rows`` or ``columns`` and optionally ``record``; or an
         object with ``stays``, a list of such objects.
     settings
-        For the limit of rows, of all stays together.
+        Settings with the limit on the rows of all stays together.
     record
-        What to call one stay that has no name of its own.
+        Name for a single stay without a name of its own.
 
     Raises
     ------
     Problem
-        The JSON has another form, or too many rows.
+        The JSON has a different form, or too many rows.
     InputError
         The only table is refused as a whole.
     """
@@ -117,12 +117,12 @@ def from_json(value: Any, settings: Settings, record: str | None) -> Stays:
 
 
 def stays_of_columns(name: str, columns: Columns) -> Iterator[Stay | InputError]:
-    """The stays of checked columns, without a detour over text; errors as for a file called ``name``."""
+    """The stays of checked columns, without a detour through text; errors as for a file called ``name``."""
     return stays_of_table(_Table(columns), FORMAT, MemoryFolder({}) / name)
 
 
 class _Table:
-    """JSON columns as the reader of stays takes them: every variable is there, measured or not."""
+    """JSON columns in the form for the reader of stays, with every variable present, measured or not."""
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -135,11 +135,11 @@ class _Table:
         return len(next(iter(self._columns.values())))
 
     def words(self, name: str) -> list[str]:
-        """A column of text; empty where there is none."""
+        """A column of text; empty if there is none."""
         return [cell or "" for cell in self._columns[name]]
 
     def numbers(self, names: list[str]) -> Numbers:
-        """Columns of numbers; NaN where a cell is null or its column is left out."""
+        """Columns of numbers; NaN if a cell is null or its column is omitted."""
         values = np.full((len(self), len(names)), np.nan)
         for place, name in enumerate(names):
             if name in self._columns:
@@ -223,7 +223,7 @@ def _one_stay(name: str, columns: Columns) -> Stay | Refusal:
 
 
 def _answers(name: str, stays: Iterator[Stay | InputError]) -> Iterator[Stay | Refusal]:
-    """A stay or a refusal for each patient; one refusal for a table that is refused as a whole."""
+    """A stay or a refusal per patient; one refusal for a table that is refused as a whole."""
     try:
         for answer in stays:
             yield Refusal.of(name, answer) if isinstance(answer, InputError) else answer

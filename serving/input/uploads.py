@@ -25,16 +25,16 @@ MAX_PART_HEADER_BYTES = 2048
 MAX_BOUNDARY = 200
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]|%(?:2f|5c|00)', re.IGNORECASE)
 _FOLDERS = re.compile(rb":\\|\\\\")
-"""The folder of a drive or a server, which the parser would silently cut off the name."""
+"""The folder of a drive or a server, which the parser would silently strip from the name."""
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 PIECE = 2**18
 MOST_MEMBERS = 4096
-"""gzip members in a row; each costs a new decompressor. bgzip writes one for each 64 KiB."""
+"""Maximum number of consecutive gzip members; each costs a new decompressor. bgzip writes one per 64 KiB."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Other methods are rare and slow, and some shrink zeros a millionfold."""
+"""Other methods are rare and slow, and some compress zeros a millionfold."""
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
-"""What zipfile raises for archives that are damaged, encrypted or use an unknown method."""
+"""Exceptions of zipfile for archives that are damaged, encrypted or use an unknown method."""
 
 
 def plain_name(name: str) -> str:
@@ -56,16 +56,16 @@ def uploaded(content_type: str, chunks: Iterable[bytes], most_parts: int) -> dic
     Parameters
     ----------
     content_type
-        Of the request, with its boundary.
+        Content type of the request, with its boundary.
     chunks
         The body, decompressed.
     most_parts
-        The most files that the body may have.
+        Maximum number of files in the body.
 
     Raises
     ------
     Problem
-        The form is damaged, or has a part that is not a file, a name twice, or too many parts.
+        The form is damaged, or has a part that is not a file, a duplicate name, or too many parts.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
@@ -151,14 +151,14 @@ class _Form:
 
 
 def inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What a gzip or zlib stream decompresses to, at most 256 KiB at a time.
+    """Decompress a gzip or zlib stream, at most 256 KiB at a time.
 
-    Several gzip members in a row are one content (RFC 1952).
+    Several consecutive gzip members form one content (RFC 1952).
 
     Raises
     ------
     Problem
-        ``bad_compression``: damaged, cut short, or more than :data:`MOST_MEMBERS` members.
+        ``bad_compression``: damaged, truncated, or more than :data:`MOST_MEMBERS` members.
     """
     stream = zlib.decompressobj(GZIP_OR_ZLIB)
     begun, members = False, 1
@@ -185,7 +185,7 @@ def inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def unpacked(files: Mapping[str, bytes], settings: Settings) -> dict[str, bytes]:
     """``files`` with every gzip file and zip archive among them replaced by its content.
 
-    Only one level is unpacked. Folders of an archive are dropped from the names of its members, as if they
+    Only one level is unpacked. Folders of an archive are dropped from the names of its members, as if these
     had been uploaded one by one.
 
     Raises
@@ -209,7 +209,7 @@ def unpacked(files: Mapping[str, bytes], settings: Settings) -> dict[str, bytes]
 
 
 def unpacked_too_large(settings: Settings) -> Problem:
-    """The problem of content that grows too much."""
+    """The problem for content that expands too much."""
     return Problem(
         "unpacked_too_large",
         f"Decompressed, the content is larger than {settings.unpacked_bytes} bytes.",
@@ -241,7 +241,7 @@ def _zipped(content: bytes, left: int, settings: Settings) -> Iterator[tuple[str
             if entry.compress_type not in METHODS:
                 raise zipfile.BadZipFile("another method of compression")
             with archive.open(entry) as stream:
-                # the stated size may be a lie, so ask for one byte more
+                # the stated size may be wrong, so ask for one byte more
                 data = stream.read(left + 1)
             left -= len(data)
             if left < 0:

@@ -1,7 +1,7 @@
-"""Answers as JSON, with what a client asks for: the tracing of an ECG, vital signs of a stay, explanations.
+"""Answers as JSON, with the requested extras: the tracing of an ECG, vital signs of a stay, explanations.
 
-A stay's answer is what ``json.dumps`` writes of its ``to_dict()``, byte for byte, and faster: its hours, each
-with the names of what was not measured, are nearly all of it.
+A stay's answer is exactly what ``json.dumps`` writes for its ``to_dict()``, but faster: its hours, each
+with the names of the unmeasured variables, are nearly all of it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from serving.score.batching import Answers
 
 TRACING_SECONDS = 60
 EXPLAINED_SECONDS, EXPLAINED_HOURS = 60, 168
-"""An explanation asks the graph 33 times for each 10 s, and once for every hour and variable of a stay.
+"""An explanation runs the graph 33 times per 10 s, and once for every hour and variable of a stay.
 
-So its work grows with the square of the hours. The stays of a request share what one of this length may take.
+So its cost is quadratic in the hours. The stays of a request share the budget of one stay of this length.
 """
 
 TRACING_STEP = 0.001
@@ -47,7 +47,7 @@ _NOTICE = json.dumps(NOTICE)
 
 
 def one(answers: Answers) -> bytes:
-    """The answer for the one thing that was asked; raises a Problem if it is refused."""
+    """The answer to a single request; raises a Problem if it is refused."""
     (answer,) = answers
     if isinstance(answer, Refusal):
         raise Problem.refused(answer)
@@ -66,14 +66,14 @@ def as_json(value: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Extras:
-    """What is added to answers.
+    """Optional additions to answers.
 
     Attributes
     ----------
     drawn
         The signal of a recording under ``signal``, the vital signs of a stay under ``vitals``.
     explainer
-        Gives ``explanations``; None adds none.
+        Computes ``explanations``; None adds none.
     """
 
     drawn: bool = False
@@ -83,7 +83,7 @@ class Extras:
         return self.drawn or self.explainer is not None
 
     def written(self, items: Sequence[Item], is_list: bool, answers: Answers) -> bytes:
-        """The one answer with the extras, or a list; raises a Problem if the one is refused."""
+        """The single answer with the extras, or a list; raises a Problem if the single one is refused."""
         if not is_list and isinstance(answers[0], Refusal):
             raise Problem.refused(answers[0])
         whole = list(map(self._whole, items, answers, unexplained(answers)))
@@ -104,7 +104,7 @@ class Extras:
 
 
 def unexplained(answers: Answers) -> Iterator[str | None]:
-    """For each answer why it is not explained, because that would keep a thread for long; else None."""
+    """For each answer the reason why it is not explained (it would block a thread for long), else None."""
     left = EXPLAINED_HOURS**2
     for answer in answers:
         work = len(answer.hours) ** 2 if isinstance(answer, SepsisPrediction) else 0
@@ -151,7 +151,7 @@ def tracing(recording: Recording) -> dict[str, Any]:
 
 
 def answer_json(answer: Prediction | Refusal) -> bytes:
-    """One answer; raises ValueError for a number that JSON does not have."""
+    """One answer; raises ValueError for a number that JSON cannot represent."""
     if not isinstance(answer, SepsisPrediction):
         return json.dumps(answer.to_dict(), allow_nan=False).encode()
     if not np.isfinite(answer.risk).all():
@@ -178,7 +178,7 @@ def _hours(answer: SepsisPrediction) -> Iterator[str]:
 
 
 def _listed(chosen: Bools) -> Iterator[str]:
-    """The names of the chosen of the 40 variables, for each row, with commas between them."""
+    """The names of the chosen ones of the 40 variables, for each row, separated by commas."""
     packed = np.packbits(chosen, axis=1).tobytes()
     words = [[table[byte] for byte in packed[k :: len(_BY_EIGHT)]] for k, table in enumerate(_BY_EIGHT)]
     return (row[:-2] for row in map("".join, zip(*words, strict=True)))
@@ -194,4 +194,4 @@ def _by_eight() -> tuple[tuple[str, ...], ...]:
 
 
 _BY_EIGHT = _by_eight()
-"""For each eight of the variables the names that every byte of a packed row stands for."""
+"""For each group of eight variables, the names selected by every byte of a packed row."""

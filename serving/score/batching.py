@@ -1,6 +1,6 @@
-"""Threads that compute answers while the event loop goes on serving, behind a bounded queue.
+"""Threads that compute answers behind a bounded queue while the event loop keeps serving.
 
-A thread takes the job that has waited longest and, up to the batch size, others of its kind that wait behind
+A thread takes the job that has waited longest and, up to the batch size, others of its kind waiting behind
 it. No job waits for a batch to fill: a single job is computed alone.
 """
 
@@ -29,7 +29,7 @@ from serving.http.problems import Problem
 SMOOTHING = 0.1
 CLOSE_SECONDS = 2.0
 AT_ONCE = 8
-"""Windows or stays that go through the graph together; more gain nothing on a CPU and stay in its arena."""
+"""Windows or stays per graph run; more gain nothing on a CPU, and their memory stays in its arena."""
 Answers = Sequence[Prediction | Refusal]
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Job(Protocol):
 
     @property
     def kind(self) -> object:
-        """Jobs of an equal kind may share a batch; None for a job that shares none."""
+        """Jobs of equal kind may share a batch; None for a job that shares none."""
 
     @property
     def over(self) -> threading.Event:
@@ -50,7 +50,7 @@ class Job(Protocol):
 
 
 class ToScore(NamedTuple):
-    """What a request asks for: the items to score, and the body that their answers make."""
+    """The items to score, and the function that turns their answers into a body."""
 
     items: Sequence[Item]
     write: Callable[[Answers], bytes]
@@ -63,7 +63,7 @@ class ScoreJob:
     Attributes
     ----------
     predictor
-        Of the task and operating point.
+        Predictor of the task and operating point.
     read
         Returns what to score; raises InputError or a Problem.
     over
@@ -76,7 +76,7 @@ class ScoreJob:
 
     @property
     def kind(self) -> Predictor:
-        """Everything that goes through one predictor may share a batch."""
+        """Jobs with the same predictor may share a batch."""
         return self.predictor
 
     def run(self, jobs: Sequence[ScoreJob]) -> list[bytes | Exception]:
@@ -115,7 +115,7 @@ class SingleJob:
 
     @property
     def kind(self) -> None:
-        """It is computed alone."""
+        """Always None: the job is computed alone."""
 
     def run(self, jobs: Sequence[SingleJob]) -> list[bytes | Exception]:
         """An answer or an exception for each of ``jobs``."""
@@ -126,7 +126,7 @@ def _or_error(call: Callable[[], T]) -> T | Exception:
     try:
         return call()
     except (InputError, Problem) as error:
-        # the traceback, and those of the errors behind this one, hold what was read
+        # the traceback, and those of chained errors, hold what was read
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     except Exception as error:  # noqa: BLE001 - one request's failure must not be another's
@@ -168,7 +168,7 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of jobs in the queue."""
         return len(self._queue)
 
     def admit(self) -> None:
@@ -186,20 +186,20 @@ class Pool:
         Parameters
         ----------
         job
-            To compute.
+            The job to compute.
         seconds
             Longest wait.
         receive
-            Of the request, whose body has been read: a client that goes away takes its job along.
+            ``receive`` of the request, whose body has been read: if the client leaves, its job is dropped.
 
         Raises
         ------
         Problem
             The queue is full, or there is no answer after ``seconds``.
         starlette.requests.ClientDisconnect
-            The client has gone.
+            The client has disconnected.
         Exception
-            What the job raised.
+            Any error of the job.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
@@ -225,13 +225,13 @@ class Pool:
             self._withdraw(entry)
             if gone is not None:
                 gone.cancel()
-            del entry, future  # they hold an error, and its traceback this frame
+            del entry, future  # they hold an error whose traceback holds this frame
 
     def close(self) -> None:
         """Finish what is in the queue and end the threads.
 
-        By then no client waits for a thread that still computes: its request was given up as too slow. The
-        thread ends with the process.
+        By then no client waits for a thread that is still computing: its request was given up as too slow.
+        The thread ends with the process.
         """
         with self._changed:
             self._closed = True
@@ -244,7 +244,7 @@ class Pool:
         return max(1, math.ceil(len(self._queue) * self._seconds / len(self._threads)))
 
     def _withdraw(self, entry: _Waiting) -> None:
-        """Take a job without a waiting client out of the queue, if it is still there."""
+        """Remove a job without a waiting client from the queue, if it is still there."""
         if entry.future.done() and not entry.future.cancelled():
             return
         entry.future.cancel()
@@ -268,7 +268,7 @@ class Pool:
             del group, answers  # an idle thread holds nothing
 
     def _next_group(self) -> list[_Waiting]:
-        """What to compute next; empty at the end."""
+        """The jobs to compute next; empty at the end."""
         with self._changed:
             while not self._queue:
                 if self._closed:
@@ -289,16 +289,16 @@ class Pool:
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Return once the client has gone."""
+    """Return once the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def _settle_soon(group: Sequence[_Waiting], answers: Sequence[bytes | Exception]) -> None:
-    """Hand over the answers of a group; a loop is woken once for all that are its own."""
+    """Deliver the answers of a group; each event loop is woken once for all its own."""
     for loop in {entry.loop for entry in group}:
         own = [(e.future, answer) for e, answer in zip(group, answers, strict=True) if e.loop is loop]
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever asked
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its clients with it
             loop.call_soon_threadsafe(_settle, own)
 
 

@@ -32,7 +32,7 @@ _FHIR_ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
 
 
 def discovery() -> bytes:
-    """The services that there are."""
+    """The available services."""
     service = {
         "hook": HOOK,
         "id": ID,
@@ -46,14 +46,14 @@ def discovery() -> bytes:
 
 
 def asked(value: Any, bundle: Bundle, point: str) -> ToScore:
-    """What a call of the service asks to be scored.
+    """Read the stay to score from a call of the service.
 
     Parameters
     ----------
     value
         Parsed JSON of the request; fields that the card does not need are ignored.
     bundle, point
-        The model and the operating point, which the card names.
+        The model and the operating point, both named on the card.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def asked(value: Any, bundle: Bundle, point: str) -> ToScore:
 
 
 def _checked(value: Any) -> tuple[str, dict[str, Any]]:
-    """The id of the patient, and what was prefetched."""
+    """The id of the patient, and the prefetched resources."""
     if not isinstance(value, dict) or value.get("hook") != HOOK:
         raise Problem("bad_fields", f"The body must be a JSON object whose 'hook' is {HOOK}.")
     if not isinstance(value.get("hookInstance"), str):
@@ -101,7 +101,7 @@ def _checked(value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _check_complete(bundle: dict[str, Any]) -> None:
-    """Refuse one page of several: the risk of the missing values would be silently wrong."""
+    """Refuse one page of several: with values missing, the risk would be silently wrong."""
     links = bundle.get("link") or []
     pages = isinstance(links, list) and any(
         isinstance(link, dict) and link.get("relation") == "next" for link in links

@@ -1,6 +1,6 @@
-"""``/v1/sepsis/next``: the risk of the hours that follow, with the stay so far in the client's hands.
+"""``/v1/sepsis/next``: the risk of the next hours, with the client holding the state of the stay.
 
-A state belongs to one record: the same name, or none, goes with every request of a stay.
+A state belongs to one record: every request of a stay carries the same name, or none.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ FRAMED = "application/vnd.ibt.next"
 
 @dataclass(frozen=True, eq=False)
 class NextHours:
-    """Answers for the hours that follow.
+    """Computes answers for the next hours.
 
     Attributes
     ----------
     stream, predictor
-        Of the same bundle and operating point.
+        Stream and predictor of the same bundle and operating point.
     keys
-        The first signs states, all of them open states.
+        The first key signs states, all of them verify states.
     state_seconds
         Age at which a state is refused.
     """
@@ -56,11 +56,11 @@ class NextHours:
         stated = as_object(value, FIELDS | {"state"}, required={"rows"})
         token = stated.pop("state", None)
         answer, after = self.answer(stated, None if token is None else _decoded(token))
-        # added by hand: the JSON library would look at each of its characters
+        # appended by hand: the JSON library would examine each of its characters
         return as_json(answer)[:-2] + b', "state": "' + base64.b64encode(after) + b'"}\n'
 
     def from_frame(self, body: bytes, room: Room) -> bytes:
-        """The answer to a line of JSON with the state's bytes behind it, in the same form."""
+        """The answer to a line of JSON followed by the state's bytes, in the same form."""
         line, _, state = body.partition(b"\n")
         answer, after = self.answer(parsed(line, room), state or None)
         return as_json(answer) + after
@@ -71,14 +71,14 @@ class NextHours:
         Parameters
         ----------
         value
-            Parsed JSON: ``rows``, a list of row objects, and perhaps ``record``.
+            Parsed JSON: ``rows``, a list of row objects, and optionally ``record``.
         state
-            Of the answer before; None at the start of a stay.
+            State from the previous answer; None at the start of a stay.
 
         Raises
         ------
         Problem
-            The JSON has another form, or the state is not ours, too old or of another record.
+            The JSON has a different form, or the state is not ours, too old or of another record.
         InputError
             The rows are refused, or do not follow the state.
         """
@@ -133,7 +133,7 @@ def _decoded(token: Any) -> bytes:
 
 
 def _new_rows(rows: Any, record: str, state: StreamState | None) -> Stay:
-    """The new rows as a stay of their own; hours that were left out since the state are inserted."""
+    """The new rows as a separate stay; hours missing since the state are inserted."""
     columns = columns_of(rows)
     if PATIENT in columns:
         raise Problem("bad_fields", "The state already identifies the stay; omit patient_id.")

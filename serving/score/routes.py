@@ -42,9 +42,9 @@ class Scorer:
     Attributes
     ----------
     settings, models, pool
-        Of this worker.
+        Those of this worker.
     memory
-        What bodies may take.
+        Memory budget for bodies.
     """
 
     settings: Settings
@@ -132,7 +132,7 @@ class Scorer:
 
     @property
     def rooms(self) -> dict[str, Room]:
-        """What the JSON of each route may hold."""
+        """JSON limits of each route."""
         depth = self.settings.json_depth
         return {
             "arrhythmia": recording_room(depth),
@@ -141,15 +141,15 @@ class Scorer:
         }
 
     def recording(self, value: Any) -> ToScore:
-        """The recording that parsed JSON states; raises a Problem or InputError."""
+        """Read a recording from parsed JSON; raises a Problem or InputError."""
         return ToScore(stated_recording(value, self.settings), one)
 
     def stays(self, value: Any, record: str | None = None) -> ToScore:
-        """The stays that parsed JSON states; raises a Problem or InputError."""
+        """Read stays from parsed JSON; raises a Problem or InputError."""
         return _to_score(from_json(value, self.settings, record))
 
     def next_hours(self, point: str) -> NextHours:
-        """What continues stays under an operating point."""
+        """Scorer that continues stays under an operating point."""
         settings = self.settings
         stream, predictor = self.models.streams[point], self.models.predictors["sepsis", point]
         return NextHours(stream, predictor, settings.state_keys, settings.state_seconds)
@@ -197,7 +197,7 @@ def _form(request: Request) -> str:
 
 
 def _extras(request: Request, drawn: str, predictor: Predictor) -> tuple[Extras, str]:
-    """What the query adds to the answer, and the media type of the answer."""
+    """The extras that the query requests, and the media type of the answer."""
     extras = Extras(_flag(request, drawn), predictor if _flag(request, "explain") else None)
     form = _form(request)
     if extras and form == FHIR:
@@ -217,7 +217,7 @@ def _to_score(stays: Stays) -> ToScore:
 
 
 def _alone(asked: ToScore, place: str | None) -> ToScore:
-    """The stay at ``place``, counted from 1, and nothing of the others; all of them where it is None."""
+    """Only the stay at ``place``, counted from 1; all of them if it is None."""
     if place is None:
         return asked
     places = {str(n): item for n, item in enumerate(asked.items, 1)}

@@ -113,7 +113,7 @@ class TableFile:
 
 
 def line_of(row: int, blanks: Ints) -> int:
-    """Line number of the ``row``-th row below the header of a text, given the lines that are blank."""
+    """Line number of the ``row``-th row below the header of a text, given the line numbers in ``blanks``."""
     before = blanks - 1 - np.arange(len(blanks))
     return row + 1 + int(np.searchsorted(before, row, side="right"))
 

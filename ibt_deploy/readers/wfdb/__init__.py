@@ -454,8 +454,9 @@ def _wrong_checksums(header: Header, raw: RawSignals, frames: int) -> list[Notic
 
     Raises
     ------
-    No stated checksum is right, nor are the initial values of half of these signals (one of them may be
-    right by chance): the samples are not those that the header describes.
+    MalformedFile
+        No stated checksum is right, nor are the initial values of half of these signals (one of them may be
+        right by chance): the samples are not those that the header describes.
     """
     stated = [
         (line, samples[: frames * line.per_frame])

@@ -179,7 +179,7 @@ def _lead_names(waves: Element, characteristics: Element) -> tuple[str, ...]:
 
 
 def _stored(waves: Element, leads: tuple[str, ...]) -> tuple[list[Ints], bool]:
-    """Values as stored, one array per lead, and whether they were compressed."""
+    """Samples as stored, one array per lead, and whether they were compressed."""
     encoding = waves.get("dataencoding", "").strip().lower()
     flag = waves.get("compressflag", "true").strip().lower()
     method = (waves.get("compression") or waves.get("compressmethod") or "").strip().lower()
@@ -220,7 +220,7 @@ def _plain_numbers(text: str) -> Ints:
 
 
 def _are_residuals(stored: list[Ints], leads: tuple[str, ...]) -> bool:
-    """Whether uncompressed limb leads are stored as differences all the same, which Einthoven's law shows.
+    """Whether uncompressed limb leads are nevertheless stored as differences, judged by Einthoven's law.
 
     Lead III is then nearly zero where II - I is not.
     """
@@ -245,7 +245,7 @@ def _claimed_length(waves: Element, samples: int, rate: float) -> list[str]:
 
 
 def _calibration_pulse(raw: Ints, height: int, rate: float) -> int:
-    """Number of samples at the end that are a pulse of 1 mV, or zero around it, in all leads alike."""
+    """Number of samples at the end that are a pulse of 1 mV, or zero around it, equally in all leads."""
     alike = (raw == raw[0]).all(axis=0) & ((raw[0] == 0) | (raw[0] == height))
     others = np.flatnonzero(~alike)
     start = int(others[-1]) + 1 if len(others) else raw.shape[1]
@@ -254,7 +254,7 @@ def _calibration_pulse(raw: Ints, height: int, rate: float) -> int:
 
 
 MAX_SAMPLES = 120_000
-"""Ints of a lead at most (4 minutes at 500 Hz), so that time and memory stay bounded."""
+"""Maximum number of samples per lead (4 minutes at 500 Hz), so that time and memory stay bounded."""
 
 _HEADER = struct.Struct("<IHh")
 _CODE_BITS, _END = 10, 1023
@@ -262,7 +262,7 @@ _OFFSET = 64
 
 
 def decoded_leads(data: bytes, leads: int) -> list[Ints]:
-    """The first ``leads`` leads in ``data``, as they are stored.
+    """The first ``leads`` leads in ``data``, as stored.
 
     Raises
     ------
@@ -288,12 +288,12 @@ def decoded_leads(data: bytes, leads: int) -> list[Ints]:
 
 
 def from_residuals(stored: Sequence[Ints], leads: Sequence[str]) -> list[Ints]:
-    """The leads themselves, where limb leads are stored as residuals.
+    """The leads themselves, if limb leads are stored as residuals.
 
     Parameters
     ----------
     stored
-        Ints as stored, one array for each lead.
+        Samples as stored, one array per lead.
     leads
         Canonical names.
 
@@ -326,7 +326,7 @@ def _half(values: Ints) -> Ints:
 
 
 def _lzw_decoded(data: bytes) -> bytes:
-    """Bytes for which the codes in ``data`` stand; they end with the code 1023 or with the data."""
+    """Bytes decoded from the codes in ``data``; they end with the code 1023 or with the data."""
     table = [bytes((value,)) for value in range(256)]
     out = bytearray()
     previous = b""
@@ -357,7 +357,7 @@ def _lzw_decoded(data: bytes) -> bytes:
 
 
 def _samples(packed: bytes, start: int) -> Ints:
-    """Ints from their second differences."""
+    """Samples from their second differences."""
     n = len(packed) // 2
     if n < 3:
         raise MalformedFile("a compressed lead holds no samples", code="empty_file")
