@@ -198,7 +198,7 @@ class Upload:
 
 
 def upload_of(path: Path) -> Upload:
-    """What a server needs to score the file at ``path``.
+    """The upload that a server needs to score the file at ``path``.
 
     A recording may consist of several files. Its reader determines which: the files that it opens here are
     those that the server will need. Whether their content is valid is left to the server.

@@ -113,7 +113,7 @@ def decisions(
 
 
 def combined(per_window: Array) -> Floats:
-    """One probability per class, shape ``(26,)``, from the windows' ``(windows, 26)``: see :data:`COMBINED`."""
+    """One probability per class, ``(26,)``, from per-window ones, ``(windows, 26)``: see :data:`COMBINED`."""
     found: Floats = np.where(ANY, per_window.max(axis=0), per_window.mean(axis=0))
     return found
 

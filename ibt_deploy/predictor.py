@@ -37,7 +37,7 @@ Pool: TypeAlias = "list[Prepared | Refusal]"
 
 
 def pools(items: Iterable[Item], bundle: Bundle, batching: Batching) -> Iterator[Pool]:
-    """Group the items, in order, into pools ready for scoring, each large enough for a call of the scorer."""
+    """Prepare the items, refusing some, and group them in order into pools for one call of the scorer."""
     pool: Pool = []
     work = 0
     for item in items:

@@ -131,7 +131,7 @@ def _say(text: str) -> None:
 
 
 def _check_certificate(certificate: Path, key: Path | None) -> None:
-    """Refuse a certificate with which no worker could start, or that needs a password."""
+    """Refuse a certificate with which no worker could start, without prompting for a password."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except OSError as error:  # includes those of ssl

@@ -349,7 +349,7 @@ class ExportItems:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What became of the events, and the columns that they filled."""
+        """Report on the events, and facts about the columns that they filled."""
         events = self.stays.report
         found = asdict(events) | {
             "variables_found": len(events.found),

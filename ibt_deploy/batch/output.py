@@ -126,7 +126,7 @@ def installed() -> set[str]:
 
 
 def reopened(output: Output, done: Mapping[int, Tally]) -> set[int]:
-    """Parts to score again: they hold refusals due to a package that has since been installed.
+    """Parts to score again: a missing package caused refusals in them, and a package was installed since.
 
     Their markers are removed, so that they remain to be done whatever happens next.
     """

@@ -4,7 +4,7 @@ The plan is written before anything is scored. Its SHA-256 is the fingerprint of
 sizes and modification times, in order. Contents are not hashed: that would read everything twice.
 
 A WFDB record is a header and its signal files, and a sidecar may describe an array; :func:`grouped` puts such
-files into one entry. Every other file is an entry of its own, so that a file which no reader knows is refused
+files into one entry. Every other file is an entry of its own, so that a file that no reader knows is refused
 rather than overlooked.
 """
 

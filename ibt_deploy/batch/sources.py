@@ -83,7 +83,7 @@ def _files_in(folders: Sequence[str]) -> Iterator[str]:
 
 
 def stamped(paths: Sequence[str]) -> list[FileEntry]:
-    """An entry for each file, without companions; a file without a status fails later, when it is read."""
+    """An entry for each file, without companions; a file that cannot be examined fails when it is read."""
     found = []
     for path in paths:
         try:
@@ -203,7 +203,7 @@ class _References:
 
 
 def _references(path: str) -> _References | None:
-    """What a DICOMDIR references (PS3.3 F.3); None if it cannot be read as one, or pydicom is missing."""
+    """References in a DICOMDIR (PS3.3 F.3); None if it cannot be read as one, or pydicom is missing."""
     try:
         from pydicom import dcmread
         from pydicom.errors import InvalidDicomError

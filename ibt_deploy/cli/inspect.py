@@ -61,7 +61,7 @@ def inspected(file: AnyFile, constants: EcgPreprocessing | None = None) -> Itera
 
 
 def installed_ecg_constants() -> EcgPreprocessing | None:
-    """Preprocessing of the installed ECG model; None where there is none."""
+    """Preprocessing of the installed ECG model, or None."""
     if "arrhythmia" not in packaged_bundles():
         return None
     constants = load_bundle("arrhythmia").preprocessing

@@ -66,7 +66,7 @@ class ScoredRecordings:
     refusals
         Recordings without a score or without a label.
     without_patient
-        Recordings that stand for a patient of their own, because no patient is named.
+        Recordings that each count as a separate patient, because no patient is named.
     """
 
     records: tuple[str, ...]

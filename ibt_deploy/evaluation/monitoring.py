@@ -379,7 +379,7 @@ def _inputs(then: Export, now: Export, limit: float) -> Iterator[Change]:
 def _spans(then: Sequence[float], now: Sequence[float]) -> tuple[Floats, Floats]:
     """Shares of values between the reference's quantiles: its own, and those interpolated for the other.
 
-    Equal quantiles form one edge, at the mean of their probabilities: half of a heap of equal values lies
+    Equal quantiles form one edge, at the mean of their probabilities: half of a block of equal values lies
     on either side. Beyond the outer quantiles, half of the remaining share is assumed.
     """
     edges, own = _distinct(then)

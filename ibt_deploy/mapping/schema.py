@@ -60,7 +60,7 @@ class Time:
     kind
         ``iculos``: whole hours, the first hour of the stay is 1, one row each. ``hours``: hours since
         admission to the ICU, fractions allowed. ``timestamp``: points in time. Rows of the last two become
-        one row an hour: hour ``floor(hours since admission) + 1``, medians within it.
+        one row per hour: hour ``floor(hours since admission) + 1``, medians within it.
     hours
         Length in hours of one unit of ``hours``: 1, or 1/60 for minutes.
     formats

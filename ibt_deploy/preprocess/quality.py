@@ -298,7 +298,7 @@ def raw_signal_notices(recording: Recording) -> list[Notice]:
 
 
 def _offsets(finite: Floats) -> Floats:
-    """The median of each lead where it lies beyond :data:`OFFSET_MV`, else 0; shape ``(leads,)``."""
+    """The median of each lead if beyond :data:`OFFSET_MV`, else 0; shape ``(leads,)``."""
     middles = [float(medians(row[~np.isnan(row)])) if not np.isnan(row).all() else 0.0 for row in finite]
     return np.where(np.abs(middles) > OFFSET_MV, middles, 0.0)
 
@@ -320,7 +320,7 @@ def _longest_run(flags: Bools) -> int:
 
 
 def _typical_spread(spread: Floats) -> float:
-    """Median of the peak-to-peak amplitudes that are neither 0 nor unknown; 0 where there is none."""
+    """Median of the peak-to-peak amplitudes that are neither 0 nor unknown; 0 if there are none."""
     alive = spread[spread > 0]
     return float(medians(alive)) if len(alive) else 0.0
 

@@ -106,7 +106,7 @@ class DelimitedTable:
             raise MalformedFile(message, code="ragged_rows")
 
     def row(self, index: int) -> str:
-        """How messages name a row counted from 0: its line in the file, counted from 1."""
+        """The name in messages of a row counted from 0: its line in the file, counted from 1."""
         return f"line {self._places[index] if self._places else index + 2}"
 
     def __len__(self) -> int:

@@ -63,7 +63,7 @@ class Table:
     rows
         Lines of numbers, without their names.
     delimiter
-        What separates cells; a blank stands for any number of blanks and tabs.
+        Cell separator; a blank stands for any number of blanks and tabs.
     width
         Number of cells in the first row.
     decimal

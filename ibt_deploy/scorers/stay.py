@@ -1,7 +1,7 @@
 """Hourly sepsis risk of ICU stays.
 
 Every answer is causal: features and graph only look back, and batches are padded on the right, where the
-padding lies in the future of every real hour.
+padding is in the future of every real hour.
 """
 
 from __future__ import annotations

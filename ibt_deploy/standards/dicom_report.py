@@ -140,7 +140,7 @@ def _finding(finding: Finding) -> Any:
 
 
 def _uid_of(sha256: str) -> str:
-    """The same UID for the same bundle, below the root of UUIDs (PS3.5 B.2)."""
+    """A UID derived from the bundle's hash, under the UUID root (PS3.5 B.2)."""
     return f"2.25.{int(sha256[:32], 16)}"
 
 

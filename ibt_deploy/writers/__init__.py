@@ -79,7 +79,7 @@ FINEST = 0.01
 COARSEST = 5.0
 """Microvolts; a signal that needs a larger step is refused. This is the usual step of electrocardiographs."""
 LARGEST_GRID = 500.0
-"""Microvolts; a signal of very few levels is not a digitised ECG, and gets a fine step of its own."""
+"""Microvolts; a signal with very few levels is not a digitised ECG, and gets its own fine step."""
 _ON_GRID = 1e-6
 
 

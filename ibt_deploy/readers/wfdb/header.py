@@ -326,7 +326,7 @@ def _clock(text: str) -> time | None:
 
 
 def _stated(comments: Iterable[str]) -> Stated:
-    """What comment lines such as ``# Dx: 426783006,``, ``#Age: 74`` or ``# ECG date: 01/10/1990`` state."""
+    """Parse comment lines such as ``# Dx: 426783006,``, ``#Age: 74`` or ``# ECG date: 01/10/1990``."""
     found: dict[str, str] = {}
     for comment in comments:
         match = _COMMENT.match(comment.lstrip("# \t"))
