@@ -162,7 +162,7 @@ def open_session(
     if device not in DEVICES:
         raise DeviceError(f"device {device!r} is none of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
-        raise DeviceError(f"{threads} threads cannot work; give 1 or more")
+        raise DeviceError(f"the number of threads must be at least 1, not {threads}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or min(usable_cpus(), _MOST_THREADS)
     options.inter_op_num_threads = 1

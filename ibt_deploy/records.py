@@ -176,7 +176,7 @@ def age_notices(age: float | None) -> list[Notice]:
     if plausible_age(age) is None:
         return [Notice("impossible_age", f"an age of {age:g} years is impossible and was dropped")]
     if age < ADULT:
-        return [Notice("not_adult", f"{age:g} years old: the models learnt from adults alone")]
+        return [Notice("not_adult", f"{age:g} years old: the models were trained on adults only")]
     return []
 
 

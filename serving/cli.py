@@ -36,7 +36,7 @@ Research software, not a medical device."""
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Processes. [default: one for each usable CPU, or for as many as --threads says; GPU: four CPUs]",
+    help="Processes. [default: one per usable CPU, or per --threads CPUs; on a GPU one per four CPUs]",
 )
 @click.option(
     "--threads",
@@ -63,11 +63,11 @@ Research software, not a medical device."""
     default=30,
     show_default=True,
     type=click.IntRange(1),
-    help="For requests under way at SIGTERM.",
+    help="Time allowed for pending requests after SIGTERM.",
 )
 @click.option(
     "--sepsis-bundle", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
-    help="In place of the sepsis bundle in the package; --bundle is for arrhythmia.",
+    help="Sepsis bundle to use instead of the packaged one; --bundle is for arrhythmia.",
 )  # fmt: skip
 @model_options
 def serve(

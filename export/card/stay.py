@@ -62,7 +62,7 @@ def _data(contract: dict[str, Any]) -> list[str]:
         ),
         f"Refused in preparation: {counted(preparation['refused'])}. Outcome: `SepsisLabel`, 1 from six "
         "hours before onset (Sepsis-3) on. Hours in which nothing was measured are part of the data; before "
-        "a variable is first measured the training median stands for it, afterwards its last value.",
+        "a variable is first measured the training median is used, afterwards its last value.",
         "",
     ]
 

@@ -231,7 +231,7 @@ def _references(path: str) -> _References | None:
             shown = one_line("/".join(names))
             refused.append(
                 RefusedEntry(
-                    f"{path}: {shown}", "no_such_file", f"{path}: references {shown}, which is not there"
+                    f"{path}: {shown}", "no_such_file", f"{path}: references {shown}, which does not exist"
                 )
             )
         elif kind in ECG_CLASSES:

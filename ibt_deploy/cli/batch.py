@@ -33,7 +33,7 @@ Research software, not a medical device."""
 @click.option(
     "--task",
     type=click.Choice(TASKS),
-    help="What the sources hold; found from the first of them.",
+    help="What the sources hold. [default: detected from the first one]",
 )
 @click.option(
     "--map",
@@ -56,7 +56,7 @@ Research software, not a medical device."""
     type=click.Choice(["parquet", "csv", "jsonl", "fhir"]),
     default="parquet",
     show_default=True,
-    help="Of predictions/ and refused/; fhir is NDJSON with a Bundle, or an OperationOutcome, in each line.",
+    help="Format of predictions/ and refused/; fhir is NDJSON, one Bundle or OperationOutcome per line.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--restart", is_flag=True, help="Remove the run in --out and start over.")

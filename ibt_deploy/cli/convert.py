@@ -27,7 +27,7 @@ Examples:
     "--to",
     "kind",
     type=click.Choice([suffix.lstrip(".") for suffix in WRITERS]),
-    help="Format of what is written to --out-dir.",
+    help="Output format for --out-dir.",
 )
 @click.option(
     "--out-dir",
@@ -35,7 +35,7 @@ Examples:
     metavar="DIR",
     help="Write every recording there, under the name of its record.",
 )
-@click.option("--force", is_flag=True, help="Replace files that are there already.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
 @click.pass_context
 def convert(
     ctx: click.Context, paths: tuple[Path, ...], kind: str | None, out_dir: Path | None, force: bool

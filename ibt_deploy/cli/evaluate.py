@@ -173,7 +173,7 @@ def recalibrate(
     SOURCE and --labels are those of 'ibt evaluate': a folder of WFDB recordings, a folder of .psv stays, or
     one table of stays with SepsisLabel. Graph and preprocessing stay as they are. At least 30 septic stays
     and 70 others are needed, or 100 recordings and 20 patients with and without a class; classes with fewer
-    keep their calibration. What changes is shown on patients left out.
+    keep their calibration. The effect is reported on held-out patients.
     """
     from ibt_deploy.evaluation.recalibration import write_site_bundle
     from ibt_deploy.render.evaluation import recalibration_report
@@ -248,7 +248,7 @@ def monitor(
 ) -> None:
     """Compare an export of 'ibt batch' with an earlier one, or with the training of its bundle.
 
-    SCORES is the folder of a finished run. Compared are inputs and missing values (of tables), risks or
+    SCORES is the folder of a finished run. Compares inputs and missing values (of tables), risks or
     probabilities, alarms or findings, warnings and refusals, by the population stability index.
     """
     from ibt_deploy.evaluation.monitoring import compared, compared_with_training, read_export

@@ -155,9 +155,7 @@ Research software, not a medical device."""
     metavar="OUT.dcm",
     help="Also write the answer to one DICOM ECG as a DICOM Structured Report (needs ibt[sr]).",
 )
-@click.option(
-    "--force", is_flag=True, help="Let --plot, --sr and --out-dir replace files that are there already."
-)
+@click.option("--force", is_flag=True, help="Let --plot, --sr and --out-dir replace existing files.")
 @click.option(
     "--server",
     metavar="URL",
@@ -189,9 +187,9 @@ def predict(
     that are neither ECGs nor stays are left out and counted.
     """
     if as_json and as_csv:
-        raise click.UsageError("--json and --csv are two forms of the same answers; choose one")
+        raise click.UsageError("--json and --csv exclude each other; choose one")
     if as_csv and explain:
-        raise click.UsageError("--explain has no form as CSV; use --json")
+        raise click.UsageError("--explain cannot be written as CSV; use --json")
     if server is not None:
         _require_none_of(ctx, "device", "bundle", "precision", "operating_point", "plot", "sr")
         if any(str(path) == "-" for path in files):
@@ -199,7 +197,7 @@ def predict(
     if sr is not None and len(files) != 1:
         raise click.UsageError("--sr takes one DICOM file")
     if sr is not None and sr.exists() and not force:
-        raise click.UsageError(f"--sr: {str(sr)!r} is there already; --force replaces it")
+        raise click.UsageError(f"--sr: {str(sr)!r} already exists; --force replaces it")
     pictures = _Pictures(plot, force=force)
     form: _Form = _write_json if as_json else _write_csv if as_csv else _write_report
     write = (
@@ -339,7 +337,7 @@ def _require_none_of(ctx: click.Context, *names: str) -> None:
     for name in names:
         if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} has no meaning with --server: the files are scored there")
+            raise click.UsageError(f"{option} cannot be used with --server, which scores the files itself")
 
 
 def _recognised(named: Named | Refusal, left_out: list[Path]) -> Recognised | Refusal | None:
@@ -460,7 +458,7 @@ class _Pictures:
             raise click.UsageError(f"--plot: {str(plot.parent)!r} is not a folder that can be written to")
         self._pictures = NumberedPictures(plot)
         if not force and (there := self._pictures.there()):
-            raise click.UsageError(f"--plot: {str(there)!r} is there already; --force replaces it")
+            raise click.UsageError(f"--plot: {str(there)!r} already exists; --force replaces it")
 
     def draw(self, item: Item | None, prediction: Prediction, explanations: list[Explanation]) -> None:
         """Draw one answer and its explanations, if any."""

@@ -363,7 +363,7 @@ class _Section:
         value = self._left.pop(key)
         place = self.at(key)
         if value == OPEN or (isinstance(value, list) and OPEN in value):
-            raise _bad(place, f"still is {OPEN!r}: a person has to decide")
+            raise _bad(place, f"is still {OPEN!r}; fill it in by hand")
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if (
@@ -437,10 +437,10 @@ def _table(section: _Section) -> TableOptions:
 
 def _no_column(name: str) -> str:
     if name == "ICULOS":
-        return "is none of the 40 variables; the hour is said in [time]"
+        return "is not one of the 40 variables; set the hour in [time]"
     if name in NUMBERS:
-        return "stands in the rows of a long table; say its codes in [[codes]]"
-    return "is none of the 40 variables"
+        return "is in the rows of a long table; list its codes in [[codes]]"
+    return "is not one of the 40 variables"
 
 
 def _time(section: _Section, is_long: bool) -> Time:
@@ -461,7 +461,7 @@ def _time(section: _Section, is_long: bool) -> Time:
             raise _bad(section.at("zone"), f'must be "fixed", "offset" or an IANA name, is {zone!r}')
         for pattern in formats:
             if pattern != ISO and ("%z" in pattern) != (zone == "offset"):
-                raise _bad(section.at("format"), 'has %z just where zone = "offset"')
+                raise _bad(section.at("format"), 'must contain %z if and only if zone = "offset"')
         admission = section.needed("admission")
         options |= {
             "formats": formats,
@@ -531,7 +531,7 @@ def _long(section: _Section, entries: list[_Section]) -> LongTable:
             raise _bad(entry.at("priority"), f"must be 1 to {MOST_PRIORITY}")
         confirmed = entry.take("confirmed", bool, False)
         if (code, stated) in long.codes:
-            raise _bad(entry.at("code"), f"{code!r} with the unit {stated!r} is there already")
+            raise _bad(entry.at("code"), f"{code!r} with the unit {stated!r} is already listed")
         long.codes[code, stated] = LongCode(variable, found, priority, confirmed)
         entry.end()
     return long
@@ -571,7 +571,7 @@ def _check_codes(section: _Section, lists: dict[str, tuple[str, ...]]) -> None:
     for key, codes in lists.items():
         for code in codes:
             if seen.setdefault(code.casefold(), key) != key:
-                raise _bad(section.at(key), f"{code!r} stands under {seen[code.casefold()]} too")
+                raise _bad(section.at(key), f"{code!r} is also listed under {seen[code.casefold()]}")
 
 
 def _check(mapping: Mapping, where: str) -> None:
@@ -590,9 +590,9 @@ def _check(mapping: Mapping, where: str) -> None:
             if getattr(mapping.table, key) is not None:
                 raise _bad(f"{where}: table.{key}", "is not read from a long table")
     if mapping.unit_type and not {"Unit1", "Unit2"}.isdisjoint(mapping.columns):
-        raise _bad(f"{where}: unit_type", "and columns.Unit1 or Unit2 say the same twice")
+        raise _bad(f"{where}: unit_type", "and columns.Unit1 or Unit2 both state this; remove one")
     if mapping.time.hospital_admission and "HospAdmTime" in mapping.columns:
-        raise _bad(f"{where}: time.hospital_admission", "and columns.HospAdmTime say the same twice")
+        raise _bad(f"{where}: time.hospital_admission", "and columns.HospAdmTime both state this; remove one")
     used: dict[str, str] = {}
     for name, column in mapping.columns.items():
         if used.setdefault(column.column, name) != name:

@@ -472,7 +472,7 @@ def time_lines(
         yield from _timestamps(sample, times, by_plain, used)
         if not is_long:
             yield 'before_admission = "refuse"  # or "drop": rows before admission are left out and counted'
-            yield 'after_two_weeks = "refuse"  # or "drop": the models know at most 336 hours'
+            yield 'after_two_weeks = "refuse"  # or "drop": the models support at most 336 hours'
     elif offsets is not None:
         used.add(offsets)
         yield 'kind = "hours"'

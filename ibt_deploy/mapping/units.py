@@ -196,7 +196,7 @@ def conversion(variable: str, unit: str, substance: str | None = None) -> Conver
         pint is not installed.
     """
     if variable not in INDEX:
-        raise BadUnits(f"{variable!r} is none of the 40 variables", code="unknown_unit")
+        raise BadUnits(f"{variable!r} is not one of the 40 variables", code="unknown_unit")
     if substance not in (None, "urea", "nitrogen") or (substance and variable != "BUN"):
         raise BadUnits(f"substance {substance!r} is not known for {variable}", code="unknown_unit")
     text = _of_ucum(unit.strip())

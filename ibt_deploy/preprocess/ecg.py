@@ -114,7 +114,7 @@ def _rows(recording: Recording) -> tuple[dict[str, int], list[str]]:
         if lead is None:
             others.append(name)
         elif lead in rows:
-            raise MissingLeads(f"lead {lead} is there twice", code="doubled_lead")
+            raise MissingLeads(f"lead {lead} occurs twice", code="doubled_lead")
         else:
             rows[lead] = row
     return rows, [f"left out {_listed(others)}"] if others else []

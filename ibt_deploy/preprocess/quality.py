@@ -197,7 +197,8 @@ def valid_samples(found: Floats, names: Sequence[str]) -> tuple[Floats, list[Not
     too_high = stated > PLAUSIBLE_MV[1] and (share > MAX_INVALID or typical > LIMIT_MV)
     if too_high or 0 < stated < PLAUSIBLE_MV[0]:
         raise BadUnits(
-            f"typical peak-to-peak amplitude {stated:.3g} mV is no ECG; check gain and unit (uV for mV?)",
+            f"a typical peak-to-peak amplitude of {stated:.3g} mV is not an ECG's; "
+            "check gain and unit (uV for mV?)",
             code="implausible_amplitude",
         )
     if share > MAX_INVALID:
@@ -246,7 +247,7 @@ def limb_lead_notices(signal: Floats) -> list[Notice]:
     return [
         Notice(
             "limb_leads_contradict",
-            f"{', '.join(doubtful)}: not what leads I and II say; check names and gains of the limb leads",
+            f"{', '.join(doubtful)}: inconsistent with leads I and II; check names and gains of limb leads",
         )
     ]
 
@@ -423,7 +424,7 @@ def signal_quality(signal: Floats) -> SignalQuality:
         )
     usable = (beats.agreement >= UNUSABLE_AGREEMENT) & (beats.height > 0)
     if not usable.any():
-        raise TooShort("the heart beats in no single lead; check electrodes", code="no_usable_lead")
+        raise TooShort("no lead shows a heartbeat; check the electrodes", code="no_usable_lead")
     leads = tuple(
         LeadQuality(*measured)
         for measured in zip(

@@ -463,9 +463,9 @@ LONG_FILL_HOURS = 24
 # Whole hospitals never measure it, so its absence says nothing about a stay.
 RARELY_MEASURED = INDEX["EtCO2"]
 DEMOGRAPHICS = {
-    "Age": "the training median stands for it",
-    "Gender": "halfway between 0 and 1 stands for it",
-    "HospAdmTime": "the training median stands for it",
+    "Age": "the training median is used",
+    "Gender": "0.5 is used",
+    "HospAdmTime": "the training median is used",
 }
 
 
@@ -541,7 +541,7 @@ def _expected(variable: Variable) -> str:
 
 def _notices(stay: Stay, rows: Float32s, counts: CleanCounts) -> Iterator[Notice]:
     if len(rows) == 1:
-        yield Notice("single_row", "Only one hour: the risk knows no course.")
+        yield Notice("single_row", "Only one hour: the risk cannot reflect a trend.")
     inserted = 0 if stay.inserted is None else int(np.count_nonzero(stay.inserted))
     if inserted:
         hours = "hour was" if inserted == 1 else "hours were"
@@ -592,6 +592,6 @@ def _demographic_notices(rows: Float32s, ever: list[bool]) -> Iterator[Notice]:
     ages = rows[:, INDEX["Age"]]
     if (ages < ADULT).any():
         youngest = np.nanmin(ages)
-        yield Notice("not_adult", f"{youngest:g} years old: the models learnt from adults alone.")
+        yield Notice("not_adult", f"{youngest:g} years old: the models were trained on adults only.")
     if ((rows[:, INDEX["Unit1"]] == 1) & (rows[:, INDEX["Unit2"]] == 1)).any():
         yield Notice("unit_contradiction", "Unit1 and Unit2 are both 1: the unit counts as unknown.")

@@ -190,7 +190,7 @@ def reader_of(file: File) -> Reader:
         standards = cast(Reader, import_module("ibt_deploy.readers.standards"))
         if standards.sniff(file, b""):
             return standards
-        raise UnsupportedFormat("a folder; give the files in it", code="is_a_folder")
+        raise UnsupportedFormat("this is a folder; name the files in it", code="is_a_folder")
     if not stat.S_ISREG(kind):
         raise UnsupportedFormat("a pipe or a device; save its content as a file first", code="not_a_file")
     with file.open("rb") as stream:

@@ -297,7 +297,7 @@ def _text(values: Array) -> str:
 
 def _truncated(name: str, claimed: int, held: int) -> MalformedFile:
     return MalformedFile(
-        f"the MATLAB file is truncated: {name[:40]} claims {claimed} bytes, {held} are there",
+        f"the MATLAB file is truncated: {name[:40]} claims {claimed} bytes but contains {held}",
         code="truncated_file",
     )
 
@@ -452,7 +452,7 @@ def recording_of(
 
     doubled = [lead for number, lead in enumerate(leads) if _known(lead) in map(_known, leads[:number])]
     if doubled:
-        raise MissingLeads(f"the lead {doubled[0][:20]} is there twice", code="doubled_lead")
+        raise MissingLeads(f"the lead {doubled[0][:20]} occurs twice", code="doubled_lead")
     rows = _one_row_a_lead(values, leads, stated.get("orientation"), file)
     signal: Floats = np.array(rows, dtype=np.float64, order="C")
     signal *= millivolts * scale

@@ -359,7 +359,7 @@ def _leads(header: EdfHeader) -> tuple[dict[str, EdfSignal], list[str]]:
         if canonical_lead(name) is None:
             others.append(signal.label)
         elif name in leads:
-            raise MissingLeads(f"the lead {name} is there twice", code="doubled_lead")
+            raise MissingLeads(f"the lead {name} occurs twice", code="doubled_lead")
         else:
             leads[name] = signal
     if not leads:
@@ -377,7 +377,8 @@ def _records(header: EdfHeader, size: int) -> tuple[int, list[str]]:
         return held, [f"the header does not say how many records there are; {held} were found"]
     if held < header.records:
         raise MalformedFile(
-            f"truncated: the header claims {header.records} records, {held} are there", code="truncated_file"
+            f"truncated: the header claims {header.records} records, the file contains {held}",
+            code="truncated_file",
         )
     if header.records == 0:
         raise MalformedFile("holds no records", code="empty_file")
@@ -393,7 +394,7 @@ def _gain(name: str, signal: EdfSignal) -> tuple[float, float]:
         raise BadUnits(f"lead {name}: the unit {signal.unit!r} is not mV, uV or V", code=code)
     (low, high), (least, most) = signal.physical, signal.digital
     if most <= least or low == high:
-        raise BadUnits(f"lead {name}: a range without extent gives no gain", code="missing_gain")
+        raise BadUnits(f"lead {name}: its range is empty, so its gain is undefined", code="missing_gain")
     return scale * (high - low) / (most - least), scale * low
 
 

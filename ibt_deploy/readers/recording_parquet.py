@@ -62,7 +62,7 @@ def read(file: File) -> list[Recording]:
         if not all(pa.types.is_floating(column) for column in table.schema_arrow.types):
             raise MalformedFile("a lead is not a column of floating-point numbers", code="not_numbers")
         if len(set(names)) < len(names):
-            raise MissingLeads("a lead is there twice", code="doubled_lead")
+            raise MissingLeads("a lead occurs twice", code="doubled_lead")
         signal = np.empty((len(names), table.metadata.num_rows))
         for row, name in zip(signal, names, strict=True):  # one at a time, for bounded memory
             row[:] = table.read(columns=[name]).column(0).to_numpy()

@@ -332,7 +332,7 @@ class Huffman:
             elif 0 < value <= len(views):
                 steps, values, switches = views[value - 1]
             else:
-                raise MalformedFile(f"switches to Huffman table {value}, which is not there")
+                raise MalformedFile(f"switches to Huffman table {value}, which does not exist")
         return np.array(found, dtype=np.int64)
 
 

@@ -353,7 +353,9 @@ def hourly(
         )
         raise BadRows(f"{name_of(row)} {what} hour {hours[row]:.0f}; hours must increase", code=code)
     if hours[-1] > MAX_HOURS:
-        raise TooLong(f"reaches hour {hours[-1]:.0f}, the models know at most hour {MAX_HOURS} (two weeks)")
+        raise TooLong(
+            f"reaches hour {hours[-1]:.0f}, the models support at most hour {MAX_HOURS} (two weeks)"
+        )
     checked = None if labels is None else _checked_labels(labels, name_of)
     place = (hours - hours[0]).astype(np.int64)
     inserted = np.ones(place[-1] + 1, dtype=np.bool_)

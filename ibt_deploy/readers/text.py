@@ -405,7 +405,7 @@ def _leads_of(
         per_unit = _rate(columns[:, times[0]])
         if per_unit != 1 and not any(agree(stated_rate, per_unit / unit) for unit in SECONDS.values()):
             raise MalformedFile(
-                f"states sampling_rate {stated_rate:g}, which its column of times fits in no unit",
+                f"states sampling_rate {stated_rate:g}, which does not match its time column in any unit",
                 code="bad_header",
             )
     others = [names[i] for i in range(len(names)) if i not in chosen and i not in times]

@@ -327,7 +327,9 @@ def hourly_table(connection: Any, source: Source, out: Path) -> EventReport:
     if not counts["stays"]:
         if source.refused:
             first = source.refused[0]
-            raise BadRows(f"every stay is refused, {first.name} because it {first.message}", code=first.code)
+            raise BadRows(
+                f"every stay is refused; the first is {first.name}: it {first.message}", code=first.code
+            )
         raise MalformedFile("holds no stay in an intensive care unit", code="no_icu_stay")
     if not counts["used"]:
         raise MalformedFile(

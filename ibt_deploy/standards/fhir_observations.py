@@ -520,7 +520,8 @@ def _check(values: list[_Value], starts: datetime, patient: str) -> None:
     last = max(_hour(value.time, starts) for value in values)
     if last > MAX_HOURS:
         raise TooLong(
-            f"has values in hour {last}, the model knows at most hour {MAX_HOURS} (two weeks)", where=patient
+            f"has values in hour {last}, the model supports at most hour {MAX_HOURS} (two weeks)",
+            where=patient,
         )
 
 

@@ -66,7 +66,7 @@ def write(recording: Recording, path: str | Path, *, overwrite: bool = False) ->
     files = writer.encoded(recording, target)
     for file in files:
         if not overwrite and file.exists():
-            raise FileExistsError(f"{file} is there already")
+            raise FileExistsError(f"{file} already exists")
     for file, content in files.items():
         atomic_write(file, content)
     return list(files)

@@ -101,7 +101,9 @@ class Stays(Input):
 class NextHours(StayByRows):
     """The hours that follow an earlier answer; one is usual."""
 
-    state: str | None = Field(None, description="Of the answer before; null at the start of the stay.")
+    state: str | None = Field(
+        None, description="State from the previous answer; null at the start of the stay."
+    )
 
 
 class ArrhythmiaRequest(Recording):
@@ -145,7 +147,7 @@ class Warn(Output):
 
 
 class Answer(Output):
-    """What all answers begin with."""
+    """Fields common to all answers."""
 
     record: str
     task: str
@@ -195,7 +197,7 @@ class Tracing(Output):
 
 
 class Effect(Output):
-    """What a stretch of a recording, or an hour of a stay, did to an output."""
+    """Effect of a stretch of a recording, or of an hour of a stay, on an output."""
 
     start: float = Field(description="In seconds, or the hour.")
     end: float
@@ -206,7 +208,7 @@ NOT_EXPLAINED = "Why there are no explanations: the input, or its request as a w
 
 
 class Explained(Output):
-    """Only with `explain=true`: what the log odds of a finding or of the highest risk lose without a part."""
+    """Only with `explain=true`: drop in log odds of a finding, or of the highest risk, without a part."""
 
     output: str = Field(description="Abbreviation of the finding; `risk` for a stay.")
     method: Literal["occlusion"]
@@ -254,7 +256,7 @@ class Vital(Output):
 
     name: str
     unit: str
-    values: list[float | None] = Field(description="Of each of `hours`, as the model read it.")
+    values: list[float | None] = Field(description="One per entry of `hours`, as the model read it.")
 
 
 class Risk(Answer):

@@ -224,7 +224,9 @@ def as_problem(error: Exception) -> Problem:
         return Problem.refused(error)
     if isinstance(error, MissingExtra):
         return Problem(
-            "unsupported_format", "This server lacks the library that reads this format.", status=415
+            "unsupported_format",
+            "The library that reads this format is not installed on this server.",
+            status=415,
         )
     if isinstance(error, BundleError | DeviceError):
         return Problem("model_failed", "The model could not be run; the log says why.")

@@ -229,7 +229,7 @@ HEADERS: dict[str, tuple[Sequence[tuple[str, str]], str]] = {
     "storage format 61 for 16": ([("dat 16 ", "dat 61 ")], "noticed"),
     "an unknown storage format": ([("dat 16 ", "dat 999 ")], "refused"),
     "segments that are not there": ([("r1 12", "r1/2 12")], "refused"),
-    "a lead that is there twice": ([("0 V6\n", "0 V5\n")], "refused:doubled_lead"),
+    "a lead that occurs twice": ([("0 V6\n", "0 V5\n")], "refused:doubled_lead"),
     "lead names that mean nothing": (
         [(f" 0 {lead}\n", f" 0 x{i}\n") for i, lead in enumerate(LEADS)],
         "refused",

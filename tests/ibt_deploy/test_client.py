@@ -415,7 +415,7 @@ def test_what_is_chosen_here_has_no_meaning_there(
 ) -> None:
     result = run(stay_file, "--server", service.url, *option)
     assert result.exit_code == 2
-    assert f"{option[0]} has no meaning with --server" in result.stderr
+    assert f"{option[0]} cannot be used with --server" in result.stderr
     assert not service.requests
 
 

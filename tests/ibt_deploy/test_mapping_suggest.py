@@ -69,7 +69,7 @@ def test_what_is_uncertain_is_marked_and_refused(tmp_path: Path) -> None:
     assert found["columns"]["Temp"]["unit"] == "degF"
     assert found["columns"]["Creatinine"]["unit"] == "mg/dL"
     assert '# missing = ["-1"]' in text
-    with pytest.raises(InputError, match="a person has to decide"):
+    with pytest.raises(InputError, match="fill it in by hand"):
         parse_mapping(text.encode())
 
 

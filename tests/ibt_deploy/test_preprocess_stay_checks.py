@@ -39,7 +39,7 @@ def test_an_ordinary_stay_has_no_notice_and_is_not_changed() -> None:
 
 
 def test_single_row() -> None:
-    assert notices(values(1)) == {"single_row": "Only one hour: the risk knows no course."}
+    assert notices(values(1)) == {"single_row": "Only one hour: the risk cannot reflect a trend."}
 
 
 def test_inserted_hours() -> None:
@@ -103,7 +103,7 @@ def test_demographics() -> None:
     rows[3, INDEX["Age"]] = 50
     rows[:, [INDEX["Unit1"], INDEX["Unit2"]]] = 1
     assert notices(rows) == {
-        "demographics_missing": "Not given: HospAdmTime (the training median stands for it).",
+        "demographics_missing": "Not given: HospAdmTime (the training median is used).",
         "unit_contradiction": "Unit1 and Unit2 are both 1: the unit counts as unknown.",
     }
 

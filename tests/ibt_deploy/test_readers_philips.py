@@ -144,7 +144,7 @@ def test_lzw_that_unpacks_to_too_much() -> None:
 
 
 def test_more_samples_than_claimed_are_noted_and_fewer_refused() -> None:
-    assert "5000 are there" in recording(philips(duration=9000)).notes[0]
+    assert "but contains 5000" in recording(philips(duration=9000)).notes[0]
     assert code_of(philips(duration=11000), MalformedFile) == "truncated_file"
 
 

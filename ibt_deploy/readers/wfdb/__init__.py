@@ -377,7 +377,7 @@ def _leads_of(header: SegmentedHeader, header_file: File, pieces: list[Recording
     for piece in pieces:
         if len(set(piece.leads)) < len(piece.leads):
             doubled = next(name for name in piece.leads if piece.leads.count(name) > 1)
-            raise MissingLeads(f"lead {doubled[:40]} is there twice in one segment", code="doubled_lead")
+            raise MissingLeads(f"lead {doubled[:40]} occurs twice in one segment", code="doubled_lead")
     found = dict.fromkeys(name for piece in pieces for name in piece.leads)
     if header.layout is None:
         if any(set(piece.leads) != set(found) for piece in pieces):

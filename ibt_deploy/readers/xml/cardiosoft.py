@@ -120,7 +120,7 @@ def _leads(strip: Element) -> tuple[tuple[str, ...], Floats]:
         if not name:
             raise MissingLeads("a lead has no name", code="missing_lead_name")
         if name in rows:
-            raise MissingLeads(f"the lead {name[:20]} is there twice", code="doubled_lead")
+            raise MissingLeads(f"the lead {name[:20]} occurs twice", code="doubled_lead")
         text = wave.text or ""
         if not _SAMPLES.fullmatch(text):
             raise MalformedFile(

@@ -138,7 +138,7 @@ def _leads(strip: Element) -> list[_Lead]:
     leads = [_lead(element) for element in elements]
     doubled = sorted({lead.name for lead in leads if [other.name for other in leads].count(lead.name) > 1})
     if doubled:
-        raise MissingLeads(f"the lead {doubled[0][:20]} is there twice", code="doubled_lead")
+        raise MissingLeads(f"the lead {doubled[0][:20]} occurs twice", code="doubled_lead")
     if len({len(lead.raw) for lead in leads}) > 1:
         raise MalformedFile("the leads differ in length", code="truncated_file")
     if len({lead.start for lead in leads}) > 1:

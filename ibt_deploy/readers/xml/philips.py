@@ -174,7 +174,7 @@ def _lead_names(waves: Element, characteristics: Element) -> tuple[str, ...]:
     if len(labels) > MAX_LEADS:
         raise MissingLeads(f"names {len(labels)} leads", code="missing_lead_name")
     if len({canonical_lead(label) or label for label in labels}) < len(labels):
-        raise MissingLeads("a lead is there twice", code="doubled_lead")
+        raise MissingLeads("a lead occurs twice", code="doubled_lead")
     return labels
 
 
@@ -237,11 +237,12 @@ def _claimed_length(waves: Element, samples: int, rate: float) -> list[str]:
     if duration is None or duration <= 0:
         return []
     claimed = round(min(duration / 1000 * rate, 1e12))
+    if samples == claimed:
+        return []
+    message = f"claims {claimed} samples per lead but contains {samples}"
     if samples < claimed:
-        raise MalformedFile(
-            f"{claimed} samples of each lead are claimed, {samples} are there", code="truncated_file"
-        )
-    return [] if samples == claimed else [f"{claimed} samples of each lead are claimed, {samples} are there"]
+        raise MalformedFile(message, code="truncated_file")
+    return [message]
 
 
 def _calibration_pulse(raw: Ints, height: int, rate: float) -> int:
@@ -275,7 +276,7 @@ def decoded_leads(data: bytes, leads: int) -> list[Ints]:
     place = 0
     while len(found) < leads:
         if len(data) - place < _HEADER.size:
-            raise MalformedFile(f"{len(found)} of {leads} leads are there", code="truncated_file")
+            raise MalformedFile(f"contains {len(found)} of {leads} leads", code="truncated_file")
         size, _, start = _HEADER.unpack_from(data, place)
         place += _HEADER.size
         if size > len(data) - place:
