@@ -209,9 +209,9 @@ def cka_grids(
     """CKA of every unit of ``reference`` with every unit of each of ``others``, on the same examples.
 
     Features are the outputs of units: all steps and channels of a residual block, all tokens of a transformer
-    block but class and distillation tokens, and for stays one hour. The final norm belongs to the last unit,
-    as always (:meth:`training.models.Encoder.segment`). Only one layer's features are held in float64 at a
-    time.
+    block except class and distillation tokens, and for stays one hour. The final norm belongs to the last
+    unit, as always (:meth:`training.models.Encoder.segment`). Only one layer's features are held in float64
+    at a time.
 
     Parameters
     ----------
@@ -443,7 +443,7 @@ SIMILARITY = "similarity"
 CEILING = "ceiling"
 STUDENT_ARMS = ("transformer", "deit-soft", "deit-hard", "bbm")
 MOST_RECORDS = 1000
-"""Most records whose attention is measured; drawn at random."""
+"""Largest number of records whose attention is measured; drawn at random."""
 ATTENTION_BATCH = 16
 VERSION = 2
 NUMBERS = ("distance", "local_mass", "entropy")
