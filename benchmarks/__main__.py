@@ -57,10 +57,10 @@ def _rows(times: dict[str, dict[str, float]]) -> list[list[str]]:
 
 
 def _speeds(times: dict[str, dict[str, float]]) -> dict[str, float]:
-    """How many times as fast as the reference of its kind each way is: PyTorch eager, or one pass.
+    """Speed of each way relative to the reference of its kind: PyTorch eager, or one pass.
 
-    The kind is what stands before the first comma of a name. For torch_ecg the reference is our own
-    network in PyTorch eager: another network, on the same ten seconds.
+    The kind is the text before the first comma of a name. For torch_ecg the reference is our own network in
+    PyTorch eager: a different network, on the same ten seconds.
     """
     references = {name.partition(", ")[0]: name for name in times if name.partition(", ")[2] in (EAGER, PASS)}
     return {

@@ -1,7 +1,7 @@
 """``ibt batch`` against the model alone, on the same cores in the same run: ``python -m benchmarks.batch``.
 
 The model alone is the packaged graph on inputs that are ready in memory, in as many processes as there are
-workers, each on one thread; it is timed before and after the batch run, and the mean is what counts.
+workers, each on one thread; it is timed before and after the batch run, and the mean is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ibt_deploy.device import usable_cpus
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLE = 96
 PERIOD = 0.5
-"""Seconds between two looks at the memory of a run."""
+"""Seconds between two memory samples of a run."""
 
 
 @click.command()
@@ -145,7 +145,7 @@ difference of a risk {found[3]:.1e}\n"
 
 
 def _alone(rate: Callable[..., float], paths: list[Path], workers: int, seconds: float) -> float:
-    """Inputs a second of the model alone, summed over processes that run at the same time."""
+    """Inputs per second of the model alone, summed over concurrent processes."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
         return sum(pool.starmap(rate, [(paths, seconds)] * workers, chunksize=1))
@@ -212,11 +212,11 @@ UNITS: dict[str, tuple[str, str]] = {
     "Creatinine": ("umol/L", '"Creatinine"::DOUBLE * 88.402'),
     "Hgb": ("g/L", '"Hgb"::DOUBLE * 10'),
 }
-"""Variables that the other table has in other units, and how its values are made."""
+"""Variables with other units in the other table, and the SQL that converts them."""
 
 
 def linked_copies(headers: list[Path], folder: Path, count: int) -> None:
-    """``count`` records in ``folder``, a thousand in each sub-folder, under names of their own.
+    """Make ``count`` records in ``folder``, a thousand per subfolder, under new names.
 
     New headers hold the new names; the signal files are links to the originals.
     """
@@ -236,9 +236,9 @@ def linked_copies(headers: list[Path], folder: Path, count: int) -> None:
 
 
 def renamed_csv(parquet: Path, folder: Path, times: int = 1) -> tuple[Path, Path]:
-    """The table as one shuffled CSV with other column names and units, and its mapping.
+    """Write the table as one shuffled CSV with other column names and units, and its mapping.
 
-    ``times`` as many stays are made by giving each copy patient names of its own.
+    Stays are multiplied by ``times`` by giving each copy its own patient names.
     """
     import duckdb
 
@@ -277,22 +277,22 @@ def _is_signal(line: str) -> bool:
 def _linked(target: Path, link: Path) -> None:
     try:
         os.link(target, link)
-    except OSError:  # another file system, or links to others' files are forbidden
+    except OSError:  # another file system, or hard links to other users' files are forbidden
         link.symlink_to(target.resolve())
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What a command took.
+    """Time, memory and output of a command.
 
     Attributes
     ----------
     seconds
         From start to exit.
     peak_mb
-        Most memory at once, of the command and its children; shared pages count once (Linux: PSS).
+        Peak memory of the command and its children; shared pages count once (Linux: PSS).
     halves_mb
-        The same for the first and for the second half of the time.
+        The same for the first and second half of the time.
     status, output
         Exit status; standard output and standard error.
     """
@@ -305,7 +305,7 @@ class Watched:
 
 
 def watched(command: Sequence[str]) -> Watched:
-    """Run ``command`` to its end."""
+    """Run ``command`` to its end, sampling its memory."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     samples: list[float] = []

@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of the readers: ``python -m benchmarks.fuzz READER --seconds 300``.
 
-Nothing but the error tree may come out of a reader, whatever it is given, within 2 s of processor time and
-512 MB. What breaks this is written to ``--out`` (``READER-finding-...``), each kind once, while the search
-goes on; it is said again by ``python -m benchmarks.fuzz READER FILE``.
+A reader may raise nothing but the error tree, whatever its input, within 2 s of processor time and 512 MB.
+Inputs that break this are written to ``--out`` (``READER-finding-...``), each kind once, while the search
+goes on; ``python -m benchmarks.fuzz READER FILE`` reproduces one.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ OTHERS = {
     "tables": ("ibt_deploy.batch.tables.survey", "ibt_deploy.batch.tables.layout", "ibt_deploy.mapping"),
     "mapping": ("ibt_deploy.mapping",),
 }
-"""What else reads files of others, besides the readers, and its modules."""
+"""Other parts that read foreign files, besides the readers, and their modules."""
 PARSERS = {"dicom": ("pydicom.filereader", "pydicom.filebase", "pydicom.dataset", "pydicom.values")}
-"""Modules of other packages whose coverage leads the search too."""
+"""Modules of other packages whose coverage also guides the search."""
 
 
 @click.command()
@@ -77,7 +77,7 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, files in enumerate(seeds(reader, shared if shared.is_dir() else None)):
         data = packed(files)
-        outcome = attempt(unpacked(data))  # loads, too, what is loaded when first needed
+        outcome = attempt(unpacked(data))  # also loads lazy imports
         click.echo(f"seed {next(iter(files))}, {len(data)} bytes: {outcome}")
         if len(data) <= LONGEST_INPUT:
             (corpus / f"seed-{number}").write_bytes(data)
@@ -93,7 +93,7 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
             try:
                 outcome = tried(found)
             except guard.TookTooLongError:
-                outcome = tried(found)  # once may be a machine's hiccup
+                outcome = tried(found)  # a single timeout may be a hiccup of the machine
         except Exception as error:  # noqa: BLE001
             outcome = search.finding(data, error)
         search.count(outcome)
@@ -103,18 +103,18 @@ def fuzz(reader: str, file: Path | None, seconds: int, out: Path) -> None:
 
     options = [f"-max_len={LONGEST_INPUT}", "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1"]
     options += [f"-artifact_prefix={out}/{reader}-", f"-max_total_time={seconds + 60}"]
-    options += ["-mutate_depth=2"]  # one change more and little that is right is left
+    options += ["-mutate_depth=2"]  # with more, little of a valid file is left
     atheris.Setup([sys.argv[0], *options, str(corpus)], one_input, custom_mutator=mutate)
     atheris.Fuzz()
 
 
 class Search:
-    """What came of the inputs so far; ends the process when the time is over.
+    """Outcomes of the inputs so far; ends the process when time is up.
 
     Parameters
     ----------
     reader, seconds, out
-        As of the command.
+        As for the command.
     """
 
     def __init__(self, reader: str, seconds: float, out: Path) -> None:
@@ -125,7 +125,7 @@ class Search:
         self._findings: set[str] = set()
 
     def finding(self, data: bytes, error: Exception) -> str:
-        """Write down an input that broke the rules, once for each place in our code; its name."""
+        """Save an input that broke the rules, once for each place in our code; return its name."""
         frames = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in frames if "ibt_deploy" in frame.filename] or frames
         place = f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
@@ -137,7 +137,7 @@ class Search:
         return f"FOUND {place}"
 
     def count(self, outcome: str) -> None:
-        """One more input of this outcome."""
+        """Count one more input with this outcome."""
         self._outcomes[outcome] += 1
         took = time.monotonic() - self._start
         if took > self._seconds:
@@ -147,11 +147,11 @@ class Search:
             for name, times in self._outcomes.most_common():
                 click.echo(f"  {times:8} {name}")
             sys.stdout.flush()
-            os._exit(1 if self._findings else 0)  # libFuzzer's own way out takes no exit status
+            os._exit(1 if self._findings else 0)  # libFuzzer's own exit takes no status
 
 
 def _load(reader: str) -> None:
-    """Import what is to be instrumented, with its parts."""
+    """Import the modules to instrument, with their submodules."""
     folder = ROOT / "ibt_deploy" / "readers"
     if reader in OTHERS:
         for module in OTHERS[reader]:
@@ -169,7 +169,7 @@ def _load(reader: str) -> None:
 
 
 def _all(seconds: int, out: Path) -> int:
-    """Fuzz every reader, each in a process of its own; the number of those that broke."""
+    """Fuzz every reader in its own process; return the number of those that broke."""
     known = import_module("ibt_deploy.readers").READERS
     broken = 0
     for reader in (*known, *OTHERS):

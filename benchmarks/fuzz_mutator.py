@@ -1,4 +1,4 @@
-"""What the fuzzer changes next: one file of several, behind its wrapping, mostly near its beginning."""
+"""Mutations for the fuzzer: of one file among several, inside its wrapping, mostly near its beginning."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from tests.helpers.mutations import EXTREMES, KINDS, layers, mutated
 from tests.helpers.seeds import SEPARATOR
 
 Mutate = Callable[[bytes, int], bytes]
-"""The fuzzer's own mutation, and the most bytes that it may make."""
+"""The fuzzer's own mutation of some bytes, and the most bytes it may return."""
 
 WINDOW = 512
 WRAPPED = 0.97
-"""How often a change is made behind the wrapping, where there is one."""
+"""Share of changes made inside the wrapping, if there is one."""
 
 
 def mutation(data: bytes, longest: int, seed: int, mutate: Mutate) -> bytes:
-    """``data``, which :func:`tests.helpers.seeds.packed` gave, changed.
+    """Mutate ``data``, an output of :func:`tests.helpers.seeds.packed`.
 
     Parameters
     ----------
     longest
-        Bytes at most; a longer result is cut.
+        Most bytes; a longer result is cut.
     seed
-        Of what is drawn here.
+        Seed of the draws here.
     mutate
-        Draws by the seed of the fuzzer and knows what the reader compares with.
+        The fuzzer's mutation, which draws with its own seed and knows the reader's comparisons.
     """
     draw = Random(seed)
     parts = data.split(SEPARATOR)

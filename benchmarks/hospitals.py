@@ -1,4 +1,4 @@
-"""Which inputs carry over to another hospital: boosted trees grown on stays of one, scored on the other's.
+"""Which inputs carry over to another hospital: boosted trees grown on one hospital, scored on the other.
 
     python -m benchmarks.hospitals cache/sepsis --trees 60 --every 2
 

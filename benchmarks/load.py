@@ -1,9 +1,9 @@
 """The HTTP service under load, client and server on this machine: ``python -m benchmarks.load``.
 
-First what the models alone do with the same cores; then throughput and latency at 1 to 128 clients; then four
-times more requests than can be answered; and with ``--soak`` a long time at saturation. With
-``--compare`` servers of the same application are measured side by side instead, with their memory at
-saturation and the lines of our code that each of them needs.
+First the models alone on the same cores; then throughput and latency with 1 to 128 clients; then four times
+as many requests as can be answered; and with ``--soak`` a long time at saturation. With ``--compare`` servers
+of the same application are measured side by side instead, with their memory at saturation and the lines of
+our code that each of them needs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SATURATING = 32
 OVERLOAD = 4
 SOAK = 180.0
 TOGETHER = 8
-"""So many share a run in a busy service, at most."""
+"""Most requests that share a run in a busy service."""
 RECOVERED, BIN = 0.9, 0.25
 
 
@@ -94,14 +94,14 @@ def load(
 
 
 class Alone(NamedTuple):
-    """What a graph does without anything around it: inputs a second, and milliseconds of CPU for each."""
+    """Performance of a graph by itself: inputs per second, and milliseconds of CPU for each."""
 
     rate: float
     cpu: float
 
 
 def alone(task: str, cores: int, seconds: float, batch: int = 1) -> Alone:
-    """The better of one session on all cores, and one session for each; ``batch`` inputs in each run."""
+    """The better of one session on all cores, and one session per core; ``batch`` inputs in each run."""
     bundle = load_bundle(task)
     found = []
     for sessions, threads in dict.fromkeys([(1, cores), (cores, 1)]):
@@ -142,20 +142,20 @@ def _requests(task: str) -> list[bytes]:
 
 
 class Figure(NamedTuple):
-    """What a closed load of some clients measured.
+    """Measurements of a closed load.
 
     Attributes
     ----------
     rate
-        Answers a second.
+        Answers per second.
     milliseconds
-        That each of them took.
+        Latency of each answer.
     cpu
-        Milliseconds of CPU of the server for each.
+        Server CPU time per answer, in milliseconds.
     client_share
-        Of the CPU time that client and server took together.
+        Client's share of the CPU time of client and server.
     outcome
-        Everything that was answered.
+        All answers.
     """
 
     rate: float
@@ -171,7 +171,7 @@ def _figure(server: Server, requests: list[bytes], clients: int, seconds: float)
     client, served = time.process_time() - client, server.cpu_seconds() - served
     ended, took, status = outcome.arrays()
     good = status == 200
-    end = ended.max(initial=began + seconds)  # what was under way at the end keeps the server busy until then
+    end = ended.max(initial=began + seconds)  # pending requests keep the server busy until then
     return Figure(
         float(good.sum() / (end - began)),
         took[good] * 1e3,
@@ -182,15 +182,15 @@ def _figure(server: Server, requests: list[bytes], clients: int, seconds: float)
 
 
 def _percentiles(milliseconds: np.ndarray) -> list[float]:
-    """The 50th, 95th and 99th."""
+    """The 50th, 95th and 99th percentiles."""
     found: list[float] = np.percentile(milliseconds, (50, 95, 99)).tolist() if milliseconds.size else []
     return found or [float("nan")] * 3
 
 
 def _throughput(server: Server, task: str, requests: list[bytes], cores: int, seconds: float) -> float:
-    """Print one table; returns the answers a second at saturation.
+    """Print one table; return the answers per second at saturation.
 
-    The models alone are timed before and after, because other work on the machine comes and goes.
+    The models alone are timed before and after, because other load on the machine varies.
     """
     rows: list[list[str]] = []
     rates: dict[int, float] = {}
@@ -235,11 +235,11 @@ def _throughput(server: Server, task: str, requests: list[bytes], cores: int, se
 
 
 def _compare(tasks: Sequence[str], cores: int, seconds: float, rounds: int, soak: float) -> dict[str, float]:
-    """Print one table of all servers; returns their rates as shares of the model's, by name.
+    """Print one table of all servers; return their rates as shares of the model's, by name.
 
-    Every server has one worker of one thread for each core. The servers take turns, so that other work on the
-    machine meets all of them, and each turn begins with the model alone. Rates and ratios are medians of the
-    rounds; percentiles are those of all their answers together.
+    Every server has one single-threaded worker per core. The servers take turns, so that other load on the
+    machine affects all of them, and each turn begins with the model alone. Rates and ratios are medians of
+    the rounds; percentiles are those of all their answers together.
     """
     requests = {task: _requests(task) for task in tasks}
     figures: dict[tuple[str, str, int], list[Figure]] = {}
@@ -305,7 +305,7 @@ def _compare(tasks: Sequence[str], cores: int, seconds: float, rounds: int, soak
 
 
 class Soak(NamedTuple):
-    """Bytes of memory at a third of a long load (at most a minute), at its end, and at most; the answers."""
+    """Bytes of memory after a third of a long load (at most a minute), at its end and peak; the answers."""
 
     early: float
     late: float
@@ -314,7 +314,7 @@ class Soak(NamedTuple):
 
     @property
     def change(self) -> str:
-        """Of the memory, in per cent."""
+        """Change of memory, in per cent."""
         return f"{100 * (self.late / self.early - 1):+.1f} %"
 
 
@@ -336,7 +336,7 @@ def _memory(soak: Soak) -> str:
 
 
 def _overload(server: Server, task: str, requests: list[bytes], rate: float, seconds: float) -> None:
-    """Four times what can be answered, and then as much as can be."""
+    """Send four times as many requests as can be answered, and then as many as can be."""
     before = server.resident()
     outcome, memory = asyncio.run(
         _watched(server, open_load(server.port, requests, OVERLOAD * rate, seconds))
@@ -360,7 +360,7 @@ def _overload(server: Server, task: str, requests: list[bytes], rate: float, sec
 
 
 def _recovery(after: Outcome, stopped: float, rate: float) -> str:
-    """Seconds until a quarter of a second was served at nine tenths of the usual rate."""
+    """Seconds until the first quarter of a second served at nine tenths of the usual rate."""
     ended, _, status = after.arrays()
     when = ended[status == 200] - stopped
     counts = np.bincount((when[when >= 0] / BIN).astype(int))
@@ -369,7 +369,7 @@ def _recovery(after: Outcome, stopped: float, rate: float) -> str:
 
 
 def _soak(server: Server, requests: list[bytes], seconds: float) -> None:
-    """A long time at saturation: what is answered, and the memory after the first minute and at the end."""
+    """Run a long time at saturation; print answers, and memory after the first minute and at the end."""
     soak = _soaked(server, requests, seconds)
     click.echo(f"{seconds:g} s at saturation, {CLIENTS[-1]} clients:")
     click.echo(
@@ -385,7 +385,7 @@ def _soak(server: Server, requests: list[bytes], seconds: float) -> None:
 async def _watched(
     server: Server, load: Coroutine[Any, Any, Outcome]
 ) -> tuple[Outcome, list[tuple[float, int]]]:
-    """The outcome of a load, and meanwhile the memory of the server: seconds since it began, and bytes."""
+    """Run a load; return its outcome and the server's memory: seconds since the start, and bytes."""
     began = time.perf_counter()
     running = asyncio.create_task(load)
     seen: list[tuple[float, int]] = []

@@ -1,7 +1,7 @@
-"""Load on a server at little cost: requests are encoded once, connections are kept, answers barely parsed.
+"""A low-overhead load generator: requests are encoded once, connections reused, answers barely parsed.
 
-A closed load keeps a number of clients busy, each with one request at a time; an open load sends so many
-requests a second, whatever comes back.
+A closed load keeps a number of clients busy, each with one request at a time; an open load sends a fixed
+number of requests per second, whatever comes back.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MOST_REQUESTS = 2_000_000
 
 @dataclass
 class Outcome:
-    """What became of the requests of one phase.
+    """Outcome of the requests of one phase.
 
     Attributes
     ----------
     ended, seconds, status
-        When an answer was complete (clock of ``time.perf_counter``), how long it took, and what it was; 0
-        for a connection that broke.
+        Time at which an answer was complete (``time.perf_counter``), its duration, and its status; 0 for a
+        broken connection.
     skipped
         Requests of an open load that were not sent, because all connections were busy.
     """
@@ -52,7 +52,7 @@ def request_of(path: str, body: bytes, content_type: str) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """One kept connection; calls ``answered`` when an answer is complete or the connection broke."""
+    """One persistent connection; calls ``answered`` when an answer is complete or the connection broke."""
 
     def __init__(self, answered: Callable[[_Connection, int, float], None]) -> None:
         self.transport: asyncio.Transport | None = None
@@ -105,7 +105,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Load:
-    """Connections to a port of this machine, and the record of what they are answered."""
+    """Connections to a local port, and the record of their answers."""
 
     def __init__(self, port: int, requests: list[bytes]) -> None:
         self.port = port
@@ -140,9 +140,9 @@ class _Load:
 async def closed_load(
     port: int, requests: list[bytes], clients: int, seconds: float, *, patient: bool = True
 ) -> Outcome:
-    """``clients`` that each send the next request as soon as they have the answer to the last.
+    """Run ``clients`` that each send the next request as soon as the last is answered.
 
-    A patient client that is refused waits as long as it is told to; an impatient one does not wait at all.
+    A patient client that is refused waits as long as the server says; an impatient one does not wait.
     """
     load = _Load(port, requests)
     loop = asyncio.get_running_loop()
@@ -184,7 +184,7 @@ async def closed_load(
 async def open_load(
     port: int, requests: list[bytes], per_second: float, seconds: float, most: int = 512
 ) -> Outcome:
-    """``per_second`` requests a second, on as many connections as that takes, at most ``most``."""
+    """Send ``per_second`` requests a second, on as many connections as needed, up to ``most``."""
     load = _Load(port, requests)
     idle: list[_Connection] = []
     everyone: list[_Connection] = []
@@ -221,7 +221,7 @@ async def open_load(
 
 
 async def _drain(connections: list[_Connection], seconds: float = 20.0) -> None:
-    """Wait for what is under way, then close."""
+    """Wait for pending requests, then close."""
     end = time.perf_counter() + seconds
     while any(c.busy for c in connections) and time.perf_counter() < end:
         await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The service as a process of its own, and what it takes of this machine."""
+"""The service as a separate process, and the resources it uses."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ PARTS = {
     "serving.http.app.Application.__call__": ("uvicorn",),
     "serving.http.app._probes": ("uvicorn",),
 }
-"""Modules, functions and methods of ours, and the only servers that need them; a part of another entry does
-not count there. All servers need the rest: routes, limits, checks, scoring and the page."""
+"""Our modules, functions and methods that only some servers need, with those servers; a part of another entry
+is not counted there. All servers need the rest: routes, limits, checks, scoring and the page."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Server:
         return [self.process, *self.process.children(recursive=True)]
 
     def resident(self) -> int:
-        """Bytes of memory that all of its processes hold."""
+        """Resident memory of all its processes, in bytes."""
         total = 0
         for process in self._processes():
             with suppress(psutil.NoSuchProcess):
@@ -73,7 +73,7 @@ class Server:
         return total
 
     def cpu_seconds(self) -> float:
-        """CPU time of all of its processes so far."""
+        """CPU time of all its processes so far."""
         total = 0.0
         for process in self._processes():
             with suppress(psutil.NoSuchProcess):
@@ -83,7 +83,7 @@ class Server:
 
 
 def lines_of_code(source: str) -> int:
-    """Lines that hold code: neither blank, nor a comment, nor part of a string that stands by itself."""
+    """Lines that hold code: neither blank, nor a comment, nor part of a standalone string."""
     text: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -96,7 +96,7 @@ def lines_of_code(source: str) -> int:
 
 
 def lines_needed(server: str) -> tuple[int, int]:
-    """Lines of our code that this server alone needs, and those that it and others need but not all."""
+    """Lines of our code that only this server needs, and lines that it and some others need."""
     counts = {part: lines_of_code(_source(part)) for part in PARTS}
     for part in PARTS:
         within = next((other for other in PARTS if part.startswith(f"{other}.")), None)
@@ -108,7 +108,7 @@ def lines_needed(server: str) -> tuple[int, int]:
 
 
 def _source(part: str) -> str:
-    """Of the module, function or method of this dotted name; raises KeyError if there is none."""
+    """Source of the module, function or method with this dotted name; raises KeyError if there is none."""
     names = part.split(".")
     length = next(
         n for n in range(len(names), 0, -1) if (ROOT / Path(*names[:n])).with_suffix(".py").is_file()
@@ -130,18 +130,18 @@ def _source(part: str) -> str:
 def started(
     *options: str, server: str = "ibt serve", patience: float = 90.0, **environment: str
 ) -> Iterator[Server]:
-    """Start the service on a free port of the loopback interface; it is stopped at the end.
+    """Start the service on a free loopback port; it is stopped at the end.
 
     Parameters
     ----------
     options
-        Of the server's command.
+        Options of the server's command.
     server
         One of :data:`COMMANDS`.
     patience
-        Seconds after which it must be ready.
+        Seconds within which it must be ready.
     environment
-        Variables to set for it.
+        Environment variables to set for it.
     """
     port = _free_port()
     command = [str(Path(sys.executable).with_name(COMMANDS[server][0])), *COMMANDS[server][1:]]
@@ -175,7 +175,7 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path, pa
             with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
                 return
         except OSError:
-            pass  # not there yet, or not ready: urllib's errors are all of this kind
+            pass  # not up yet, or not ready: all urllib errors are OSErrors
         time.sleep(0.1)
     raise RuntimeError(f"the service is not ready:\n{log.read_text(errors='replace')[-2000:]}")
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and how a thing is timed."""
+"""Description of the machine, timing, and saved results."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a threshold costs that gives up a little utility for fewer alarms, on the validation stays.
+"""Cost of a threshold that gives up a little utility for fewer alarms, on the validation stays.
 
     python -m benchmarks.operating_point runs/sepsis-pupil/best.pt cache/sepsis
 
-Ten times the stays are halved at random; each half takes its threshold from the other. Then each hospital
+The stays are halved at random ten times; each half takes its threshold from the other. Then each hospital
 takes its threshold from the other. Each cell has utility, share of hours in alarm and F measure of the hours.
 The test part is not touched.
 """

@@ -2,9 +2,9 @@
 
 With ``--fit`` the relations between leads are fitted on the training part of the split
 ``training/splits/arrhythmia.csv`` and written to ``ibt_deploy/data/lead_relations.json``; the percentiles
-behind the thresholds of :mod:`ibt_deploy.preprocess.quality` are printed. Then false alarms, sensitivity on
-made-up faults, and time are measured on the held-out parts and, apart, on LUDB, which tunes nothing.
-With ``--axis`` the computed axis is compared with the labels of axis deviation, and nothing else is done.
+behind the thresholds of :mod:`ibt_deploy.preprocess.quality` are printed. Then false alarms, sensitivity to
+synthetic faults, and time are measured on the held-out parts and, separately, on LUDB, on which nothing is
+tuned. With ``--axis`` the computed axis is only compared with the labels of axis deviation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 50, 99, 99.5, 99.8, 99.9, 100)
 FAULTY = 60
 MARGIN = 1.02
 FAULTY_CHEST = ("HR00651", "HR06196", "HR07470", "HR18299", "HR19299")
-"""Training records in whose picture V5 or V6 loses contact or stops, so that scaling by it made it small."""
+"""Training records in which V5 or V6 loses contact or stops, so that scaling by it made the lead small."""
 
 DEVIATION = {"LAD": "39732003", "RAD": "47665007", "LAnFB": "445118002"}
 Signal = np.ndarray
@@ -73,7 +73,7 @@ class Known(NamedTuple):
 
 
 def records(root: Path) -> list[Known]:
-    """Every recording, its gain put right where the release is known to be wrong."""
+    """Read every recording, its gain corrected where the release is known to be wrong."""
     parts = {
         row["id"]: row["part"]
         for row in csv.DictReader((ROOT / "training/splits/arrhythmia.csv").open(encoding="utf-8"))
@@ -174,7 +174,7 @@ def fit(found: list[Known]) -> None:
 
 
 def waveforms(average: Signal) -> Signal:
-    """The independent leads of an average beat from their median, all of them scaled alike."""
+    """The independent leads of an average beat relative to their median, with a common scale."""
     beat = average[list(quality.INDEPENDENT)]
     return (beat - np.median(beat, axis=1, keepdims=True)) / np.sqrt((beat**2).mean())
 
@@ -265,7 +265,7 @@ def report(found: list[Known]) -> None:
 
 
 def seconds_of(found: list[Known]) -> float:
-    """CPU time of the judgement of a recording of 10 s: mean over up to 200, each the best of 20."""
+    """CPU time of the quality rules on a 10 s recording: mean over up to 200, each the best of 20."""
     best = []
     for known in found:
         signal = standardise(known.recording).signal

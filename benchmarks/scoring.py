@@ -44,7 +44,7 @@ def scoring_table(times: dict[str, dict[str, float]]) -> str:
 
 
 def torch_ecg_times(least: float) -> dict[str, list[float]]:
-    """The CRNN models of torch_ecg with 26 classes, on ten seconds at their 500 Hz; nothing without it."""
+    """The CRNN models of torch_ecg with 26 classes, on ten seconds at their 500 Hz; empty without it."""
     try:
         from torch_ecg.model_configs import ECG_CRNN_CONFIG
         from torch_ecg.models.ecg_crnn import ECG_CRNN
@@ -67,10 +67,10 @@ def torch_ecg_times(least: float) -> dict[str, list[float]]:
 
 
 def row_by_row_times(threads: int, least: float) -> dict[str, dict[str, float]]:
-    """Milliseconds an hour of the example stay: in one pass, and from each row's past as pandas cuts it.
+    """Milliseconds per hour of the example stay: in one pass, and from each row's past sliced with pandas.
 
-    Both preprocess, and give the same risks. The second is what a loop over ``frame.iloc[: hour]`` does, as
-    the Challenge 2019 asked its entries.
+    Both preprocess, and give the same risks. The second is a loop over ``frame.iloc[: hour]``, as the
+    Challenge 2019 required of its entries.
     """
     frame = pd.read_csv(Path(__file__).parents[1] / "examples" / "stay.psv", sep="|")
     predictor = load("sepsis", device="cpu", threads=threads)

@@ -1,4 +1,4 @@
-"""What the arrhythmia model says of test recordings when only their first seconds are scored.
+"""Findings of the arrhythmia model when only the first seconds of test recordings are scored.
 
     python -m benchmarks.short cache/arrhythmia
 

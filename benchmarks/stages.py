@@ -1,7 +1,7 @@
 """CPU time of the steps around the graph, one input after another: ``python -m benchmarks.stages [ECG]``.
 
-Every input takes all steps in turn, so that each step finds the caches as the one before left them. Times are
-those of the thread, best of ``--repeats``, so that work of other processes hardly counts.
+Every input goes through all steps in turn, so that each step finds the caches as the previous one left them.
+Times are thread times, best of ``--repeats``, so that other processes hardly matter.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Clock:
 
 
 class TimedSession:
-    """A session whose runs are a step of their own."""
+    """A session whose runs are timed as a separate step."""
 
     def __init__(self, session: Any, clock: Clock) -> None:
         self._session, self._clock = session, clock

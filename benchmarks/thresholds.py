@@ -4,7 +4,7 @@
 
 The validation part is divided into five by patient, four times. Calibration and thresholds come from four
 fifths of it, with or without the training part as an ensemble's opinion (``ibt train ensemble --cross-fit``)
-judges it; scored is the other fifth. The bundle must not have learnt from the validation part.
+judges it; the other fifth is scored. The bundle must not have learnt from the validation part.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _scores(
     others: Judged,
     seed: int,
 ) -> tuple[float, float]:
-    """Challenge metric and macro F of recordings that gave neither calibration nor thresholds."""
+    """Challenge metric and macro F of recordings used for neither calibration nor thresholds."""
     fold = (np.random.default_rng(seed).permutation(part.patients.max() + 1) % FOLDS)[part.patients]
     of_window = np.repeat(fold, counts)
     official, clinical = np.zeros_like(part.labels), np.zeros_like(part.labels)

@@ -28,7 +28,7 @@ ECGS, STAYS, HOURS = 32, 64, 40
 
 
 def training_rates(least: float) -> dict[str, dict[str, float | None]]:
-    """ECGs and stays of 40 hours that a second trains on, by method and kind; None for what is not there."""
+    """ECGs and 40-hour stays trained on per second, by method and kind; None without bf16 instructions."""
     rates: dict[str, dict[str, float | None]] = {}
     has_bf16 = computes_bf16(chosen_device("auto"))
     for method in METHODS:

@@ -3,8 +3,8 @@
 P19 and EICU are Parquet files of hourly rows. With ``--fit`` the joint distribution of laboratory values, and
 the thresholds of :mod:`ibt_deploy.preprocess.stay_checks`, are fitted on the training part of the split
 ``training/splits/sepsis.csv`` and written to ``ibt_deploy/data/lab_relations.json``. Then false alarms are
-counted on the validation and test parts and on EICU, which fit nothing, and values of validation stays are
-put into other units: all of them, those before or after some hour, or one here and there.
+counted on the validation and test parts and on EICU, which are not fitted on, and values of validation stays
+are converted to other units: all of them, those before or after some hour, or one here and there.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ RELATIONS = ROOT / "ibt_deploy" / "data" / "lab_relations.json"
 CASES = 300
 FITTED_FAULTS = 3_000
 MOST_ALARMS = 0.0012
-"""Share of the training stays in which a variable may be doubted."""
+"""Largest share of the training stays in which a variable may be doubted."""
 
 MOST_FOR_PART = {"BUN": 0.75, "Phosphate": 0.25}
-"""How much of it is for a part of the values, otherwise half."""
+"""Share of it spent on alarms about a part of the values; half by default."""
 
 LEAST_NOTICED = 0.99
-"""Share of wrong units beyond which no further sensitivity is sought."""
+"""Share of wrong units noticed beyond which sensitivity need not rise."""
 
 ROUNDS = 12
 LABS = (
@@ -57,7 +57,7 @@ Rows = np.ndarray
 
 
 def other(variable: str, unit: str) -> Conversion:
-    """From ``unit`` to the model's."""
+    """Conversion from ``unit`` to the model's."""
     if unit == UREA:
         return conversion(variable, "mg/dL", "urea")
     return conversion(variable, unit)
@@ -76,7 +76,7 @@ def stays(path: Path) -> list[tuple[str, Rows]]:
 
 
 def means(found: list[Rows]) -> Rows:
-    """Mean logarithm of each laboratory value of each stay, NaN where never measured."""
+    """Mean logarithm of each laboratory value in each stay, NaN if never measured."""
     out = np.full((len(found), len(LABS)), np.nan)
     for row, values in zip(out, found, strict=True):
         given = values[:, [INDEX[name] for name in LABS]]
@@ -88,7 +88,7 @@ def means(found: list[Rows]) -> Rows:
 
 
 def normal(given: Rows) -> tuple[Rows, Rows]:
-    """Mean and covariance of a normal distribution by expectation and maximisation over missing values."""
+    """Mean and covariance of a normal distribution, by EM over missing values."""
     mean, covariance = np.nanmean(given, axis=0), np.diag(np.nanvar(given, axis=0))
     patterns, which = np.unique(~np.isnan(given), axis=0, return_inverse=True)
     groups = [np.flatnonzero(which.ravel() == k) for k in range(len(patterns))]
@@ -110,7 +110,7 @@ def normal(given: Rows) -> tuple[Rows, Rows]:
 
 
 def steps(found: list[Rows], variable: str, companion: tuple[str, float] | None) -> Rows:
-    """Changes of the logarithm from each value to the next, less what the companion's change explains."""
+    """Changes of the logarithm from each value to the next, minus the part explained by the companion."""
     out = []
     for values in found:
         logs = np.log(np.where(values > 0, values, np.nan))
@@ -125,7 +125,7 @@ def steps(found: list[Rows], variable: str, companion: tuple[str, float] | None)
 
 
 def fit(found: list[Rows], rng: np.random.Generator) -> None:
-    """Fit on training stays, and write what was found."""
+    """Fit relations and thresholds on training stays, and write them."""
     mean, covariance = normal(means(found))
     slopes = {"BUN": 0.8, "Hgb": 1.0}
     units = []
@@ -172,14 +172,14 @@ def fit(found: list[Rows], rng: np.random.Generator) -> None:
 
 
 def likelihoods(values: Rows, relations: LabRelations) -> Rows:
-    """Both likelihoods of every unit, shape ``(units, 2)``; minus infinity where there is none."""
+    """Both likelihoods of every unit, shape ``(units, 2)``; minus infinity if there is none."""
     found = {(u.other.variable, u.other.unit): (u.whole, u.part) for u in unit_likelihoods(values, relations)}
     none = (-np.inf, -np.inf)
     return np.array([found.get((unit.variable, unit.unit), none) for unit in relations.units])
 
 
 def changed(values: Rows, unit: OtherUnit | tuple[str, str], how: str, rng: np.random.Generator) -> Rows:
-    """``values`` with those of a variable in another unit: all, those on one side of an hour, or half."""
+    """``values`` with one variable in another unit: all its values, those on one side of an hour, or half."""
     out = values.copy()
     column = out[:, INDEX[unit[0]]]
     places = np.flatnonzero(~np.isnan(column))
@@ -219,7 +219,7 @@ def report(parts: dict[str, list[Rows]], rng: np.random.Generator) -> None:
     click.echo("\n| variable | in | all | one side of an hour | half |\n| --- | --- | --- | --- | --- |")
     pairs = [*((v, u) for v, units in OTHER_UNITS.items() for u in units), ("BUN", UREA)]
     for variable, unit in pairs:
-        if (variable, unit) == ("FiO2", "%"):  # rescaled, and said so
+        if (variable, unit) == ("FiO2", "%"):  # rescaled, with a notice
             continue
         measured = [v for v in parts["validation"] if np.count_nonzero(~np.isnan(v[:, INDEX[variable]]))]
         shares = []

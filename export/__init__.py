@@ -1,1 +1,1 @@
-"""Turn a trained student into a proven ONNX bundle."""
+"""Turn a trained student into a verified ONNX bundle."""

@@ -1,12 +1,11 @@
-"""From a trained student to a bundle directory, which appears whole or not at all.
+"""Build a bundle directory from a trained student, atomically.
 
-1. the graph, in a bundle whose calibration and thresholds are neutral;
-2. that bundle scores the validation part: calibration, then thresholds;
-3. proof that the graph is the network; the int8 variant, if it passes its gate;
-4. the bundle as it will be scores the test part and the external sets: the published figures;
-5. golden inputs, curves, model card; everything is hashed, loaded again and recomputed.
+1. the graph, in a bundle whose calibration and thresholds are neutral; 2. that bundle scores the validation
+part: calibration, then thresholds; 3. check that the graph matches the network; the int8 variant, if it
+passes its gate; 4. the final bundle scores the test part and the external sets: the published figures; 5.
+golden inputs, curves, model card; everything is hashed, reloaded and recomputed.
 
-The test part chooses nothing.
+The test part is used for no choice.
 """
 
 from __future__ import annotations
@@ -57,9 +56,9 @@ class Run:
     Attributes
     ----------
     path
-        Of its ``best.pt``.
+        Path of its ``best.pt``.
     trained
-        The network as its best epoch left it.
+        The network at its best epoch.
     """
 
     path: Path
@@ -77,7 +76,7 @@ class Run:
 
     @property
     def teacher_sha256(self) -> str | None:
-        """Hash of the teacher that the run was distilled from; None where neither file nor folder says."""
+        """Hash of the teacher that the run was distilled from; None if neither file nor folder says."""
         if known := self.trained.learnt_from.get("teacher_sha256"):
             return known
         last = self.path.parent / LAST
@@ -88,15 +87,15 @@ class Run:
 
     @property
     def curve(self) -> list[dict[str, Any]]:
-        """Loss terms and validation scores of every epoch; empty where the run's folder has none."""
+        """Loss terms and validation scores of every epoch; empty if the run's folder has none."""
         if not (self.path.parent / METRICS).is_file():
             return []
         return [_epoch(record) for record in read_curve(self.path.parent).epochs]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything about the run that a bundle keeps."""
+        """Entries about the run in a bundle."""
         trained, curve = self.trained, self.curve
-        if trained.recipe.data.refit:  # what a network has learnt from says nothing about it
+        if trained.recipe.data.refit:  # data that a network has learnt from cannot validate it
             curve = [epoch | {"validation": {}} for epoch in curve]
         return {
             "method": trained.recipe.method,
@@ -129,7 +128,7 @@ def _epoch(record: Mapping[str, Any]) -> dict[str, Any]:
 def require_student(run: Run, task: str, cache_sha256: str, split_sha256: str) -> None:
     """DataError unless the network was trained for this task on this data under this split.
 
-    Under another split some test patients would be training patients.
+    With another split, some test patients would be training patients.
     """
     trained = run.trained
     if trained.recipe.task != task:
@@ -163,7 +162,7 @@ def require_teacher(teacher: Run, student: Run) -> None:
 
 
 def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
-    """DataError unless a student that learnt from validation has the bundle its decisions come from.
+    """DataError unless a student that learnt from validation comes with the bundle for its decisions.
 
     That bundle's network has the student's recipe, data, split and teacher, but learnt from the training part
     alone.
@@ -204,13 +203,13 @@ def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
 
 
 def open_opinion(path: Path, folder: Path, data: Data) -> Float32s:
-    """The probabilities of an ensemble's file for the training part of ``data``, the cache ``folder``.
+    """Read an ensemble's probabilities for the training part of ``data``, the cache ``folder``.
 
     Raises
     ------
     DataError
-        The file is damaged, was made on other data, another split or a share of the data, or holds answers of
-        networks that had seen what they were asked about.
+        The file is damaged, was made on other data, another split or a share of the data, or holds
+        predictions for data that a member learnt from.
     """
     found = read_opinion(path)
     ids = open_cache(folder).ids
@@ -226,7 +225,7 @@ def open_opinion(path: Path, folder: Path, data: Data) -> Float32s:
 
 
 def software() -> dict[str, str]:
-    """Versions of what made the bundle."""
+    """Versions of the software that made the bundle."""
     found = {}
     for name in SOFTWARE:
         try:
@@ -243,7 +242,7 @@ EXAMPLES = next(
     (folder for folder in (_BESIDE / "examples", _BESIDE / "serving" / "examples") if folder.is_dir()),
     _BESIDE / "examples",
 )
-"""A wheel has the copies of the service alone."""
+"""A wheel has only the service's copies."""
 
 
 def _now() -> str:
@@ -252,20 +251,20 @@ def _now() -> str:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set, divided.
+    """A data set with its split.
 
     Attributes
     ----------
     task
         ``arrhythmia`` or ``sepsis``.
     cohort
-        All of it.
+        The whole data set.
     parts
         Training, validation and test part.
     cache_sha256, split_sha256
-        Of the files that it comes from.
+        Hashes of the files that it comes from.
     counts
-        What preparation counted and refused.
+        Counts and refusals of preparation.
     """
 
     task: str
@@ -277,7 +276,7 @@ class Data:
 
 
 def open_data(folder: Path, split: Path | None = None) -> Data:
-    """The data set of a cache, divided by ``split`` or else by the split that belongs to it.
+    """The data set of a cache, divided by ``split`` or by default by its own split.
 
     Raises
     ------
@@ -306,7 +305,7 @@ class External:
     name
         Its name in figures and card.
     part
-        All of it.
+        The whole set.
     cache_sha256, counts
         As for :class:`Data`.
     """
@@ -318,12 +317,12 @@ class External:
 
 
 def open_external(name: str, folder: Path, data: Data) -> External:
-    """An external test set; without labels only where answers say something by themselves, as alarms do.
+    """Open an external test set; labels may be missing only if answers alone are informative, as alarms are.
 
     Raises
     ------
     DataError
-        As :func:`training.tasks.open_external` says, or it has no labels and needs them.
+        As :func:`training.tasks.open_external` says, or when labels are needed and missing.
     """
     cohort = tasks.open_external(name, folder, data.cohort)
     cache, build = cohort.cache, BUILDS[data.task]
@@ -342,7 +341,7 @@ def identity_contract(
 ) -> dict[str, Any]:
     """The parts of a contract that are known before anything is tuned, with neutral decisions.
 
-    It is complete, so that scoring can load it to produce the logits that everything else is tuned on.
+    It is complete, so that scoring can load it to compute the logits on which everything else is tuned.
     """
     build = BUILDS[trained.recipe.task]
     about, n = build.about, build.n_outputs
@@ -372,17 +371,17 @@ class Settings:
     Attributes
     ----------
     name
-        Of the bundle; method and task where left out, e.g. ``bbm-sepsis``.
+        Name of the bundle; by default method and task, e.g. ``bbm-sepsis``.
     version
         Semantic version of the bundle.
     created
-        Time, UTC.
+        Creation time, UTC.
     command
-        The command that makes the bundle again, as the card shows it.
+        Command that reproduces the bundle, as the card shows it.
     draws
-        Of the bootstrap over patients.
+        Number of bootstrap draws of patients.
     opset
-        Of the graph.
+        Operator set of the graph.
     examples
         Folder with the example recording and stay.
     say
@@ -409,16 +408,16 @@ def build_bundle(
     externals: Sequence[External] = (),
     evidence: Evidence = Evidence(),  # noqa: B008
 ) -> dict[str, Any]:
-    """Make the bundle ``out``; returns its contract.
+    """Build the bundle ``out``; return its contract.
 
     Parameters
     ----------
     student
-        What to ship.
+        Network to ship.
     data
         The data set and split that it was trained on.
     out
-        Directory; a bundle that is already there is replaced.
+        Directory; an existing bundle is replaced.
     settings
         Name, version and the rest.
     teacher
@@ -426,14 +425,14 @@ def build_bundle(
     externals
         Sets that nothing was trained or tuned on.
     evidence
-        What the decisions rest on beside the student's answers about the validation part.
+        Evidence for the decisions besides the student's answers on the validation part.
 
     Raises
     ------
     DataError
         When student, teacher, data, examples or evidence do not belong together.
     ExportError
-        When the graph cannot be made or is not the network.
+        When the graph cannot be made or does not match the network.
     """
     settings = settings or Settings()
     require_student(student, data.task, data.cache_sha256, data.split_sha256)
@@ -458,7 +457,7 @@ class _Making:
     def bundle(
         self, teacher: Run | None, externals: Sequence[External], evidence: Evidence
     ) -> dict[str, Any]:
-        """All steps."""
+        """Run all steps; return the contract."""
         kind = BUILDS[self.data.task]
         golden: dict[str, Any] = {**kind.golden_inputs(self.settings.examples)}
         model, contract = self._neutral()
@@ -539,7 +538,7 @@ class _Making:
         return {"headline": headline, **figures}
 
     def _training(self, teacher: Run | None, sets: Sequence[DataSet], evidence: Evidence) -> dict[str, Any]:
-        """What was trained, tuned and tested on, by which runs; with licences."""
+        """Entry about runs, data sets and software."""
         data = self.data
         return {
             "student": self.student.to_dict(),
@@ -558,7 +557,7 @@ class _Making:
         }
 
     def _proven(self) -> dict[str, Any]:
-        """The contract of the finished bundle, once it loads and reproduces its golden inputs."""
+        """Return the contract of the finished bundle after it loads and reproduces its golden inputs."""
         bundle = load_bundle(self.folder)
         failed = [check for check in recomputed(bundle) if not check.passed]
         if failed:

@@ -1,4 +1,4 @@
-"""What a bundle must prove on real inputs: that its graph is the network, and that int8 may be shipped.
+"""Checks of a bundle on real inputs: that its graph matches the network, and that int8 may be shipped.
 
 ==================================== =====================================================
 ONNX against torch, both float32     logits within 1e-4, absolute or relative; calibrated
@@ -9,12 +9,12 @@ one, and (stays) hour by hour
 (stays) later hours changed          earlier logits bit-identical
 ==================================== =====================================================
 
-(Science specification, 9.4.) Golden inputs let every machine repeat the proof. They are made from the
-examples of the repository, never from patients of the data sets, and quantised as devices do (int16
-microvolts; table values), so that the file holds exactly what was scored. The ECG variants go through every
+(Science specification, 9.4.) Golden inputs let every machine repeat the check. They are made from the
+examples of the repository, never from patients of the data sets, and quantised like device output (int16
+microvolts; table values), so that the file holds exactly what was scored. The ECG variants exercise every
 branch of preprocessing: sampling rates that need different filters, an odd rate, derived leads, invalid
-samples, several windows, a short recording. The stay variants are one hour, two weeks, a stay that is known
-only from its 30th hour on, and one with hardly anything measured.
+samples, several windows, a short recording. The stay variants are one hour, two weeks, a stay known only from
+its 30th hour on, and one with hardly any measurements.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ BATCH_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What was found.
+    """Result of a parity check.
 
     Attributes
     ----------
     inputs, outputs
-        Recordings or stays compared, and the logits that they have.
+        Number of recordings or stays compared, and of their logits.
     logits
-        Largest difference to torch, relative where a logit is larger than 1.
+        Largest difference from torch, relative where a logit is larger than 1.
     probabilities
         Largest difference of calibrated probabilities.
     decisions, decisions_changed, decisions_on_edge
         Decisions compared over all operating points; those that differ; those that differ within 1e-4 of
         the threshold, which is allowed.
     batch
-        Largest difference between a batch and its inputs one by one.
+        Largest difference between inputs scored in a batch and one by one.
     streaming
-        The same between a whole stay and hour by hour with cached keys and values; None for ECGs.
+        The same between a whole stay and its hours one by one with cached keys and values; None for ECGs.
     earlier
         Largest change of a logit when later hours change; None for ECGs.
     failures
-        One sentence for every tolerance that is not kept.
+        One sentence for every tolerance exceeded.
     """
 
     inputs: int
@@ -85,7 +85,7 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every tolerance is kept."""
+        """Whether all tolerances are met."""
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,14 +117,14 @@ def parity_report(
     Parameters
     ----------
     inputs
-        How many recordings or stays they come from.
+        Number of recordings or stays they come from.
     torch_logits, onnx_logits, onnx_logits_singly
         Shape ``(n, outputs)``, or ``(n,)`` for one output: from the network, from the graph in batches, and
         from the graph one input at a time.
     calibration
-        From logits to probabilities.
+        Map from logits to probabilities.
     thresholds
-        Of every operating point, shape ``(outputs,)`` each.
+        Thresholds of every operating point, shape ``(outputs,)`` each.
     streaming, earlier
         As measured by :mod:`export.check`.
     """
@@ -169,7 +169,7 @@ def parity_report(
 
 
 def largest_difference(found: Logits, expected: Logits) -> float:
-    """Largest difference, relative where the expected number is larger than 1; 0 for nothing."""
+    """Largest difference, relative where the expected number is larger than 1; 0 for empty arrays."""
     if found.shape != expected.shape:
         raise ValueError(f"logits of shapes {found.shape} and {expected.shape} cannot be compared")
     truth = expected.astype(np.float64)
@@ -177,7 +177,7 @@ def largest_difference(found: Logits, expected: Logits) -> float:
 
 
 def require_parity(report: ParityReport) -> ParityReport:
-    """The report itself, if it passed; ExportError with every failure otherwise."""
+    """Return the report if it passed; otherwise raise ExportError with every failure."""
     if not report.passed:
         raise ExportError(
             f"the ONNX graph is not the network, over {report.inputs} inputs: {'; '.join(report.failures)}"
@@ -189,7 +189,7 @@ Features = Sequence[npt.NDArray[np.float32]]
 
 
 class StayGraph:
-    """An open graph of stays, run on one stay at a time or on equal lengths at once."""
+    """An open graph for stays, run on one stay or on a batch of stays of equal length."""
 
     def __init__(self, graph: OpenGraph) -> None:
         self._graph = graph
@@ -222,10 +222,10 @@ class StayGraph:
 
 
 def streaming_difference(graph: StayGraph, stays: Features) -> float:
-    """Largest difference of logits between whole stays and the same in steps.
+    """Largest difference of logits between whole stays and the same stays fed in steps.
 
-    Every second stay comes hour by hour; the others come as all rows but the last, then the last, which tries
-    the longest caches.
+    Every second stay is fed hour by hour; the others as all rows but the last, then the last, which tests the
+    longest caches.
     """
     worst = 0.0
     for i, rows in enumerate(stays):
@@ -240,8 +240,8 @@ def streaming_difference(graph: StayGraph, stays: Features) -> float:
 def earlier_change(graph: StayGraph, stays: Features, seed: int = 0) -> float:
     """Largest change of any earlier logit when the later half of a stay is replaced by other rows.
 
-    The replacement is drawn from a normal distribution of five times the rows' own deviation: large enough to
-    move a scale that is taken over the whole tensor.
+    The replacement is drawn from a normal distribution with five times the rows' own standard deviation:
+    large enough to move a scale computed over the whole tensor.
     """
     rng = np.random.default_rng(seed)
     worst = 0.0
@@ -276,7 +276,7 @@ MOST_DECISIONS_CHANGED = 0.01
 
 @dataclass(frozen=True)
 class GateReport:
-    """What int8 costs on the validation part, against float32 with the same calibration and thresholds.
+    """Cost of int8 on the validation part, against float32 with the same calibration and thresholds.
 
     Attributes
     ----------
@@ -285,16 +285,16 @@ class GateReport:
     mean_probability_change
         Mean absolute difference of calibrated probabilities.
     auroc_drop, metric_drop
-        Of the macro AUROC, and of the challenge metric or utility at the default operating point.
+        Drop of the macro AUROC, and of the challenge metric or utility at the default operating point.
     decisions_changed
-        Share of the decisions.
+        Share of decisions changed.
     bytes_float, bytes_int8
         Sizes of the graphs.
     earlier_risk_change, batch_risk_change
         Stays only: largest change of an earlier logit when later rows change, and of any logit when the stay
         shares a batch; None for ECGs.
     reasons
-        Why it is not shipped; empty where it is.
+        Why int8 is not shipped; empty if it is.
     """
 
     inputs: int
@@ -338,14 +338,14 @@ def gate_report(
     earlier: float | None = None,
     batch: float | None = None,
 ) -> GateReport:
-    """Judge int8 against float32; every pair is (float32, int8).
+    """Compare int8 with float32; every pair is (float32, int8).
 
     Parameters
     ----------
     inputs
         Recordings or stays compared.
     probabilities, decisions
-        Of equal shapes.
+        Pairs of arrays of equal shapes.
     aurocs, metrics
         Macro AUROC, and challenge metric or utility.
     sizes
@@ -425,14 +425,14 @@ def stay_inputs(examples: Path) -> dict[str, Stay]:
 
 
 def golden_cases(scorer: TaskScorer, inputs: Mapping[str, Recording | Stay]) -> dict[str, GoldenCase]:
-    """The inputs with the features and logits that scoring gives here."""
+    """The inputs with the features and logits that scoring gives on this machine."""
     return {
         name: GoldenCase(name, given, *scorer.features_and_logits(given)) for name, given in inputs.items()
     }
 
 
 def write_cases(path: Path, cases: dict[str, GoldenCase]) -> None:
-    """Write ``golden.npz``, recordings as the int16 microvolts that they are."""
+    """Write ``golden.npz``, with recordings as int16 microvolts."""
     arrays: dict[str, npt.NDArray[Any]] = golden_arrays(cases)
     for name, case in cases.items():
         if isinstance(case.given, Recording):
@@ -451,7 +451,7 @@ def _example(path: Path, kind: type[Any]) -> Any:
 
 
 def _microvolts(signal: npt.NDArray[np.float64]) -> Int16s:
-    """Int16 microvolts of millivolts; -32768 where invalid."""
+    """Convert millivolts to int16 microvolts; -32768 where invalid."""
     rounded = np.rint(signal * MICROVOLTS).clip(INVALID + 1, np.iinfo(np.int16).max)
     return np.where(np.isnan(rounded), INVALID, rounded).astype(np.int16)
 

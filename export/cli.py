@@ -108,7 +108,7 @@ def export(
         raise click.UsageError("give STUDENT.pt, --cache and --out (or --cards)")
     externals = [_named_folder(text) for text in external]
 
-    # torch takes a second to import, so that usage errors and --help come first
+    # torch takes a second to import, so usage errors and --help come first
     from export.build import EXAMPLES, Run, Settings, build_bundle, open_data, open_external, open_opinion
     from export.scored import Evidence
     from ibt_deploy.bundle import load_bundle
@@ -176,7 +176,7 @@ def _command(
     bundle_version: str | None,
     out: Path,
 ) -> str:
-    """The command as the card shows it, without the places of this machine."""
+    """The command as the card shows it, without paths of this machine."""
 
     def checkpoint(path: Path) -> str:
         path = path.resolve()

@@ -1,4 +1,4 @@
-"""ECGs: decisions chosen on validation, published figures, and the steps of a build."""
+"""ECGs: decisions tuned on validation, published figures, and the steps of a build."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class EcgPart:
     patients
         Shape ``(n,)``: index of the patient, from 0.
     groups
-        Sub-group of each recording, shape ``(n,)``, by what divides them (``source``, ``sex``, ``age``).
+        Subgroup of each recording, shape ``(n,)``, by kind (``source``, ``sex``, ``age``).
     """
 
     ids: list[str]
@@ -168,12 +168,12 @@ class EcgPart:
         return len(self.ids)
 
     def items(self) -> Iterator[Recording]:
-        """The recordings as scoring reads them."""
+        """The recordings as input for scoring."""
         for name, signal in zip(self.ids, self.signals, strict=True):
             yield Recording(signal / MICROVOLTS, float(SAMPLING_RATE), LEADS, name, name, "cache")
 
     def select(self, chosen: Bools) -> EcgPart:
-        """Those recordings where ``chosen``, shape ``(n,)``, is true."""
+        """The recordings where ``chosen``, shape ``(n,)``, is true."""
         rows = np.flatnonzero(chosen).tolist()
         return EcgPart(
             [self.ids[i] for i in rows],
@@ -185,7 +185,7 @@ class EcgPart:
         )
 
     def entry(self) -> dict[str, Any]:
-        """Counts, whole and by sub-group, as a bundle keeps them."""
+        """Counts for a bundle, overall and by subgroup."""
         labelled = self.labels & self.known
         sources = self.groups["source"]
         return {
@@ -207,7 +207,7 @@ class EcgPart:
 
 
 def ecg_answers(predictor: Predictor, part: EcgPart) -> Answers[EcgPart]:
-    """What the shipped model says about recordings."""
+    """Answers of the shipped model for recordings."""
     accepted, answers, refused = predictions(predictor, part)
     shape = (len(answers), part.labels.shape[1])
     return Answers(
@@ -219,16 +219,16 @@ def ecg_answers(predictor: Predictor, part: EcgPart) -> Answers[EcgPart]:
 
 
 def window_probabilities(logits: Float32s, counts: list[int], calibration: Calibration) -> Floats:
-    """Calibrated probabilities ``(n, 26)`` of recordings whose windows' logits follow each other.
+    """Calibrated probabilities ``(n, 26)`` of recordings, from the concatenated logits of their windows.
 
-    Windows combine as in scoring: :func:`ibt_deploy.decisions.combined`.
+    Windows are combined as in scoring: :func:`ibt_deploy.decisions.combined`.
     """
     per_window = np.split(calibration.probability(logits), np.cumsum(counts)[:-1])
     return np.stack([combined(windows) for windows in per_window])
 
 
 def middle_windows(n_windows: list[int]) -> Ints:
-    """Index of the middle window of each recording among the windows of all."""
+    """Index of each recording's middle window among all windows."""
     counts = np.array(n_windows)
     middle: Ints = np.cumsum(counts) - counts + counts // 2
     return middle
@@ -252,7 +252,7 @@ def class_entries(
 
 
 def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
-    """Recordings of each part that have each class, shape ``(26,)``."""
+    """Number of recordings with each class in each part, shape ``(26,)``."""
     counts: dict[Part, Ints] = {}
     for name in PARTS:
         part = parts[name]
@@ -264,7 +264,7 @@ def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
 def evaluable_classes(
     positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s, others: Judged = NOBODY
 ) -> Bools:
-    """Classes that training and validation say enough about; ExportError when there is none.
+    """Classes with enough evidence in training and validation; ExportError if there is none.
 
     A class needs 15 positives in training and validation together, and an AUROC whose 95 % interval lies
     above 0.6: on validation, where it then needs 3 positives, or on validation and ``others`` together.
@@ -272,11 +272,11 @@ def evaluable_classes(
     Parameters
     ----------
     positives
-        Of each part, shape ``(26,)`` each.
+        Counts in each part, shape ``(26,)`` each.
     validation
         The recordings.
     logits
-        Of each of them, shape ``(n, 26)``.
+        Logits of each recording, shape ``(n, 26)``.
     others
         The recordings of the training part, judged by networks that never saw them.
     """
@@ -307,9 +307,9 @@ def ecg_decisions(
     Parameters
     ----------
     logits
-        Of every window of every validation recording, shape ``(windows, 26)``.
+        Logits of every window of every validation recording, shape ``(windows, 26)``.
     n_windows
-        Windows of each recording.
+        Number of windows of each recording.
     validation
         The recordings.
     evaluable
@@ -320,8 +320,8 @@ def ecg_decisions(
 
     Notes
     -----
-    Calibrated is the middle window of each recording, so that every recording counts once; thresholds are
-    tuned on what scoring gives, the windows' probabilities combined.
+    Calibration uses the middle window of each recording, so that every recording counts once; thresholds are
+    tuned on the combined probabilities of the windows, as scoring gives them.
     """
     fitted = fitted_calibration(logits[middle_windows(n_windows)], validation.labels, validation.known)
     judged = others.beside(
@@ -354,13 +354,13 @@ def ecg_decisions(
 
 FIXED = "0.5 for every class"
 SMALLEST_GROUP = 20
-"""Recordings from which on a sub-group gets figures."""
+"""Least number of recordings for which a subgroup gets figures."""
 
 
 def ecg_evaluation(
     answers: Answers[EcgPart], decisions: Decisions, evaluable: Bools, draws: int
 ) -> dict[str, Any]:
-    """Everything that is published about one set.
+    """All published figures of one set.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ def ecg_evaluation(
     evaluable
         Classes that may be reported, shape ``(26,)``.
     draws
-        Of the bootstrap.
+        Number of bootstrap draws.
     """
     part, p = answers.part, answers.probabilities
     n_patients = len(np.unique(part.patients))
@@ -407,7 +407,7 @@ def ecg_evaluation(
 
 
 def ranked_classes(part: EcgPart, evaluable: Bools) -> Bools:
-    """Evaluable classes with at least five positives in this set: those a macro mean is taken over."""
+    """Evaluable classes with at least five positives in this set, over which macro means are taken."""
     counted: Bools = evaluable & ((part.labels & part.known).sum(axis=0) >= FEWEST_POSITIVES)
     return counted
 
@@ -463,7 +463,7 @@ def _classes(
 def _group(
     answers: Answers[EcgPart], official: Bools, chosen: Bools, evaluable: Bools, draws: int
 ) -> dict[str, Any]:
-    """Figures of some recordings; ``official`` are the decisions for the challenge metric."""
+    """Figures of the chosen recordings; ``official`` holds the decisions for the challenge metric."""
     part = answers.part.select(chosen)
     p, given = answers.probabilities[chosen], answers.positive[chosen]
     counted = ranked_classes(part, evaluable)
@@ -490,9 +490,9 @@ def ecg_comparison(
     evaluable: Bools,
     draws: int,
 ) -> dict[str, Any]:
-    """Teacher's figures on the same recordings, and student minus teacher on the same draws.
+    """The teacher's figures on the same recordings, and student minus teacher on the same draws.
 
-    ``official`` is what each of them puts out for the challenge metric.
+    ``official`` holds the outputs of each for the challenge metric.
     """
     part = student.part
     n_patients = len(np.unique(part.patients))
@@ -521,12 +521,12 @@ HEADLINE = {
 
 
 SHORT_SECONDS = (9.0, 8.0, 7.0, 6.0, 5.0)
-"""Down to what preprocessing accepts and training crops to."""
+"""Down to the shortest length that preprocessing accepts and training crops to."""
 LEAST_AGREEMENT = 0.9
 
 
 def shortest_seconds(curve: dict[str, list[float]]) -> float:
-    """The shortest length from which on up to ten seconds findings agree in at least 90 %."""
+    """The shortest length from which agreement of findings stays at least 90 % up to ten seconds."""
     shortest = 10.0
     for seconds, agreement in zip(curve["seconds"], curve["agreement"], strict=True):
         if agreement < LEAST_AGREEMENT:
@@ -540,7 +540,7 @@ def _fp32_scorer(bundle: Bundle) -> EcgScorer:
 
 
 class EcgBuild:
-    """Decisions, proofs and figures of one ECG network.
+    """Decisions, checks and figures of one ECG network.
 
     Parameters
     ----------
@@ -551,9 +551,9 @@ class EcgBuild:
     parts
         Training, validation and test part.
     draws
-        Of the bootstrap.
+        Number of bootstrap draws.
     evidence
-        What the decisions rest on beside the network's answers about the validation part.
+        Evidence for the decisions besides the network's answers on the validation part.
     """
 
     about = ABOUT
@@ -590,7 +590,7 @@ class EcgBuild:
 
     @staticmethod
     def part(cohort: Cohort, items: Ints) -> EcgPart:
-        """Some recordings of a cohort as the product sees them."""
+        """Recordings of a cohort as the product sees them."""
         assert isinstance(cohort, EcgCohort)
         ids, truth, signals = [cohort.ids[i] for i in items], cohort.truth(items), cohort.signals(None)
         chosen = [signals[i] for i in items]
@@ -603,9 +603,9 @@ class EcgBuild:
 
     @staticmethod
     def preprocessing(trained: TrainedNetwork) -> dict[str, Any]:
-        """The preprocessing of training; for a network that masks, with NaN where nothing was recorded.
+        """The preprocessing of training; for a network that masks, with NaN in unrecorded parts.
 
-        Its shortest recording is one patch, until agreement on validation says how much is needed.
+        The shortest recording is one patch until agreement on validation determines the required length.
         """
         constants = dict(trained.preprocessing)
         if isinstance(trained.network, EcgTransformer):
@@ -615,7 +615,7 @@ class EcgBuild:
 
     @staticmethod
     def neutral_entries(trained: TrainedNetwork) -> dict[str, Any]:
-        """What a contract needs before anything is tuned."""
+        """Entries that a contract needs before anything is tuned."""
         del trained
         nothing = np.zeros(len(CLASSES), dtype=np.int64)
         return {"classes": class_entries({"train": nothing}, np.ones(len(CLASSES), dtype=bool))}
@@ -630,7 +630,7 @@ class EcgBuild:
         )
 
     def entries(self) -> dict[str, Any]:
-        """What the contract says beyond that of every task."""
+        """Task-specific entries of the contract."""
         entries: dict[str, Any] = {"classes": class_entries(self._positives, self._evaluable)}
         if isinstance(self._network, EcgTransformer):
             curve = self._short_recordings()
@@ -641,10 +641,10 @@ class EcgBuild:
         return entries
 
     def _short_recordings(self) -> dict[str, list[float]]:
-        """What validation recordings of ten seconds are called when less of them is scored.
+        """Agreement of findings when only the first seconds of ten-second validation recordings are scored.
 
-        Shares by length in seconds: of recordings that keep every finding, of findings that agree
-        (``2 n_both / (n_short + n_whole)``), and of decisions, classes that are absent included.
+        Shares by length in seconds: of recordings that keep all findings, of findings that agree (``2 n_both
+        / (n_short + n_whole)``), and of unchanged decisions, including absent classes.
         """
         calibration = self.decisions.calibration.calibration
         whole = np.array(self._n_windows) == 1
@@ -674,10 +674,10 @@ class EcgBuild:
         return curve
 
     def write_familiarity(self, path: Path, externals: Mapping[str, DataPart]) -> dict[str, Any] | None:
-        """Fit the Gaussian on the training part's features; None for a network that gives none.
+        """Fit a Gaussian to the training part's features; return None for a network without features.
 
-        Returns the share of each set that lies beyond the limit, for ``externals`` and for damaged test
-        recordings with the AUROC that separates them from the test part.
+        Otherwise return the share of each set beyond the limit and, for ``externals`` and damaged test
+        recordings, the AUROC that separates them from the test part.
         """
         if not isinstance(self._network, EcgTransformer):
             return None
@@ -704,7 +704,7 @@ class EcgBuild:
         }
 
     def parity(self) -> ParityReport:
-        """The graph against the network on every validation recording."""
+        """Compare the graph with the network on all validation recordings."""
         return parity_report(
             len(self._validation),
             window_logits(self._network, self._windows),
@@ -715,7 +715,7 @@ class EcgBuild:
         )
 
     def int8(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, GateReport] | None:
-        """The int8 variant and what it costs; None for a CNN, which it makes slower."""
+        """The int8 variant and its cost; None for a CNN, which it makes slower."""
         if isinstance(self._network, HannunResNet):
             return None
         smaller = quantised(model)
@@ -743,7 +743,7 @@ class EcgBuild:
         return smaller, report
 
     def answers(self, predictor: Predictor, part: DataPart) -> Answers[EcgPart]:
-        """What the shipped model says about a part."""
+        """Answers of the shipped model for a part."""
         assert isinstance(part, EcgPart)
         return ecg_answers(predictor, part)
 
@@ -752,7 +752,7 @@ class EcgBuild:
         return ecg_evaluation(answers, self.decisions, self._evaluable, self._draws)
 
     def headline(self, evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Title and figure of what is named first: the challenge metric at the point tuned for it."""
+        """Headline figures by title, with the challenge metric at the point tuned for it."""
         tuned, free = evaluation["thresholds"][self.decisions.default], evaluation["threshold_free"]
         names = {
             "f_measure": f"macro F ({tuned['n_f_classes']} classes)",
@@ -764,7 +764,7 @@ class EcgBuild:
         return {names.get(key, title): found[key] for key, title in HEADLINE.items() if key in found}
 
     def comparison(self, answers: Answers[EcgPart], teacher: Encoder) -> dict[str, Any]:
-        """The teacher, calibrated and tuned on validation like the student, on the same test recordings."""
+        """Compare with the teacher, calibrated and tuned like the student, on the same test recordings."""
         validation_logits = window_logits(teacher, self._windows)
         tuned = ecg_decisions(
             validation_logits, self._n_windows, self._validation, self._evaluable, self._others
@@ -782,5 +782,5 @@ class EcgBuild:
         return ecg_comparison(answers, theirs, official, self._evaluable, self._draws)
 
     def write_golden(self, path: Path, inputs: dict[str, Any]) -> None:
-        """Write the golden inputs with what scoring makes of them."""
+        """Write the golden inputs with their scoring results."""
         write_cases(path, golden_cases(self._scorer, inputs))

@@ -1,6 +1,6 @@
-"""Entries of ``bundle.json``, whose layout :mod:`ibt_deploy.bundle` describes, that all tasks have.
+"""Entries of ``bundle.json`` common to all tasks; :mod:`ibt_deploy.bundle` describes its layout.
 
-Licences and citations of the public data sets are as the data sets' own pages state them.
+Licences and citations of the public data sets are as stated on the data sets' own pages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DataSet:
     citation: str
 
     def to_dict(self) -> dict[str, str]:
-        """As a bundle keeps it."""
+        """The entry in a bundle."""
         return asdict(self)
 
 
@@ -106,11 +106,11 @@ SOURCES: dict[str, tuple[DataSet, ...]] = {
         ),
     ),
 }
-"""Data sets by the name that preparation gives a source."""
+"""Data sets by the source name that preparation gives."""
 
 
 def named_datasets(sources: Iterable[str]) -> list[DataSet]:
-    """The data sets behind sources or external sets, each once; an unknown one is named as such."""
+    """The data sets behind sources or external sets, without repetition; an unknown one is named as such."""
     found: dict[str, DataSet] = {}
     for source in sources:
         unknown = DataSet(f"{source} (not a public set known here)", "not stated", "not stated")
@@ -125,21 +125,21 @@ Tensors = Mapping[str, tuple[str, tuple[str, ...]]]
 
 @dataclass(frozen=True)
 class About:
-    """What every bundle of a task says, whatever its network.
+    """Statements of every bundle of a task, regardless of its network.
 
     Attributes
     ----------
     intended_use, not_intended, not_evaluated_on, limits
         Statements of the contract and the card.
     golden_inputs
-        Licence of the examples that golden inputs are made from.
+        Name, licence and citation of the examples that golden inputs are made from.
     citations
-        What must be cited beside the data sets.
+        Citations required besides the data sets.
     tensors
         Units and axes of the graph's inputs and outputs.
     title, tags, data_set, challenge, example
-        For a model hub: what the model does, tags, name and identifier of the data it was tested on, and how
-        to score.
+        For a model hub: purpose of the model, tags, name and identifier of its test data, and a scoring
+        example.
     """
 
     intended_use: str
@@ -156,7 +156,7 @@ class About:
     example: str
 
     def statements(self) -> dict[str, Any]:
-        """The entries of a contract."""
+        """Entries of a contract."""
         return {
             "intended_use": self.intended_use,
             "not_intended": list(self.not_intended),

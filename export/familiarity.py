@@ -1,4 +1,4 @@
-"""How well the distance of features tells usual recordings from others."""
+"""How well the feature distance separates usual recordings from others."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def over_windows(probabilities: Floats, counts: list[int]) -> Floats:
 
 
 def features_of(scorer: EcgScorer, windows: Float32s, n_windows: list[int]) -> Floats:
-    """Features of recordings, mean over their windows, shape ``(n, dim)``."""
+    """Mean features of recordings over their windows, shape ``(n, dim)``."""
     return over_windows(scorer.features(windows, BATCH_SIZE).astype(np.float64), n_windows)
 
 
 def _arms_exchanged(windows: Float32s) -> Float32s:
-    """Left and right arm electrodes exchanged: I inverted, II and III, aVR and aVL exchanged."""
+    """Swap the left and right arm electrodes: invert I, swap II with III and aVR with aVL."""
     found = windows[:, [0, 2, 1, 4, 3, *range(5, 12)]]
     found[:, 0] *= -1
     return found
@@ -51,7 +51,7 @@ DAMAGES: dict[str, Callable[[Float32s], Float32s]] = {
     "V2 ten times too large": _louder,
     "all leads three times too large": lambda windows: 3 * windows,
 }
-"""What familiarity is tried on, applied to the windows of the test part."""
+"""Damage on which familiarity is tested, applied to the windows of the test part."""
 
 
 def separation(
@@ -60,14 +60,14 @@ def separation(
     test: tuple[Float32s, list[int]],
     others: Mapping[str, tuple[Float32s, list[int]]],
 ) -> dict[str, Any]:
-    """Shares beyond the limit, and the AUROC of the distance between the test part and other recordings.
+    """Shares beyond the limit, and AUROC of the distance between the test part and other recordings.
 
     Parameters
     ----------
     familiarity, scorer
-        What describes the features, and what makes them.
+        The model of the features, and the scorer that computes them.
     test
-        Windows of the test part, and how many each recording has.
+        Windows of the test part, and their number in each recording.
     others
         The same of other sets by name; damaged test recordings are added.
     """

@@ -10,14 +10,14 @@ stay         ``rows (batch, hours, features)``, ``position (batch, hours)``, ``l
 ============ =============================================================== ==========================
 
 In the signal of an ECG transformer a NaN marks samples that were not recorded: the graph masks their patches
-in attention and pooling, so that a short recording is scored as if it were alone. ``features`` is what the
-classifier reads. A CNN has the output ``logits`` alone and knows no NaN.
+in attention and pooling, so that a short recording is scored as if unpadded. ``features`` is the input of the
+classifier. A CNN has only the output ``logits`` and does not accept NaN.
 
 ``batch``, ``hours`` and ``past`` are dynamic, ``past`` may be 0. Sigmoid, calibration and thresholds are data
-of the bundle and stay outside; the maps of block-by-block matching exist in training only.
+of the bundle and not part of the graph; the maps of block-by-block matching exist in training only.
 
-The graph is traced with every dynamic axis at 2 or more, because an axis of 0 or 1 would be frozen. It says
-nothing about the machine it was made on: stack traces and source paths are removed.
+The graph is traced with every dynamic axis at 2 or more, because an axis of 0 or 1 would become static. Stack
+traces and source paths of the exporting machine are removed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from training.models.teachers import HannunResNet
 
 OPSET = 18
 OLDEST_TRACED_OPSET = 18
-"""The exporter writes no older one; graphs without newer operators can be converted down from it."""
+"""Oldest opset the exporter writes; graphs without newer operators can be converted down from it."""
 
 # Said about every network and of no consequence: torchvision's operators are not needed, the spelling of a
 # check inside torch, and that axes which are equal get one name.
@@ -54,7 +54,7 @@ _HARMLESS_LOGGER = "torch.onnx._internal.exporter._registration"
 
 
 class _CachedScoring(nn.Module):
-    """A stay network seen as its step with keys and values."""
+    """Adapter whose forward pass is a stay network's step with keys and values."""
 
     def __init__(self, network: StayTransformer) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _CachedScoring(nn.Module):
 
 
 class _MaskedScoring(nn.Module):
-    """An ECG transformer seen as its scoring of signals with missing ends."""
+    """Adapter whose forward pass is an ECG transformer's scoring of signals with missing ends."""
 
     def __init__(self, network: EcgTransformer) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def graph_of(
     network
         An ECG network, or a stay transformer that can score with cached keys and values.
     n_inputs, samples
-        Leads and samples of an ECG window; features of a row, and anything.
+        Leads and samples of an ECG window; for stays, features of a row, and any number.
     metadata
         Kept in the model's ``metadata_props``.
     opset
@@ -94,7 +94,7 @@ def graph_of(
     Raises
     ------
     ExportError
-        For a network that has no such graph, or an operator set that cannot express it.
+        When the network has no such graph, or the operator set cannot express it.
     """
     was_training = network.training
     network.eval()
@@ -188,13 +188,13 @@ def _without_chatter() -> Iterator[None]:
 
 
 def converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """The graph with the operators of an older set; ExportError where they cannot express it."""
+    """Convert the graph to an older opset; ExportError if that cannot express it."""
     try:
         older = version_converter.convert_version(model, opset)
     except RuntimeError as error:
         raise ExportError(f"this network cannot be written in opset {opset}; use {OPSET}") from error
     for node in older.graph.node:
-        # the converter moves the axes into an attribute and forgets to drop this one, which came with them
+        # the converter moves the axes into an attribute but leaves this one, which came with them
         for attribute in [a for a in node.attribute if a.name == "noop_with_empty_axes" and not a.i]:
             node.attribute.remove(attribute)
     return older
@@ -207,7 +207,7 @@ def _check_opset(model: onnx.ModelProto, opset: int) -> None:
 
 
 def _forget_the_machine(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about source files, so that equal networks give equal bytes anywhere."""
+    """Remove source file information, so that equal networks give equal bytes on any machine."""
     graph = model.graph
     model.doc_string = graph.doc_string = ""
     del model.metadata_props[:]
@@ -222,15 +222,15 @@ QUANTISED = ("MatMul", "Gemm")
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with integer products; metadata is kept and says so."""
+    """The same graph with integer matrix products; metadata is kept, with a note of the precision."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
-    # the exporter has folded constants and inferred shapes, which is all that the preparation would do
+    # the exporter has already folded constants and inferred shapes, which is all that preparation would do
     add_pre_process_metadata(prepared)
-    # a Gemm's weight is transposed under its old name, and would then contradict the shape noted for it
+    # a Gemm's weight is transposed under its old name and would then contradict its recorded shape
     del prepared.graph.value_info[:]
     with tempfile.TemporaryDirectory(prefix="ibt-int8-") as folder:
         out = Path(folder) / "model.onnx"

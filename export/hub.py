@@ -43,14 +43,14 @@ def write_hub(bundle: Bundle, out: Path, checkpoint: Path | None = None) -> None
     bundle
         The verified bundle.
     out
-        A folder that does not exist yet, or is empty.
+        A folder that is empty or does not exist yet.
     checkpoint
-        The student's ``best.pt`` or ``.safetensors``; it has to be the one that the bundle was exported from.
+        The student's ``best.pt`` or ``.safetensors``; it must be the one that the bundle was exported from.
 
     Raises
     ------
     BundleError
-        When ``out`` holds something, or the checkpoint is another one.
+        When ``out`` is not empty, or the bundle was exported from another checkpoint.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: is not an empty folder")
@@ -77,7 +77,7 @@ def write_hub(bundle: Bundle, out: Path, checkpoint: Path | None = None) -> None
 
 
 def readme(bundle: Bundle) -> str:
-    """The model card of the hub: its YAML head, how to use the repository, and the card of the bundle."""
+    """The hub's model card: YAML head, usage, and the card of the bundle."""
     about = BUILDS[bundle.task].about
     head = {
         "license": "apache-2.0",
@@ -111,7 +111,7 @@ def readme(bundle: Bundle) -> str:
 
 
 def _results(bundle: Bundle) -> list[dict[str, Any]]:
-    """Headline figures as ``model-index`` wants them: one entry per data set."""
+    """Headline figures in ``model-index`` format: one entry per data set."""
     sets: dict[str, list[dict[str, Any]]] = {}
     for entry in bundle.contract["metrics"]["headline"]:
         low, high = entry["interval"]

@@ -1,6 +1,6 @@
-"""A part of a data set run through the product, and figures of the answers.
+"""Scoring of a part of a data set with the product, and figures of the answers.
 
-Features are not made here. Scoring makes them, so that every published figure is one of the shipped model.
+Features are computed by scoring, not here, so that every published figure is one of the shipped model.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ class DataPart(Protocol):
 
     @property
     def ids(self) -> list[str]:
-        """Their names."""
+        """Names of the items."""
 
     @property
     def groups(self) -> dict[str, Strings]:
-        """Sub-group of each, shape ``(n,)``, by what divides them."""
+        """Subgroup of each item, shape ``(n,)``, by kind of subgroup."""
 
     def __len__(self) -> int: ...
 
     def items(self) -> Iterator[Recording | Stay]:
-        """Each as scoring reads it."""
+        """The items as input for scoring."""
 
     def select(self, chosen: Bools) -> Self:
-        """Those where ``chosen``, shape ``(n,)``, is true."""
+        """The items where ``chosen``, shape ``(n,)``, is true."""
 
     def entry(self) -> dict[str, Any]:
-        """Counts, whole and by sub-group, as a bundle keeps them."""
+        """Counts for a bundle, overall and by subgroup."""
 
 
 P = TypeVar("P", bound=DataPart)
@@ -63,7 +63,7 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True, eq=False)
 class PreparedPart(Generic[P, Prepared]):
-    """What scoring accepts of a part, ready for the graph, and how often it refused for which reason."""
+    """Items of a part that scoring accepts, ready for the graph, and numbers of refusals by reason."""
 
     part: P
     prepared: list[Prepared]
@@ -71,7 +71,7 @@ class PreparedPart(Generic[P, Prepared]):
 
 
 def prepared_part(bundle: Bundle, part: P) -> PreparedPart[P, Any]:
-    """Every recording or stay that scoring does not refuse, prepared."""
+    """Prepare every recording or stay that scoring does not refuse."""
     prepared, accepted, refused = [], [], Counter[str]()
     for item in part.items():
         try:
@@ -85,18 +85,18 @@ def prepared_part(bundle: Bundle, part: P) -> PreparedPart[P, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Answers(Generic[P]):
-    """Answers of a model about a part.
+    """Answers of a model for a part.
 
     Attributes
     ----------
     part
-        What was answered; refused inputs are no longer in it.
+        The part without refused inputs.
     probabilities
         Calibrated, shape ``(n, 26)``, or ``(rows,)`` for stays.
     positive
         Decisions at the default operating point, same shape.
     refused
-        How often scoring refused, by reason.
+        Number of refusals by reason.
     """
 
     part: P
@@ -106,7 +106,7 @@ class Answers(Generic[P]):
 
 
 def predictions(predictor: Predictor, part: P) -> tuple[P, list[Any], dict[str, int]]:
-    """What the product accepts of a part, its answers about that, and how often it refused, by reason."""
+    """The part that the product accepts, its answers, and numbers of refusals by reason."""
     answers = list(predictor.predict_many(part.items(), BATCH_SIZE))
     accepted = np.array([not isinstance(a, Refusal) for a in answers], dtype=bool)
     refused = Counter(a.code for a in answers if isinstance(a, Refusal))
@@ -115,13 +115,13 @@ def predictions(predictor: Predictor, part: P) -> tuple[P, list[Any], dict[str, 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What decisions rest on beside the student's own answers about the validation part.
+    """Evidence for decisions besides the student's own answers on the validation part.
 
     Attributes
     ----------
     chosen
-        Bundle of a network with the student's recipe that learnt from the training part alone. Its answers
-        about the validation part decide for a student that learnt from that part as well.
+        Bundle of a network with the student's recipe that learnt from the training part alone. Its answers on
+        the validation part are used for a student that learnt from that part as well.
     opinion, opinion_sha256
         Probabilities for the training part by networks that never saw it, in its order; hash of their file.
     """
@@ -131,7 +131,7 @@ class Evidence:
     opinion_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What a bundle keeps of it."""
+        """Entries of a bundle."""
         contract = None if self.chosen is None else self.chosen.contract
         return {
             "chosen": None
@@ -164,14 +164,14 @@ class Judged:
 
     @classmethod
     def of(cls, labels: Bools, known: Bools, opinion: Float32s) -> Judged:
-        """An opinion ``(n, 26)``, calibrated on what it is about."""
+        """An opinion ``(n, 26)``, calibrated on its own recordings."""
         p = opinion.astype(np.float64).clip(CERTAIN, 1 - CERTAIN)
         logits = np.log(p) - np.log1p(-p)
         calibration = fitted_calibration(logits, labels, known).calibration
         return cls(labels, known, calibration.probability(logits))
 
     def beside(self, labels: Bools, known: Bools, probabilities: Floats) -> Judged:
-        """Other recordings, and then these."""
+        """Other recordings followed by these."""
         return Judged(
             np.concatenate((labels, self.labels)),
             np.concatenate((known, self.known)),
@@ -200,12 +200,12 @@ DECIMALS = 6
 
 
 def number(value: float) -> float | None:
-    """The value as JSON can hold it: rounded, and None where it is undefined."""
+    """The value for JSON: rounded, and None if it is undefined."""
     return round(float(value), DECIMALS) if np.isfinite(value) else None
 
 
 def figure(interval: Interval) -> dict[str, Any]:
-    """A value with its 95 % interval; None where undefined."""
+    """A value with its 95 % interval; None if undefined."""
     low, high = number(interval.low), number(interval.high)
     return {
         "value": number(interval.value),
@@ -254,7 +254,7 @@ def compared(
     n_patients: int,
     draws: int,
 ) -> dict[str, Any]:
-    """The teacher's statistics, and the paired difference of the student's to them."""
+    """The teacher's statistics, and the paired differences, student minus teacher."""
     statistics = {f"teacher {name}": statistic for name, statistic in teacher.items()} | {
         f"difference {name}": difference(student[name], teacher[name]) for name in teacher
     }
@@ -270,12 +270,12 @@ def compared(
 
 
 CHALLENGE = "challenge"
-"""Operating point at which the challenge metric is published."""
+"""Operating point of the published challenge metric."""
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Thresholds of an operating point, where they come from, and whether it is exclusive."""
+    """Thresholds of an operating point, their origin, and whether the point is exclusive."""
 
     thresholds: Floats
     description: str
@@ -284,7 +284,7 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """From logits to decisions.
+    """Calibration and thresholds, which turn logits into decisions.
 
     Attributes
     ----------

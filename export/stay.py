@@ -1,4 +1,4 @@
-"""ICU stays: decisions chosen on validation, published figures, and the steps of a build."""
+"""ICU stays: decisions tuned on validation, published figures, and the steps of a build."""
 
 from __future__ import annotations
 
@@ -134,18 +134,18 @@ ABOUT = About(
 
 @dataclass(frozen=True, eq=False)
 class StayPart:
-    """Stays of one part, one for each patient.
+    """Stays of one part, one per patient.
 
     Attributes
     ----------
     ids
-        Patients.
+        Patient identifiers.
     values
         Raw rows of each stay, ``(hours, 40)`` float32.
     labels
         ``SepsisLabel`` of all rows end to end.
     groups
-        Sub-group of each stay, shape ``(n,)`` (``hospital``, ``sex``, ``age``, ``unit``).
+        Subgroup of each stay, shape ``(n,)`` (``hospital``, ``sex``, ``age``, ``unit``).
     """
 
     ids: list[str]
@@ -172,12 +172,12 @@ class StayPart:
         return bool((self.labels >= 0).all())
 
     def items(self) -> Iterator[Stay]:
-        """The stays as scoring reads them."""
+        """The stays as input for scoring."""
         for name, values in zip(self.ids, self.values, strict=True):
             yield Stay(values.astype(np.float64), name, name, "cache")
 
     def select(self, chosen: Bools) -> StayPart:
-        """Those stays where ``chosen``, shape ``(n,)``, is true."""
+        """The stays where ``chosen``, shape ``(n,)``, is true."""
         rows = np.flatnonzero(chosen).tolist()
         return StayPart(
             [self.ids[i] for i in rows],
@@ -187,7 +187,7 @@ class StayPart:
         )
 
     def entry(self) -> dict[str, Any]:
-        """Counts, whole and by sub-group, as a bundle keeps them."""
+        """Counts for a bundle, overall and by subgroup."""
         septic = self.septic
         return {
             "stays": len(self),
@@ -209,7 +209,7 @@ class StayPart:
 
 
 def stay_answers(predictor: Predictor, part: StayPart) -> Answers[StayPart]:
-    """What the shipped model says about every hour of stays."""
+    """Answers of the shipped model for every hour of stays."""
     accepted, answers, refused = predictions(predictor, part)
     empty = np.empty(0)
     return Answers(
@@ -244,7 +244,7 @@ def stay_decisions(logits: Float32s, validation: StayPart) -> Decisions:
     Parameters
     ----------
     logits
-        Of every row of the validation stays end to end.
+        Logits of every row of the validation stays end to end.
     validation
         The stays.
     """
@@ -278,11 +278,11 @@ def stay_decisions(logits: Float32s, validation: StayPart) -> Decisions:
 
 FIXED = "0.5"
 SMALLEST_GROUP = 20
-"""Septic stays from which on a sub-group gets figures."""
+"""Least number of septic stays for which a subgroup gets figures."""
 
 
 def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int) -> dict[str, Any]:
-    """Everything that is published about one set.
+    """All published figures of one set.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int
     decisions
         Its operating points.
     draws
-        Of the bootstrap.
+        Number of bootstrap draws.
     """
     part, risk = answers.part, answers.probabilities
     labels = part.labels
@@ -332,7 +332,7 @@ def stay_evaluation(answers: Answers[StayPart], decisions: Decisions, draws: int
 
 
 def _burden(answers: Answers[StayPart], decisions: Decisions, draws: int) -> dict[str, Any]:
-    """What needs no labels: the mean risk, and the share of hours at or above each operating point."""
+    """Figures that need no labels: the mean risk, and the share of hours at or above each operating point."""
     part, risk = answers.part, answers.probabilities
     stay = stay_of_row(part.offsets, len(risk))
     above = {
@@ -386,7 +386,7 @@ def _group(answers: Answers[StayPart], chosen: Bools, draws: int) -> dict[str, A
 
 
 def stay_comparison(student: Answers[StayPart], teacher: Answers[StayPart], draws: int) -> dict[str, Any]:
-    """Teacher's figures on the same stays, and student minus teacher on the same draws."""
+    """The teacher's figures on the same stays, and student minus teacher on the same draws."""
     part = student.part
     both = [
         bootstrap.sepsis_statistics(part.labels, a.probabilities, a.positive, part.offsets)
@@ -396,7 +396,7 @@ def stay_comparison(student: Answers[StayPart], teacher: Answers[StayPart], draw
 
 
 STREAMED, CHANGED = 24, 100
-"""Validation stays that are streamed, and whose later hours are changed; spread over all lengths."""
+"""Numbers of validation stays to stream, and to change in later hours; spread over all lengths."""
 HEADLINE = {
     "utility": "utility 2019",
     "auroc": "AUROC (hours)",
@@ -410,7 +410,7 @@ def _fp32_graph(bundle: Bundle) -> OpenGraph:
 
 
 class StayBuild:
-    """Decisions, proofs and figures of one stay network; parameters as for EcgBuild."""
+    """Decisions, checks and figures of one stay network; parameters as for EcgBuild."""
 
     about = ABOUT
     n_outputs = 1
@@ -441,7 +441,7 @@ class StayBuild:
 
     @staticmethod
     def part(cohort: Cohort, items: Ints) -> StayPart:
-        """Some stays of a cohort as the product sees them."""
+        """Stays of a cohort as the product sees them."""
         assert isinstance(cohort, StayCohort)
         ids = [cohort.ids[i] for i in items]
         values = [cohort.values[cohort.offsets[i] : cohort.offsets[i + 1]] for i in items]
@@ -461,7 +461,7 @@ class StayBuild:
 
     @staticmethod
     def neutral_entries(trained: TrainedNetwork) -> dict[str, Any]:
-        """What a contract needs before anything is tuned."""
+        """Entries that a contract needs before anything is tuned."""
         return {"feature_names": list(StayPreprocessing.from_dict(trained.preprocessing).feature_names)}
 
     def _prepared(self, part: DataPart) -> tuple[StayPart, list[Float32s]]:
@@ -473,21 +473,21 @@ class StayBuild:
         return np.concatenate(scorer.logits(self._features, batch_size))
 
     def _spread(self, n: int) -> list[Float32s]:
-        """Features of at most ``n`` validation stays over all lengths, the longest among them."""
+        """Features of at most ``n`` validation stays spread over all lengths, including the longest."""
         by_length = sorted(self._features, key=len)
         chosen = np.unique(np.linspace(0, len(by_length) - 1, min(n, len(by_length))).astype(int))
         return [by_length[i] for i in chosen]
 
     def write_familiarity(self, path: Path, externals: Mapping[str, DataPart]) -> None:
-        """Stays have no description of familiar features."""
+        """Do nothing: there is no familiarity model for stays."""
         del path, externals
 
     def entries(self) -> dict[str, Any]:
-        """What the contract says beyond that of every task."""
+        """Task-specific entries of the contract."""
         return {}
 
     def parity(self) -> ParityReport:
-        """The graph against the network on every validation stay."""
+        """Compare the graph with the network on all validation stays."""
         graph = StayGraph(self._graph)
         return parity_report(
             len(self._validation),
@@ -501,7 +501,7 @@ class StayBuild:
         )
 
     def int8(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, GateReport]:
-        """The int8 variant and why it cannot be shipped."""
+        """The int8 variant, and why it cannot be shipped."""
         smaller = quantised(model)
         opened = OpenGraph(open_session(smaller.SerializeToString(), device="cpu")[0], "int8", "cpu")
         graph = StayGraph(opened)
@@ -526,7 +526,7 @@ class StayBuild:
         return smaller, report
 
     def answers(self, predictor: Predictor, part: DataPart) -> Answers[StayPart]:
-        """What the shipped model says about a part."""
+        """Answers of the shipped model for a part."""
         assert isinstance(part, StayPart)
         return stay_answers(predictor, part)
 
@@ -535,14 +535,14 @@ class StayBuild:
         return stay_evaluation(answers, self.decisions, self._draws)
 
     def headline(self, evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Title and figure of what is named first; nothing of a set without labels."""
+        """Headline figures by title; empty for a set without labels."""
         if "thresholds" not in evaluation:
             return {}
         found = {**evaluation["thresholds"][self.decisions.default], **evaluation["threshold_free"]}
         return {title: found[key] for key, title in HEADLINE.items()}
 
     def comparison(self, answers: Answers[StayPart], teacher: Encoder) -> dict[str, Any]:
-        """The teacher, calibrated and tuned on validation like the student, on the same test stays."""
+        """Compare with the teacher, calibrated and tuned like the student, on the same test stays."""
         tuned = stay_decisions(np.concatenate(network_stay_logits(teacher, self._features)), self._validation)
         part, features = self._prepared(answers.part)
         logits = np.concatenate(network_stay_logits(teacher, features))
@@ -551,5 +551,5 @@ class StayBuild:
         return stay_comparison(answers, Answers(part, risk, alarms, {}), self._draws)
 
     def write_golden(self, path: Path, inputs: dict[str, Any]) -> None:
-        """Write the golden inputs with what scoring makes of them."""
+        """Write the golden inputs with their scoring results."""
         write_cases(path, golden_cases(self._scorer, inputs))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Networks of tests are so small that a second thread is in the way; set before any test imports torch.
+# Test networks are so small that a second thread slows them down; set before any test imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# How long an example takes depends on what else the machine is doing.
+# The time of an example depends on the machine's load.
 settings.register_profile("ibt", deadline=None)
 settings.load_profile("ibt")
 

@@ -1,4 +1,4 @@
-"""Who may import whom, read off the source; and what importing the product costs."""
+"""Allowed imports, read from the source; and the cost of importing the product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documentation promises to list is listed."""
+"""The documentation lists what it promises to list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds the code: the page of the command line, the site, the citation, the workflows."""
+"""Project files: the command-line page, the site, the citation, the workflows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_page_of_the_command_line_is_what_help_prints(root: Path) -> None:
     assert pinned is not None
     if importlib.metadata.version("click") != pinned.group(1):
         pytest.skip(f"the page is that of click {pinned.group(1)}")
-    # a process of its own: click keeps the help option of a command as another test has first asked for it
+    # in a separate process: click caches a command's help option as another test first requested it
     script = "import sys; from cli_page import cli_page; sys.stdout.buffer.write(cli_page().encode())"
     environment = os.environ | {"PYTHONPATH": f"{root / 'docs'}{os.pathsep}{root}"}
     made = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)

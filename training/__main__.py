@@ -1,4 +1,4 @@
-"""``python -m training``: the commands of ``ibt train`` where a module is wanted, as under ``torchrun``."""
+"""``python -m training``: the commands of ``ibt train`` as a module, for ``torchrun``."""
 
 from training.cli import train
 from training.study.cli import reproduce

@@ -1,7 +1,7 @@
-"""The folder of a run: checkpoints, written whole or not at all, and the record of its epochs.
+"""The folder of a run: checkpoints, written atomically, and the record of its epochs.
 
 A trained network can also be shared as ``.safetensors``: its weights, and the rest of ``best.pt`` as JSON in
-the header of the file. Nothing in such a file can execute code, and other frameworks read it.
+the header of the file. Nothing in such a file can execute code, and other frameworks can read it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.tasks import build_network
 SCHEMA = 1
 SAFETENSORS = ".safetensors"
 METADATA = "ibt"
-"""Entry of a safetensors header that holds all of ``best.pt`` but the weights, as JSON."""
+"""Entry of a safetensors header that holds everything in ``best.pt`` but the weights, as JSON."""
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
@@ -35,7 +35,7 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Content of a checkpoint; DataError if it is missing or not ours."""
+    """Content of a checkpoint; DataError if it is missing or invalid."""
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
@@ -50,7 +50,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network as its best epoch left it, with what is needed to feed it."""
+    """A network at its best epoch, with what is needed to run it."""
 
     network: Encoder
     recipe: Recipe
@@ -195,7 +195,7 @@ def read_curve(folder: Path) -> Curve:
 
 
 def table_lines(curve: Curve) -> list[str]:
-    """One line an epoch; the best one, which ``best.pt`` holds, has a star."""
+    """One line per epoch; a star marks the best one, which ``best.pt`` holds."""
     terms = [name for name in curve.epochs[0]["train"] if not name.startswith(HIDDEN)]
     scores = [name for name in curve.epochs[0]["validation"] if name != "selection"]
     head = ["epoch", "lr", *terms, *scores, "seconds"]
@@ -223,7 +223,7 @@ def _number(value: float | None) -> str:
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """Training loss of every run, and validation metric of those that have one, as a picture.
+    """Plot the training loss of every run, and the validation metric of those that have one.
 
     Raises
     ------

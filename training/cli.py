@@ -1,4 +1,4 @@
-"""``ibt train``: prepare data, train, and show what was trained. PyTorch is imported when it is needed."""
+"""``ibt train``: prepare data, train, and show what was trained. PyTorch is imported only when needed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ANY = click.Path(path_type=Path)
 
 
 class TrainGroup(click.Group):
-    """Shows our errors as one line, also where it is not reached through ``ibt``."""
+    """A group that prints ibt errors as one line, even when it is not run through ``ibt``."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours becomes one line."""
+        """Run the command; an ibt error becomes one line."""
         try:
             return super().invoke(ctx)
         except (IbtError, ModuleNotFoundError) as error:
@@ -120,7 +120,7 @@ def prepare(
 
 @contextmanager
 def _progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error where a person watches; a function to move it."""
+    """Show a progress bar if standard error is a terminal; yield a function that moves it."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
@@ -133,7 +133,7 @@ def _progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """``key=value`` pairs as a dictionary."""
+    """Parse ``key=value`` pairs into a dictionary."""
     pairs = [value.partition("=") for value in values]
     for key, equals, _ in pairs:
         if not equals or not key.strip():

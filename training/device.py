@@ -1,4 +1,4 @@
-"""Where a run computes: device, number format, and the processes that ``torchrun`` started."""
+"""Compute environment of a run: device, number format, and the processes that ``torchrun`` started."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ibt_deploy.errors import DeviceError
 
 
 def chosen_device(name: str, local_rank: int = 0) -> torch.device:
-    """``auto`` takes CUDA where there is one; ``cuda`` without one is an error."""
+    """The torch device: ``auto`` uses CUDA if available; ``cuda`` without it is an error."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
@@ -37,8 +37,8 @@ def chosen_device(name: str, local_rank: int = 0) -> torch.device:
 def chosen_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The number format for ``fit.precision``.
 
-    bf16 is taken on CUDA and on CPUs with bf16 instructions, where it was measured to be faster. Other CPUs
-    would imitate it many times slower, or lack it: there ``bf16`` says so and computes in float32.
+    bf16 is used on CUDA and on CPUs with bf16 instructions, where it was measured to be faster. Other CPUs
+    would emulate it many times slower, or lack it: there ``bf16`` prints a notice and uses float32.
     """
     if precision == "fp32":
         return torch.float32
@@ -80,7 +80,7 @@ PRODUCT_SIZE = {"cpu": 1024, "cuda": 8192}
 
 
 def product_flops(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> float:
-    """Floating-point operations a second in products of large matrices, the peak that can be reached here."""
+    """Floating-point operations per second in large matrix products, the attainable peak of ``device``."""
     n = PRODUCT_SIZE[device.type]
     a, b = torch.randn(2, n, n, device=device, dtype=dtype)
     times = []
@@ -123,9 +123,9 @@ class Place:
         return {name: of[name] for name in terms}
 
     def from_first(self, result: Callable[[], T]) -> T:
-        """What ``result`` gives in the first process, in all of them.
+        """Return in every process what ``result`` gives in the first.
 
-        Processes must not decide on numbers of their own: without synchronised batch norms these differ.
+        Processes must not decide on their own numbers, which differ without synchronised batch norms.
         """
         if self.size == 1:
             return result()
@@ -136,10 +136,10 @@ class Place:
 
 
 def worker_processes(jobs: int) -> ProcessPoolExecutor:
-    """Processes for ``jobs`` trainings at a time, which share the CPUs.
+    """A pool of processes for ``jobs`` trainings at a time, which share the CPUs.
 
-    They are spawned, because a forked process cannot use CUDA, and live until the pool is closed: each starts
-    CUDA once, and keeps the data that :func:`training.tasks.open_source` has read.
+    They are spawned, because a forked process cannot use CUDA, and live until the pool is closed: each
+    initialises CUDA once, and keeps the data that :func:`training.tasks.open_source` has read.
     """
     return ProcessPoolExecutor(
         jobs,
@@ -151,7 +151,7 @@ def worker_processes(jobs: int) -> ProcessPoolExecutor:
 
 @contextmanager
 def memory_given_back() -> Iterator[None]:
-    """Free what the block allocated when it ends: other processes need the device's memory."""
+    """Free what the block allocated when it ends, because other processes need the device's memory."""
     try:
         yield
     finally:
@@ -162,7 +162,7 @@ def memory_given_back() -> Iterator[None]:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """DeviceError where the block runs out of the device's memory."""
+    """Raise DeviceError when the block runs out of device memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -178,7 +178,7 @@ def is_first_process() -> bool:
 
 @contextmanager
 def process_group(device: str) -> Iterator[Place]:
-    """Join the group that ``torchrun`` describes in the environment; without it, be alone."""
+    """Join the process group that ``torchrun`` describes in the environment, if any."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield Place()
         return
@@ -189,6 +189,6 @@ def process_group(device: str) -> Iterator[Place]:
         if cuda:
             torch.cuda.set_device(place.local_rank)
         yield place
-        dist.barrier()  # a process that leaves while the first still writes can abort in its own teardown
+        dist.barrier()  # a process that leaves while the first is still writing can abort in its own teardown
     finally:
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
-"""What is minimised: the supervised loss alone, DeiT's mixture, or block-by-block matching (BBM).
+"""Training objectives: the supervised loss alone, DeiT's mixture, and block-by-block matching (BBM).
 
 Each objective is a module that holds the networks and everything that exists in training only, so that one
-loop, and DistributedDataParallel around it, serves all of them.
+loop, with or without DistributedDataParallel, serves all of them.
 
 BBM has three terms (Lee, Kwon and Jo, Eq. 1-4). For group ``n`` with student ``f``, teacher ``g`` and
 transformations ``h`` (Eq. 1)::
@@ -52,8 +52,8 @@ def global_mean_scale(count: Tensor) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of ``values`` where ``mask`` (broadcast over trailing axes) is 1, accumulated in float32.
 
-    Processes add up what their masks count, not elements: those that draw other groups of BBM in a step have
-    other terms in the same place, of as many rows but of another width.
+    Processes sum mask counts, not element counts: if they draw different BBM groups in a step, the terms in
+    the same place have the same number of rows but different widths.
     """
     values = values.float()
     if mask is None:
@@ -82,10 +82,10 @@ def resize_matrix(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Matrix ``(target, source)`` that resizes time.
+    """Matrix ``(target, source)`` that resizes the time axis.
 
     Lengthening interpolates linearly between half-pixel centres. Shortening averages areas, because plain
-    interpolation would leave most source steps unread; ``linear_only`` does it all the same (ablation).
+    interpolation would skip most source steps; ``linear_only`` interpolates anyway (ablation).
     """
     identity = torch.eye(source).unsqueeze(0)
     if target > source or linear_only:
@@ -103,7 +103,7 @@ class Transformation(nn.Module):
     source, target
         Depths ``d`` and ``d'``.
     resizes
-        Whether time differs between the two networks; where it does not, every length is left alone.
+        Whether the two networks differ in time steps; if not, lengths are left unchanged.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Transformation(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, z: Tensor, time: int) -> Tensor:
-        """Resize to ``time`` steps and project, whichever order costs less (they commute)."""
+        """Resize to ``time`` steps and project, in whichever order costs less (they commute)."""
         source = z.shape[1]
         resize = None
         if self.resizes and time != source:
@@ -130,23 +130,23 @@ class Transformation(nn.Module):
 
 
 View = tuple[list[Tensor], Tensor]
-"""What a teacher makes of a batch: standardised features of every group, and logits."""
+"""A teacher's output for a batch: standardised features of every group, and logits."""
 LARGEST_MEMORY = 4 << 30
-"""Bytes of features that are kept; more are computed again in every step."""
+"""Most bytes of features to keep; beyond that they are recomputed in every step."""
 
 
 class Memory:
-    """What a teacher makes of stays, computed once: stays are neither cropped nor augmented.
+    """A teacher's output for stays, computed once, because stays are neither cropped nor augmented.
 
-    Rows of padding come back as those of some stay. They are masked in every loss, and students look at
-    earlier rows alone.
+    Padded rows get arbitrary stored rows. They are masked in every loss, and students attend only to earlier
+    rows.
 
     Parameters
     ----------
     views
         Batches, each with the teacher's view of it.
     rows
-        Hours of all batches together, without padding.
+        Total hours of all batches, without padding.
     """
 
     def __init__(self, views: Iterable[tuple[Batch, View]], rows: int) -> None:
@@ -169,22 +169,22 @@ class Memory:
         self.first[stays] = length.cumsum(0) - length
 
     def view(self, items: Tensor, hours: int) -> View:
-        """The view of a batch of ``items`` that is padded to ``hours``."""
+        """View of a batch of ``items`` padded to ``hours``."""
         rows = self.first[items][:, None] + torch.arange(hours, device=items.device)
         rows = rows.clamp_(max=len(self.logits) - 1)
         return [values[rows] for values in self.features], self.logits[rows]
 
 
 class FrozenTeacher(nn.Module):
-    """A teacher whose weights never change but through which gradients flow, cut into groups.
+    """A frozen teacher cut into groups; gradients flow through it, but its weights never change.
 
-    Features are seen in standardised coordinates: with ``S_n`` the affine map that gives every channel of
-    group ``n`` mean 0 and deviation 1, each group is ``S_n o g_n o S_{n-1}^{-1}``. That re-parametrises the
+    Features are in standardised coordinates: with ``S_n`` the affine map that gives every channel of group
+    ``n`` mean 0 and standard deviation 1, each group is ``S_n o g_n o S_{n-1}^{-1}``. This reparametrises the
     teacher without changing its function.
 
-    The weights are frozen rather than the graph cut, because Eq. 2 needs the gradient with respect to what
-    goes *into* a group. LSTM modules stay in training mode, which changes nothing for a layer without dropout
-    of its own: cuDNN refuses the backward pass of an RNN in evaluation mode.
+    The weights are frozen rather than the graph cut, because Eq. 2 needs the gradient with respect to a
+    group's *input*. LSTM modules stay in training mode, because cuDNN refuses the backward pass of an RNN in
+    evaluation mode; this changes nothing for a layer without dropout of its own.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Standardised features of every group from ``x`` onwards, and the teacher's logits; no graph."""
+        """Standardised features of every group for the input ``x``, and the teacher's logits; no graph."""
         raw = self.teacher.boundary_features(x, self.stops)
         standardised = []
         for n, z in enumerate(raw):
@@ -237,16 +237,16 @@ class FrozenTeacher(nn.Module):
         return standardised, self.teacher.head(raw[-1])
 
     def has_room(self, rows: int) -> bool:
-        """Whether what comes out for ``rows`` hours fits into :data:`LARGEST_MEMORY`."""
+        """Whether the output for ``rows`` hours fits into :data:`LARGEST_MEMORY`."""
         width = 1 + sum(len(self._statistics(n)[0]) for n in range(self.n_groups))
         return 4 * width * rows <= LARGEST_MEMORY
 
     def remember(self, batches: Iterable[Batch], rows: int) -> None:
-        """Run the teacher once over stays of ``rows`` hours in all, and keep its output."""
+        """Run the teacher once over stays totalling ``rows`` hours, and keep its output."""
         self.memory = Memory(((batch, self._look(batch.inputs)) for batch in batches), rows)
 
     def view(self, batch: Batch) -> View:
-        """Features and logits of a batch, from memory where there is one; no graph."""
+        """Features and logits of a batch, from memory if there is one; no graph."""
         if self.memory is not None and batch.items is not None:
             return self.memory.view(batch.items, batch.inputs.shape[1])
         return self._look(batch.inputs)
@@ -263,7 +263,7 @@ def channel_statistics(
     batches: list[tuple[Tensor, Tensor | None]],
     floor: float = 1e-3,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Mean and deviation of every channel of every group over un-augmented training data.
+    """Mean and standard deviation of every channel of every group over unaugmented training data.
 
     ``batches`` holds inputs and, for padded rows, a mask ``(batch, time)``. Deviations are at least ``floor``
     times the group's median deviation.
@@ -292,7 +292,7 @@ def channel_statistics(
 
 @dataclass(frozen=True)
 class MatchingTerms:
-    """The three terms of each group, and the features and logits that the same step computed."""
+    """The three terms of each group, and the features and logits computed in the same step."""
 
     l1: list[Tensor]
     l2: list[Tensor]
@@ -397,9 +397,9 @@ class BlockMatching(nn.Module):
         return MatchingTerms(l1, l2, l3, z_f, self.student.head(raw[-1]), teacher_logits)
 
     def _drawn_groups(self) -> dict[int, float]:
-        """Groups whose Eq. 2 and 3 this step computes, each with the factor that keeps the sum unbiased.
+        """Groups for which this step computes Eq. 2 and 3, each with the factor that keeps the sum unbiased.
 
-        The first group costs no second pass through a network and is always there.
+        The first group needs no second pass through a network and is always included.
         """
         n_later = len(self.stops) - 1
         wanted = self.recipe.groups_per_step
@@ -420,13 +420,13 @@ def bce(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
 
 
 def supervised(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy on the batch's labels, weighted where it has weights."""
+    """Cross-entropy on the batch's labels, weighted if the batch has weights."""
     losses = F.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="none")
     return masked_mean(losses if batch.weights is None else losses * batch.weights, batch.known)
 
 
 class Objective(nn.Module, ABC):
-    """Base of all objectives: ``forward`` gives named terms, ``"loss"`` among them."""
+    """Base class of all objectives: ``forward`` returns named terms, including ``"loss"``."""
 
     @property
     @abstractmethod
@@ -438,12 +438,12 @@ class Objective(nn.Module, ABC):
         """Terms of one batch; ``progress`` is the share of the planned steps already done."""
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Parameters beyond biases, norms, positions and tokens that weight decay must leave alone."""
+        """Parameters exempt from weight decay besides biases, norms, positions and tokens."""
         return []
 
 
 class Supervised(Objective):
-    """Cross-entropy on the labels: teachers and the plain transformer."""
+    """Cross-entropy on the labels, for teachers and the plain transformer."""
 
     def __init__(self, model: Encoder) -> None:
         super().__init__()
@@ -516,7 +516,7 @@ class DeiT(Objective):
 
 
 class BBM(Objective):
-    """``L_task + lambda / (3N) * sum_n (L1_n + L2_n + L3_n)``, the head trained by the task alone."""
+    """``L_task + lambda / (3N) * sum_n (L1_n + L2_n + L3_n)``, the head trained by the task loss alone."""
 
     def __init__(self, matching: BlockMatching, recipe: BBMRecipe) -> None:
         super().__init__()
@@ -566,7 +566,7 @@ class BBM(Objective):
 
 
 def boundaries(recipe: Recipe, n_teacher: int, n_student: int) -> tuple[tuple[int, int], ...]:
-    """Pairs (teacher unit, student unit) after which features are matched, as even as the units divide."""
+    """Pairs (teacher unit, student unit) after which features are matched, evenly spaced."""
     n = recipe.bbm.groups or N_GROUPS[recipe.task]
     if n_teacher % n or n_student % n:
         raise RecipeError(

@@ -1,16 +1,16 @@
-"""Several trained networks as one opinion, and that opinion as labels for one student.
+"""The opinion of an ensemble, and its use as soft labels for one student.
 
-Members answer in logits of different scale (another label, another loss), so each is calibrated on the
-validation part first; the ensemble's logit is the mean of the calibrated ones. Its probabilities on the
-training part can take part in a student's labels (``data.soft_weight``): cross-entropy is linear in the
-label, so a softened label is the same as response distillation from the ensemble (Hinton et al. 2015).
+Members give logits on different scales (other labels, other losses), so each is first calibrated on the
+validation part; the ensemble's logit is the mean of the calibrated ones. Its probabilities on the training
+part can be mixed into a student's labels (``data.soft_weight``): cross-entropy is linear in the label, so a
+softened label is the same as response distillation from the ensemble (Hinton et al. 2015).
 
-A member that learnt the training part by heart has no opinion on it. Networks may therefore be cross-fitted:
-one is trained for each fold, on the other folds, and asked about its own.
+A member that has memorised the training part has no opinion on it. Networks may therefore be cross-fitted:
+for each fold, one is trained on the other folds and gives out-of-fold predictions for its own.
 
-Gradient-boosted trees on the rows of stays may be a member. Trees see one hour at a time, so they get the
-recent course as summaries over windows. They were the strongest single models of the Challenge 2019 (Morrill
-et al. 2019; Du et al. 2019), and their errors differ from those of networks.
+Gradient-boosted trees on the rows of stays may also be a member. Trees see one hour at a time, so they get
+summaries of the recent course over windows. They were the strongest single models of the Challenge 2019
+(Morrill et al. 2019; Du et al. 2019), and their errors differ from those of networks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from training.tasks.stay import StaySource, concatenated_spans
 
 TREE_FOLDS, FOLDS = 3, 5
 WINDOWS = (6, 24)
-"""Hours over which the course of the vital signs is summarised; measurements are counted over the last."""
+"""Windows, in hours, over which vital signs are summarised; measurements are counted over the last."""
 
 VITALS = [INDEX[v.name] for v in VARIABLES if v.group == "vital"]
 OBSERVED = slice(N_TIME_VARYING, 2 * N_TIME_VARYING)
@@ -54,7 +54,7 @@ def tree_logits(
     iterations: int = 200,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[Part, Float32s]:
-    """Log odds of sepsis in every row of the training and of the validation part.
+    """Log odds of sepsis for every row of the training and validation parts.
 
     Every training patient is scored by trees grown without them, so that the student learns from predictions
     and not from memorised labels. A validation row gets the mean over all folds.
@@ -64,20 +64,20 @@ def tree_logits(
     source
         Stays with all 109 features.
     folds
-        Parts into which the training stays are divided at random (seed 0).
+        Number of folds into which the training stays are divided at random (seed 0).
     iterations
-        Trees of each fold.
+        Trees per fold.
     say
         Receives a line before each fold.
 
     Returns
     -------
-    Of each part an array ``(rows,)``, in the order of :meth:`training.tasks.base.Source.gather`.
+    For each part an array ``(rows,)``, in the order of :meth:`training.tasks.base.Source.gather`.
 
     Raises
     ------
     RecipeError
-        When the source has the 40 values alone.
+        When the source has only the 40 values.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -117,9 +117,9 @@ class CrossFit:
     recipe
         Trained once for each fold, to its last epoch, on labels alone.
     runs
-        Folder of the runs. Runs that are already there are resumed, finished ones only read.
+        Folder of the runs. Existing runs are resumed; finished ones are only read.
     folds
-        How many.
+        Number of folds.
     """
 
     recipe: Recipe
@@ -130,14 +130,14 @@ class CrossFit:
 def cross_fitted_logits(
     plan: CrossFit, source: Source, device: torch.device, *, say: Callable[[str], None] = lambda _: None
 ) -> dict[Part, Float32s]:
-    """Logits of the training and of the validation part by networks that never saw what they are asked about.
+    """Out-of-fold logits of the training part, and logits of the validation part.
 
     The training part is divided into folds by patient; an item of the validation part gets the mean over all
     networks. ``say`` receives a line before each fold.
 
     Returns
     -------
-    Of each part an array in the order of :meth:`training.tasks.base.Source.gather`.
+    For each part an array in the order of :meth:`training.tasks.base.Source.gather`.
 
     Raises
     ------
@@ -175,18 +175,18 @@ def cross_fitted_logits(
 
 
 def summaries(features: Float32s, offsets: Ints) -> Float32s:
-    """Course of the stay up to each row.
+    """Summaries of the stay up to each row.
 
     Parameters
     ----------
     features
         All 109 features, shape ``(rows, 109)``.
     offsets
-        Where each stay begins, and the end, shape ``(stays + 1,)``.
+        Start of each stay, and the end, shape ``(stays + 1,)``.
 
     Returns
     -------
-    Least, greatest and mean value of each vital sign in each of :data:`WINDOWS`, and in the last of them the
+    Minimum, maximum and mean of each vital sign over each of :data:`WINDOWS`, and over the last of them the
     mean of every variable's "observed" feature, shape ``(rows, 8 * 3 * 2 + 34)``.
     """
     hour = np.arange(len(features)) - np.repeat(offsets[:-1], np.diff(offsets))
@@ -238,11 +238,12 @@ class Opinion:
     Attributes
     ----------
     probabilities, validation
-        Of each part, one row for each ECG, or the rows of all stays end to end.
+        For each part, one row for each ECG, or the rows of all stays end to end.
     scores
-        On validation, of each member by its path (``"trees"``), and of the ensemble under ``"ensemble"``.
+        Validation scores of each member by its path (or ``"trees"``), and of the ensemble under
+        ``"ensemble"``.
     source
-        The data it was made on.
+        The data it was made from.
     """
 
     probabilities: Float32s
@@ -251,7 +252,7 @@ class Opinion:
     source: Source
 
     def save(self, path: Path) -> None:
-        """Write it as ``.npz``, whole or not at all."""
+        """Write it atomically as ``.npz``."""
         with atomic_open(path) as file:
             np.savez(
                 file,
@@ -275,18 +276,18 @@ def ensemble(
     data: DataRecipe | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Opinion:
-    """The opinion of networks (``best.pt`` files ``members``), of boosted trees, of cross-fitted networks.
+    """Opinion of networks (``best.pt`` files ``members``), boosted trees and cross-fitted networks.
 
-    Without networks, the trees alone answer, about what ``data`` selects of the stays: all, unless it says
-    otherwise. ``say`` receives the name of each member before its network runs.
+    Without networks, the trees alone predict, for the stays and features that ``data`` selects (by default
+    all). ``say`` receives the name of each member before its network runs.
 
     Raises
     ------
     DataError
         When a member is missing, or was trained on other data, another split or other preprocessing.
     RecipeError
-        There is no member at all; networks to cross-fit need a teacher; or trees cannot be grown: for ECGs,
-        or where features are left out.
+        When there is no member, networks to cross-fit need a teacher, or trees cannot be grown: on ECGs, or
+        with features left out.
     """
     if not (members or trees or cross_fit):
         raise RecipeError("an opinion needs trained networks, networks to cross-fit, or trees")

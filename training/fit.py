@@ -1,4 +1,4 @@
-"""One loop for teachers, baselines and distillation: schedule, steps, validation, resume, progress."""
+"""Training loop for teachers, baselines and distillation: schedule, steps, validation, resume, progress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from training.tasks.base import Batch, Outputs, Source
 
 
 def learning_rate(done: float, recipe: FitRecipe) -> float:
-    """Rate of the step that completes ``done`` epochs: linear from 0 to the peak, then cosine to its end."""
+    """Rate of the step that completes ``done`` epochs: linear warm-up to the peak, then cosine decay."""
     warmup = min(recipe.warmup_epochs, recipe.warmup_fraction * recipe.epochs)
     if done <= warmup:
         return recipe.lr * done / warmup
@@ -67,7 +67,7 @@ def part_logits(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> npt.NDArray[np.float32]:
-    """Logits of ``items`` in their order; the network is left in the mode it was found in."""
+    """Logits of ``items`` in their order; the network keeps its mode."""
     return source.gather(items, batch_logits(network, source, items, device, dtype))
 
 
@@ -106,7 +106,7 @@ def epoch_line(record: dict[str, Any], epochs: int) -> str:
 
 
 class Reporter:
-    """Context that shows the progress of a run; silent in all processes but the first."""
+    """Context manager that shows the progress of a run; silent in all processes but the first."""
 
     def __init__(self, title: str, *, shown: bool) -> None:
         self.console = Console(stderr=True, quiet=not shown, soft_wrap=True, highlight=False)
@@ -134,15 +134,15 @@ class Reporter:
         self.progress.stop()
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self.console.print(line, markup=False)
 
     def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
-        """Begin the bar of an epoch."""
+        """Start the progress bar of an epoch."""
         self.progress.reset(self.task, total=steps, epoch=f"{epoch + 1}/{epochs}", terms="")
 
     def step(self, terms: dict[str, float]) -> None:
-        """Move the bar by one step; ``terms`` are the latest loss terms, empty to leave them as they are."""
+        """Advance the bar by one step; ``terms`` are the latest loss terms, empty to keep the shown ones."""
         if terms:
             text = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if not k.startswith("rms"))
             self.progress.update(self.task, advance=1, terms=text)
@@ -151,7 +151,7 @@ class Reporter:
             self.progress.update(self.task, advance=1)
 
     def _say_now_and_then(self, text: str) -> None:
-        """In a log, where no bar moves, one line per minute shows that the run is alive."""
+        """Print one line per minute to a log, where no bar shows that the run is alive."""
         if not self.live and time.monotonic() - self.spoke > QUIET_SECONDS:
             self.spoke = time.monotonic()
             bar = self.progress.tasks[self.task]
@@ -161,25 +161,25 @@ class Reporter:
 T = TypeVar("T")
 LAST, BEST = "last.pt", "best.pt"
 TEACHER_WEIGHTS, STATISTICS = ".teacher.teacher.", ".teacher."
-"""What ``last.pt`` leaves out (the teacher has its own file), and what one made before may lack."""
+"""Keys that ``last.pt`` leaves out (the teacher has its own file), and keys that an older one may lack."""
 SHRUNK = 0.1
 WARM_UP = 2
-"""Steps that are slower than those that follow."""
+"""Number of first steps, which are slower than the rest."""
 COUNTED_STEPS = 2
-"""Steps whose operations are counted."""
+"""Number of steps whose operations are counted."""
 
 
 class StepCost(NamedTuple):
-    """What a training step costs.
+    """Cost of a training step.
 
     Attributes
     ----------
     seconds
-        Median.
+        Median duration.
     items
-        ECGs or stays that it learns from, mean.
+        Mean number of ECGs or stays.
     flops
-        Floating-point operations of its products and convolutions, mean.
+        Mean number of floating-point operations in matrix products and convolutions.
     """
 
     seconds: float
@@ -188,7 +188,7 @@ class StepCost(NamedTuple):
 
 
 def _lstm_flops(x: torch.Size, weights: Any, *rest: Any, **_: Any) -> int:
-    """Operations of an LSTM layer forward, which :class:`FlopCounterMode` cannot count by itself.
+    """Operations of an LSTM layer's forward pass, which :class:`FlopCounterMode` cannot count by itself.
 
     All arguments are shapes; cuDNN takes the weights of the layer as a list, oneDNN one by one.
     """
@@ -197,9 +197,9 @@ def _lstm_flops(x: torch.Size, weights: Any, *rest: Any, **_: Any) -> int:
 
 
 def _lstm_backward_flops(*arguments: Any, **named: Any) -> int:
-    """As much as forward for the gradient of the rows, and again for that of the weights.
+    """As many operations as forward for the gradient of the rows, and again for that of the weights.
 
-    cuDNN says last which of them it wants.
+    cuDNN's last argument says which of them are wanted.
     """
     wanted = arguments[-1]
     products = 2 if isinstance(wanted, torch.Size) else wanted[0] + wanted[3]
@@ -219,7 +219,7 @@ class DivergedError(IbtError):
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one prepared in a thread while the current one is worked on."""
+    """Yield ``items``, preparing the next one in a thread while the current one is used."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, items, end)
@@ -232,7 +232,7 @@ class Fit:
     """A training run in a folder: ``last.pt`` to resume from, ``best.pt`` to use, ``metrics.jsonl`` to read.
 
     Everything random in an epoch derives from the recipe's seed and the epoch's number, so that a run that
-    was killed and resumed equals an unbroken one.
+    was killed and resumed equals an uninterrupted one.
     """
 
     def __init__(
@@ -308,10 +308,10 @@ class Fit:
         return len(self.history) >= fit.min_epochs and waited >= fit.patience
 
     def run(self, keep_going: Callable[[list[dict[str, Any]]], bool] | None = None) -> dict[str, Any]:
-        """Train to the end, resuming from ``last.pt`` if there is one; record of the best epoch.
+        """Train to the end, resuming from ``last.pt`` if there is one; return the record of the best epoch.
 
-        ``keep_going`` is called before every epoch but the first, with the records of epochs done; a search
-        stops unpromising runs with it. After False, the same call would ask again.
+        ``keep_going`` is called before every epoch but the first, with the records of finished epochs; a
+        search uses it to stop unpromising runs. After False, the same call asks again.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         resumed = self.resume()
@@ -394,9 +394,9 @@ class Fit:
         return {k: v.detach() for k, v in terms.items()}
 
     def step_cost(self, plan: Sequence[npt.NDArray[np.int64]]) -> StepCost:
-        """Cost of the training steps of ``plan`` but the first :data:`WARM_UP`; the weights change.
+        """Cost of the training steps of ``plan`` after the first :data:`WARM_UP`; the weights change.
 
-        Nothing is written: this is for planning, with an object that is then thrown away.
+        Nothing is written: this is for planning, with an object that is then discarded.
         """
         self.objective.train()
         times, counted = [], list[float]()
@@ -415,7 +415,7 @@ class Fit:
         return StepCost(float(np.median(times[WARM_UP:] or times)), items_per_step, float(np.mean(counted)))
 
     def _validate(self) -> dict[str, float]:
-        if self.source.refit:  # what a network has learnt from says nothing about it
+        if self.source.refit:  # data that a network has learnt from cannot validate it
             return {"selection": float(len(self.history))}
         items = self.source.items("validation")
         logits = part_logits(self._trained(), self.source, items, self.device, self.dtype)
@@ -427,7 +427,7 @@ class Fit:
         return scores
 
     def _trained(self) -> Encoder:
-        """The network that is validated and kept."""
+        """The network that is validated and saved."""
         return self.objective.network if self.average is None else self.average.network
 
     def _map_norms(self) -> dict[str, float]:
@@ -486,12 +486,12 @@ class Fit:
         atomic_write(self.out / METRICS, "".join(json.dumps(r) + "\n" for r in self.history))
 
     def resume(self) -> bool:
-        """Resume the run in the folder if there is one, and say whether there was.
+        """Resume the run in the folder if there is one, and return whether there was.
 
         Raises
         ------
         DataError
-            The run there is another one, or damaged.
+            The folder holds a different run, or a damaged one.
         """
         if self.history:
             return True
@@ -519,7 +519,7 @@ class Fit:
 
 
 class RunningAverage:
-    """A copy of a network whose weights and statistics follow it at ``1 - decay`` a step.
+    """Exponential moving average of a network's weights and statistics, with weight ``1 - decay`` per step.
 
     The decay rises to its value over the first steps, so that the random initial weights are soon forgotten.
     """

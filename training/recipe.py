@@ -1,4 +1,4 @@
-"""A recipe: everything about one training run, in a TOML file.
+"""A recipe: all settings of one training run, in a TOML file.
 
 Every key has a default. An unknown key, a value of the wrong type, out of range or not among the choices is
 refused, so that a typo cannot train the wrong thing.
@@ -26,9 +26,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "deit-soft": {"method": "deit", "deit": {"variant": "soft"}},
     "deit-hard": {"method": "deit", "deit": {"variant": "hard"}},
 }
-"""The arms of the paper's Table 2, each with what it changes of a recipe."""
+"""The arms of the paper's Table 2, each with the recipe keys it changes."""
 N_GROUPS = {"arrhythmia": 4, "sepsis": 3}
-"""Matched groups of a task where ``bbm.groups`` is 0."""
+"""Number of matched groups of a task when ``bbm.groups`` is 0."""
 
 Count = Annotated[int, "[0, inf)"]
 Size = Annotated[int, "[1, inf)"]
@@ -44,14 +44,14 @@ class DataRecipe:
 
     ``features``: rows of stays, ``full`` (109) or ``values40``. ``scale``: every feature standardised over
     the training rows, or left in the units of the specification. ``label``, in training only: ``official``,
-    ``h12`` (1 from six rows earlier) or ``utility`` (1 where the Challenge's utility pays an alarm, each row
-    weighted by what the decision is worth there). ``band``: zero-phase pass band of ECGs in Hz, empty for
+    ``h12`` (1 from six rows earlier) or ``utility`` (1 where the Challenge's utility rewards an alarm, each
+    row weighted by what the decision is worth there). ``band``: zero-phase pass band of ECGs in Hz, empty for
     none. ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training
     part used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
     ``sites``: hospitals of stays or sources of ECGs to train and select on, empty for all; the test part
-    stays whole, so that the others can be scored as external. ``label_mask``: ``none`` takes an absent label
-    as negative, as the official metric does; ``source`` leaves out of the loss the classes that a source of
-    ECGs never has in the training part. ``soft_weight``: share of an ensemble's probabilities in the labels.
+    stays whole, so that the others can be scored as external. ``label_mask``: ``none`` treats an absent label
+    as negative, as the official metric does; ``source`` leaves out of the loss the classes that an ECG source
+    never has in the training part. ``soft_weight``: share of an ensemble's probabilities in the labels.
     ``refit``: learn from the validation part as well, once everything has been chosen on it.
     """
 
@@ -126,15 +126,14 @@ class BBMRecipe:
     """Block-by-block matching.
 
     ``groups``: number of matched groups, 0 for the task's own (4 for ECG, 3 for EHR). ``weight``: lambda.
-    ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``groups_per_step``: for how many groups beyond the
-    first a step computes Eq. 2 and 3, drawn at random and weighted so that the expected loss is the same;
-    0 for all. ``deviation_floor``: least standard deviation of a teacher channel, as a share of its group's
-    median. ``group_weights``: one per group, empty for all 1.
-    ``schedule``: ``joint``, ``two_stage`` (matching alone for the first half, then the task alone) or
-    ``cosine_to_zero``. ``alpha_kd``: weight of an added response distillation.
-    ``pairing``: ``shuffled`` shows the teacher another record of the batch (control). ``teacher``:
-    ``untrained`` matches a teacher with random weights, so that the effect of architecture stands apart from
-    that of training (control).
+    ``w1``, ``w2``, ``w3``: weights of Eq. 2, 3 and 4. ``groups_per_step``: number of groups beyond the first
+    for which a step computes Eq. 2 and 3, drawn at random and weighted so that the expected loss is
+    unchanged; 0 for all. ``deviation_floor``: least standard deviation of a teacher channel, as a share of
+    its group's median. ``group_weights``: one per group, empty for all 1. ``schedule``: ``joint``,
+    ``two_stage`` (matching alone for the first half, then the task alone) or ``cosine_to_zero``.
+    ``alpha_kd``: weight of an added response distillation. ``pairing``: ``shuffled`` shows the teacher
+    another record of the batch (control). ``teacher``: ``untrained`` matches a teacher with random weights,
+    to separate the effect of the architecture from that of training (control).
     """
 
     groups: Count = 0
@@ -160,10 +159,11 @@ class BBMRecipe:
 
 @dataclass(frozen=True)
 class AugmentRecipe:
-    """What training does to ECGs.
+    """Augmentation of training ECGs.
 
-    ``n_ops`` RandAugment operations of shared ``magnitude`` 0 to 10. ``shortest_crop``: every batch is cut to
-    a length drawn between this many seconds and ten, at random places; 10 leaves all at ten seconds.
+    ``n_ops`` RandAugment operations of shared ``magnitude`` 0 to 10. ``shortest_crop``: every batch is
+    cropped at random positions to a length drawn between this many seconds and ten; 10 keeps all crops at ten
+    seconds.
     """
 
     n_ops: Count = 2
@@ -177,10 +177,10 @@ class FitRecipe:
 
     ``batch_size`` counts ECGs or patients. Warm-up lasts ``min(warmup_epochs, warmup_fraction * all steps)``;
     the cosine ends at ``final_lr`` of the peak. Early stopping after ``patience`` epochs without a better
-    selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs
-    that compute in it, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is
-    then what is validated and kept; 0 for none. ``select``: what the best epoch is best at on validation: the
-    task's ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch, regardless of its scores.
+    selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs with
+    bf16 instructions, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is
+    then validated and saved; 0 for none. ``select``: validation criterion for the best epoch: the task's
+    ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch, regardless of its scores.
     """
 
     batch_size: Size = 128
@@ -220,7 +220,7 @@ class Recipe:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether training asks for a teacher's checkpoint."""
+        """Whether training needs a teacher's checkpoint."""
         return self.method == "deit" or (self.method == "bbm" and self.bbm.teacher == "trained")
 
     def to_dict(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole recipe, defaults included; ``data.refit``, a later key, counts if true."""
+        """Hash of the whole recipe, defaults included; ``data.refit``, added later, counts only if true."""
         table = self.to_dict()
         if not self.data.refit:
             del table["data"]["refit"]
@@ -247,7 +247,7 @@ def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain data of a recipe with changes, key by key within its sections."""
+    """Plain data of a recipe with ``changes`` merged in, key by key within its sections."""
     both = dict(table)
     for key, value in changes.items():
         before = both.get(key)
@@ -293,7 +293,7 @@ HIGHEST_BAND_EDGE = 100.0
 
 
 def _refuse_contradictions(recipe: Recipe) -> None:
-    """Raise ValueError for values that exclude each other."""
+    """Raise ValueError for values that contradict each other."""
     data, student, bbm = recipe.data, recipe.student, recipe.bbm
     if 2000 % student.patch:
         raise ValueError(f"student.patch: {student.patch} does not divide 2000 samples (10 s)")
@@ -322,7 +322,7 @@ def packaged_recipes() -> dict[str, Path]:
 
 
 def recipe_path(name: str) -> Path:
-    """The recipe of a packaged name, or else the file ``name``.
+    """Path of the packaged recipe ``name``, or else of the file ``name``.
 
     Raises
     ------
@@ -345,7 +345,7 @@ def summary_line(path: Path) -> str:
 
 
 def find_recipe(name: str, assignments: Mapping[str, str] | None = None) -> Recipe:
-    """The packaged or own recipe ``name`` with overrides."""
+    """The recipe ``name``, packaged or a file, with overrides."""
     return load_recipe(recipe_path(name), assignments)
 
 

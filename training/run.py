@@ -1,4 +1,4 @@
-"""From a recipe and a prepared cache to a trained network."""
+"""Train a network from a recipe and a prepared cache."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from training.tasks.stay import StaySource
 
 
 def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
-    """The trained teacher at ``path``; DataError if its task, data, split or preprocessing are others."""
+    """The trained teacher at ``path``; DataError if its task, data, split or preprocessing differ."""
     trained = load_network(path)
     if trained.recipe.task != recipe.task or trained.recipe.method != "teacher":
         raise DataError(
@@ -103,7 +103,7 @@ def build_objective(
 
 
 def _plain_inputs(source: Source, wanted: int) -> list[tuple[Tensor, Tensor | None]]:
-    """Un-augmented training batches holding about ``wanted`` ECGs or rows, drawn without regard to labels."""
+    """Unaugmented training batches holding about ``wanted`` ECGs or rows, drawn without regard to labels."""
     items = np.random.default_rng(0).permutation(source.items("train"))[:wanted]
     taken, count = [], 0
     for start in range(0, len(items), source.batch_size):
@@ -141,13 +141,13 @@ class OpinionFile(NamedTuple):
     Attributes
     ----------
     items
-        Of the training part, numbered as in the cache.
+        Items of the training part, numbered as in the cache.
     train, validation
         Probabilities of each part; those of validation are None in a file of an earlier version.
     cache_sha256, split_sha256
-        Of the data that it was made on.
+        Hashes of the data that it was made from.
     out_of_fold
-        Whether nobody was asked about what they had learnt from; False in a file that does not say so.
+        Whether no member predicted data that it had learnt from; False if the file does not say so.
     """
 
     items: Ints
@@ -177,12 +177,12 @@ def read_opinion(path: Path) -> OpinionFile:
 
 
 def blend_labels(source: Source, path: Path, weight: float) -> str:
-    """Give the labels that are learnt from ``weight`` parts of an opinion's file; hash of that file.
+    """Mix the opinion in ``path`` into the training labels with ``weight``; return the hash of the file.
 
     Raises
     ------
     DataError
-        When the file is missing, damaged, or of other data.
+        When the file is missing, damaged, or made from other data.
     """
     found = read_opinion(path)
     if (found.cache_sha256, found.split_sha256) != (source.cache.sha256, source.split_sha256) or (
@@ -208,7 +208,7 @@ def train(
     device: str = "auto",
     keep_going: Callable[[list[dict[str, Any]]], bool] | None = None,
 ) -> dict[str, Any]:
-    """Train as ``recipe`` says, or resume the run in ``out``; record of the best epoch.
+    """Train as ``recipe`` says, or resume the run in ``out``; return the record of the best epoch.
 
     ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM; ``opinion`` the file of an
     ensemble, needed where ``data.soft_weight`` is above 0.
@@ -216,9 +216,9 @@ def train(
     Raises
     ------
     DataError
-        Data, teacher, opinion and what is in ``out`` do not belong together.
+        Data, teacher, opinion and the content of ``out`` do not belong together.
     DeviceError
-        The device is not there, or has too little memory.
+        The device is not available, or has too little memory.
     DivergedError
         The loss became infinite.
     """
@@ -249,7 +249,7 @@ def train(
 
 
 def _remember(fit: Fit, items: Ints) -> None:
-    """Let a frozen teacher look at stays once: they come alike in every epoch, ECGs never do."""
+    """Compute a frozen teacher's output for stays once: unlike ECGs, they are the same in every epoch."""
     source = fit.source
     teacher = next((m for m in fit.objective.modules() if isinstance(m, FrozenTeacher)), None)
     if teacher is None or not isinstance(source, StaySource):
@@ -262,8 +262,8 @@ def _remember(fit: Fit, items: Ints) -> None:
 
 
 def step_cost(recipe: Recipe, source: Source, device: torch.device, steps: int = 5) -> StepCost:
-    """Cost of one training step of ``recipe`` here, with an untrained teacher where it needs one."""
-    if recipe.method == "deit":  # hard labels cost what soft ones do, and need no thresholds of a teacher
+    """Cost of one training step of ``recipe`` on ``device``, with an untrained teacher where it needs one."""
+    if recipe.method == "deit":  # soft labels cost the same as hard ones, but need no teacher thresholds
         recipe = replace(recipe, deit=replace(recipe.deit, variant="soft"))
     teacher = untrained_teacher(recipe, source) if recipe.needs_teacher else None
     fit = Fit(recipe, source, build_objective(recipe, source, teacher, device), Path(), device)

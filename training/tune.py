@@ -1,8 +1,8 @@
-"""Search for settings: random draws, and successive halving that stops unpromising trials early.
+"""Hyperparameter search: random draws, with successive halving to stop unpromising trials early.
 
-Trials run in this process, in several, or under Ray Tune. Both engines stay: ours needs no dependency, gives
-the same table again with one trial at a time and resumes exactly; Ray places trials on the GPUs and machines
-of a cluster. They share draws, folders and records.
+Trials run in this process, in several, or under Ray Tune. Both engines are kept: the local one needs no
+dependency, reproduces its table with one trial at a time and resumes exactly; Ray distributes trials over the
+GPUs and machines of a cluster. They share draws, folders and records.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from training.recipe import METHODS, Recipe, merged, recipe_from_dict, toml_line
 from training.tasks import TASKS
 
 DIGITS = 4
-"""Significant digits of a drawn number, so that a recipe holds what a person can copy."""
+"""Significant digits of a drawn number, few enough to be copied by hand."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One key of a recipe, how a uniform number in [0, 1) becomes its value, and how to say so."""
+    """A recipe key, the map from a uniform number in [0, 1) to its value, and a description of that map."""
 
     key: str
     value: Callable[[float], Any]
@@ -48,7 +48,7 @@ class Dimension:
 
 
 def log_uniform(key: str, low: float, high: float) -> Dimension:
-    """A number whose logarithm is uniform."""
+    """A dimension whose logarithm is uniform."""
 
     def value(u: float) -> float:
         return _rounded(math.exp(math.log(low) + u * (math.log(high) - math.log(low))))
@@ -57,12 +57,12 @@ def log_uniform(key: str, low: float, high: float) -> Dimension:
 
 
 def uniform(key: str, low: float, high: float) -> Dimension:
-    """A number."""
+    """A dimension with a uniform distribution."""
     return Dimension(key, lambda u: _rounded(low + u * (high - low)), f"uniform in [{low:g}, {high:g}]")
 
 
 def choice(key: str, *values: float) -> Dimension:
-    """One of a few values."""
+    """A dimension that takes one of a few values."""
     return Dimension(
         key, lambda u: values[int(u * len(values))], f"one of {', '.join(f'{v:g}' for v in values)}"
     )
@@ -73,7 +73,7 @@ def _rounded(value: float) -> float:
 
 
 def shared_dimensions(task: str, method: str) -> tuple[Dimension, ...]:
-    """What every method of a task draws, in this order."""
+    """Dimensions that every method of a task draws, in order."""
     teaches = method == "teacher"
     rates = (1e-4, 3e-3) if teaches else (5e-5, 2e-3)
     dropout = f"{TASKS[task].teacher_section if teaches else 'student'}.dropout"
@@ -88,7 +88,7 @@ def shared_dimensions(task: str, method: str) -> tuple[Dimension, ...]:
 
 
 def own_dimensions(method: str) -> tuple[Dimension, ...]:
-    """What a method alone draws."""
+    """Dimensions that only this method draws."""
     if method == "bbm":
         return (log_uniform("bbm.weight", 0.1, 10),)
     if method == "deit-soft":
@@ -99,7 +99,7 @@ def own_dimensions(method: str) -> tuple[Dimension, ...]:
 
 
 def dimensions(task: str, method: str) -> tuple[Dimension, ...]:
-    """The whole space of a method."""
+    """The whole search space of a method."""
     return (*shared_dimensions(task, method), *own_dimensions(method))
 
 
@@ -109,9 +109,9 @@ def draw(task: str, method: str, seed: int, trial: int) -> dict[str, Any]:
     Parameters
     ----------
     task, method
-        One of :data:`METHODS`.
+        The task, and one of :data:`METHODS`.
     seed, trial
-        Of the search, and number of the trial from 0. How many trials there are makes no difference.
+        Seed of the search, and number of the trial from 0. Draws do not depend on the number of trials.
     """
     shared, own = shared_dimensions(task, method), own_dimensions(method)
     first = np.random.default_rng((seed, trial, 0)).random(len(shared))
@@ -126,8 +126,8 @@ def method_recipe(base: Recipe, method: str, epochs: int, grace: int) -> Recipe:
     Raises
     ------
     RecipeError
-        When the first decision would fall into the warm-up, where the rates that rise slowest look best, or
-        when validation would not rank the trials.
+        When the first decision would fall into the warm-up, where the slowest-rising rates look best, or when
+        validation could not rank the trials.
     """
     if base.data.refit:
         raise RecipeError("data.refit: trials that learn from the validation part cannot be ranked on it")
@@ -148,7 +148,7 @@ TABLE = "trials.csv"
 
 
 def write_table(trials: Sequence[Trial], out: Path) -> None:
-    """``trials.csv``: a row for each trial, with what it drew and what became of it."""
+    """Write ``trials.csv``: one row per trial, with its draw and its outcome."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["trial", "status", "score", "best_epoch", "epochs", "seconds", *trials[0].values])
@@ -163,7 +163,7 @@ def write_table(trials: Sequence[Trial], out: Path) -> None:
 def report_lines(
     plan: Mapping[str, Any], found: Sequence[tuple[Trial, Outcome]], best: Trial, engine: str, jobs: int
 ) -> list[str]:
-    """The search for a reader: its budget, its space, and every trial from the best down.
+    """Report of a search: its budget, its space, and all trials from best to worst.
 
     ``plan`` is the content of ``search.json``, ``found`` every trial with its outcome.
     """
@@ -211,19 +211,19 @@ def _trial_row(trial: Trial, out: Outcome) -> str:
 
 PLAN, LEDGER, BEST, REPORT = "search.json", "rungs.jsonl", "best.toml", "report.md"
 DECIMALS = 9
-"""To which scores are equal."""
+"""Scores that agree to this many decimals count as equal."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, and with what budget.
+    """A search: its method, base recipe and budget.
 
     Attributes
     ----------
     method
         One of :data:`METHODS`.
     base
-        Recipe of the method; trials replace what the space names.
+        Recipe of the method; trials replace the keys in the search space.
     n_trials, max_epochs, grace, seed
         The budget: trials, epochs of one that is never stopped, epochs before the first comparison.
     """
@@ -236,13 +236,13 @@ class Search:
     seed: int
 
     def trials(self) -> list[Trial]:
-        """Every trial, drawn."""
+        """All trials with their draws."""
         recipe = method_recipe(self.base, self.method, self.max_epochs, self.grace)
         draws = [draw(recipe.task, self.method, self.seed, i) for i in range(self.n_trials)]
         return [Trial(i, values, with_values(recipe, values).to_dict()) for i, values in enumerate(draws)]
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this search; more trials of it are still the same."""
+        """What identifies this search; the number of trials is not part of it."""
         return {
             "method": self.method,
             "recipe": method_recipe(self.base, self.method, self.max_epochs, self.grace).to_dict(),
@@ -261,7 +261,7 @@ def run_search(
     jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> tuple[Trial, Outcome]:
-    """Run what is left of a search; the best trial and its outcome.
+    """Run what is left of a search; return the best trial and its outcome.
 
     Writes ``search.json``, ``rungs.jsonl``, ``trials/``, ``trials.csv``, ``best.toml`` and ``report.md`` into
     the search's folder. Everything is judged on the validation part; the test part is not touched.
@@ -271,7 +271,7 @@ def run_search(
     engine
         ``local`` or ``ray``.
     jobs
-        Trials at a time. With one, the same search gives the same table again.
+        Trials at a time. With one, a search reproduces its table.
     say
         Receives a line whenever a trial ends.
 
@@ -280,7 +280,7 @@ def run_search(
     DataError
         When the folder holds another search, or no trial came to an end.
     MissingExtra
-        When Ray is asked for and not installed.
+        When Ray is requested but not installed.
     """
     if engine == "ray":
         require("--engine ray", "ray")
@@ -304,7 +304,7 @@ def run_search(
 
 
 def _claim(search: Search, task: TrialContext) -> None:
-    """Write the plan, or make sure that what is there is the same."""
+    """Write the plan, or check that the existing one is the same."""
     identity = search.identity() | {
         "cache_sha256": open_cache(task.cache).sha256,
         "split_sha256": file_sha256(task.split) if task.split else None,
@@ -336,7 +336,7 @@ def _concluded(
     scored = [(trial, out) for trial, out in found if out.score is not None and out.status != "failed"]
     if not scored:
         raise DataError(f"{task.out}: no trial came to an end; see trials.csv and the logs of the trials")
-    # the first of equals, as drawn
+    # ties go to the trial drawn first
     trial, best = max(scored, key=lambda pair: (round(pair[1].score or 0.0, DECIMALS), -pair[0].number))
     title = f"# Trial {trial.number} of {len(trials)}: best on validation of a search over {search.method}."
     lines = [title, *toml_lines(trial.read_recipe())]
@@ -362,8 +362,8 @@ def rungs(grace: int, max_epochs: int, factor: int = FACTOR) -> tuple[int, ...]:
 class Halving:
     """Decisions of one search, each written to ``path`` before it takes effect.
 
-    A trial that was killed and comes to a rung again gets the decision it got there before. Processes may
-    share the file: whoever decides holds a lock.
+    A killed trial that reaches a rung again gets the same decision as before. Processes may share the file:
+    the one that decides holds a lock.
     """
 
     path: Path
@@ -397,7 +397,7 @@ class Halving:
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 found.append(json.loads(line))
-            except ValueError:  # a line that a kill cut short never took effect
+            except ValueError:  # a line cut short by a kill never took effect
                 continue
         return found
 
@@ -413,7 +413,7 @@ Status = Literal["finished", "stopped", "failed", "unfinished"]
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What every trial of a search has in common, as processes pass it on.
+    """What all trials of a search share, in a form that processes can exchange.
 
     Attributes
     ----------
@@ -432,14 +432,14 @@ class TrialContext:
 
 @dataclass(frozen=True)
 class Trial:
-    """A draw and the recipe it makes."""
+    """A draw and the resulting recipe."""
 
     number: int
     values: dict[str, Any]
     recipe: dict[str, Any]
 
     def folder(self, out: Path) -> Path:
-        """Its run: ``best.pt``, ``last.pt``, ``metrics.jsonl``."""
+        """Folder of its run: ``best.pt``, ``last.pt``, ``metrics.jsonl``."""
         return out / TRIALS / f"{self.number:03d}"
 
     def read_recipe(self) -> Recipe:
@@ -449,13 +449,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known of a trial.
+    """State of a trial.
 
     Attributes
     ----------
     status
-        ``finished`` all its epochs or its patience; ``stopped`` by halving; ``failed`` because its loss
-        became infinite; ``unfinished`` while it may continue.
+        ``finished`` when all epochs are done or patience has run out; ``stopped`` by halving; ``failed`` when
+        the loss diverged; ``unfinished`` while it may continue.
     score
         Best validation score so far, None before the first epoch.
     best_epoch, epochs, seconds
@@ -470,18 +470,18 @@ class Outcome:
 
 
 def records(trial: Trial, out: Path) -> list[dict[str, Any]]:
-    """A record for every epoch trained so far."""
+    """Records of the epochs trained so far."""
     path = trial.folder(out) / METRICS
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
 
 
 def best_score(history: list[dict[str, Any]]) -> float:
-    """Best validation score of some epochs."""
+    """Best validation score among the given epochs."""
     return max(float(record["validation"]["selection"]) for record in history)
 
 
 def outcome(trial: Trial, out: Path) -> Outcome:
-    """What has become of a trial, from its folder."""
+    """Outcome of a trial, read from its folder."""
     history, path = records(trial, out), trial.folder(out) / OUTCOME
     status: Status = json.loads(path.read_text("utf-8"))["status"] if path.is_file() else "unfinished"
     seconds = round(sum(float(record["seconds"]) for record in history), 1)
@@ -492,7 +492,7 @@ def outcome(trial: Trial, out: Path) -> Outcome:
 
 
 def settle(trial: Trial, out: Path, status: Status) -> None:
-    """Write down that a trial has ended; it is never run again."""
+    """Record that a trial has ended, so that it is never run again."""
     folder = trial.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / OUTCOME, json.dumps({"status": status, "values": trial.values}, indent=1))
@@ -501,7 +501,7 @@ def settle(trial: Trial, out: Path, status: Status) -> None:
 def train_trial(
     trial: Trial, task: TrialContext, keep_going: Callable[[list[dict[str, Any]]], bool]
 ) -> Status:
-    """Train or resume a trial until it ends or ``keep_going`` says no; progress goes to a log."""
+    """Train or resume a trial until it ends or ``keep_going`` returns False; progress goes to a log."""
     from training.fit import DivergedError
     from training.run import train
 
@@ -545,7 +545,7 @@ def run_locally(
     Raises
     ------
     DataError
-        A process was killed from outside. What was trained is kept; the same call resumes.
+        When a process was killed from outside. Finished epochs are kept; the same call resumes.
     """
     if jobs == 1:
         for trial in trials:
@@ -598,14 +598,14 @@ def run_with_ray(
     jobs: int,
     ended: Callable[[Trial, Status], None],
 ) -> None:
-    """Run ``trials`` in order, ``jobs`` at a time, here or on the Ray cluster that one is connected to."""
+    """Run ``trials`` in order, ``jobs`` at a time, locally or on the connected Ray cluster."""
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray import tune
 
     class Settling(tune.Callback):  # type: ignore[misc, unused-ignore]
-        """Writes down what the scheduler has stopped, which the trial itself cannot know."""
+        """Records that the scheduler stopped a trial, which the trial itself cannot know."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             del iteration, trials, info
@@ -649,7 +649,7 @@ def _gpu_share(task: TrialContext, jobs: int) -> float:
 
 
 def _trainable(by_number: dict[int, Trial], task: TrialContext) -> Callable[[dict[str, Any]], None]:
-    """What Ray runs for a trial: report recorded epochs, then, unless the trial has ended, train on."""
+    """Make Ray's function for a trial: report recorded epochs, then train on unless the trial has ended."""
 
     def trainable(config: dict[str, Any]) -> None:
         from ray import tune
@@ -659,7 +659,7 @@ def _trainable(by_number: dict[int, Trial], task: TrialContext) -> Callable[[dic
         def report(history: list[dict[str, Any]]) -> bool:
             nonlocal reported
             for epochs in range(reported + 1, len(history) + 1):
-                tune.report({"score": best_score(history[:epochs])})  # does not return where Ray stops it
+                tune.report({"score": best_score(history[:epochs])})  # does not return if Ray stops the trial
             reported = len(history)
             return True
 

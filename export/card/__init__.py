@@ -1,7 +1,7 @@
-"""The model card (Mitchell et al. 2019) and its picture, written from ``bundle.json`` alone.
+"""The model card (Mitchell et al. 2019) and its figure, written from ``bundle.json`` alone.
 
-A figure that changes is changed in the contract; the card and the picture only show it. The picture is drawn
-by hand, because it is three small panels and the product must not need matplotlib for a card.
+Numbers are changed in the contract; the card and the figure only show them. The SVG is written directly,
+because it has only three small panels and a card must not need matplotlib.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One diagram; ``corner`` is where the names of its lines stand, out of their way.
+    """One diagram; the names of its lines are in ``corner``, out of the way of the lines.
 
-    ``decades`` says that the points are logarithms and both axes alike.
+    With ``decades``, the points are logarithms and both axes have the same scale.
     """
 
     title: str
@@ -62,7 +62,7 @@ class Panel:
 
 
 def curves_svg(contract: dict[str, Any]) -> str:
-    """The picture for a bundle's contract."""
+    """The figure for a bundle's contract."""
     runs = [("student", STUDENT, contract["training"]["student"])]
     if contract["training"]["teacher"] is not None:
         runs.append(("teacher", TEACHER, contract["training"]["teacher"]))
@@ -70,7 +70,7 @@ def curves_svg(contract: dict[str, Any]) -> str:
         Panel(
             "training: loss on the labels",
             "epoch",
-            # a network that is trained on labels alone has no term besides the loss
+            # a network trained on labels alone has no term besides the loss
             [_curve(name, colour, run, "train", "task", "loss") for name, colour, run in runs],
             ("top", "right"),
         ),
@@ -163,7 +163,7 @@ def _mark(panel: Panel, value: float) -> str:
 
 
 def _decade(share: float) -> float:
-    """Logarithm of a share; what is below the least that is drawn counts as that."""
+    """Logarithm of a share, clipped at the least share drawn."""
     return math.log10(max(share, LEAST))
 
 
@@ -215,16 +215,16 @@ def _text(
 
 CARD, PICTURE = "card.md", "curves.svg"
 SECTIONS = {"arrhythmia": ecg_sections, "sepsis": stay_sections}
-"""What each task adds: lines about the data it was trained, tuned and tested on, and about its figures."""
+"""Sections by task: lines about the data for training, tuning and testing, and about its figures."""
 
 
 def write_card(folder: Path) -> bool:
-    """Write card and picture of the bundle in ``folder`` from its contract; whether anything changed.
+    """Write card and figure of the bundle in ``folder`` from its contract; return whether anything changed.
 
     Raises
     ------
     BundleError
-        When the contract does not hold what a card needs.
+        When the contract lacks an entry that a card needs.
     """
     contract = json.loads((folder / CONTRACT).read_text(encoding="utf-8"))
     try:
@@ -291,7 +291,7 @@ def _what_it_is(contract: dict[str, Any]) -> str:
 
 
 def _softened(student: dict[str, Any]) -> str:
-    """What an ensemble had to do with it."""
+    """Sentence about an ensemble's opinion in the labels, if any."""
     weight = student["recipe"]["data"].get("soft_weight", 0)
     if not weight:
         return ""
@@ -330,7 +330,7 @@ def _in_short(contract: dict[str, Any]) -> list[str]:
 
 
 def _read_at(contract: dict[str, Any]) -> str:
-    """Which operating point the headline's figures are of."""
+    """Sentence about the operating point of the headline figures."""
     default = contract["default_operating_point"]
     if contract["task"] == "arrhythmia":
         where = f"The challenge metric is read at the operating point `{CHALLENGE}`, macro F at `{default}`"
@@ -419,7 +419,7 @@ def _training(contract: dict[str, Any]) -> list[str]:
 
 
 def _selected_by(training: dict[str, Any]) -> list[str]:
-    """How epochs were selected; nothing where none was."""
+    """How epochs were selected; empty if none was."""
     runs = [training[who] for who in ("student", "teacher") if training[who] is not None]
     by = {run["recipe"]["fit"].get("select", "official") for run in runs if not _refitted(run)}
     if not by:

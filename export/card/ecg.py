@@ -1,4 +1,4 @@
-"""The parts of a card that are particular to ECGs."""
+"""Sections of a card specific to ECGs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _ranked_on(contract: dict[str, Any]) -> str:
 
 
 def _confounding(contract: dict[str, Any]) -> list[str]:
-    """Training positives by class and source: where a class comes from one source, it may be the source."""
+    """Training positives by class and source: a class from a single source may be recognised by it."""
     train = contract["training"]["data"]["parts"]["train"]
     by_source, sources = train["positives_by_source"], train["groups"]["source"]
     rows = [
@@ -182,7 +182,7 @@ def _thresholds(contract: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def _classes(contract: dict[str, Any], found: dict[str, Any], *, every: bool) -> list[str]:
-    """The classes with figures; with ``every`` the others too, and else in one line below."""
+    """Table of the classes with figures; the others are included with ``every``, otherwise listed below."""
     default = contract["default_operating_point"]
     thresholds = contract["operating_points"][default]["thresholds"]
     rows, without = [], []
@@ -253,7 +253,7 @@ def _groups(found: dict[str, Any]) -> list[str]:
     rows = []
     for name in GROUPS:
         groups = in_order(found["groups"].get(name, {}))
-        # one group is the whole set, whose figures stand above
+        # a single group is the whole set, whose figures are above
         for value, g in groups if len(groups) > 1 else []:
             calibration = g.get("calibration", {})
             rows.append(

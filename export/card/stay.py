@@ -1,4 +1,4 @@
-"""The parts of a card that are particular to stays."""
+"""Sections of a card specific to stays."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _about(found: dict[str, Any]) -> str:
 
 
 def _unlabelled(test: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Risk and alarms of a set without labels beside those of the test part."""
+    """Risk and alarms of a set without labels, next to those of the test part."""
     names = [name for name in found["burden"] if name != "mean_risk"]
     rows = [["mean risk", ranged(test["burden"]["mean_risk"], 4), ranged(found["burden"]["mean_risk"], 4)]]
     rows += [
@@ -171,7 +171,7 @@ def _groups(found: dict[str, Any], level: str) -> list[str]:
     rows = []
     for name, title in TITLES.items():
         groups = in_order(found["groups"].get(name, {}))
-        # one group is the whole set, whose figures stand above
+        # a single group is the whole set, whose figures are above
         for value, g in groups if len(groups) > 1 else []:
             calibration = g.get("calibration", {})
             rows.append(

@@ -1,4 +1,4 @@
-"""Small data sets and untrained students: enough to go the whole way to a bundle in seconds."""
+"""Small data sets and untrained students: enough to build a whole bundle in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole way from a checkpoint to a bundle, and that the test part chooses nothing on it."""
+"""The whole way from a checkpoint to a bundle, and that nothing is chosen on the test part."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_poisoned_test_labels_change_nothing_but_the_metrics(
             name: metrics[name] for name in ("parity", "int8") if name in metrics
         }
         contract["test"] = metrics["test"]
-        # counts of the test part are data about it, like its figures
+        # counts of the test part are facts about it, like its figures
         contract["training"]["data"]["parts"].pop("test")
         for name in ("card.md", "curves.svg"):
             contract["files"].pop(name)

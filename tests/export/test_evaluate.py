@@ -207,7 +207,7 @@ def test_evaluable_needs_positives_and_a_ranking_on_validation() -> None:
     train = np.full(26, 40)
     train[2] = 4
     counts = {"train": train, "validation": positives, "test": np.zeros(26, dtype=int)}
-    # class 1 is not ranked, class 2 has 14 positives in all, class 3 two on validation, the others none
+    # class 1 is ranked at random, class 2 has 14 positives in all, class 3 two on validation, the others none
     assert np.flatnonzero(evaluable_classes(counts, part, logits)).tolist() == [0]
     with pytest.raises(ExportError, match="no class is evaluable"):
         evaluable_classes(counts, part, np.zeros((n, 26)))

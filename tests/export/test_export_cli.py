@@ -1,4 +1,4 @@
-"""``ibt export`` as a user meets it."""
+"""``ibt export`` from a user's view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle as a repository of Hugging Face and as a model of MLflow."""
+"""A bundle as a Hugging Face repository and as an MLflow model."""
 
 from __future__ import annotations
 

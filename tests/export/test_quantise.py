@@ -1,4 +1,4 @@
-"""int8: which products become integers, what it changes, and the gate."""
+"""int8: which products are quantised, what changes, and the gate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_products_with_weights_become_integers_and_nothing_is_left_behind(
     before = ecg_model.SerializeToString()
     smaller = quantised(ecg_model)
     kinds = [node.op_type for node in smaller.graph.node]
-    # four in each of two blocks, the embedding and the head; attention's own products have no weights
+    # four in each of two blocks, the embedding and the head; products inside attention have no weights
     assert kinds.count("MatMulInteger") == 10
     assert kinds.count("MatMul") == 4
     assert smaller.ByteSize() < 0.5 * ecg_model.ByteSize()

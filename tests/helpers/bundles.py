@@ -1,4 +1,4 @@
-"""Tiny but complete bundles: graphs of the right shape, small enough to see through."""
+"""Tiny but complete bundles: graphs of the right shape, small enough to follow by hand."""
 
 from __future__ import annotations
 

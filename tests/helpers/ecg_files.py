@@ -1,4 +1,4 @@
-"""Files of other formats around the ECG of :mod:`helpers.wfdb_records`, written by hand."""
+"""Files of other formats with the ECG of :mod:`helpers.wfdb_records`, written by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of ``export`` start from: untrained students, and a cache put right after a change."""
+"""Starting points of the tests of ``export``: untrained students, and a cache resealed after a change."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Damaged and odd inputs, each with the outcome it must have: ``python -m tests.helpers.faults`` prints them.
 
 Every input is made from ``examples/recording`` or ``examples/stay``. An outcome is ``refused`` or ``warned``,
-with a code where one is due; ``noticed`` where either will do; ``same``: it is odd but right, and the
-answer is that of the undamaged example; ``harmless``: ``noticed`` or ``same``; or ``stated``: no rule can
-tell, and the report says in which unit it read the variable, with its median and range.
+with a code where one is due; ``noticed`` if either will do; ``same`` if it is odd but right, and the answer
+is that of the undamaged example; ``harmless`` for ``noticed`` or ``same``; or ``stated`` if no rule can
+detect it, and the report states the unit in which it read the variable, with its median and range.
 """
 
 from __future__ import annotations

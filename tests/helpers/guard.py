@@ -1,4 +1,4 @@
-"""Run something with bounded time and memory, as a hostile file may ask for as much as it likes."""
+"""Run code with bounded time and memory, because a hostile file may demand any amount of them."""
 
 from __future__ import annotations
 

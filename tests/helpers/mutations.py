@@ -1,4 +1,4 @@
-"""Changes to files that reach behind what would stop them: compression, Base64, checksums."""
+"""File mutations that get past what would stop them: compression, Base64, checksums."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def layers(data: bytes) -> list[Layer]:
     """What is to be changed in ``data``: what its wrappings hold; itself where it has none."""
     found: list[Layer] = []
     for opener in (_scp, _utf_16, _xml, _base64, _zip, _matlab, _deflated, _dicom, _gzip, _tar, _parquet):
-        with suppress(Exception):  # a wrapping that a mutation broke before holds nothing
+        with suppress(Exception):  # a wrapping broken by an earlier mutation holds nothing
             found += opener(data)
     return found or [Layer(data, bytes)]
 

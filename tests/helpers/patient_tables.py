@@ -1,4 +1,4 @@
-"""Rows of patients as hospitals export them, plainly and under a mapping."""
+"""Rows of patients as hospitals export them, plain and with a mapping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small valid files of every format that is read: what a fuzzer mutates should begin as almost right."""
+"""Small valid files of every supported format: a fuzzer should start from nearly valid inputs."""
 
 from __future__ import annotations
 

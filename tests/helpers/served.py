@@ -1,4 +1,4 @@
-"""A service as a process of its own."""
+"""A service as a separate process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def running(
             process.wait(SECONDS_TO_START)
         except subprocess.TimeoutExpired:
             process.kill()
-        # with a worker that outlives it and holds the pipe, closing would wait for the reader
+        # if a worker outlives it and holds the pipe, closing would wait for the reader
         reader.join(SECONDS_TO_START / 6)
         if not reader.is_alive():
             process.stderr.close()

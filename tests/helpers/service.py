@@ -1,4 +1,4 @@
-"""A service in this process that answers with real predictors, and may be told to misbehave first."""
+"""A service in this process that answers with real predictors and can be set to misbehave first."""
 
 from __future__ import annotations
 

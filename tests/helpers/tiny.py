@@ -1,7 +1,7 @@
 """Small synthetic caches of both tasks, and recipes that train on them in seconds.
 
 The tests of ``training`` and of ``export`` share this module. The signals are synthetic and say nothing about
-patients; they are learnable, so that a loss can be seen to fall.
+patients; they are learnable, so that the loss falls.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WFDB records written by hand, so that each of their faults is made on purpose."""
+"""WFDB records written by hand, so that every fault in them is deliberate."""
 
 from __future__ import annotations
 

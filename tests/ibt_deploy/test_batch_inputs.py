@@ -1,4 +1,4 @@
-"""Which inputs a run finds, in which order, and what it makes of archives."""
+"""Which inputs a run finds, in which order, and how it handles archives."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def archived(folder: Path, archive: Path) -> Path:
     content = data.getvalue()
     if archive.suffix == ".zst":
         pa, half = pytest.importorskip("pyarrow"), len(content) // 2
-        # two frames, as zstd itself writes where archives are joined or compressed by several threads
+        # two frames, as zstd writes when archives are joined or compressed by several threads
         parts = (pa.compress(part, codec="zstd", asbytes=True) for part in (content[:half], content[half:]))
         content = b"".join(parts)
     archive.write_bytes(content)
@@ -236,7 +236,7 @@ def test_an_encrypted_member_and_one_too_large_cost_only_themselves(
     archive = archived(_export(tmp_path), tmp_path / "x.zip")
     content = bytearray(archive.read_bytes())
     place = content.index(b"PK\x01\x02")
-    content[place + 8] |= 1  # the flag of the first member
+    content[place + 8] |= 1  # flag of the first member
     archive.write_bytes(content)
     found = list(archive_entries(str(archive)))
     assert [e.code for e in found if isinstance(e, RefusedEntry)][:1] == ["encrypted"]
@@ -270,7 +270,7 @@ def test_a_damaged_archive_is_refused_and_what_lies_before_is_read(tmp_path: Pat
     found = answers(plan)
     codes = {a.code for a in found if isinstance(a, Refusal)}
     assert "damaged_archive" in codes
-    if name != "x.zip":  # whose list of members is at its end
+    if name != "x.zip":  # its list of members is at its end
         assert any(isinstance(a, Recording) for a in found)
 
 
@@ -392,7 +392,7 @@ def written_file_set(folder: Path) -> list[Path]:
         found.add(dcmread(BytesIO(dicom(*groups, sop_class=kinds[modality], **stated))))
     found.write(folder)
     ecgs = sorted(Path(instance.path) for instance in found if instance.Modality == "ECG")
-    found._stage["t"].cleanup()  # pydicom leaves it to the garbage collector, which warns
+    found._stage["t"].cleanup()  # pydicom leaves closing to the garbage collector, which warns
     return ecgs
 
 

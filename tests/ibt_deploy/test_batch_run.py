@@ -1,4 +1,4 @@
-"""A run as a data team meets it: complete, the same however it is done, and resumable after anything."""
+"""A run from a data team's view: complete, the same however it is run, and resumable after any failure."""
 
 from __future__ import annotations
 

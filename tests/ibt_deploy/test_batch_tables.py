@@ -1,4 +1,4 @@
-"""Tables of many patients in any order give the stays that the single-file reader gives, and lose no row."""
+"""Tables of many patients in any order give the same stays as the single-file reader, and lose no row."""
 
 from __future__ import annotations
 
@@ -315,11 +315,11 @@ def test_every_kind_of_row_is_counted_where_it_belongs(tmp_path: Path, opened: O
         ("missing_patient", "line 11: names no patient"),
     ]
     report = tables.report
-    # rows: 2 + 1 + 1 + 1 + 1 that can be used, and the first bad one of b and of d
+    # rows: 2 + 1 + 1 + 1 + 1 usable ones, and the first bad one of b and of d
     assert (report.files, report.patients, report.rows) == (1, 5, 8)
     assert (report.rejected_rows, report.unassigned_rows, report.limits) == (5, 2, {"HR": 1})
     heart_rate = next(facts for facts in report.columns if facts.variable == "HR")
-    # with that of the row without a patient, and with the infinite one
+    # with the row without a patient, and with the infinite value
     assert (heart_rate.values, heart_rate.out_of_range) == (7, 1)
 
 
@@ -482,7 +482,7 @@ def test_exports_that_overlap_are_noticed(tmp_path: Path, opened: Open) -> None:
     said = tables.report.text()
     assert "overlap: 1 row repeats another of the same stay and moment exactly; each counts once." in said
     assert "overlap: 5 rows are in hours that several files hold" in said
-    again = opened(paths=paths, mapping=MAPPING.format(time=STAMPS))  # from what the first left
+    again = opened(paths=paths, mapping=MAPPING.format(time=STAMPS))  # resumes from what the first left
     assert again.report == tables.report
 
 
@@ -578,7 +578,7 @@ def test_every_line_ends_in_one_place(tmp_path_factory: pytest.TempPathFactory, 
     tables = open_tables([path], None, work=folder / "w", memory_mb=MEMORY_MB, threads=1)
     lost = len(list(tables.rejected()))
     assert lost == tables.report.unassigned_rows
-    # of a patient's faults the first alone is kept as a row, all are counted
+    # only the first of a patient's faults is kept as a row; all are counted
     assert count - tables.report.rejected_rows <= tables.report.rows
     assert tables.report.rows + lost <= count + len(lines)
     found = answers(tables)

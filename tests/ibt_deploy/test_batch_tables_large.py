@@ -1,4 +1,4 @@
-"""Large tables: refused by their first rows, where these settle it, and shown while they are read."""
+"""Large tables: refused by their first rows if these suffice, with progress shown while they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration against scikit-learn and scipy, and what it must never do."""
+"""Calibration against scikit-learn and scipy, and its invariants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard streams and places as they can be: closed, full, narrow in characters, without a home."""
+"""Unusual standard streams and folders: closed, full, with a narrow character set, without a home."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_ctrl_c_differs_from_a_refusal(stay_bundle: Path, tmp_path: Path) -> Non
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a background job of a shell inherits Ctrl-C as ignored
+        # a shell's background job starts with Ctrl-C ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:
         assert running.stdout is not None

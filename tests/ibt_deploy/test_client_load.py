@@ -1,4 +1,4 @@
-"""The client that ``benchmarks/load.py`` measures with counts what it should."""
+"""The client behind ``benchmarks/load.py`` counts what it should."""
 
 from __future__ import annotations
 

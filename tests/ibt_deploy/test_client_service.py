@@ -1,4 +1,4 @@
-"""The client on the real service: the command prints what it prints without a server."""
+"""The client with the real service: the command prints the same as without a server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_command_prints_what_it_prints_without_a_server(url: str, files: lis
         predicted(chosen, *form.split(), *more) for more in (("--device", "cpu"), ("--server", url))
     )
     assert there.stdout == here.stdout
-    # a server is asked file by file, so that its refusals come in another order
+    # a server is asked file by file, so refusals come in another order
     assert sorted(there.stderr.splitlines()) == sorted(here.stderr.splitlines())
     assert there.returncode == here.returncode == 1
 

@@ -1,4 +1,4 @@
-"""The decision rule: never silent in the Challenge's sense, never contradictory in the clinical one."""
+"""The decision rule: always an output at the Challenge point, no contradictions at the clinical one."""
 
 from __future__ import annotations
 

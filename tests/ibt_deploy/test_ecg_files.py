@@ -1,4 +1,4 @@
-"""Files as they come: each is answered, with a warning where one is due, or refused in one line."""
+"""Real-world files: each is answered, with a warning where one is due, or refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example stay: made by its script, read without a word."""
+"""The example stay: made by its script, read without warnings."""
 
 from __future__ import annotations
 

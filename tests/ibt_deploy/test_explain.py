@@ -1,4 +1,4 @@
-"""Explanations find what was planted: the tiny bundles answer to known parts of their input."""
+"""Explanations find planted effects: the tiny bundles respond to known parts of their input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_lead_and_the_second_that_were_planted_are_found(
         return logits
 
     monkeypatch.setattr(scorer, "logits", energy)
-    # what was planted has no heartbeat, so it is not examined
+    # the planted signal has no heartbeat, so it is not examined
     monkeypatch.setattr("ibt_deploy.scorers.ecg.examined", standardise)
     prepared = scorer.prepare(given, ecg.bundle)
     raised, lowered = explained_ecg(scorer, prepared, ecg.bundle.calibration, {"a": 5, "b": 6}, 8)
@@ -49,7 +49,7 @@ def test_the_lead_and_the_second_that_were_planted_are_found(
     np.testing.assert_allclose(raised.over_time, -lowered.over_time)
     others = np.delete(raised.by_channel, row)
     np.testing.assert_allclose(others, 0, atol=1e-9)
-    assert raised.ends[-1] == min(seconds, 20.0)  # a rest of 3 s makes no window
+    assert raised.ends[-1] == min(seconds, 20.0)  # a remainder of 3 s makes no window
 
 
 def test_the_hour_and_the_variable_that_were_planted_are_found(

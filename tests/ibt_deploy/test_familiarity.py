@@ -1,4 +1,4 @@
-"""How far features lie from those of the training set."""
+"""Distance of features from those of the training set."""
 
 from __future__ import annotations
 

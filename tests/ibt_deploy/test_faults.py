@@ -1,4 +1,4 @@
-"""Damaged and odd inputs: each is refused, warned of or read in a stated unit; none is wrong in silence."""
+"""Damaged and odd inputs: each is refused, warned of or read in a stated unit; none is silently wrong."""
 
 from __future__ import annotations
 

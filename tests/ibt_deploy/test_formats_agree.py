@@ -1,4 +1,4 @@
-"""One recording in many formats gives one answer."""
+"""A recording gives the same answer in every format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heart rate: on beats whose places are known, and beside an independent detector on patients."""
+"""Heart rate: on beats with known positions, and against an independent detector on patients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How recordings and predictions look in a notebook."""
+"""Display of recordings and predictions in a notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain long table: its mapping is suggested, its hours are those of pandas, bad rows are refused."""
+"""A plain long table: its mapping is suggested, its hours equal those of pandas, bad rows are refused."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def german(folder: Path) -> tuple[Path, pd.DataFrame]:
 
 def decided(text: str, zone: str = "Europe/Berlin") -> str:
     """The suggestion with the two lines that a person has to decide."""
-    assert text.count('"?"') == 3  # the two, and the line that explains the mark
+    assert text.count('"?"') == 3  # the two lines, and the one that explains the mark
     return text.replace('zone = "?"', f'zone = "{zone}"').replace('admission = "?"', 'admission = "first"')
 
 

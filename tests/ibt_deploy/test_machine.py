@@ -1,4 +1,4 @@
-"""Limits of control groups, in the places where Linux, containers and systemd put them."""
+"""Control group limits, in the places where Linux, containers and systemd put them."""
 
 from __future__ import annotations
 

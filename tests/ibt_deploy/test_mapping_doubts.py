@@ -69,7 +69,7 @@ def test_the_tail_of_admission_times_betrays_days() -> None:
     ("variable", "unit", "median", "impossible", "evident"),
     [
         ("Temp", "degC", 98.4, 1000, True),
-        ("Temp", "degC", 98.4, 900, False),  # two units in what was looked at
+        ("Temp", "degC", 98.4, 900, False),  # two units in the sample
         ("Hgb", "g/dL", 6.4, 0, False),  # anaemia is possible
         ("FiO2", "fraction", 40, 950, True),
     ],

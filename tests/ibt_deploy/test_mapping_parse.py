@@ -1,4 +1,4 @@
-"""A mapping means what it says, and says where it is wrong."""
+"""A mapping is applied as written, and its errors are located."""
 
 from __future__ import annotations
 

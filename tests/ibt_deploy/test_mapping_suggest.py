@@ -1,4 +1,4 @@
-"""A suggestion settles what names and values settle, and leaves a question mark elsewhere."""
+"""A suggestion decides what names and values determine, and leaves question marks elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversions against values that others have published, and laws that any conversion obeys."""
+"""Conversions against published values, and laws that any conversion obeys."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CIAAW_2021 = {
     "Ca": (40.074, 40.082),
 }
 
-# Atoms of a molecule that count in the mass which laboratories report: of urea its two nitrogens (BUN), of
+# Atoms of a molecule that count in the mass that laboratories report: for urea its two nitrogens (BUN), for
 # phosphate its phosphorus.
 MOLECULES = {
     "Glucose": {"C": 6, "H": 12, "O": 6},

@@ -1,4 +1,4 @@
-"""The alarm policy hour by hour, and what it adds up to."""
+"""The alarm policy hour by hour, and its summary statistics."""
 
 from __future__ import annotations
 

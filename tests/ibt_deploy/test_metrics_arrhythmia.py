@@ -110,7 +110,7 @@ def test_an_unknown_label_has_no_influence(
         assert measure(labels, outputs) == pytest.approx(
             measure(changed_labels, changed_outputs), nan_ok=True
         )
-    if column != 14:  # where sinus rhythm itself is unknown the inactive model changes too
+    if column != 14:  # if sinus rhythm itself is unknown, the inactive model changes too
         assert arrhythmia.challenge_metric(labels, outputs, mask=mask) == pytest.approx(
             arrhythmia.challenge_metric(mask & labels, mask & outputs)
         )

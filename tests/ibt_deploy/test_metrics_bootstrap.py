@@ -1,4 +1,4 @@
-"""The bootstrap: weights of one give the point value, weights are repetitions, patients stay whole."""
+"""The bootstrap: unit weights give the point value, weights are repetitions, patients stay whole."""
 
 from __future__ import annotations
 

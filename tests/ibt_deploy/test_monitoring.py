@@ -1,4 +1,4 @@
-"""Changes between exports: found where they were planted, and nowhere else."""
+"""Changes between exports: found where planted, and nowhere else."""
 
 from __future__ import annotations
 

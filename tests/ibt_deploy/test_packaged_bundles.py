@@ -1,4 +1,4 @@
-"""What is shipped: the bundles in the package, on this machine."""
+"""The packaged bundles, on this machine."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_an_answer_says_in_which_units_a_stay_was_read(stays: Predictor) -> None
     assert isinstance(found, SepsisPrediction)
     read = found.to_dict()["input"]
     assert read["units_stated"] is False
-    # HR has one unit everywhere; 5000 is implausible and was not read
+    # HR has only one unit; 5000 is implausible and was not read
     assert read["read_as"] == [
         {"variable": "Temp", "unit": "degC", "median": 37.25, "lowest": 36.5, "highest": 38.0},
         {"variable": "BUN", "unit": "mg/dL", "median": 25.2, "lowest": 14.0, "highest": 36.4},

@@ -1,4 +1,4 @@
-"""Signal quality: what a heart cannot make is refused, what is doubtful is said, and a clean ECG passes."""
+"""Signal quality: what no heart can produce is refused, doubtful signals are reported, a clean ECG passes."""
 
 from __future__ import annotations
 

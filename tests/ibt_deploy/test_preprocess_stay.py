@@ -1,4 +1,4 @@
-"""Features of a stay: equal to the specification step by step, causal, and the same in a stream."""
+"""Features of a stay: as specified at each step, causal, and the same when streamed."""
 
 from __future__ import annotations
 

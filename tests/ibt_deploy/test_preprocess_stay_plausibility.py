@@ -1,4 +1,4 @@
-"""Faults planted into one stay are refused or warned about by every surface; plain stays pass."""
+"""Faults planted in a stay are refused or warned about by every interface; normal stays pass."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_pressures_in_the_wrong_order_warn_by_their_share() -> None:
     rows[:8, INDEX["MAP"]] = 50
     assert found(rows) == ("pressures_contradict",)
     rows = ordinary()
-    rows[:1, INDEX["SBP"]] = 50  # 1 of 12 hours: a slip of the monitor
+    rows[:1, INDEX["SBP"]] = 50  # 1 of 12 hours: a monitor glitch
     assert found(rows) == ()
 
 

@@ -1,4 +1,4 @@
-"""Progress of a run: how much is done, how fast, how much was refused, and how long the rest takes."""
+"""Progress of a run: amount done, speed, refusals, and remaining time."""
 
 from __future__ import annotations
 

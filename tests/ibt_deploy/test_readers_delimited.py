@@ -1,4 +1,4 @@
-"""Tables of numbers as text: whatever road a cell takes, it is the number that it states, or a fault."""
+"""Tables of numbers as text: by every code path, a cell is the number it states, or a fault."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def made() -> dict[str, list[Files]]:
 
 
 def test_every_reader_has_seeds_and_they_are_read(made: dict[str, list[Files]]) -> None:
-    # exports of hospital standards are read through DuckDB; tests/ibt_deploy/test_standards.py damages those
+    # exports of hospital standards are read through DuckDB and damaged in tests/ibt_deploy/test_standards.py
     assert set(made) == set(READERS) - {"standards"}
     for reader, found in made.items():
         assert "read" in {try_reader(reader, unpacked(packed(files))) for files in found}

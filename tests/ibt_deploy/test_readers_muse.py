@@ -1,4 +1,4 @@
-"""XML of GE: MUSE, whose DICOM conversion is read independently, and CardioSoft."""
+"""GE's XML: MUSE, whose DICOM conversion is read independently, and CardioSoft."""
 
 from __future__ import annotations
 

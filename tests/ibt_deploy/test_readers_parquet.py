@@ -1,4 +1,4 @@
-"""Tables in Parquet whose footers lie: found by fuzzing, made here byte by byte."""
+"""Parquet tables with false footers: found by fuzzing, made here byte by byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stays from PSV, CSV and Parquet: the same rows whatever the file, and one clear line for what is wrong."""
+"""Stays from PSV, CSV and Parquet: the same rows from any format, and a one-line message for every fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ECGs as text: what the file or its layout states is taken, what nobody states is refused."""
+"""ECGs as text: what the file or its layout states is used; if it does not state enough, it is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's own calibration: fitted where there is enough, judged on others, and nothing else changed."""
+"""A site's own calibration: fitted if the data suffice, evaluated on others, and nothing else changed."""
 
 from __future__ import annotations
 

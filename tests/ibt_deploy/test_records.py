@@ -1,4 +1,4 @@
-"""What is made by hand must be of the right shape: else one lead would be scored under another's name."""
+"""Records made by hand must have the right shape: else one lead would be scored under another's name."""
 
 from __future__ import annotations
 

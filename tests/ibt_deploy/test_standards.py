@@ -1,4 +1,4 @@
-"""OMOP, MEDS and FHIR give the stay that the PSV gives; what does not fit is counted or refused."""
+"""OMOP, MEDS and FHIR give the same stay as the PSV; what does not fit is counted or refused."""
 
 from __future__ import annotations
 

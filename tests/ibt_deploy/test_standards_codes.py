@@ -1,4 +1,4 @@
-"""The table of codes, and what units of events mean."""
+"""The table of codes, and the meaning of event units."""
 
 from __future__ import annotations
 

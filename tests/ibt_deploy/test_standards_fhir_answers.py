@@ -1,4 +1,4 @@
-"""Answers as FHIR R4: valid, complete, and the numbers of the answer."""
+"""Answers as FHIR R4: valid, complete, and with the numbers of the plain answer."""
 
 from __future__ import annotations
 

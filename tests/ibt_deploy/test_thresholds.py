@@ -187,7 +187,7 @@ def test_the_sensitivity_point_finds_the_share_asked_for_and_is_the_highest() ->
 
 def test_where_no_threshold_is_sensitive_enough_the_best_is_given_and_said() -> None:
     labels, _, offsets = stays()
-    flat = np.full(len(labels), 0.5)  # one alarm on admission and no reason for another
+    flat = np.full(len(labels), 0.5)  # one alarm on admission and no cause for another
     tuned = thresholds.sensitivity_threshold(labels, flat, offsets)
     alarms = policy_alarms(flat, offsets, tuned.threshold)
     assert tuned.threshold == 0.5

@@ -1,4 +1,4 @@
-"""Plain data as typed data: what is taken, and the place and the fault of what is not."""
+"""Plain data to typed data: what is accepted, and the location and fault of what is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The surfaces as a user meets them: the installed command, the packaged bundles, real files."""
+"""The interfaces as users see them: the installed command, the packaged bundles, real files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README's first command and its neighbours show."""
+"""Output of the README's first commands."""
 
 from __future__ import annotations
 

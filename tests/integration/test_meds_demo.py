@@ -1,4 +1,4 @@
-"""The MIMIC-IV demo in MEDS, scored end to end; hourly values as a script of its own makes them."""
+"""The MIMIC-IV demo in MEDS, scored end to end; hourly values from an independent script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every public record is answered or refused with a reason, and company never changes an answer."""
+"""Every public record is answered or refused with a reason, and batching never changes an answer."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_requests_under_way_are_finished_at_sigterm_and_new_ones_are_refused(roo
 def test_workers_share_figures_and_the_key_of_states(root: Path) -> None:
     with running(root, "--workers", "2", "--threads", "1") as (process, address):
         state, asked = None, 0
-        for hour in range(1, 13):  # each on a connection of its own, so that both workers are met
+        for hour in range(1, 13):  # each on its own connection, so that both workers are reached
             body = {"rows": [{"ICULOS": hour, "HR": 80}], "state": state}
             answer = httpx.post(f"{address}/v1/sepsis/next", json=body, timeout=30)
             assert answer.status_code == 200, answer.text
@@ -129,7 +129,7 @@ def _workers(parent: int) -> list[int]:
     found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     serving = []
     for pid in found:
-        with suppress(OSError):  # it has ended since
+        with suppress(OSError):  # it has ended in the meantime
             if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 serving.append(int(pid))
     return serving
@@ -180,7 +180,7 @@ def test_an_interruption_of_the_start_ends_it(root: Path, seconds: float) -> Non
 def test_an_interruption_from_the_keyboard_ends_it_in_order(root: Path, workers: str) -> None:
     with running(root, "--workers", workers, "--threads", "1", start_new_session=True) as (process, address):
         assert httpx.get(f"{address}/livez").status_code == 200
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
         assert process.wait(timeout=20) == 0  # well before the 30 s after which workers are killed
         await_closed(address)
 

@@ -1,4 +1,4 @@
-"""What a wheel puts into an environment, and that its commands work beside folders of the same names."""
+"""What a wheel installs, and that its commands work next to folders of the same names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many processes and threads there are where nobody says."""
+"""Default numbers of processes and threads."""
 
 from __future__ import annotations
 

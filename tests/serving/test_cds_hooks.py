@@ -1,4 +1,4 @@
-"""CDS Hooks: the card says what the model says, for patients in intensive care with complete data only."""
+"""CDS Hooks: the card reports the model's answer, only for intensive care patients with complete data."""
 
 from __future__ import annotations
 
@@ -265,4 +265,4 @@ def test_the_documented_example_is_answered_as_printed(
     expected = json.loads(printed[1])
     assert expected["cards"][0].pop("detail") == "..."
     assert answer == expected
-    assert packaged.get(f"/{command[1]}").content == body  # the same file can be had from the service
+    assert packaged.get(f"/{command[1]}").content == body  # the service offers the same file

@@ -1,4 +1,4 @@
-"""The page as people meet it: in a browser, on the real service, with real files."""
+"""The page as users see it: in a browser, on the real service, with real files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Not everything that comes in is meant well: each of these is a 4xx at once that tells and keeps nothing."""
+"""Hostile requests: each gets an immediate 4xx that reveals and stores nothing."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ def test_bodies_that_trickle_are_refused_after_a_second(served: Any) -> None:
     for messages in ([(5.0, byte)], [(0.05, byte)] * 100):
         sent, seconds = asked(app, messages)
         assert sent[0]["status"] == 408
-        assert 0.8 < seconds < 5  # much sooner than body_seconds; the machine may be busy
+        assert 0.8 < seconds < 5  # well before body_seconds; the machine may be busy
 
 
 def test_a_pause_after_many_bytes_is_waited_for(served: Any) -> None:

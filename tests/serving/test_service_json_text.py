@@ -1,4 +1,4 @@
-"""JSON from outside: what is refused before and while it is parsed."""
+"""Untrusted JSON: what is refused before and during parsing."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_state_serves_more_than_once_and_under_any_operating_point(client: Any
     state = client.post(ROUTE, json={"rows": [row(values[0])]}).json()["state"]
     body = {"rows": [row(values[1])], "state": state}
     first, second = (client.post(ROUTE, json=body).json() for _ in range(2))
-    assert first | {"state": ""} == second | {"state": ""}  # a state holds the time
+    assert first | {"state": ""} == second | {"state": ""}  # a state holds a timestamp
     points = client.app.models.bundles["sepsis"].operating_points
     for point in points:
         answer = client.post(f"{ROUTE}?operating_point={point}", json=body).json()

@@ -100,5 +100,5 @@ def test_nothing_that_fits_or_breaks_the_document_breaks_the_service(app: Any, m
 
         try:
             send()
-        except Unsatisfiable:  # nothing can break an operation that takes nothing
+        except Unsatisfiable:  # an operation without input cannot be broken
             assert mode == GenerationMode.NEGATIVE

@@ -68,7 +68,7 @@ def test_options_reach_the_workers_through_the_environment(
     monkeypatch.setattr(serving.server, "run", run)
     options = ["--port", "0", "--workers", "3", "--threads", "2", "--queue", "9", "--token-file", str(token)]
     with pytest.MonkeyPatch.context() as environment:
-        for field in fields(Settings):  # whatever the command sets is taken back
+        for field in fields(Settings):  # undo whatever the command sets
             environment.setenv(f"{PREFIX}{field.name.upper()}", "")
             environment.delenv(f"{PREFIX}{field.name.upper()}")
         result = CliRunner().invoke(serve, options)

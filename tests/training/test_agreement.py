@@ -1,4 +1,4 @@
-"""R squared in its readings, against numpy, scikit-learn and hand-made cases."""
+"""Variants of R squared, against numpy, scikit-learn and hand-made cases."""
 
 from __future__ import annotations
 

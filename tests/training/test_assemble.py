@@ -1,4 +1,4 @@
-"""Objectives as recipes describe them: teachers taken and refused, and what is estimated from data."""
+"""Objectives built from recipes: teachers accepted and refused, and statistics estimated from data."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_teacher_that_remembers_says_what_it_would_say_again(
     assert [t.memory is not None for t in teachers] == [True, False]
     batches = [source.training_batch(0, 0, items) for items in source.plan(0, 0)]
     with monkeypatch.context() as patch:
-        patch.setattr(teachers[0].teacher, "boundary_features", None)  # it looks no more
+        patch.setattr(teachers[0].teacher, "boundary_features", None)  # it is not run again
         remembered = [first(batch, 0.0) for batch in batches]
     for batch, terms in zip(batches, remembered, strict=True):
         for name, value in second(batch, 0.0).items():

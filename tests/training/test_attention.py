@@ -65,7 +65,7 @@ def test_uniform_causal_attention(hours: int) -> None:
 def test_banded_attention() -> None:
     tokens, reach = 100, 3
     distance, local, _ = of(banded(tokens, reach))
-    # inside, the mean of 3 2 1 0 1 2 3; at the rim, of what is left of it
+    # inside, the mean of 3 2 1 0 1 2 3; at the edges, of what remains of it
     rim = [sum(abs(d) for d in range(-i, 4)) / (i + 4) for i in range(3)]
     assert distance == pytest.approx((94 * 12 / 7 + 2 * sum(rim)) / 100)
     assert local == pytest.approx(1)
@@ -81,7 +81,7 @@ def test_translation_invariance() -> None:
     assert toeplitz_share(diagonals[i - j + 19]) == pytest.approx(1)
     assert toeplitz_share(np.tril(diagonals[i - j + 19]), causal=True) == pytest.approx(1)
     assert np.isnan(toeplitz_share(np.full((20, 20), 0.05)))
-    columns = np.tile(rng.random(20), (20, 1))  # every token looks at the same places
+    columns = np.tile(rng.random(20), (20, 1))  # every token attends to the same positions
     assert toeplitz_share(columns) < 0.2
     assert toeplitz_share(banded(100, 3)) > 0.95
     explained = sum(
@@ -101,7 +101,7 @@ def network_and_source(
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "qkv" in name:
-                parameter.mul_(20)  # else every untrained softmax is uniform
+                parameter.mul_(20)  # otherwise every untrained softmax is uniform
     return network.eval(), source
 
 

@@ -1,4 +1,4 @@
-"""RandAugment: nothing at magnitude 0, the bounds of every operation, the same from the same seed."""
+"""RandAugment: no change at magnitude 0, the bounds of every operation, reproducibility from the seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, and nothing else is taken for one."""
+"""Checkpoints: written atomically, and nothing else is accepted as one."""
 
 from __future__ import annotations
 

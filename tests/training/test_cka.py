@@ -1,4 +1,4 @@
-"""CKA on known answers: noise, itself, rotations, a textbook implementation, and networks of both tasks."""
+"""CKA on known cases: noise, identity, rotations, a textbook implementation, and networks of both tasks."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_processes_that_draw_other_groups_do_not_mix_their_sizes(tmp_path: Path,
     )
     assert done.returncode == 0, done.stderr
     found = {line[0]: json.loads(line[2:]) for line in done.stdout.splitlines() if line[0] in "01"}
-    # a process's share is its sum over what both count, times two: 15 and 15 rows, or 6 and 9
+    # a process's share is its sum divided by the joint count, times two: 15 and 15 rows, or 6 and 9
     assert found["0"][0] == pytest.approx([1, 3])
     assert found["1"][0] == pytest.approx([4, 2])
     assert found["0"][1] == pytest.approx([6 * 1 * 2 / 15, 6 * 3 * 2 / 15])

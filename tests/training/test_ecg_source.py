@@ -1,4 +1,4 @@
-"""Batches of ECGs: every record once an epoch, the split's parts apart, windows as scoring makes them."""
+"""Batches of ECGs: every record once per epoch, parts of the split kept apart, windows as in scoring."""
 
 from __future__ import annotations
 

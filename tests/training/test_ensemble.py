@@ -1,4 +1,4 @@
-"""Ensembles: calibrated opinions, averaged, and a student that learns from them."""
+"""Ensembles: averaged calibrated opinions, and a student that learns from them."""
 
 from __future__ import annotations
 

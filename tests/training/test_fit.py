@@ -1,4 +1,4 @@
-"""The loop: an interrupted run equals an unbroken one, the best epoch is kept, and what must stop it does."""
+"""The training loop: resumed runs equal uninterrupted ones, the best epoch is kept, and early stopping."""
 
 from __future__ import annotations
 
@@ -373,7 +373,7 @@ def test_operations_of_a_step_are_counted_with_those_of_lstms(stays: Path) -> No
     assert found.items == len(plan[0])
     batch = source.training_batch(0, 0, plan[0])
     rows = batch.inputs.shape[0] * batch.inputs.shape[1]
-    # forward and twice that backward, which the projection of the inputs needs for its weights alone
+    # forward, and twice that backward; the input projection needs only the gradient of its weights
     lstm = 3 * 2 * rows * 3 * (4 * 16) * (16 + 16)
     projection, head = 2 * 2 * rows * source.n_inputs * 16, 3 * 2 * rows * 16
     assert found.flops == lstm + projection + head

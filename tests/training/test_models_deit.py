@@ -1,4 +1,4 @@
-"""DeiT students: who sees whom, averaged heads, and scoring with a cache."""
+"""DeiT students: attention masks, averaged heads, and scoring with a cache."""
 
 from __future__ import annotations
 

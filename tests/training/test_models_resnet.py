@@ -1,4 +1,4 @@
-"""The ECG teacher: Hannun's shapes and counts, and its paddings against independent computations."""
+"""The ECG teacher: Hannun's shapes and counts, and padding against independent computations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is minimised, against values computed by hand."""
+"""Objectives against values computed by hand."""
 
 from __future__ import annotations
 

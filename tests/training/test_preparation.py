@@ -1,4 +1,4 @@
-"""From a data set to a cache with its split: the task found, the packaged split used where it fits."""
+"""From a data set to a cache with its split: the task is detected, the packaged split used if it fits."""
 
 from __future__ import annotations
 

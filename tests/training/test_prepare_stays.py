@@ -1,4 +1,4 @@
-"""The cache of ICU stays: what goes in comes out, whole or not at all."""
+"""The cache of ICU stays: data survive the round trip, and writing is atomic."""
 
 from __future__ import annotations
 

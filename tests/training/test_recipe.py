@@ -1,4 +1,4 @@
-"""Recipes: what is refused, what overrides, and that every default can be written down."""
+"""Recipes: refusals, overrides, and that every default can be written out."""
 
 from __future__ import annotations
 

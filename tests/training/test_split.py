@@ -1,4 +1,4 @@
-"""The split of a cache: no patient in two parts, duplicates together, alike in classes and sources."""
+"""The split of a cache: no patient in two parts, duplicates together, balanced in classes and sources."""
 
 from __future__ import annotations
 

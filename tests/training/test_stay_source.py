@@ -1,4 +1,4 @@
-"""Batches of stays: every stay once an epoch, padded on the right, labels official or six rows earlier."""
+"""Batches of stays: every stay once per epoch, padded on the right, labels official or six rows earlier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split: groups stay whole, labels are spread alike, files are refused where they do not fit."""
+"""The split: groups stay whole, labels are balanced, files that do not fit are refused."""
 
 from __future__ import annotations
 

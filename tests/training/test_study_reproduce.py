@@ -1,4 +1,4 @@
-"""The whole study with tiny networks: from a prepared cache to the report, and whatever interrupts it."""
+"""The whole study with tiny networks: from a prepared cache to the report, and interruptions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HereAndNow:
     """An executor that works in this process, where tiny runs take less time than starting another."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        studies.reopened.cache_clear()  # a process of its own would not know the study yet
+        studies.reopened.cache_clear()  # a separate process would not know the study yet
 
     def __enter__(self) -> HereAndNow:
         return self
@@ -78,7 +78,7 @@ def tiny_ecgs(folder: Path, *, prefix: str = "R", seed: int = 0, n: int = ECGS) 
 
 
 def study(task: str, data: Path, out: Path, *more: str) -> Any:
-    # two at a time get a thread each, and for networks of this size a second thread is in the way
+    # two at a time get one thread each; for networks of this size a second thread slows training down
     limits = ("--budget", "tiny", "--device", "cpu", "--jobs", "2")
     arguments = [task, "--data", str(data), "--out", str(out), *limits, *more]
     return CliRunner().invoke(reproduce, arguments, catch_exceptions=False)
@@ -91,7 +91,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         in_this_process(patch)
-        patch.setattr(charts, "DPI", 30)  # half of the time would go into pixels
+        patch.setattr(charts, "DPI", 30)  # otherwise rendering would take half of the time
         stays, ecgs = tiny_stays(base / "stays"), tiny_ecgs(base / "ecgs")
         elsewhere = tiny_ecgs(base / "elsewhere", prefix="L", seed=1, n=30)
         unlabelled = tiny_stays(base / "unlabelled", unlabelled=True)
@@ -141,7 +141,7 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
     assert set(ABLATIONS[task]) < set(ablations)  # type: ignore[index]
     assert not {"bbm-every-group", "bbm-100-ms", "bbm-lambda-1"} & set(ablations)  # the budget's own values
     assert all(0 <= arm["seeds"]["0"]["auroc"] <= 1 for arm in ablations.values())
-    assert not list(out.glob("outputs/**/*ablation*"))  # the test part is not asked
+    assert not list(out.glob("outputs/**/*ablation*"))  # the test part is not used
     assert set(results["similarity"]["cka"]["arms"]) >= methods - {"teacher"} | {"ceiling"}
     assert set(results["similarity"]["attention"]["arms"]) >= methods - {"teacher"}
     assert "calibration" in results["shipped"]["all"]

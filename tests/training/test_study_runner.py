@@ -1,4 +1,4 @@
-"""Training the plan: teachers first, finished runs left alone, failures reported, processes used again."""
+"""Training the plan: teachers first, finished runs left alone, failures reported, processes reused."""
 
 from __future__ import annotations
 
@@ -189,5 +189,5 @@ def test_names_of_externals_that_tables_use_are_refused(name: str, stays: Path, 
 
 
 def test_the_shipped_model_is_not_judged_on_what_it_learnt_from(study: Study) -> None:
-    # the tiny stays are called as those of the Challenge are
+    # the tiny stays are named like those of the Challenge
     assert "trained or tuned on" in shipped_table(study, draws=10)["not_run"]

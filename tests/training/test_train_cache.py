@@ -1,4 +1,4 @@
-"""A cache is opened only when it is whole and what it says it is."""
+"""A cache is opened only if it is complete and matches its manifest."""
 
 from __future__ import annotations
 

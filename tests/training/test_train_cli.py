@@ -1,4 +1,4 @@
-"""``ibt train`` as a user meets it."""
+"""``ibt train`` from a user's view."""
 
 from __future__ import annotations
 

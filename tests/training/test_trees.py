@@ -1,4 +1,4 @@
-"""Trees: what they are told of the course, and that they judge nobody they have seen."""
+"""Trees: their summaries of the course, and that all predictions are out of fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search: what is drawn, what is stopped, what survives a kill, and the same trials under Ray."""
+"""Hyperparameter search: draws, early stopping, resumption after a kill, and the same trials under Ray."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_halving_keeps_the_best_third_of_those_before(tmp_path: Path) -> None:
         score >= np.percentile(arrivals[:i], 200 / 3) if i else True for i, score in enumerate(arrivals)
     ]
     assert halving.keeps(1, 3, 0.0)  # no rung
-    assert halving.keeps(5, 6, 0.1)  # the first there
+    assert halving.keeps(5, 6, 0.1)  # the first to arrive
 
 
 def test_a_decision_outlives_the_process_and_a_cut_line_does_not_count(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_the_same_trials_under_ray(done: Path, stays: Path, tmp_path: Path) -> N
     subprocess.run(words, check=True, capture_output=True, env=environment, timeout=300)
     assert table(out) == table(done)
 
-    (out / "trials" / "003" / "trial.json").unlink()  # as if it had been killed before it was written
+    (out / "trials" / "003" / "trial.json").unlink()  # as if killed before it was written
     again = subprocess.run(words, check=True, capture_output=True, text=True, env=environment, timeout=300)
     assert "3 of 4 trials are done" in again.stderr
     assert table(out) == table(done)

@@ -1,8 +1,8 @@
 """RandAugment for ECG (Cubuk et al. 2020) with the six operations the paper names.
 
-Every operation takes a normalised signal ``(leads, samples)`` at 200 Hz (unit: the global
-deviation, about 0.2 mV), a strength ``m`` in [0, 1] and a generator, and returns a new signal of the same
-shape. The magnitudes are ours; the sources they lean on are listed in the documentation.
+Every operation takes a normalised signal ``(leads, samples)`` at 200 Hz (unit: the global standard deviation,
+about 0.2 mV), a strength ``m`` in [0, 1] and a generator, and returns a new signal of the same shape. The
+magnitudes are ours; the sources they draw on are listed in the documentation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MAX_MASKED_LEADS = 6
 HIGHEST_WANDER = 0.5
 """Hz."""
 LIMB_LEADS = 6
-"""I, II, III, aVR, aVL and aVF stand first."""
+"""I, II, III, aVR, aVL and aVF come first."""
 
 
 def gaussian_smoothing(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
-    """Kernel deviation ``2 m`` samples, truncated at 4 deviations, edges replicated."""
+    """Gaussian kernel of standard deviation ``2 m`` samples, truncated at 4 deviations, edges replicated."""
     del rng
     deviation = 2.0 * m
     radius = int(np.ceil(4 * deviation))
@@ -42,7 +42,7 @@ def gaussian_smoothing(signal: Signal, m: float, rng: np.random.Generator) -> Si
 
 
 def time_resampling(signal: Signal, m: float, rng: np.random.Generator, shortest: int = 1) -> Signal:
-    """Stretch by a factor log-uniform in ``[1 / (1 + 0.1 m), 1 + 0.1 m]``, to ``shortest`` samples at least.
+    """Stretch by a factor log-uniform in ``[1 / (1 + 0.1 m), 1 + 0.1 m]``, ``shortest`` samples or more.
 
     At most 10 %: the factor changes heart rate, PR and QT, which are labels.
     """
@@ -59,14 +59,14 @@ def time_resampling(signal: Signal, m: float, rng: np.random.Generator, shortest
 
 
 def gaussian_noise(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
-    """Independent noise of deviation uniform in ``[0, 0.2 m]``."""
+    """Independent noise of standard deviation uniform in ``[0, 0.2 m]``."""
     deviation = np.float32(rng.uniform(0, 0.2 * m))
     noisy: Signal = signal + deviation * rng.standard_normal(signal.shape, dtype=np.float32)
     return noisy
 
 
 def baseline_wander(signal: Signal, m: float, rng: np.random.Generator) -> Signal:
-    """Three sinusoids of 0.05 to 0.5 Hz, in phase over the leads as respiration is, each lead with a gain."""
+    """Three sinusoids of 0.05 to 0.5 Hz, in phase across leads like respiration, with a gain per lead."""
     t = np.arange(signal.shape[1], dtype=np.float32) / SAMPLING_RATE
     wander = np.zeros_like(t)
     for _ in range(3):
@@ -131,7 +131,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def operations_under(band: tuple[float, ...]) -> tuple[Operation, ...]:
     """The operations that make sense on signals filtered to ``band`` (Hz, empty for unfiltered ones).
 
-    A high-pass at or above the wander's own frequencies removes it in scoring, so none is added in training.
+    A high-pass at or above the frequencies of wander removes it in scoring, so none is added in training.
     """
     removes_wander = bool(band) and band[0] >= HIGHEST_WANDER
     return tuple(o for o in OPERATIONS if not (removes_wander and o is baseline_wander))
@@ -149,7 +149,7 @@ def rand_augment(
     """``n_ops`` operations drawn with replacement, all of ``magnitude`` (0 to 10), applied in drawn order.
 
     The result is cut at random to ``length`` samples (by default those of ``signal``, which may be longer so
-    that resampling has room). Magnitude 0 does nothing but cut.
+    that resampling has room). With magnitude 0 it is only cut.
     """
     length = signal.shape[1] if length is None else length
     if magnitude:

@@ -1,4 +1,4 @@
-"""The packed training cache: a folder that appears whole or not at all, with a hash of every file in it."""
+"""The packed training cache: a folder written atomically, with a hash of every file in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ibt_deploy.files import file_sha256
 
 SCHEMA = 1
 UNLABELLED = "unlabelled"
-"""Count of a cache made without labels: all its records."""
+"""Key of the record count of a cache made without labels."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,16 @@ def open_cache(folder: Path) -> Cache:
 
 @contextmanager
 def replaced_folder(out: Path, marker: str, kind: str) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its place when the block ends without an error.
+    """A temporary folder beside ``out`` that replaces it when the block ends without an error.
 
     Parameters
     ----------
     out
         The folder to make; one of the same kind is replaced, anything else is left alone.
     marker
-        Name of the file by which a folder of this kind is known.
+        Name of the file by which a folder of this kind is recognised.
     kind
-        What it is called in an error, e.g. ``"cache"``.
+        Name of the kind in error messages, e.g. ``"cache"``.
 
     Raises
     ------
@@ -111,7 +111,7 @@ SUMMARY = "cache.json"
 
 @dataclass(frozen=True)
 class Refused:
-    """An input that did not enter the cache, and why."""
+    """An input left out of the cache, and why."""
 
     file: str
     code: str
@@ -120,7 +120,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """What a cache holds.
+    """Summary of a cache.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class CacheSummary:
     counts
         Further counts, by name.
     refused
-        What did not enter.
+        Inputs left out.
     sha256
         Hash over the names and hashes of all files.
     labels
@@ -158,7 +158,7 @@ def sealed(
 ) -> str:
     """Write ``cache.json`` for the files that ``folder`` holds; returns the hash of the cache.
 
-    Of ``source`` only its name is kept, not where it lay.
+    Only the name of ``source`` is kept, not its location.
     """
     files = {
         path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size}

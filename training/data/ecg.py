@@ -1,10 +1,10 @@
 """12-lead recordings of a Challenge 2021 tree: their cache, 200 Hz in int16 microvolts, and its split.
 
 The tree is any folder with ``.hea`` files below it. Labels come from the headers' ``Dx``, the source from the
-name of a folder on the path. An ``index.csv`` (columns ``record, source, file`` and perhaps
-``patient, fold, amplitude, age, sex, dx``) takes precedence over both.
+name of a folder on the path. An ``index.csv`` (columns ``record, source, file`` and optionally ``patient,
+fold, amplitude, age, sex, dx``) takes precedence over both.
 
-Where a source names the patient of some recordings only but gives folds that keep patients together (PTB-XL),
+Where a source names the patient of only some recordings but gives folds that keep patients together (PTB-XL),
 any two recordings of one fold and sex may be of one patient: they form one group of the split. Such groups
 are too large and too few to be assigned one by one, so a search places them. A source that has several
 recordings of some patients and identifies neither patients nor folds is used for training only.
@@ -87,7 +87,7 @@ def source_of(file: PurePath, root: PurePath) -> str:
 
 
 def corrected_gain(source: str, header: Header) -> float:
-    """Factor that puts the signal of ``header``, as read, right: 1 unless its gain is known to be wrong."""
+    """Factor that corrects a signal read with ``header``: 1 unless its gain is known to be wrong."""
     wrong = _WRONG_GAINS.get(source)
     if wrong is None or any(signal.gain != wrong for signal in header.signals):
         return 1.0
@@ -110,7 +110,7 @@ class Entry:
     record, source
         Identifier, and the data set it belongs to.
     dx
-        SNOMED CT codes; None: those of the header count.
+        SNOMED CT codes; None to use those of the header.
     amplitude
         ``mV``, or ``approximate`` where the absolute voltage is not known.
     patient, fold, age, sex
@@ -129,7 +129,7 @@ class Entry:
 
     @property
     def group(self) -> str:
-        """What may not be divided between the parts of a split: the patient where known, else the record."""
+        """Group that a split must not divide: the patient where known, else the record."""
         return f"{self.source}:patient:{self.patient}" if self.patient else f"{self.source}:{self.record}"
 
 
@@ -154,7 +154,7 @@ def entries(root: Path, index_csv: Path | None) -> list[Entry]:
     Raises
     ------
     DataError
-        There are none, two have one name, or the index lacks a column or names a file outside ``root``.
+        There are none, two share a name, or the index lacks a column or names a file outside ``root``.
     """
     if index_csv is None:
         files = root.rglob("*.hea")
@@ -214,7 +214,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(eq=False)
 class _Pieces:
-    """Signals gathered until they fill a file."""
+    """Buffer of signals until they fill a file."""
 
     folder: Path
     piece: int = 0
@@ -222,7 +222,7 @@ class _Pieces:
     waiting: list[Signal] = field(default_factory=list)
 
     def add(self, signal: Signal) -> dict[str, object]:
-        """Take ``signal`` in; returns its place."""
+        """Add ``signal``; return its place."""
         if self.filled + signal.shape[1] > PIECE_SAMPLES:
             self.flush()
         place: dict[str, object] = {"piece": self.piece, "start": self.filled, "length": signal.shape[1]}
@@ -231,7 +231,7 @@ class _Pieces:
         return place
 
     def flush(self) -> None:
-        """Write what is waiting as ``signal-NNN.npy``."""
+        """Write the waiting signals as ``signal-NNN.npy``."""
         if self.waiting:
             np.save(self.folder / f"signal-{self.piece:03d}.npy", np.concatenate(self.waiting, axis=1))
             self.piece, self.filled, self.waiting = self.piece + 1, 0, []
@@ -247,12 +247,12 @@ def prepare(
     unlabelled: bool = False,
     progress: Progress | None = None,
 ) -> CacheSummary:
-    """Write the recordings below ``source`` as a cache to ``out`` (replacing a cache that is there).
+    """Write the recordings below ``source`` as a cache to ``out`` (replacing an existing cache).
 
-    Left out and counted: recordings of INCART and of excluded sources, without a scored label, or longer than
-    ten minutes (one label set for 30 minutes says little about a window of 10 s). Recordings that reader or
-    preprocessing refuse are listed with the reason. Where the amplitude is approximate the label of low QRS
-    voltage is unknown (-1).
+    Recordings of INCART and of excluded sources, without a scored label, or longer than ten minutes (one
+    label set for 30 minutes says little about a window of 10 s) are left out and counted. Recordings that the
+    reader or the preprocessing refuses are listed with the reason. Where the amplitude is approximate, the
+    label of low QRS voltage is unknown (-1).
 
     Parameters
     ----------
@@ -260,22 +260,22 @@ def prepare(
         Folder of the data set.
     out
         Folder of the cache: ``cache.json``, ``index.csv`` (record, source, group, sampling_rate, amplitude,
-        age, sex, fold, piece, start, length), ``labels.npy`` int8 ``(n, 26)`` and ``signal-NNN.npy``
-        int16 microvolts ``(12, samples)``. ``group`` is the patient where known, else the record; groups
-        with recordings whose leads I and II are the same are one.
+        age, sex, fold, piece, start, length), ``labels.npy`` int8 ``(n, 26)`` and ``signal-NNN.npy`` int16
+        microvolts ``(12, samples)``. ``group`` is the patient where known, else the record; groups that share
+        a recording with the same leads I and II are merged.
     labels
         Index that takes precedence; by default ``index.csv`` in ``source`` where it exists.
     exclude, only
         Sources left out, and, if given, the only ones taken.
     unlabelled
-        Take the signals alone; every label is then unknown, -1.
+        Take only the signals; every label is then unknown, -1.
     progress
-        Called with the number of recordings done and the number of all.
+        Called with the number of recordings done and the total.
 
     Raises
     ------
     DataError
-        Nothing usable there, a malformed index, or ``out`` is a folder that is not a cache.
+        There is nothing usable, a malformed index, or ``out`` is a folder that is not a cache.
     """
     index_csv = labels or index_of(source)
     listed = entries(source, index_csv)
@@ -367,13 +367,13 @@ def _microvolts(standard: ecg.StandardEcg) -> Signal:
 
 
 def limb_lead_hash(signal: Signal) -> str | None:
-    """Equal for recordings with the same leads I and II; None where both are flat and say nothing."""
+    """Hash that is equal for recordings with the same leads I and II; None where both are flat."""
     limb = signal[:2]
     return hashlib.sha256(limb.tobytes()).hexdigest() if limb.any() else None
 
 
 def _described(entry: Entry, recording: Recording) -> dict[str, object]:
-    """What the cache's index says about a recording, but for its place."""
+    """What the cache's index says about a recording, except its place."""
     return {
         "record": entry.record,
         "source": entry.source,
@@ -387,19 +387,19 @@ def _described(entry: Entry, recording: Recording) -> dict[str, object]:
 
 
 class _Joined:
-    """Names that were joined count as one: the first of them in alphabetical order."""
+    """Disjoint sets of names, each represented by its first name in alphabetical order."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
 
     def name(self, of: str) -> str:
-        """What a name counts as."""
+        """Representative of a name."""
         while self._parent.setdefault(of, of) != of:
             of = self._parent[of]
         return of
 
     def join(self, names: Iterable[str]) -> None:
-        """Let some names count as one."""
+        """Merge the sets of ``names``."""
         first, *others = sorted({self.name(name) for name in names})
         self._parent |= dict.fromkeys(others, first)
 
@@ -417,7 +417,7 @@ LARGE = 0.01
 RESTARTS = 50
 NAMED_PATIENT = ":patient:"
 REPEATED_PATIENTS = ("ptb", "ptb-xl", "st_petersburg_incart")
-"""Sources with several recordings of some patients, of whom the Challenge's headers say nothing."""
+"""Sources with several recordings of some patients, whom the Challenge's headers do not identify."""
 
 
 def drawn_parts(cache: Cache, seed: int) -> Ints:
@@ -441,7 +441,7 @@ def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) 
     labels
         Shape ``(n, 26)``, positive where 1.
     seed
-        Decides among equals.
+        Breaks ties.
     """
     strata = np.hstack(
         [labels > 0, one_hot(index["source"].to_numpy()), one_hot(index["sex"].fillna("").to_numpy())]
@@ -454,13 +454,13 @@ def ecg_parts(index: pd.DataFrame, labels: npt.NDArray[np.int8], seed: int = 0) 
 
 
 def unknown_patients(index: pd.DataFrame) -> Bools:
-    """Recordings that may be of the patient of any other of their source. Shape ``(n,)``."""
+    """Recordings that may share a patient with any other of their source. Shape ``(n,)``."""
     named = index["group"].str.contains(NAMED_PATIENT, regex=False)
     return np.asarray(index["source"].isin(REPEATED_PATIENTS) & index["fold"].isna() & ~named, dtype=bool)
 
 
 def patient_groups(index: pd.DataFrame) -> Ints:
-    """Number of the group of each recording, such that one patient's recordings are surely in one group.
+    """Group number of each recording, such that all recordings of a patient are in one group.
 
     The groups of the cache (patients where they are named, duplicates of a signal) are joined by fold and sex
     in every source where a recording has a fold and no named patient.
@@ -510,8 +510,9 @@ def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int 
 def _placed(units: Floats, base: Floats, classes: slice, rng: np.random.Generator) -> Ints:
     """Part of each unit, by steepest descent from random starts.
 
-    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. Least
-    is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks in a part.
+    ``units`` has shape ``(units, counts)``, ``base`` ``(parts, counts)``: what the parts already hold. The
+    cost is the chi-square distance to the wanted counts, plus 10 for every positive that a class lacks in a
+    part.
     """
     total = base.sum(axis=0) + units.sum(axis=0)
     wanted = np.outer(FRACTIONS, total)

@@ -1,4 +1,4 @@
-"""From a data set on disk to a cache with its split: what ``ibt train prepare`` does.
+"""``ibt train prepare``: turn a data set on disk into a cache with a split.
 
 A kind of data set is a module like :mod:`training.data.stays`, listed in :data:`DATA_SETS`.
 """
@@ -20,7 +20,7 @@ from training.data.split import SPLIT, packaged_split, read_split, write_split
 
 
 class DataSet(Protocol):
-    """What the module of a kind of data set has; ``FILES`` says what lies in its folders."""
+    """Interface of a module for one kind of data set; ``FILES`` says what its folders hold."""
 
     TASK: Task
     FILES: str
@@ -45,7 +45,7 @@ class DataSet(Protocol):
         """A new split of the cache's items."""
 
     def drawn_folds(self, cache: Cache, items: Ints, folds: int) -> Ints:
-        """Fold of each of ``items``, from 0; no patient is in two."""
+        """Fold of each of ``items``, from 0; no patient is in two folds."""
 
     def split_lines(self, cache: Cache, parts: Ints) -> list[str]:
         """A table of what every part holds."""
@@ -77,7 +77,7 @@ def data_set_of(source: Path) -> DataSet:
 
 
 def cache_lines(summary: CacheSummary) -> list[str]:
-    """What entered the cache and what did not."""
+    """Report of what entered the cache and what did not."""
     lines = [f"{summary.records:,} records in {summary.folder}, SHA-256 {summary.sha256}"]
     if summary.labels is not None:
         lines.append(f"  labels, sources and patients from {summary.labels}")
@@ -96,7 +96,7 @@ class Split:
     Attributes
     ----------
     path
-        Where.
+        Where it lies.
     sha256
         Hash of the file.
     parts
@@ -120,7 +120,7 @@ def write_cache_split(cache: Cache, given: Path | None = None, seed: int | None 
     Raises
     ------
     DataError
-        The given split is damaged or of other ids.
+        The given split is damaged or has other ids.
     """
     path, ids = cache.folder / SPLIT, cache.ids
     if given is not None:
@@ -162,7 +162,7 @@ def prepare(
     seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Write cache and split of ``source`` to ``out``; a report, line by line.
+    """Write cache and split of ``source`` to ``out``; return a report, line by line.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def prepare(
     split, seed
         As for :func:`write_cache_split`.
     progress
-        Called with the number of recordings or files done, and of all.
+        Called with the number of recordings or files done, and the total.
     """
     if split is not None:
         if not split.is_file():

@@ -1,11 +1,11 @@
-"""The split of a cache into training, validation and test part: by patient, balanced by label.
+"""The split of a cache into training, validation and test parts: by patient, balanced by label.
 
-The algorithm is the iterative stratification of Sechidis, Tsoumakas and Vlahavas, "On the
-Stratification of Multi-Label Data" (ECML PKDD 2011), applied to groups (patients, or duplicates of one
-recording) instead of records: the rarest remaining label goes first, each of its groups to
-the part that lacks most of that label.
+The algorithm is the iterative stratification of Sechidis, Tsoumakas and Vlahavas, "On the Stratification of
+Multi-Label Data" (ECML PKDD 2011), applied to groups (patients, or duplicates of one recording) instead of
+records: the rarest remaining label goes first, each of its groups goes to the part that lacks that label
+most.
 
-No patient may be in two parts. What the groups are and what is balanced is the business of the data set
+No patient may be in two parts. What forms a group and what is balanced depends on the data set
 (:mod:`training.data.ecg`, :mod:`training.data.stays`).
 
 A split, once made, is a file of ids with a hash, not a seed.
@@ -59,8 +59,8 @@ def stratified_parts(
     fractions
         Share of the groups for each part; they sum to 1.
     seed
-        Decides ties. The result depends on the groups, their labels and the seed alone, not on the
-        order of the records.
+        Breaks ties. The result depends on the groups, their labels and the seed alone, not on the order of
+        the records.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def _parts_of_groups(positive: Bools, shares: npt.NDArray[np.float64], rng: np.r
 
 
 def _neediest(lacking: list[float], lacking_any: list[float], rng: np.random.Generator) -> int:
-    """The part that lacks most of a label; among equals most groups; among these by lot."""
+    """The part that lacks most of a label; ties go to the part that lacks most groups, then at random."""
     most = max(lacking)
     tied = [j for j, value in enumerate(lacking) if value > most - 1e-9]
     if len(tied) > 1:
@@ -160,7 +160,7 @@ def write_split(path: Path, ids: Sequence[str], parts: npt.ArrayLike) -> str:
 
 
 def read_split(path: Path, ids: Sequence[str]) -> Parts:
-    """Part of each of ``ids`` by a file of :func:`write_split`, as indices into :data:`PARTS`.
+    """Part of each of ``ids``, read from a file of :func:`write_split`, as indices into :data:`PARTS`.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def read_split(path: Path, ids: Sequence[str]) -> Parts:
 
 
 def parts_by_id(path: Path) -> dict[str, int]:
-    """What a file of :func:`write_split` says, as indices into :data:`PARTS`; DataError if it is damaged."""
+    """Index into :data:`PARTS` of each id in a :func:`write_split` file; DataError if it is damaged."""
     try:
         rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline="")))
     except (OSError, UnicodeDecodeError) as error:

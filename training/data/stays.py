@@ -1,8 +1,8 @@
 """ICU stays of the Challenge 2019, from one Parquet file or a tree of ``pNNNNNN.psv``: cache and split.
 
-The cache keeps the rows of the files as they are, in float32 (no published number loses a digit by it);
-cleaning belongs to the preprocessing of a model's bundle. A stay whose hours or labels are broken is
-left out and listed: training has no use for a guess.
+The cache keeps the rows of the files as they are, in float32 (in which no published number loses a digit);
+cleaning belongs to the preprocessing of a model's bundle. A stay whose hours or labels are broken is left out
+and listed, because training should not rest on guesses.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FILES = "stays (.psv)"
 LABEL = "SepsisLabel"
 UNKNOWN_LABEL = -1
 HOUR = INDEX["ICULOS"]
-# A row takes 161 bytes before compression, so that no piece can exceed 60 MiB however it compresses.
+# A row takes 161 bytes before compression, so no piece can exceed 60 MiB, however badly it compresses.
 ROWS_PER_PIECE = 380_000
 HOSPITAL_FOLDER = re.compile(r"training(?:_set)?_?([AB])", re.IGNORECASE)
 UNKNOWN_HOSPITAL = "unknown"
@@ -50,7 +50,7 @@ Progress = Callable[[int, int], None]
 class _Stays:
     """Stays sorted by patient, one after the other: stay ``i`` is ``offsets[i]:offsets[i + 1]``.
 
-    ``files`` names each for the list of the refused: a file of a tree, or the patient of a table.
+    ``files`` names each in the list of refused stays: its file in a tree, or its patient in a table.
     """
 
     values: npt.NDArray[np.float32]
@@ -77,28 +77,28 @@ def prepare(
     unlabelled: bool = False,
     progress: Progress | None = None,
 ) -> CacheSummary:
-    """Write the stays of ``source`` as a cache to ``out`` (replacing a cache that is there).
+    """Write the stays of ``source`` as a cache to ``out`` (replacing an existing cache).
 
     Parameters
     ----------
     source
-        A Parquet file with ``patient_id``, the 40 variables, ``SepsisLabel`` and perhaps ``hospital``; or
+        A Parquet file with ``patient_id``, the 40 variables, ``SepsisLabel`` and optionally ``hospital``; or
         a folder with one pipe-separated file per patient anywhere below it, where the folder names
         ``training_setA`` and ``training_setB`` (or ``training_A``, ``training_B``) name the hospital.
     out
         Folder of the cache: ``cache.json``, ``index.csv`` (patient, hospital, piece, start, length,
         septic) and ``rows-NNN.npz`` (values float32 ``(rows, 40)``, labels int8 ``(rows,)``).
     labels, exclude, only
-        For recordings alone; refused here.
+        For recordings only; refused here.
     unlabelled
-        Take the inputs alone; every label is then unknown, -1.
+        Take only the inputs; every label is then unknown, -1.
     progress
-        Called with the number of files read and the number of all files.
+        Called with the number of files read and the total.
 
     Raises
     ------
     DataError
-        No stays there, columns are missing, or ``out`` is a folder that is not a cache.
+        There are no stays, columns are missing, or ``out`` is a folder that is not a cache.
     """
     if labels or exclude or only:
         raise DataError(f"{source}: holds stays; labels and sources can be chosen for recordings only")
@@ -231,7 +231,7 @@ def _hospital(path: Path) -> str:
 
 
 def _faults(stays: _Stays, unlabelled: bool) -> dict[int, tuple[str, str]]:
-    """Stays that training cannot use: index to code and message; the first of several reasons."""
+    """Stays that training cannot use: code and message, by index; the first if there are several."""
     hours, labels, starts = stays.values[:, HOUR], stays.labels, stays.offsets[:-1]
     within = np.ones(len(hours), dtype=bool)
     within[starts] = False
@@ -310,7 +310,7 @@ def stay_parts(index: pd.DataFrame, seed: int = 0) -> Ints:
 
 
 def stay_strata(hospitals: npt.ArrayLike, septic: npt.ArrayLike, lengths: npt.ArrayLike) -> Bools:
-    """Stratum of each stay: hospital, septic or not, quartile of length; one column a stratum.
+    """Stratum of each stay: hospital, septic or not, quartile of length; one column per stratum.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ class Encoder(nn.Module, ABC):
     def segment(self, z: Tensor, start: int, stop: int) -> Tensor:
         """Run units ``start`` to ``stop - 1``.
 
-        Whatever stands before the first unit (stem, patch embedding, positions) belongs to unit 0, so that
-        ``z`` is then the network's own input; a final norm belongs to the last unit.
+        Whatever precedes the first unit (stem, patch embedding, positions) belongs to unit 0, so that ``z``
+        is then the network's own input; a final norm belongs to the last unit.
         """
 
     @abstractmethod
@@ -31,7 +31,7 @@ class Encoder(nn.Module, ABC):
         """Logits from the features of the last unit."""
 
     def matched_tokens(self, z: Tensor) -> Tensor:
-        """The part of ``z`` that is matched and analysed: tokens that stand for a stretch of the input."""
+        """The part of ``z`` that is matched and analysed: tokens that represent a stretch of the input."""
         return z
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""The students: pre-norm transformers (Vaswani et al. 2017), plain and as DeiT (Touvron et al. 2021).
+"""The students: pre-norm transformers (Vaswani et al. 2017), plain and DeiT (Touvron et al. 2021).
 
-DeiT students have distillation tokens with a head of their own, multi-label and causal. In training
-:meth:`both_logits` gives both heads' logits; at inference they are averaged, as in the authors' repository.
+DeiT students have distillation tokens with their own head, adapted to multi-label and causal outputs. In
+training :meth:`both_logits` gives both heads' logits; at inference they are averaged, as in the authors'
+repository.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from training.models import Encoder
 KeyValue = tuple[Tensor, Tensor]
 
 MASKED = -1e9
-"""Added to the score of a pair that must not be attended; finite, so that no row can become NaN."""
+"""Added to the scores of masked pairs; finite, so that no row can become NaN."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -70,7 +71,7 @@ class Attention(nn.Module):
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Additive mask ``(queries, keys)``: the last query sees every key, each earlier one a key less."""
+    """Additive mask ``(queries, keys)``: the last query sees every key, each earlier one a key fewer."""
     query = torch.arange(queries, device=device).unsqueeze(1) + (keys - queries)
     key = torch.arange(keys, device=device).unsqueeze(0)
     return (key > query).to(torch.float32) * MASKED
@@ -123,15 +124,15 @@ def patchify(signal: Tensor, patch: int) -> Tensor:
 
 
 class EcgTransformer(Encoder):
-    """Vision-transformer on patches of a 12-lead ECG, 100 ms in the paper.
+    """Vision transformer on patches of a 12-lead ECG, 100 ms in the paper.
 
-    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``. Signals shorter than ``samples``
-    but whole patches long are taken as they are; :meth:`masked` takes several lengths in one batch.
+    Input ``(batch, leads, samples)``, output logits ``(batch, classes)``. Shorter signals of whole patches
+    are taken as they are; :meth:`masked` takes several lengths in one batch.
 
     Parameters
     ----------
     samples, patch
-        Longest signal, and samples of a patch.
+        Samples of the longest signal, and of a patch.
     readout
         ``"mean"`` averages the patch tokens; ``"cls"`` reads a class token (sensitivity check).
     """
@@ -195,7 +196,7 @@ class EcgTransformer(Encoder):
         return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
     def head(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Linear on :meth:`pooled`."""
+        """Linear layer on :meth:`pooled`."""
         logits: Tensor = self.classifier(self.pooled(z, valid))
         return logits
 
@@ -205,8 +206,8 @@ class EcgTransformer(Encoder):
         Parameters
         ----------
         signal
-            ``(batch, leads, samples)``. A patch that holds a NaN does not exist: nothing attends to it, and
-            it does not enter the mean. At least one patch of every signal exists.
+            ``(batch, leads, samples)``. A patch that holds a NaN is absent: nothing attends to it, and it
+            does not enter the mean. Every signal must have at least one complete patch.
 
         Returns
         -------
@@ -248,7 +249,7 @@ class StayTransformer(Encoder):
     Parameters
     ----------
     embedding_scale
-        Factor of the embedded rows before positions are added (Vaswani et al. multiply by the root of the
+        Factor applied to embedded rows before positions are added (Vaswani et al. multiply by the root of the
         width). Without it rows start at an rms of 0.20 under positions of 0.71.
     """
 
@@ -277,7 +278,7 @@ class StayTransformer(Encoder):
         initialise(self)
 
     def embed(self, rows: Tensor) -> Tensor:
-        """Tokens ``(batch, hours, dim)`` with the position of their row."""
+        """Tokens ``(batch, hours, dim)``, positions added."""
         embedded: Tensor = self.embedding_scale * self.embedding(rows) + self.positions[: rows.shape[1]]
         return embedded
 
@@ -326,7 +327,7 @@ class StayTransformer(Encoder):
 
 
 class EcgDeiT(EcgTransformer):
-    """ECG student with a distillation token, with its own position, in front of all others."""
+    """ECG student with a distillation token, which has its own position, in front of all others."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -422,7 +423,7 @@ class StayDeiT(StayTransformer):
 
 
 class StayTwoHeads(StayTransformer):
-    """The cheaper fallback: a second linear head on each row token, no queries."""
+    """Cheaper DeiT for stays: a second linear head on each row token, no queries."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -445,8 +446,8 @@ def attend_rows_and_queries(attention: Attention, z: Tensor) -> Tensor:
     """Attention within ``z``, rows followed by as many queries, ``(batch, 2 * hours, dim)``.
 
     A row sees the rows up to its own, a query the rows up to its hour and itself. The half of the scores that
-    such a mask would empty is not computed: on stays of 300 hours training takes half the time, on stays of
-    40 hours as long.
+    such a mask would blank out is not computed: on stays of 300 hours training takes half the time, on stays
+    of 40 hours the same.
     """
     hours = z.shape[1] // 2
     q, k, v = attention.project(z)

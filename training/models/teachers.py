@@ -10,7 +10,7 @@ from training.models import Encoder
 
 
 class SameConv(nn.Conv2d):
-    """Convolution over time whose output has ``ceil(length / stride)`` steps, padded as TensorFlow's "same".
+    """Convolution over time whose output has ``ceil(length / stride)`` steps, padded as "same" in TensorFlow.
 
     Signals are images of height 1 in the channels-last memory format: on a CPU with AVX2 the backward pass of
     the full-size teacher takes half the time it takes as a one-dimensional convolution.
@@ -119,13 +119,13 @@ class HannunResNet(Encoder):
         return z.squeeze(2).transpose(1, 2)
 
     def head(self, z: Tensor) -> Tensor:
-        """Mean over time, then linear."""
+        """Mean over time, then a linear layer."""
         logits: Tensor = self.classifier(z.mean(dim=1))
         return logits
 
 
 def calibrate_batch_norm(network: nn.Module, batches: list[Tensor]) -> None:
-    """Set batch-norm statistics from data, weights untouched (for the control with an untrained teacher)."""
+    """Set batch-norm statistics from data, weights untouched (for the untrained-teacher control)."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:

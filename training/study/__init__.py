@@ -1,1 +1,1 @@
-"""The study behind the software: the paper's tables and figures, repeated, with the controls it lacks."""
+"""The study behind the software: the paper's tables and figures reproduced, with the controls it lacks."""

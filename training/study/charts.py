@@ -1,8 +1,8 @@
-"""Pictures of the study: scores by method (Figure 1), learning curves, attention, features, reliability.
+"""Figures of the study: scores by method (Figure 1), learning curves, attention, features, reliability.
 
-One style, and files that are the same byte for byte whenever the numbers are. Every function takes plain data
-and gives a matplotlib figure; :func:`write` makes files of it. A method that was not measured is left out,
-never drawn as zero.
+All share one style, and equal numbers give byte-identical files. Every function takes plain data and returns
+a matplotlib figure; :func:`write` saves it to files. A method that was not measured is left out, never drawn
+as zero.
 
 An *estimate* is a mapping with ``value``, ``interval`` (``[low, high]`` or None) and ``per_seed`` (values by
 seed), as ``results.json`` holds it; ``value`` may be None where it is undefined.
@@ -62,7 +62,7 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """How one method is drawn everywhere; colour is never the only difference."""
+    """Style of one method in all figures; colour is never the only difference."""
 
     label: str
     colour: str
@@ -71,7 +71,7 @@ class MethodStyle:
 
     @property
     def points(self) -> dict[str, Any]:
-        """Arguments of ``Axes.errorbar`` for a course of estimates with intervals."""
+        """Arguments of ``Axes.errorbar`` for a series of estimates with intervals."""
         return {
             "color": self.colour,
             "marker": self.marker,
@@ -99,7 +99,7 @@ SPARE_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":")
 
 
 def style_of(name: str, index: int = 0) -> MethodStyle:
-    """The style of a method, or for anything else one that depends on its place in the picture."""
+    """Style of a method, or for any other name one that depends on its position in the figure."""
     if name in METHOD_STYLES:
         return METHOD_STYLES[name]
     place = index % len(SPARE)
@@ -108,7 +108,7 @@ def style_of(name: str, index: int = 0) -> MethodStyle:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The study's style while something is drawn; MissingExtra where matplotlib is not installed."""
+    """Context with the study's style; MissingExtra if matplotlib is not installed."""
     logging.getLogger("matplotlib").setLevel(
         logging.ERROR
     )  # else it warns about a home folder that it cannot write to
@@ -120,7 +120,7 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
-    """An empty figure, sizes in inches, whose parts cannot overlap; never shown, no global state.
+    """An empty figure, sizes in inches, whose parts cannot overlap; it uses no global state.
 
     ``images`` moves panels of a fixed aspect together.
     """
@@ -133,7 +133,7 @@ def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
 
 @contextmanager
 def sheet(note: str, width: float, height: float, *, images: bool = False) -> Iterator[Figure]:
-    """A :func:`new_figure` in the study's style, and in the end at its foot what was measured on what."""
+    """A :func:`new_figure` in the study's style, with a note added at its foot on exit."""
     with styled():
         figure = new_figure(width, height, images=images)
         yield figure
@@ -141,7 +141,7 @@ def sheet(note: str, width: float, height: float, *, images: bool = False) -> It
 
 
 def _annotate(figure: Figure, note: str) -> None:
-    """The note, with the notice that this is not a medical device."""
+    """Add the note, with the notice that this is not a medical device."""
     text = f"{note.strip().rstrip('.')}. {NOTICE}" if note else NOTICE
     figure.supxlabel(_wrapped(text, int(figure.get_size_inches()[0] * 16)), fontsize=8, color=GREY)
 
@@ -156,7 +156,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def write(figure: Figure, *paths: Path) -> None:
-    """Save as PNG (150 dpi), SVG or PDF, by suffix; without dates or versions of programs in the files.
+    """Save as PNG (150 dpi), SVG or PDF, by suffix; without dates or program versions in the files.
 
     Raises
     ------
@@ -179,13 +179,13 @@ def write(figure: Figure, *paths: Path) -> None:
 
 
 def value_of(estimate: Estimate | None) -> float:
-    """The value, NaN where there is none."""
+    """The value, NaN if there is none."""
     value = None if estimate is None else estimate.get("value")
     return float("nan") if value is None else float(value)
 
 
 def error_of(estimate: Estimate | None) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; zeros where there is no interval."""
+    """Distances of the interval's ends below and above the value; zeros if there is no interval."""
     interval = None if estimate is None else estimate.get("interval")
     if interval is None or any(bound is None for bound in interval):
         return 0.0, 0.0
@@ -194,18 +194,18 @@ def error_of(estimate: Estimate | None) -> tuple[float, float]:
 
 
 def seeds_of(estimate: Estimate | None) -> list[float]:
-    """Defined values of single seeds."""
+    """Values of single seeds, where defined."""
     found = {} if estimate is None else estimate.get("per_seed") or {}
     return [float(value) for value in found.values() if value is not None]
 
 
 def errors_of(estimates: list[Estimate]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """As matplotlib wants error bars: shape ``(2, n)``."""
+    """Error bars for matplotlib, shape ``(2, n)``."""
     return np.array([error_of(estimate) for estimate in estimates], dtype=np.float64).reshape(-1, 2).T
 
 
 def spread(axes: Axes, low: float, high: float) -> None:
-    """Vertical limits with a little room, also where all values are equal."""
+    """Set vertical limits with a little room, even if all values are equal."""
     room = max(0.06 * (high - low), 1e-3)
     axes.set_ylim(low - room, high + room)
 
@@ -219,9 +219,9 @@ class BarPanel:
     title, measure
         Heading, and label of the vertical axis.
     methods
-        Estimates by method, in the order of the bars; leave out what was not measured.
+        Estimates by method, in the order of the bars; methods not measured are left out.
     paper
-        The paper's values by method. Its data are others, so the levels need not agree.
+        The paper's values by method. Its data differ, so the levels need not agree.
     """
 
     title: str
@@ -310,7 +310,7 @@ def _curves(axes: Axes, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     drawn = {}
     for i, name in enumerate(methods):
         points = sorted((p for p in measured if p["method"] == name), key=lambda p: float(p["patients"]))
-        aside = 1.035 ** (i - (len(methods) - 1) / 2)  # so that intervals stand beside each other
+        aside = 1.035 ** (i - (len(methods) - 1) / 2)  # so that intervals lie side by side
         style, estimates = style_of(name, i), [p["estimate"] for p in points]
         drawn[style.label] = axes.errorbar(
             [float(p["patients"]) * aside for p in points],
@@ -343,7 +343,7 @@ TITLES: dict[str, str] = {
     "toeplitz_share": "translation invariance\n(Toeplitz share)",
     "entropy": "entropy of a row (nats)",
 }
-"""What is known of the numbers of :class:`training.study.similarity.AttentionSummary`, by name."""
+"""Titles of the numbers of :class:`training.study.similarity.AttentionSummary`, by name."""
 
 
 def attention_numbers(
@@ -353,7 +353,7 @@ def attention_numbers(
     uniform: Mapping[str, float] | None = None,
     titles: Mapping[str, str] | None = None,
 ) -> Figure:
-    """A panel for each number, blocks across, methods as lines with 95 % intervals.
+    """One panel per number, blocks across, methods as lines with 95 % intervals.
 
     Parameters
     ----------
@@ -362,7 +362,7 @@ def attention_numbers(
     uniform
         Values that uniform attention would have, drawn as a line.
     titles
-        In place of :data:`TITLES`, for example with units.
+        Titles to use in place of :data:`TITLES`, for example with units.
     """
     names = list(dict.fromkeys(name for numbers in methods.values() for name in numbers))
     known = TITLES | dict(titles or {})
@@ -414,7 +414,7 @@ FEWEST_ALARMS = 0.5
 def reliability_diagrams(
     panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], note: str = ""
 ) -> Figure:
-    """A panel for each way to divide the patients; equal axes throughout, the diagonal is ideal.
+    """One panel per way of dividing the patients; equal axes throughout, the diagonal is ideal.
 
     Both axes are on a square-root scale, because most risks of a rare event are small. ``panels`` holds, by
     title (``by hospital``) and name, bins from the lowest probability up: mappings with ``predicted``,
@@ -480,7 +480,7 @@ def _root(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def _spaced(ticks: list[float], top: float) -> list[float]:
-    """Those ticks that stand far enough apart on the square-root scale to be labelled."""
+    """Ticks that are far enough apart on the square-root scale to be labelled."""
     kept = ticks[:1]
     for tick in ticks[1:]:
         if np.sqrt(tick / top) - np.sqrt(kept[-1] / top) > 0.11:
@@ -510,8 +510,8 @@ class AlarmCurve:
 def alarm_curves(panels: Mapping[str, Mapping[str, AlarmCurve]], note: str = "") -> Figure:
     """Sensitivity against alarm burden on a logarithmic axis; stars are the operating points of the models.
 
-    They are named in panels of one curve; in others, where the names would lie on each other, they are in
-    the same order from left to right.
+    They are labelled in panels with one curve; in others, where labels would overlap, they come in the same
+    order from left to right.
 
     Parameters
     ----------
@@ -554,10 +554,10 @@ def _alarm_curve(axes: Axes, name: str, curve: AlarmCurve, index: int, *, alone:
 
 
 COLOURS = "viridis"
-"""Rises in lightness throughout, for any colour vision and in grey."""
+"""Monotonic in lightness, for any colour vision and in greyscale."""
 NUMBERED_CELLS = 64
 SCALE_ENDS = (0.2, 99.8)
-"""Percentiles of all attention weights at which the scale ends; few cells are beyond."""
+"""Percentiles of all attention weights at which the scale ends; few cells lie beyond."""
 WELL_REACHED = 0.1
 
 
@@ -637,10 +637,10 @@ def attention_maps(
     averaged
         ``(blocks, tokens, tokens)`` by method, rows summing to 1.
     token
-        What a token stands for.
+        Length of a token.
     reached
-        Stays only: how many of them reach each hour. The upper triangle, the future, is left blank, and so
-        are hours that fewer than a tenth of the stays reach.
+        Stays only: number of stays that reach each hour. The upper triangle, the future, is left blank, and
+        so are hours that fewer than a tenth of the stays reach.
     """
     from matplotlib.colors import LogNorm
 
@@ -677,7 +677,7 @@ def attention_maps(
 
 
 def _scale_ends(matrices: Iterable[Array]) -> tuple[float, float]:
-    """Shared ends of the scale, apart also where all attention is uniform."""
+    """Shared ends of the scale, distinct even if all attention is uniform."""
     seen = np.concatenate([m[np.isfinite(m) & (m > 0)] for m in matrices])
     low, high = np.percentile(seen, SCALE_ENDS)
     return float(low) / 1.01, float(high) * 1.01

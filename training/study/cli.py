@@ -39,7 +39,7 @@ def reproduce() -> None:
 
 
 def _externals(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    """``name=folder`` pairs as a dictionary."""
+    """Parse ``name=folder`` pairs into a dictionary."""
     pairs = [value.partition("=") for value in values]
     for name, _, folder in pairs:
         if not name.strip() or not folder.strip():
@@ -48,7 +48,7 @@ def _externals(_ctx: click.Context, _param: click.Parameter, values: tuple[str, 
 
 
 def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that both tasks have."""
+    """Options that both tasks share."""
     options = (
         click.option("--data", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'."),
         click.option(
@@ -103,9 +103,9 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _show_estimate(found: Sequence[Expectation], jobs: int, product_flops: float) -> None:
-    """The plan as a table, a line for each purpose and method, and the hours in all.
+    """Print the plan as a table, one line for each purpose and method, and the total hours.
 
-    ``product_flops`` is what the device does in a plain product of matrices; a step has a share of it.
+    ``product_flops`` is the device's rate in a plain matrix product; a step is given as a share of it.
     """
     lines: dict[tuple[str, str], list[Expectation]] = {}
     for expected in found:

@@ -1,4 +1,4 @@
-"""The study's pictures, drawn from what ``results.json`` and the similarity arrays hold."""
+"""The study's figures, drawn from ``results.json`` and the similarity arrays."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BLOCK_NUMBERS = ("distance", "local_mass", "toeplitz_share", "entropy")
 
 
 def draw_figures(results: Mapping[str, Any], similarities: Similarities, folder: Path) -> None:
-    """Draw what was measured into ``folder``, under the names of :data:`FIGURES`."""
+    """Draw the figures into ``folder``, under the names of :data:`FIGURES`."""
     paths = {name: folder / file for name, file in FIGURES.items()}
     sizes = results["data"]["sets"]["test"]
     unit = NOUNS[results["task"]]
@@ -156,6 +156,6 @@ def _alarm_curve(entry: Mapping[str, Any]) -> AlarmCurve:
     points = {
         name: (point["alarms_per_100_patient_days"]["value"], point["sensitivity"]["value"])
         for name, point in entry["operating_points"].items()
-        if point["alarms"]  # no alarm has no place on a logarithmic axis
+        if point["alarms"]  # zero alarms cannot be drawn on a logarithmic axis
     }
     return AlarmCurve(curve["alarms_per_100_patient_days"], curve["sensitivity"], points)

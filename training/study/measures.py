@@ -1,6 +1,6 @@
-"""Logits of every finished run, and every measure of it on every draw of patients, computed once.
+"""Logits of every finished run, and all its measures on every bootstrap draw of patients, computed once.
 
-How well a student repeats its teacher's outputs is one of the measures, in several readings. The paper
+How well a student reproduces its teacher's outputs is one of the measures, in several readings. The paper
 reports "r-square values" without a definition. The primary one here is, for each class, the squared Pearson
 correlation of the two networks' probabilities over test records (all valid hours for stays), averaged over
 the classes whose outputs are not constant. Pooling the classes inflates it: rare classes are low in both
@@ -108,9 +108,9 @@ def _columns(values: Array) -> Floats:
 
 
 def _pairs(student: Floats, teacher: Floats) -> list[tuple[Floats, Floats]]:
-    """The classes' columns, both measured from the teacher's mean in units of the teacher's deviation.
+    """Columns of both networks by class, standardised by the teacher's mean and standard deviation.
 
-    Every measure here is the same in any such units; the sums of squares are then well conditioned.
+    This changes no measure here, but makes the sums of squares well conditioned.
     """
     pairs = []
     for x, y in zip(student.T, teacher.T, strict=True):
@@ -153,7 +153,7 @@ def _squared_pearson(weights: Floats, *moments: Floats) -> Floats:
 
 
 def _variance(n: Floats, s: Floats, ss: Floats) -> Floats:
-    """Variance, exactly 0 where only rounding is left of it."""
+    """Variance, exactly 0 where only rounding error is left."""
     variance = ss / n - (s / n) ** 2
     return np.where(variance <= CONSTANT * (ss / n + 1), 0.0, variance)
 
@@ -175,7 +175,7 @@ OUTPUTS_VERSION = 2
 
 
 def run_outputs(study: Study, run: Run, device: torch.device) -> dict[str, Float32s]:
-    """Logits by the name of the set: ``(recordings, 26)``, or of all hours of the stays end to end.
+    """Logits by the name of the set: ``(recordings, 26)``, or for all hours of the stays end to end.
 
     Raises
     ------
@@ -205,14 +205,14 @@ def run_outputs(study: Study, run: Run, device: torch.device) -> dict[str, Float
 def network_logits(
     network: Encoder, subject: Subject, preprocessing: dict[str, Any], device: torch.device
 ) -> Float32s:
-    """Logits in float32, regardless of the precision in training and of what cuDNN would round."""
+    """Logits in float32, regardless of training precision and without cuDNN's rounding to TF32."""
     network.eval()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return subject.cohort.logits(network, subject.items, preprocessing, device)
 
 
 def subject_sha256(subject: Subject) -> str:
-    """Hash of the data and of which items are taken."""
+    """Hash of the data and of the chosen items."""
     digest = hashlib.sha256(subject.cohort.cache.sha256.encode())
     digest.update(subject.items.astype("<i8").tobytes())
     return digest.hexdigest()
@@ -225,19 +225,19 @@ MEASURES_VERSION = 2
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A run that was judged.
+    """Measures of a run.
 
     Attributes
     ----------
     run
-        Which.
+        The run.
     validation
         Official score on validation at its tuned thresholds.
     drawn
         By (set, row, measure): the value on the data as they are and on every draw of patients, as
         :func:`ibt_deploy.metrics.bootstrap.drawn_values` gives them.
     classes
-        By set: over how many classes AUROC and AUPRC, and the tuned F measure, are averaged.
+        By set: number of classes over which AUROC and AUPRC, and the tuned F measure, are averaged.
     """
 
     run: Run
@@ -247,7 +247,7 @@ class Measured:
 
 
 def measured(study: Study, run: Run, device: torch.device, draws: int) -> Measured:
-    """Judge one finished run; its reference enters where it is finished too."""
+    """Measure one finished run, against its reference if that is finished too."""
     reference = study.reference(run)
     reference = reference if reference and reference.name in study.trained else None
     subjects = study.subjects(run)
@@ -292,12 +292,12 @@ def measured(study: Study, run: Run, device: torch.device, draws: int) -> Measur
 
 
 def measures_path(study: Study, run: Run) -> Path:
-    """Where a run's measures are kept."""
+    """File of a run's measures."""
     return study.out / MEASURES / f"{run.name}.npz"
 
 
 def run_decider(study: Study, run: Run, device: torch.device) -> Decider:
-    """Decisions of a run, from its validation part."""
+    """Decisions of a run, tuned on its validation part."""
     logits = run_outputs(study, run, device)[VALIDATION]
     cohort = study.cohort
     train = cohort.truth(cohort.items("train", run.recipe.data.sites))

@@ -1,4 +1,4 @@
-"""What the study trains, the most informative runs first, and the numbers of the paper (Lee, Kwon and Jo).
+"""Runs of the study, the most informative first, and the numbers of the paper (Lee, Kwon and Jo).
 
 The paper's ECG models learnt from the whole Challenge 2021, its EHR models from the Challenge 2019; it gives
 one number per cell, without seeds or intervals. Its external sets, Hangzhou and eICU, are not public.
@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     }
     for task, full in N_GROUPS.items()
 }
-"""Table 3: every smaller number that divides the task's own, which is that of the arm ``bbm``."""
+"""Table 3: all proper divisors of the task's own number of groups, which is that of the arm ``bbm``."""
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "bbm-untrained": {"method": "bbm", "bbm": {"teacher": "untrained"}},
@@ -39,7 +39,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "bbm-eq-4": {"method": "bbm", "bbm": {"w1": 0.0, "w2": 0.0}},
     "transformer-long": {"method": "transformer"},
 }
-"""Science 8.4. ``transformer-long`` trains the plain transformer for the wall-clock time of BBM."""
+"""Science 8.4. ``transformer-long`` trains the plain transformer for as much wall-clock time as BBM."""
 
 PLAIN: dict[str, Any] = {"method": "transformer"}
 MATCHED: dict[str, Any] = {"method": "bbm"}
@@ -78,7 +78,7 @@ ABLATIONS: dict[Task, dict[str, dict[str, dict[str, Any]]]] = {
             "bbm-sums": merged(MATCHED, {"bbm": {"reduction": "sum"}}),
             "bbm-detached": merged(MATCHED, {"bbm": {"detach_block_inputs": True}}),
         },
-        # the trees behind soft labels see every variable, so that inputs are left out on hard labels alone
+        # the trees behind soft labels see every variable, so inputs are ablated with hard labels only
         "labels": {
             "labels": BY_LABELS,
             "labels-40-values": merged(BY_LABELS, {"data": {"features": "values40"}}),
@@ -89,7 +89,7 @@ ABLATIONS: dict[Task, dict[str, dict[str, dict[str, Any]]]] = {
         },
     },
 }
-"""Arms by reference, the first of each: what differs from it in one point, as the budget trains it there."""
+"""Arms grouped by reference, which comes first; the others differ from it in one point."""
 
 
 HELD_OUT_SOURCE = "georgia"
@@ -97,18 +97,18 @@ HELD_OUT_SOURCE = "georgia"
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
+    """One training run.
 
     Attributes
     ----------
     arm
-        Method or variant, with what it was trained on before it: ``bbm``, ``fraction-0.05/bbm``.
+        Method or variant, prefixed with what it was trained on: ``bbm``, ``fraction-0.05/bbm``.
     recipe
-        Everything about it.
+        All its settings.
     teacher
         Name of the run whose ``best.pt`` it learns from, if any.
     purpose
-        What of the report needs it.
+        Section of the report that needs it.
     """
 
     arm: str
@@ -124,12 +124,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how large: one of :data:`BUDGETS`, or a file of the same form.
+    """Length and size of training: one of :data:`BUDGETS`, or a file of the same form.
 
     Attributes
     ----------
     name, seeds, fractions
-        Fractions of the training part for the learning curves; 1 is always there.
+        Name, number of seeds, and fractions of the training part for the learning curves; 1 is always
+        included.
     tables
         The file's tables by task.
     """
@@ -141,21 +142,21 @@ class Budget:
 
     @classmethod
     def of(cls, name: str, tables: Mapping[str, Any]) -> Budget:
-        """A budget from the content of its file; KeyError where something is missing."""
+        """Budget from the content of its file; KeyError if something is missing."""
         return cls(name, tables["seeds"], tuple(tables["fractions"]), tables)
 
     def ablation_prefix(self, task: Task) -> str:
-        """What the names of ablations begin with: the share of the training patients, if not all."""
+        """Prefix of ablation names: the share of the training patients, if below 1."""
         share = self.ablations(task).get("share", 1)
         return f"fraction-{share:g}/" if share < 1 else ""
 
     def ablations(self, task: Task) -> Mapping[str, Any]:
-        """``share`` of the training patients and ``epochs`` of ablations; empty where there are none."""
+        """``share`` of the training patients and ``epochs`` of ablations; empty if there are none."""
         found: Mapping[str, Any] = self.tables[task].get("ablations", {})
         return found
 
     def recipe(self, task: Task, changes: Mapping[str, Any], seed: int, fraction: float = 1.0) -> Recipe:
-        """Recipe of an arm, given by what it changes of the task's teacher or student."""
+        """Recipe of an arm, given by its ``changes`` to the task's teacher or student."""
         own = self.tables[task]
         role = own["teacher" if changes["method"] == "teacher" else "student"]
         table = merged(merged({"task": task, "seed": seed}, role), changes)
@@ -165,14 +166,14 @@ class Budget:
         return recipe_from_dict(table)
 
     def long_epochs(self, task: Task) -> int:
-        """Epochs of a plain transformer in the time that BBM takes for its own."""
+        """Epochs that a plain transformer can train in the time that BBM takes."""
         own = self.tables[task]
         epochs: int = own["student"]["fit"]["epochs"]
         return round(epochs * float(own["long"]))
 
 
 def load_budget(name: str | Path) -> Budget:
-    """A packaged budget by name, or one from a file; RecipeError where there is none."""
+    """A packaged budget by name, or one from a file; RecipeError if there is none."""
     source = files("training.study").joinpath("budgets", f"{name}.toml") if name in BUDGETS else Path(name)
     try:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
@@ -191,7 +192,7 @@ def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -
     task, budget
         What to train, and how long.
     seeds
-        Seeds 0, 1, ... of every arm. There is always a second teacher, as ceiling of similarity.
+        Seeds 0, 1, ... of every arm. There is always an extra teacher, for the ceiling of similarity.
     sites
         Hospitals or sources in the data, for the external tests.
     """
@@ -220,7 +221,7 @@ def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -
 
 
 def _ablations(task: Task, budget: Budget, seeds: int, planned: set[str]) -> list[Run]:
-    """Runs of :data:`ABLATIONS`, and their teachers where these are not ``planned`` already."""
+    """Runs of :data:`ABLATIONS`, and their teachers unless already ``planned``."""
     if not (settings := budget.ablations(task)):
         return []
     prefix = budget.ablation_prefix(task)
@@ -233,15 +234,15 @@ def _ablations(task: Task, budget: Budget, seeds: int, planned: set[str]) -> lis
         for arms in ABLATIONS[task].values():
             named = {f"ablation-{name}": merged(changes, changed) for name, changes in arms.items()}
             reference, *others = _arms(task, budget, seed, named, "ablations", prefix)
-            # a budget may have as its own value what an arm changes
+            # an arm may set a key to the budget's own value
             runs += [reference, *(run for run in others if run.recipe != reference.recipe)]
     return runs
 
 
 def site_studies(task: Task, sites: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Which sites to train on, by the name of each external test.
+    """Sites to train on, by the name of each external test.
 
-    Stays: each hospital for the other. ECGs: all sources but one (:data:`HELD_OUT_SOURCE`).
+    Stays: each hospital, to be tested on the other. ECGs: all sources but one (:data:`HELD_OUT_SOURCE`).
     """
     known = sorted(set(sites))
     if task == "sepsis":
@@ -263,7 +264,7 @@ def _arms(
     for arm, changes in arms.items():
         recipe = budget.recipe(task, changes, seed, fraction)
         depth, groups = recipe.student.depth, recipe.bbm.groups or N_GROUPS[task]
-        if recipe.method == "bbm" and depth % groups:  # or the report would fail after all the training
+        if recipe.method == "bbm" and depth % groups:  # else the report would fail after all the training
             raise RecipeError(f"{arm}: student.depth: {depth} blocks cannot be divided into {groups} groups")
         teacher = f"{prefix}teacher/seed-{seed}" if recipe.needs_teacher else None
         runs.append(Run(f"{prefix}{arm}", recipe, teacher, purpose))
@@ -311,5 +312,5 @@ PAPER: dict[Task, dict[str, dict[str, dict[str, float]]]] = {
 
 
 def paper_numbers(task: Task) -> dict[str, Any]:
-    """Everything of a task, as plain data."""
+    """The paper's numbers for a task, as plain data."""
     return {"citation": CITATION, **PAPER[task]}

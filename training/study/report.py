@@ -1,4 +1,4 @@
-"""The report: what held of the paper's claims in its first ten lines, then every table and figure."""
+"""The report: which of the paper's claims held, in the first ten lines, then all tables and figures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
     studies
         Contents of ``results.json``, one for each task.
     folders
-        Where the figures of each are, relative to the report.
+        Folder of the figures of each, relative to the report.
     """
     lines = [
         "# Does block-by-block matching transfer inductive bias? A reproduction",
@@ -67,7 +67,7 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
 
 
 def _answers(results: Mapping[str, Any]) -> list[str]:
-    """Three bullets: what held, on how many seeds and with which teacher; what did not; what is open."""
+    """Three bullets: claims that held, with seeds and teacher agreement; that did not hold; unresolved."""
     task, found = results["task"].capitalize(), results["claims"]
     seeds = len(results["seeds"])
     teacher = at(results["table1"], "in distribution", "methods", "ceiling", "r_squared")
@@ -93,7 +93,7 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 
 
 def _reading(studies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How to read every number below, and where it comes from."""
+    """How to read the numbers below, and where they come from."""
     lines = [
         f"The paper is {CITATION}. Its own numbers stand below in columns headed *paper*; they are from "
         "other data (the whole Challenge 2021; other external sets), without seeds or intervals, and are "
@@ -120,7 +120,7 @@ def _reading(studies: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 BATCHES = "batches"
-"""Stands for what the budgets say of batches and warm-up."""
+"""Placeholder for the budgets' batch sizes and warm-up."""
 DEPARTURES = (
     (
         "Eq. 2 to 4 sum squared differences over time and depth",
@@ -232,14 +232,14 @@ READINGS = {
 
 
 def sections(results: Mapping[str, Any], folder: str) -> list[str]:
-    """Everything about one task.
+    """All sections about one task.
 
     Parameters
     ----------
     results
         Content of ``results.json``.
     folder
-        Where its figures are, relative to the report.
+        Folder of its figures, relative to the report.
     """
     drawn = {name: f"{folder}/{file}" for name, file in FIGURES.items()}
     found: list[str] = []
@@ -278,7 +278,7 @@ def _method_rows(
 
 
 def _ranking(values: Mapping[str, Any], measure: str) -> str:
-    """A ranking measure; undefined where no class has enough positives."""
+    """Cell of a ranking measure; undefined if no class has enough positives."""
     return cell(values[measure]) if measure in values else "-"
 
 
@@ -500,7 +500,7 @@ def controls_section(results: Mapping[str, Any]) -> list[str]:
 
 
 def ablations_section(results: Mapping[str, Any]) -> list[str]:
-    """What one change each does to the validation scores; nothing where none was trained."""
+    """Effect of single changes on the validation scores; "not run" if none was trained."""
     found = results.get("ablations")
     lines = ["", "### Ablations, on validation alone"]
     if not found or not any(arm["seeds"] for arm in found["arms"].values()):
@@ -547,7 +547,7 @@ REFERENCES = {
 
 
 def _changed(changes: Mapping[str, Any], reference: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of a recipe that an arm changes and its reference does not."""
+    """Recipe keys that an arm changes relative to its reference."""
     for section, keys in changes.items():
         for key, value in keys.items() if isinstance(keys, Mapping) else ():
             if at(reference, section, key) != value:
@@ -562,11 +562,11 @@ LOGGED = {
     "auprc": TITLES["auprc"],
     "bce": "cross-entropy",
 }
-"""Titles of validation scores as training logs them."""
+"""Titles of the validation scores that training logs."""
 
 
 def _over_seeds(values: Sequence[float], shown: Callable[[float], str] = decimal) -> str:
-    """Mean, and the range of several seeds."""
+    """Mean, with the range if there are several seeds."""
     if not values:
         return NOT_RUN
     mean = shown(sum(values) / len(values))
@@ -574,7 +574,7 @@ def _over_seeds(values: Sequence[float], shown: Callable[[float], str] = decimal
 
 
 def curves_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
-    """Score by number of training patients; nothing for ECGs."""
+    """Scores by number of training patients; empty for ECGs."""
     curves, official = results["curves"], results["official"]
     if not curves:
         return []
@@ -607,7 +607,7 @@ def _any(curves: Mapping[str, Any]) -> bool:
 
 
 def external_section(results: Mapping[str, Any]) -> list[str]:
-    """Scores where nothing was trained."""
+    """Scores on external data."""
     lines = ["", "### External tests: scores"]
     if not results["external"]:
         return [*lines, "", NOT_RUN]
@@ -629,7 +629,7 @@ def external_section(results: Mapping[str, Any]) -> list[str]:
 
 
 def limits_section(results: Mapping[str, Any]) -> list[str]:
-    """What these numbers cannot say."""
+    """Limitations of these numbers."""
     seeds = len(results["seeds"])
     lines = [
         f"Seeds: {seeds}. "
@@ -674,7 +674,7 @@ def _largest_source(results: Mapping[str, Any]) -> str:
 
 
 def left_section(results: Mapping[str, Any]) -> list[str]:
-    """What was planned and not trained, with the command that trains it."""
+    """Runs planned but not trained, with the command that trains them."""
     left: dict[str, list[str]] = {}
     for run in results["runs"]:
         if not run["trained"]:

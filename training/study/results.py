@@ -1,6 +1,6 @@
-"""From a plan to the report: train, judge, draw, write; every step resumes where it stopped.
+"""From a plan to the report: train, evaluate, draw, write; every step resumes where it stopped.
 
-``results.json`` holds everything that the study found, as plain data; the same study gives the same bytes.
+``results.json`` holds all results as plain data and is byte-identical for the same study.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ from training.tasks.base import TUNED
 
 SCHEMA = 1
 FRACTIONS = (0.02, 0.05, 0.1, 0.25, 0.5)
-"""Shares of the training patients that the study asks for, beside all of them."""
+"""Shares of the training patients in the study, besides all of them."""
 
 
 class Timings(dict[str, float]):
-    """Seconds of each step of this call; what was kept on disk costs nothing."""
+    """Seconds of each step of this call; steps cached on disk take almost none."""
 
     @contextmanager
     def of(self, step: str) -> Iterator[None]:
@@ -83,27 +83,27 @@ def study_results(
     say: Callable[[str], None],
     timings: Timings,
 ) -> dict[str, Any]:
-    """Judge every finished run and put the tables together.
+    """Evaluate every finished run and assemble the tables.
 
     Parameters
     ----------
     study
-        With its runs, as far as they are trained.
+        The study; only its finished runs are used.
     device
-        Where networks run.
+        Device of the networks.
     draws
-        Of the bootstrap.
+        Number of bootstrap draws.
     jobs
-        Runs judged at a time.
+        Runs evaluated at a time.
     say
         Receives a line for each run and step.
     timings
-        Filled.
+        Filled in.
     """
-    # ablations are compared on validation alone, by what training logged
+    # ablations are compared only on validation, by the scores logged in training
     to_judge = [name for name in study.trained if study.runs[name].purpose != "ablations"]
     with worker_processes(jobs) if jobs > 1 else nullcontext() as pool:
-        # all outputs first, because measures compare those of two runs
+        # all outputs first, because measures compare the outputs of two runs
         with timings.of("outputs"):
             for i, name in enumerate(_each(to_judge, pool, study, _score, device), start=1):
                 say(f"scored    {name} ({i} of {len(to_judge)})")
@@ -146,12 +146,12 @@ def study_results(
 
 
 def _score(study: Study, name: str, device: torch.device) -> None:
-    """Keep the outputs of a run."""
+    """Compute and cache the outputs of a run."""
     run_outputs(study, study.runs[name], device)
 
 
 def _measure(study: Study, name: str, device: torch.device, draws: int) -> None:
-    """Keep the measures of a run."""
+    """Compute and cache the measures of a run."""
     measured(study, study.runs[name], device, draws)
 
 
@@ -162,12 +162,12 @@ def _each(
     work: Callable[..., None],
     *more: Any,
 ) -> Iterator[str]:
-    """Do ``work(study, name, *more)`` for each run, in ``pool`` or else here; the names, as their work ends.
+    """Do ``work(study, name, *more)`` for each run, in ``pool`` or in this process; yield names as done.
 
     Raises
     ------
     DataError
-        A process was killed from outside. What was judged is kept; the same call resumes.
+        When a process was killed from outside. Finished evaluations are kept; the same call resumes.
     """
     if pool is None:
         for name in names:
@@ -245,7 +245,7 @@ def _run_entry(study: Study, name: str) -> dict[str, Any]:
 def _external(
     study: Study, names: Sequence[str], arms: Arms, made: Callable[..., dict[str, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A table for every external test, with its title: sites left out, and the sets ``names``."""
+    """Title and table of every external test: sites left out, and the sets ``names``."""
     seeds = range(study.seeds)
     for place, sites in site_studies(study.task, study.cohort.sites.tolist()).items():
         yield _left_out_title(study, sites), made(arms, f"{place}/", LEFT_OUT, seeds)
@@ -261,7 +261,7 @@ def _left_out_title(study: Study, sites: Sequence[str]) -> str:
 
 
 def _curves(study: Study, arms: Arms) -> dict[str, Any]:
-    """Scores by share of the training patients, and how differences change with it."""
+    """Scores by share of the training patients, and the change of differences with it."""
     if study.task != "sepsis":
         return {}
     n = len(study.cohort.items("train"))
@@ -287,7 +287,7 @@ def _curves(study: Study, arms: Arms) -> dict[str, Any]:
 
 
 def ablation_table(study: Study) -> dict[str, Any]:
-    """Validation scores of the best epoch of every ablation, by seed; empty where the budget has none."""
+    """Validation scores of every ablation at its best epoch, by seed; empty if the budget has none."""
     settings, task = study.budget.ablations(study.task), study.task
     if not settings:
         return {}
@@ -316,7 +316,7 @@ def ablation_table(study: Study) -> dict[str, Any]:
 
 
 def _logged(record: Mapping[str, Any]) -> dict[str, float | None]:
-    """Validation scores of the epoch that was kept."""
+    """Validation scores of the best epoch."""
     scores = record["best"]["validation"]
     return {name: number(value) for name, value in scores.items() if name != "selection"}
 
@@ -351,20 +351,20 @@ def reproduced(
     draws: int,
     say: Callable[[str], None],
 ) -> dict[str, str]:
-    """Do what is left of a study and write ``results.json``, ``timings.json``, figures and ``report.md``.
+    """Complete a study and write ``results.json``, ``timings.json``, figures and ``report.md``.
 
     Parameters
     ----------
     study
         The study.
     only
-        Purposes to train for; everything where it is empty. What is trained already is reported anyway.
+        Purposes to train for; empty for all. Runs already trained are reported in any case.
     jobs, device
-        Trainings, or runs judged, at a time, and where.
+        Number of runs trained or evaluated at a time, and their device.
     train
-        False to report what is there.
+        False to report only what is already trained.
     draws
-        Of the bootstrap.
+        Number of bootstrap draws.
     say
         Receives a line for each step.
 
@@ -402,23 +402,23 @@ def reproduced(
 
 
 def require_packages() -> None:
-    """Refuse to begin where the report, which comes after all the training, could not be written.
+    """Check that the packages that the report needs, after all the training, are installed.
 
     Raises
     ------
     MissingExtra
-        A package is not installed that grows trees, draws the figures or scores the shipped models.
+        A package for the trees, the figures or scoring the shipped models is not installed.
     """
     require("the report of ibt reproduce", "matplotlib", "onnxruntime", "sklearn")
 
 
 def joined_report(studies: Sequence[Path], to: Path) -> None:
-    """One page for finished studies, one of each task; figures go into a folder beside it, of its name.
+    """Write one page for finished studies, one per task; figures go into a folder of its name beside it.
 
     Raises
     ------
     DataError
-        A study is not finished, or two are of one task.
+        A study is not finished, or two are of the same task.
     """
     found = [_read(out) for out in studies]
     tasks = Counter(results["task"] for results in found)

@@ -1,7 +1,7 @@
-"""The shipped model at the bedside: calibration, and alarms or findings at every operating point, by group.
+"""The shipped model in use: calibration, and alarms or findings at every operating point, by group.
 
 The bundle is scored through the product itself, :class:`ibt_deploy.predictor.Predictor`, so that the figures
-are those of what users get.
+are those that users get.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from training.tasks.base import Truth
 SHIPPED = "shipped"
 VERSION = 1
 FEWEST = 20
-"""Septic stays, or positive labels, from which on a sub-group gets figures."""
+"""Least number of septic stays, or positive labels, for which a subgroup gets figures."""
 EVERYBODY = "all"
 CURVE_POINTS = 60
 
 
 def shipped_table(study: Study, draws: int, bundle: str | None = None) -> dict[str, Any]:
-    """Everything about the bundle on the test part.
+    """All results of the bundle on the test part.
 
     Parameters
     ----------
     study
-        Whose test part the bundle scores.
+        Study whose test part the bundle scores.
     draws
-        Of the bootstrap.
+        Number of bootstrap draws.
     bundle
-        A bundle's directory; by default the task's own in the package.
+        A bundle's directory; by default the packaged one of the task.
 
     Returns
     -------
-    Plain data; with ``not_run`` in place of figures where test patients trained or tuned the bundle, or may
-    have because it was made under another split of the same data. ``disjoint`` is None where that cannot be
-    told, because the split of the bundle is not the packaged one.
+    Plain data; with ``not_run`` in place of figures if the bundle was trained or tuned on test patients, or
+    may have been because it was made under another split of the same data. ``disjoint`` is None if this is
+    unknown, because the split of the bundle is not the packaged one.
     """
     predictor = load(bundle or study.task, device="cpu")
     model = predictor.bundle
@@ -186,7 +186,7 @@ JUDGES: Mapping[Task, Callable[..., dict[str, Any]]] = {"arrhythmia": _judge_ecg
 
 
 def _calibration(labels: Bools, p: Floats, patients: Ints, n_patients: int, draws: int) -> dict[str, Any]:
-    """Slope, intercept, Brier score, and ten bins of equal count with intervals of what was observed."""
+    """Slope, intercept, Brier score, and ten bins of equal count with intervals of the observed frequency."""
     line, table = calibration_line(labels, p), reliability(labels, p)
     order = np.argsort(p, kind="stable")
     bins = np.empty(len(p), dtype=np.int64)
@@ -228,7 +228,7 @@ def _figures(
 
 
 def _learnt_ids(task: Task, split_sha256: str) -> set[str]:
-    """Records of training and validation part under the packaged split; nothing where that is another one."""
+    """Records of the training and validation parts under the packaged split; empty if the hash differs."""
     split = packaged_split(task)
     if split is None or file_sha256(split) != split_sha256:
         return set()
@@ -236,7 +236,7 @@ def _learnt_ids(task: Task, split_sha256: str) -> set[str]:
 
 
 def shipped_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
-    """Calibration and operating points by group; ``drawn`` are the paths of pictures."""
+    """Calibration and operating points by group; ``drawn`` holds the paths of the figures."""
     found = results["shipped"]
     lines = ["", "### The shipped model: calibration and operating points"]
     if "not_run" in found:

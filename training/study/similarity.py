@@ -1,7 +1,7 @@
-"""How alike two networks are inside: in their features, and in what they attend to (Figures 2 and 3).
+"""Internal similarity of two networks: in their features, and in their attention (Figures 2 and 3).
 
-Neither is a measure of quality. Read each beside its ceiling, a second teacher of another seed. Agreement of
-outputs is in :mod:`training.study.measures`.
+Neither is a measure of quality. Compare each with its ceiling, a second teacher with another seed. Agreement
+of outputs is in :mod:`training.study.measures`.
 
 Features are compared by centred kernel alignment, layer by layer: the unbiased minibatch estimator of Nguyen,
 Raghu and Kornblith (2021, Eq. 2-3; science 6.5), with linear kernels whose diagonals are set to 0, over
@@ -12,9 +12,9 @@ batches ``b`` of ``n`` examples::
 
 The biased estimator cannot be used: on a few hundred examples it rates two independent networks as similar.
 
-A block that works like a convolution attends nearby (small distance, high local mass) and the same way from
-everywhere (high Toeplitz share). Distance, local mass and entropy are measured per head and record and then
-averaged, because averaging the matrices first would hide attention that depends on the content.
+A block that works like a convolution attends locally (small distance, high local mass) and in the same way at
+every position (high Toeplitz share). Distance, local mass and entropy are measured per head and record and
+then averaged, because averaging the matrices first would hide attention that depends on the content.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ BATCH, BATCHES = 256, 10
 def example_batches(
     source: Source, items: Ints, *, size: int = BATCH, most: int = BATCHES, seed: int = 0
 ) -> Iterator[ExampleBatch]:
-    """Batches of equally many examples, drawn without replacement.
+    """Batches of equal size, drawn without replacement.
 
-    An example is an ECG, or an hour of a stay, at most four hours a stay. Where the data give fewer than
-    ``most`` batches of ``size``, there are as many as there can be, and the examples left over are shared
-    among them: 365 ECGs are one batch of 365.
+    An example is an ECG, or an hour of a stay, at most four hours per stay. If the data give fewer than
+    ``most`` batches of ``size``, there are as many as possible, and the remaining examples are spread among
+    them: 365 ECGs make one batch of 365.
 
     Parameters
     ----------
     source, items
-        Where the examples come from.
+        Data set and items that the examples come from.
     size, most
         Examples in a batch, and number of batches; the specification asks for 256 and at least 10.
     seed
-        Of the draw.
+        Seed of the draw.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def example_batches(
 
 
 def unit_features(network: Encoder, batch: ExampleBatch, device: torch.device | str) -> Iterator[Tensor]:
-    """Features ``(n, p)`` of every unit in turn, examples in the same order for every network."""
+    """Yield the features ``(n, p)`` of each unit in turn, examples in the same order for every network."""
     network.eval()
     flowing = [piece.to(device) for piece in batch.pieces]
     for unit in range(network.n_units):
@@ -97,7 +97,7 @@ def unit_features(network: Encoder, batch: ExampleBatch, device: torch.device | 
 
 
 COLUMNS = 8192
-"""Features converted to float64 at once."""
+"""Number of features converted to float64 at once."""
 LEAST_EXAMPLES = 4
 """The estimator divides by ``n - 3``."""
 
@@ -112,7 +112,8 @@ class CKA:
         Shape ``(units of the reference, units of the other)``; 1 for features equal up to rotation and
         scale, about 0 (also slightly below) for unrelated ones, NaN where a unit's features are constant.
     n_batches, batch_size
-        What was averaged over. Fewer than ten batches is a rougher estimate than the specification asks for.
+        Number and size of the batches. Fewer than ten give a rougher estimate than the specification asks
+        for.
     """
 
     matrix: Floats
@@ -133,8 +134,8 @@ class CKA:
 def gram(features: Tensor) -> Tensor:
     """Linear kernel ``(n, n)`` in float64 with zero diagonal, of features ``(n, p)``.
 
-    Columns are centred, which changes no estimate (HSIC1 is invariant to it) but keeps large means from
-    costing digits.
+    Columns are centred, which changes no estimate (HSIC1 is invariant to it) but avoids a loss of precision
+    through large means.
     """
     n = features.shape[0]
     kernel = torch.zeros(n, n, dtype=torch.float64, device=features.device)
@@ -168,7 +169,7 @@ def hsic(first: Tensor, second: Tensor) -> Tensor:
 
 
 class Alignment:
-    """CKA of two stacks of layers, fed batch by batch; keeps three small matrices, not the features."""
+    """CKA of two stacks of layers, accumulated batch by batch in three small matrices."""
 
     def __init__(self) -> None:
         self._cross: list[Tensor] = []
@@ -177,7 +178,7 @@ class Alignment:
         self._size = 0
 
     def add(self, first: Tensor, second: Tensor) -> None:
-        """Kernels ``(a, n, n)`` and ``(b, n, n)`` of the same ``n`` examples; ``n`` as in other batches."""
+        """Add kernels ``(a, n, n)`` and ``(b, n, n)`` of the same ``n`` examples, ``n`` as in all batches."""
         if self._size not in (0, first.shape[-1]) or first.shape[-1] != second.shape[-1]:
             raise ValueError("all batches of an estimate hold equally many examples")
         self._size = first.shape[-1]
@@ -207,17 +208,17 @@ def cka_grids(
 ) -> dict[str, CKA]:
     """CKA of every unit of ``reference`` with every unit of each of ``others``, on the same examples.
 
-    Features are those between units: of a residual block all steps and channels of its output, of a
-    transformer block its tokens without class or distillation tokens, of stays one hour. The final norm
-    belongs to the last unit, as everywhere (:meth:`training.models.Encoder.segment`). Only one
-    layer's features are held in float64 at a time.
+    Features are the outputs of units: all steps and channels of a residual block, all tokens of a transformer
+    block except class and distillation tokens, and for stays one hour. The final norm belongs to the last
+    unit, as always (:meth:`training.models.Encoder.segment`). Only one layer's features are held in float64
+    at a time.
 
     Parameters
     ----------
     reference
         The teacher.
     others
-        Students, and the second teacher that gives the ceiling. One that *is* ``reference`` costs nothing.
+        Students, and the second teacher that gives the ceiling. One that *is* ``reference`` adds no cost.
     batches
         Examples, from :func:`example_batches`.
     """
@@ -236,7 +237,7 @@ def _kernels(network: Encoder, batch: ExampleBatch, device: torch.device | str) 
 
 LOCAL_SECONDS, LOCAL_HOURS = 0.5, 6
 WELL_REACHED = 0.1
-"""Rows that fewer than this share of the stays reach stay out of the Toeplitz share: too few to average."""
+"""Rows reached by fewer than this share of the stays are left out of the Toeplitz share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,10 +247,10 @@ class AttentionSummary:
     Attributes
     ----------
     averaged
-        Mean over records and heads, ``(blocks, tokens, tokens)``; rows sum to 1. Of stays the lower triangle;
-        row ``t`` is the mean over the stays that reach it, NaN where none does.
+        Mean over records and heads, ``(blocks, tokens, tokens)``; rows sum to 1. For stays the lower
+        triangle; row ``t`` is the mean over the stays that reach it, NaN if none does.
     reached
-        How many records reach each row, ``(tokens,)``.
+        Number of records that reach each row, ``(tokens,)``.
     items
         The records, in the order of the next three.
     distance
@@ -257,18 +258,18 @@ class AttentionSummary:
     local_mass
         Share of attention within ``window`` tokens, likewise.
     entropy
-        Of a row in nats, mean over rows, likewise.
+        Entropy of a row in nats, mean over rows, likewise.
     uniform_distance, uniform_local_mass, uniform_entropy
-        What uniform attention (over the past, for stays) would give for each record, ``(records,)``.
+        Values for uniform attention (for stays, over the past) in each record, ``(records,)``.
     toeplitz_share
-        Of ``averaged``, ``(blocks,)``: :func:`toeplitz_share`. For stays over the causal part of the rows
+        :func:`toeplitz_share` of ``averaged``, ``(blocks,)``. For stays, over the causal part of the rows
         that at least a tenth of the stays reach.
     window
         Half a second in whole tokens (5 of the paper's patches, 2 of 200 ms), or 6 hours.
     token_seconds
         Length of a patch, 0 for stays.
     causal
-        Whether tokens see the past alone.
+        Whether tokens see only the past.
     """
 
     averaged: Floats
@@ -292,7 +293,7 @@ def attention_summary(
 ) -> AttentionSummary:
     """Attention of a transformer over ``items``, batch by batch; only sums are kept.
 
-    Class and distillation tokens are left out, rows and columns, and the rows are brought back to 1.
+    Rows and columns of class and distillation tokens are removed, and the rows renormalised to sum to 1.
     """
     network.eval()
     causal = not isinstance(network, EcgTransformer)
@@ -348,9 +349,9 @@ def _larger(sums: Tensor, tokens: int) -> Tensor:
 
 @contextmanager
 def recorded(network: Encoder) -> Iterator[list[Tensor]]:
-    """Softmax matrices of every block's attention in one forward pass, masked as the network masks them.
+    """Record the softmax matrices of every block's attention in one forward pass, masked as in the network.
 
-    Of a stay student with queries, those of its hours, which see no query.
+    For a stay student with queries, only those of its hours, which see no query.
     """
     found: list[Tensor] = []
 
@@ -372,7 +373,7 @@ def recorded(network: Encoder) -> Iterator[list[Tensor]]:
 
 
 def token_weights(network: Encoder, weights: Tensor, inputs: Tensor) -> Tensor:
-    """Attention among the tokens that stand for a stretch of the input, rows summing to 1.
+    """Attention among the tokens that represent a stretch of the input, rows summing to 1.
 
     ECG students have class and distillation tokens in front of the patches; stay students have queries
     behind the hours.
@@ -394,7 +395,7 @@ def measures(weights: Tensor, rows: Tensor, window: int) -> Tensor:
     rows
         ``(batch, tokens)``, 1 on the rows to average over.
     window
-        How far from a token counts as local.
+        Distance in tokens up to which attention counts as local.
 
     Returns
     -------
@@ -416,7 +417,7 @@ def measures(weights: Tensor, rows: Tensor, window: int) -> Tensor:
 
 
 def uniform_attention(tokens: int, causal: bool) -> Tensor:
-    """``(1, 1, tokens, tokens)``: every token, or every one so far, equally."""
+    """Equal attention ``(1, 1, tokens, tokens)`` to all tokens, or to all so far."""
     seen = torch.ones(tokens, tokens, dtype=torch.float64)
     seen = seen.tril() if causal else seen
     return (seen / seen.sum(dim=-1, keepdim=True))[None, None]
@@ -425,9 +426,9 @@ def uniform_attention(tokens: int, causal: bool) -> Tensor:
 def toeplitz_share(matrix: Floats, *, causal: bool = False) -> float:
     """Translation invariance: share of the matrix's variance that the means of its diagonals explain.
 
-    ``1 - ||A - Toeplitz(A)||^2 / ||A - mean(A)||^2``; causal matrices by their lower triangle alone, whose
-    rows, even those of a causal convolution, cannot be alike before the kernel's length is reached. NaN for
-    a matrix without variance.
+    ``1 - ||A - Toeplitz(A)||^2 / ||A - mean(A)||^2``; causal matrices by their lower triangle alone, in which
+    even the rows of a causal convolution differ until the kernel's length is reached. NaN for a matrix
+    without variance.
     """
     i, j = np.tril_indices(len(matrix)) if causal else np.indices(matrix.shape).reshape(2, -1)
     values, diagonal = matrix[i, j], i - j + len(matrix)
@@ -442,27 +443,27 @@ SIMILARITY = "similarity"
 CEILING = "ceiling"
 STUDENT_ARMS = ("transformer", "deit-soft", "deit-hard", "bbm")
 MOST_RECORDS = 1000
-"""Records whose attention is measured; drawn without regard to anything."""
+"""Largest number of records whose attention is measured; drawn at random."""
 ATTENTION_BATCH = 16
 VERSION = 2
 NUMBERS = ("distance", "local_mass", "entropy")
 UNIFORM = "uniform_local_mass"
 LOCAL_FACTOR = 2.0
-"""Attention counts as local where this multiple of the uniform share falls within the window."""
+"""Attention counts as local if the window gets at least this multiple of the uniform share."""
 
 
 @dataclass(frozen=True, eq=False)
 class Alignments:
-    """Of one seed: CKA of the teacher with each student and with the next teacher.
+    """CKA of one seed's teacher with each student and with the next teacher.
 
     Attributes
     ----------
     units
         By arm: ``(teacher's units, other's units)``.
     groups
-        By arm: the part between the ends of matched groups.
+        By arm: the part at the ends of matched groups.
     n_batches, batch_size
-        Examples that the estimate is from.
+        Number and size of the batches that the estimate is from.
     """
 
     units: dict[str, Floats]
@@ -472,18 +473,18 @@ class Alignments:
 
 
 class Similarities:
-    """Computes what is missing, and opens the data of training only for that."""
+    """Cached similarities of a study; the training data are opened only to compute missing ones."""
 
     def __init__(self, study: Study, device: torch.device) -> None:
         self.study, self.device = study, device
 
     def _opened(self, run: Run) -> Source:
-        """The data as a run sees them; few stays at once, because attention is quadratic."""
+        """The data as a run sees them, in small batches, because attention is quadratic."""
         fit = replace(run.recipe.fit, batch_size=ATTENTION_BATCH)
         return open_source(replace(run.recipe, fit=fit), self.study.cohort.cache.folder, self.study.split)
 
     def _finished(self, seed: int) -> dict[str, Run]:
-        """The finished runs of a seed that are compared, by arm."""
+        """Finished runs of a seed to compare, by arm."""
         names = {arm: f"{arm}/seed-{seed}" for arm in ("teacher", *STUDENT_ARMS)}
         names[CEILING] = f"teacher/seed-{seed + 1}"
         return {arm: self.study.runs[n] for arm, n in names.items() if n in self.study.trained}
@@ -497,7 +498,7 @@ class Similarities:
         return kept(self.study.out / SIMILARITY / f"{name}.npz", key, make)
 
     def alignments(self, seed: int) -> Alignments | None:
-        """CKA of a seed; None without its teacher or without anything to compare it with."""
+        """CKA of a seed; None without its teacher or another network to compare it with."""
         runs = self._finished(seed)
         teacher = runs.get("teacher")
         if teacher is None or len(runs) < 2:
@@ -509,7 +510,7 @@ class Similarities:
                 for arm, run in runs.items()
             }
             reference = networks.pop("teacher")
-            # teachers read ECGs of any length, students whole patches
+            # teachers accept ECGs of any length, students only whole patches
             source = self._opened(next((runs[arm] for arm in STUDENT_ARMS if arm in runs), teacher))
             batches = example_batches(source, source.items("test"))
             grids = cka_grids(reference, networks, batches, self.device)
@@ -525,7 +526,7 @@ class Similarities:
         return Alignments(_under(found, "units|"), _under(found, "groups|"), n_batches, size)
 
     def attention(self, arm: str, seed: int) -> Arrays | None:
-        """Attention of a student, None where it has not been trained.
+        """Attention of a student; None if it has not been trained.
 
         Returns
         -------
@@ -560,7 +561,7 @@ class Similarities:
 
 
 def _matching(run: Run) -> Any:
-    """A recipe with the task's own number of groups."""
+    """The run's recipe with the task's own number of groups."""
     return replace(run.recipe, bbm=replace(run.recipe.bbm, groups=0))
 
 

@@ -1,7 +1,7 @@
-"""A study: a plan of runs, the data they are judged on, and the folder in which everything is kept.
+"""A study: a plan of runs, the data they are evaluated on, and the folder that holds everything.
 
-Processes train several runs at a time, and judge them likewise. A finished run has a ``run.json`` beside its
-checkpoints; without it, training resumes after the last whole epoch.
+Several runs can be trained, or evaluated, at a time, each in its own process. A finished run has a
+``run.json`` beside its checkpoints; without it, training resumes after the last whole epoch.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ KEY = "key"
 
 
 def kept(path: Path, key: Mapping[str, Any], make: Callable[[], Arrays]) -> Arrays:
-    """The arrays of ``make()``, read from ``path`` where they were made under the same ``key``.
+    """Arrays of ``make()``, cached in ``path`` under ``key``.
 
     Parameters
     ----------
     path
         An ``.npz`` file.
     key
-        Everything that the arrays depend on: hashes, names, versions; JSON can hold it.
+        Everything that the arrays depend on: hashes, names, versions; must be JSON-serialisable.
     make
-        Called where the file is missing, damaged or has another key.
+        Called if the file is missing, damaged or has another key.
     """
     wanted = json.dumps(key, sort_keys=True)
     found = _read(path)
@@ -78,7 +78,7 @@ def run_folder(out: Path, name: str) -> Path:
 
 
 def opinion_file(out: Path, run: Run) -> Path | None:
-    """Where the opinion is kept that ``run`` learns from, if any: one for each selection of the data."""
+    """File of the opinion that ``run`` learns from, if any; there is one for each selection of the data."""
     if run.recipe.data.soft_weight == 0:
         return None
     selection, _, _ = run.arm.rpartition("/")
@@ -86,13 +86,13 @@ def opinion_file(out: Path, run: Run) -> Path | None:
 
 
 def run_record(run: Run, out: Path, cache_sha256: str) -> dict[str, Any] | None:
-    """What is known of a finished run: its best epoch, length and hashes; None while it is not finished.
+    """Record of a finished run: its best epoch, length and hashes; None if it is not finished.
 
     Raises
     ------
     DataError
-        When what is there was trained by another recipe, on other data, or from another teacher than the
-        plan's of now.
+        When the run in the folder was trained with another recipe, on other data, or from another teacher
+        than the current one.
     """
     path = run_folder(out, run.name) / RECORD
     if not path.is_file():
@@ -120,17 +120,17 @@ def train_runs(
     jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> dict[str, str]:
-    """Train every run that is not finished, teachers before their students.
+    """Train all unfinished runs, teachers before their students.
 
-    Where runs learn from an opinion (``data.soft_weight``), boosted trees give it first, grown on those
-    patients alone that the run learns from.
+    Where runs learn from an opinion (``data.soft_weight``), it is made first, by boosted trees grown only on
+    the patients that the run learns from.
 
     Parameters
     ----------
     runs
-        In the order in which they begin.
+        Runs in the order in which they begin.
     cache, cache_sha256, split
-        Prepared data, their hash, and a split in place of their own.
+        Prepared data, their hash, and a split to use in place of their own.
     out
         Folder of the study.
     device
@@ -147,7 +147,7 @@ def train_runs(
     Raises
     ------
     DataError
-        A process was killed from outside. What was trained is kept; the same call resumes.
+        When a process was killed from outside. Finished epochs are kept; the same call resumes.
     """
     waiting = [run for run in runs if run_record(run, out, cache_sha256) is None]
     say(f"{len(runs) - len(waiting)} of {len(runs)} runs are trained, {len(waiting)} to go")
@@ -184,7 +184,7 @@ def train_runs(
 
 
 def _make_opinion(run: Run, cache: Path, out: Path, split: Path | None, say: Callable[[str], None]) -> None:
-    """Grow the trees whose opinion ``run`` learns from, if it needs one that is not there."""
+    """Grow the trees whose opinion ``run`` learns from, unless it needs none or the file exists."""
     path = opinion_file(out, run)
     if path is None or path.is_file():
         return
@@ -192,7 +192,7 @@ def _make_opinion(run: Run, cache: Path, out: Path, split: Path | None, say: Cal
 
     say(f"opinion   {path.stem}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # trees take all features and the official labels, whatever the network is given
+    # trees use all features and the official labels, whatever the network uses
     selection = run.recipe.data
     data = DataRecipe(train_fraction=selection.train_fraction, sites=selection.sites)
     ensemble([], cache, torch.device("cpu"), split, trees=True, data=data, say=say).save(path)
@@ -200,7 +200,7 @@ def _make_opinion(run: Run, cache: Path, out: Path, split: Path | None, say: Cal
 
 
 def _reason_to_skip(run: Run, out: Path, failed: dict[str, str]) -> str | None:
-    """Why ``run`` cannot be trained, if so."""
+    """Why ``run`` cannot be trained, or None."""
     if run.teacher in failed:
         return f"its teacher {run.teacher} failed"
     if run.teacher and not (run_folder(out, run.teacher) / BEST).is_file():
@@ -209,7 +209,7 @@ def _reason_to_skip(run: Run, out: Path, failed: dict[str, str]) -> str | None:
 
 
 def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str) -> float:
-    """Train one run here, its progress going to its ``log.txt``; seconds of all its epochs."""
+    """Train one run in this process, logging to its ``log.txt``; return the seconds of all its epochs."""
     folder = run_folder(out, run.name)
     folder.mkdir(parents=True, exist_ok=True)
     teacher = run_folder(out, run.teacher) / BEST if run.teacher else None
@@ -244,7 +244,7 @@ def _train(run: Run, cache: Path, out: Path, split: Path | None, device: str) ->
 
 @dataclass(frozen=True)
 class Expectation:
-    """How long a run is expected to train: ``steps`` of it, each at ``cost``."""
+    """Expected training time of a run: ``steps`` steps, each at ``cost``."""
 
     run: Run
     steps: int
@@ -252,7 +252,7 @@ class Expectation:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, validation left out."""
+        """Time of the whole run, without validation."""
         return self.steps * self.cost.seconds
 
 
@@ -262,10 +262,10 @@ def expectations(
     only: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> list[Expectation]:
-    """How long the runs that are not finished would train on this machine, one at a time.
+    """Expected training times of the unfinished runs on this machine, one at a time.
 
-    A few steps of each kind of run are timed, with untrained teachers; runs that differ in seed, length or
-    share of the data are one kind. ``only`` are the purposes wanted, all if empty.
+    A few steps of each kind of run are timed, with untrained teachers; runs that differ only in seed, length
+    or share of the data are of one kind. ``only`` lists the wanted purposes; empty for all.
     """
     chosen = chosen_device(device, 0)
     whole = len(study.cohort.items("train", ()))
@@ -292,7 +292,7 @@ def expectations(
 
 
 TEST, VALIDATION, LEFT_OUT = "test", "validation", "left-out"
-"""Sets that a run is judged on; ``left-out`` is every item of the sites it was not trained on."""
+"""Sets that a run is evaluated on; ``left-out`` holds all items of sites it was not trained on."""
 
 
 class Subject(NamedTuple):
@@ -303,7 +303,7 @@ class Subject(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where a study is: what :func:`open_study` takes, with the tables of its budget as JSON."""
+    """Arguments of :func:`open_study` that can be sent to another process, budget tables as JSON."""
 
     task: Task
     budget: str
@@ -317,7 +317,7 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What to train and judge.
+    """A study: what to train and evaluate.
 
     Attributes
     ----------
@@ -326,11 +326,11 @@ class Study:
     out
         Folder of the study.
     cohort
-        The data of training and testing.
+        Data for training and testing.
     external
         Further data by name.
     split
-        In place of the data's own, if any.
+        Split to use in place of the data's own, if any.
     """
 
     task: Task
@@ -352,25 +352,25 @@ class Study:
 
     @cached_property
     def runs(self) -> dict[str, Run]:
-        """The plan, by name."""
+        """Planned runs by name."""
         sites = sorted(set(self.cohort.sites.tolist()))
         planned = planned_runs(self.task, self.budget, self.seeds, sites)
         return {run.name: run for run in planned}
 
     @cached_property
     def trained(self) -> dict[str, dict[str, Any]]:
-        """Records of the runs that are finished, in the order of the plan."""
+        """Records of the finished runs, in the order of the plan."""
         records = {
             name: run_record(run, self.out, self.cohort.cache.sha256) for name, run in self.runs.items()
         }
         return {name: record for name, record in records.items() if record is not None}
 
     def checkpoint(self, run: Run) -> Path:
-        """The network of a finished run."""
+        """Checkpoint of a finished run."""
         return run_folder(self.out, run.name) / BEST
 
     def subjects(self, run: Run) -> dict[str, Subject]:
-        """What a run is judged on, by name: its validation part first."""
+        """Sets that a run is evaluated on, by name, the validation part first."""
         sites = run.recipe.data.sites
         found = {
             part: Subject(self.cohort, self.cohort.items(part, sites))  # type: ignore[arg-type]
@@ -387,7 +387,7 @@ class Study:
     def reference(self, run: Run) -> Run | None:
         """The teacher that a run's outputs are compared with.
 
-        Of a student the teacher of its seed and data, also where it did not learn from it. Of a teacher one
+        For a student, the teacher of its seed and data, even if it did not learn from it. For a teacher, one
         with the next seed, which gives the ceiling.
         """
         prefix, _, arm = run.arm.rpartition("/")
@@ -410,7 +410,7 @@ def open_study(
     Raises
     ------
     DataError
-        When a cache is missing, altered or of the other task, or an external one is not external.
+        When a cache is missing, altered or of another task, or an external one is not external.
     """
     cohort = open_cohort(data, split)
     if cohort.cache.task != task:
@@ -424,7 +424,7 @@ def open_study(
 
 @lru_cache(maxsize=1)
 def reopened(places: Places) -> Study:
-    """The study of another process, read once for all that this one is asked about it."""
+    """Open the study of another process, once per worker process."""
     return open_study(
         places.task,
         Budget.of(places.budget, json.loads(places.tables)),
@@ -437,7 +437,7 @@ def reopened(places: Places) -> Study:
 
 
 def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:
-    """Runs of some purposes, and the teachers that they learn from or are compared with."""
+    """Runs with the given purposes, and the teachers they learn from."""
     if not only:
         return list(study.runs.values())
     wanted = {run.name for run in study.runs.values() if run.purpose in only}

@@ -1,8 +1,8 @@
 """The study's tables, cells and captions: means over seeds, intervals over patients, differences, claims.
 
 The interval of a mean over seeds is that of the mean itself: every draw of patients is scored with every
-seed's network and the scores are averaged. It says how far the patients tested decide the number. The range
-over seeds, beside it, says how far the seed does.
+seed's network and the scores are averaged. It shows how much the number depends on the patients tested; the
+range over seeds, beside it, shows how much it depends on the seed.
 
 Claims are the paper's, with expectations written down before training (science 8.3). A claim held where the
 paired patient-bootstrap interval of the difference excludes 0 on the claimed side; it did not hold where the
@@ -54,7 +54,7 @@ def by_arm(runs: Iterable[Measured]) -> dict[str, dict[int, Measured]]:
 
 
 def number(value: float) -> float | None:
-    """As JSON holds it: rounded, and None where undefined."""
+    """The value for JSON: rounded, and None if undefined."""
     return round(float(value), DECIMALS) + 0.0 if np.isfinite(value) else None
 
 
@@ -85,13 +85,13 @@ def difference(first: Mapping[int, Floats], second: Mapping[int, Floats]) -> dic
 
 
 def drawn(arms: Arms, arm: str, place: str, row: str, measure: str) -> dict[int, Floats]:
-    """Values of a measure by seed, of those runs that have it."""
+    """Values of a measure by seed, for the runs that have it."""
     key = (place, row, measure)
     return {seed: one.drawn[key] for seed, one in arms.get(arm, {}).items() if key in one.drawn}
 
 
 def best_deit(arms: Arms, prefix: str = "") -> str | None:
-    """The DeiT arm of the higher official score on validation, mean over seeds; None where neither ran."""
+    """The DeiT arm with the higher official validation score, mean over seeds; None if neither ran."""
     ran = [arm for arm in DEITS if arms.get(prefix + arm)]
     if not ran:
         return None
@@ -99,7 +99,7 @@ def best_deit(arms: Arms, prefix: str = "") -> str | None:
 
 
 def renamed(arms: Arms, prefix: str, seeds: Sequence[int]) -> dict[str, dict[int, Measured]]:
-    """The arms below a prefix as methods: ``deit`` for the better DeiT; only the seeds that are studied."""
+    """The arms below a prefix by method, with ``deit`` for the better DeiT; only the given seeds."""
     deit = best_deit(arms, prefix)
     wanted = {"deit": deit} if deit else {}
     found: dict[str, dict[int, Measured]] = {}
@@ -126,7 +126,7 @@ def score_table(methods: Arms, names: Sequence[str], place: str) -> dict[str, An
 
 
 def measures_of(methods: Arms, place: str, row: str) -> list[str]:
-    """Names of the measures in a row, in their order."""
+    """Names of the measures in a row, in order."""
     names: dict[str, None] = {}
     for runs in methods.values():
         for one in runs.values():
@@ -135,7 +135,7 @@ def measures_of(methods: Arms, place: str, row: str) -> list[str]:
 
 
 def differences(methods: Arms, pairs: Iterable[tuple[str, str]], place: str) -> dict[str, Any]:
-    """First minus second of each pair, every measure in every row."""
+    """First minus second of each pair, for every measure in every row."""
     table: dict[str, Any] = {}
     for first, second in pairs:
         if first not in methods or second not in methods:
@@ -153,7 +153,7 @@ def differences(methods: Arms, pairs: Iterable[tuple[str, str]], place: str) -> 
 
 
 def method_pairs() -> list[tuple[str, str]]:
-    """Every pair of methods, the one that the paper puts higher first."""
+    """Every pair of methods, the one that the paper ranks higher first."""
     return list(combinations(reversed(("transformer", "deit", "teacher", "bbm")), 2))
 
 
@@ -210,7 +210,7 @@ def agreement_table(arms: Arms, prefix: str, place: str, seeds: Sequence[int]) -
 def arm_table(
     arms: Arms, names: Sequence[str], against: Sequence[str], place: str, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Scores of some arms, their agreement with the teacher, and their differences to others."""
+    """Scores of some arms, their agreement with the teacher, and their differences from other arms."""
     studied = {
         name: {seed: one for seed, one in arms[name].items() if seed in seeds}
         for name in (*names, *against)
@@ -236,7 +236,7 @@ def cka_table(found: Mapping[int, Alignments], deit: str | None) -> dict[str, An
     Parameters
     ----------
     found
-        By seed.
+        Alignments by seed.
     deit
         The DeiT arm that is reported as DeiT.
     """
@@ -311,7 +311,7 @@ def _described(found: Arrays, cohort: Cohort) -> dict[str, Any]:
 
 
 def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, Any]:
-    """By number, for each block, its mean over records on every draw of patients; :data:`UNIFORM` last."""
+    """Mean over records on every draw of patients, by measure and block; :data:`UNIFORM` last."""
     truth = cohort.truth(found["items"])
     patients, once = truth.patients[truth.offsets[:-1]], np.ones(len(found["items"]))
     blocks = range(found["distance"].shape[1])
@@ -332,7 +332,7 @@ def _by_block(by_seed: Mapping[int, list[Floats]], made: Any) -> list[Any]:
 
 
 def _gaps(first: Mapping[int, list[Floats]], second: Mapping[int, list[Floats]]) -> dict[str, Any]:
-    """Difference in every block, and in the mean of the first half of them."""
+    """Difference in every block, and in the mean of the first half of the blocks."""
     n_blocks = len(next(iter(first.values())))
     each = [difference(_block(first, block), _block(second, block)) for block in range(n_blocks)]
     return {"blocks": each, "early": difference(_early_blocks(first), _early_blocks(second))}
@@ -378,11 +378,11 @@ CONTROLS = {
     "bbm-untrained": ("BBM from an untrained teacher", "not stated"),
     "bbm-shuffled": ("BBM whose teacher sees another record", "yes"),
 }
-"""What BBM must be better than for its gain to be the teacher's, with the expectation of science 8.4."""
+"""Controls that BBM must beat for its gain to come from the teacher, with the expectation of science 8.4."""
 
 
 def claims(task: Task, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every claim with what was measured and the verdict, in the order of the paper, controls beside them."""
+    """Every claim with its measurement and verdict, in the order of the paper, and the controls."""
     return [
         *_scores(task, results["table2"]),
         *_controls(task, results["controls"]),
@@ -401,7 +401,7 @@ def _claim(
 
 
 def verdict(found: Mapping[str, Any] | None, sign: int = 1) -> str:
-    """What a paired difference says of the claim that it has a sign."""
+    """Verdict of a paired difference on the claim that it has the given sign."""
     if found is None or found["value"] is None or found["interval"] is None:
         return NOT_RUN
     low, high = sorted(sign * bound for bound in found["interval"])
@@ -428,7 +428,7 @@ def _controls(task: Task, table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _turned(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The difference the other way round."""
+    """The difference with its sign reversed."""
     if found is None or found["value"] is None:
         return None
     interval = found["interval"]
@@ -513,7 +513,7 @@ def signed_bounds(interval: Sequence[float | None] | None, digits: int = 3) -> s
 
 
 def cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """Value, interval and, with several seeds, their range; ``not run`` where there is no figure."""
+    """Value, interval and, with several seeds, their range; ``not run`` if there is no figure."""
     if figure is None:
         return NOT_RUN
     if figure["value"] is None:
@@ -522,7 +522,7 @@ def cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
 
 
 def gap(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """A difference with its interval; in bold where that excludes 0."""
+    """A difference with its interval; bold if that excludes 0."""
     if figure is None:
         return NOT_RUN
     if figure["value"] is None:
@@ -541,12 +541,12 @@ def _seeds(figure: Mapping[str, Any], digits: int) -> str:
 
 
 def image(title: str, path: str) -> list[str]:
-    """An embedded picture."""
+    """An embedded image."""
     return ["", f"![{title}]({path})", ""]
 
 
 def at(tree: Any, *keys: str) -> Any:
-    """The value at ``keys`` in nested dictionaries; None where a key is missing."""
+    """The value at ``keys`` in nested dictionaries; None if a key is missing."""
     for key in keys:
         if not isinstance(tree, Mapping) or key not in tree:
             return None
@@ -563,11 +563,11 @@ FIGURES = {
     "reliability": "reliability.svg",
     "alarms": "alarm-burden.svg",
 }
-"""File of each picture."""
+"""File of each figure."""
 
 
 def data_line(results: Mapping[str, Any]) -> str:
-    """Sizes of the parts, budget and seeds, in a sentence."""
+    """A sentence with the sizes of the parts, budget and seeds."""
     sets, seeds = results["data"]["sets"], results["seeds"]
     sizes = "; ".join(f"{name} {_size(sets[name])}" for name in ("train", "validation", "test"))
     runs = results["runs"]
@@ -588,7 +588,7 @@ def _size(entry: Mapping[str, int]) -> str:
 
 
 def source(results: Mapping[str, Any], place: str, purpose: str) -> str:
-    """What every number of a table carries: n, seeds, interval, command."""
+    """Source line of a table: n, seeds, interval, command."""
     sets = results["data"]["sets"]
     size = _size(sets[place]) if place in sets else place
     return (
@@ -598,10 +598,10 @@ def source(results: Mapping[str, Any], place: str, purpose: str) -> str:
 
 
 def set_name(results: Mapping[str, Any], place: str, found: Mapping[str, Any]) -> str:
-    """The set whose size belongs to a table."""
+    """Name of the set whose size is given below a table."""
     return place if place in results["data"]["sets"] else str(found["set"])
 
 
 def purpose_of(found: Mapping[str, Any]) -> str:
-    """What is trained for a table."""
+    """Purpose of the runs behind a table."""
     return "sites" if found["set"] == LEFT_OUT else "methods"

@@ -1,4 +1,4 @@
-"""The tasks that networks are trained for, an object each.
+"""The tasks that networks are trained for, one object per task.
 
 A further task is a module like :mod:`training.tasks.stay` and an entry in :data:`TASKS`, with its number of
 matched groups in :data:`training.recipe.N_GROUPS`.
@@ -28,10 +28,10 @@ _latest: dict[object, Source] = {}
 
 
 def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -> Source:
-    """The recipe's view of a cache; DataError if the cache is of the other task.
+    """The recipe's view of a cache; DataError if the cache is of another task.
 
-    The latest view is kept for the next recipe that reads alike, because stays take ten seconds to prepare.
-    Both then share their arrays; labels that :meth:`Source.blend_labels` changes are each source's own.
+    The latest view is kept for the next recipe that reads the same data, because stays take ten seconds to
+    prepare. Both then share their arrays, except labels that :meth:`Source.blend_labels` changes.
     """
     cache = open_cache(cache_folder)
     if cache.task != recipe.task:
@@ -54,7 +54,7 @@ def open_source(recipe: Recipe, cache_folder: Path, split: Path | None = None) -
 
 
 def forget_source() -> None:
-    """Let go of the view that :func:`open_source` keeps."""
+    """Drop the view that :func:`open_source` keeps."""
     _latest.clear()
 
 
@@ -82,7 +82,7 @@ def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
     Raises
     ------
     DataError
-        It is of the other task, or shares a record with ``cohort``, be it under another id.
+        It is of another task, or shares a record with ``cohort``, even under another id.
     """
     cache = open_cache(folder)
     if cache.task != cohort.cache.task:

@@ -1,7 +1,7 @@
-"""What every task offers: the data of a cache, batches to train on, and ground truth to be judged by.
+"""Interface of all tasks: the data of a cache, batches to train on, and ground truth for evaluation.
 
-A :class:`Cohort` is all recordings or stays of a cache, read in the way a checkpoint says; a :class:`Source`
-deals them out in batches to a training run.
+A :class:`Cohort` holds all recordings or stays of a cache, preprocessed as a checkpoint says; a
+:class:`Source` serves them in batches to a training run.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Batch:
     known
         Same shape as ``labels``: 0 where the label is unknown or the row is padding.
     rows
-        For stays ``(batch, hours)``, 1 on rows that exist; None for ECG.
+        For stays ``(batch, hours)``, 1 on real rows, 0 on padding; None for ECG.
     weights
         Weight of each label in the supervised loss, same shape as ``labels``; None for 1 everywhere.
     items
-        Number of each input in the cache, shape ``(batch,)``, where that alone determines the input; None
+        Index of each input in the cache, shape ``(batch,)``, where that alone determines the input; None
         where inputs are cropped or augmented.
     """
 
@@ -77,12 +77,12 @@ class Batch:
 
 EVERYTHING = slice(None)
 Outputs = list[tuple[Ints, Float32s]]
-"""What a network gives for the items of each batch."""
+"""A network's outputs for the items of each batch."""
 Scores = dict[str, float]
 
 
 def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Part, Ints]:
-    """Items of each part, as far as the recipe uses them.
+    """Items of each part that the recipe uses.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Pa
     sites
         Hospital or source of every item, same shape.
     recipe
-        ``sites`` restricts training and validation; ``train_fraction`` takes the first of a fixed shuffle of
-        the training part, so that smaller shares lie within larger ones, and every seed and method gets the
-        same.
+        ``sites`` restricts training and validation; ``train_fraction`` takes the head of a fixed shuffle of
+        the training part, so that smaller shares are nested in larger ones, and every seed and method gets
+        the same items.
 
     Raises
     ------
@@ -119,16 +119,16 @@ def divided(parts: Ints, sites: npt.NDArray[Any], recipe: DataRecipe) -> dict[Pa
 
 @dataclass(frozen=True, eq=False)
 class ExampleBatch:
-    """Inputs of ``n`` examples.
+    """Inputs of some examples.
 
     Attributes
     ----------
     pieces
-        Inputs of some examples each, as the networks take them. ECGs come in one piece; stays in several of
-        similar length.
+        Inputs of some of the examples each, as the networks take them. ECGs come in one piece; stays in
+        several of similar length.
     hours
-        For each piece of stays, shape ``(examples of the piece, 2)``: which stay of the piece, and its hour.
-        None for ECGs, whose example is the whole record.
+        For each piece of stays, shape ``(examples of the piece, 2)``: index of the stay in the piece, and its
+        hour. None for ECGs, where an example is a whole record.
     """
 
     pieces: list[Tensor]
@@ -136,7 +136,7 @@ class ExampleBatch:
 
 
 class Source(ABC):
-    """A split data set that deals out batches in an order given by seed and epoch alone."""
+    """A split data set that serves batches in an order determined by seed and epoch alone."""
 
     cache: Cache
     split_sha256: str
@@ -150,13 +150,13 @@ class Source(ABC):
         """Indices of the records or stays of a part."""
 
     def learnt_items(self) -> Ints:
-        """What a network learns from: the training part, and the validation part too where it is refitted."""
+        """Items a network learns from: the training part, and also the validation part when refitting."""
         train = self.items("train")
         return np.concatenate((train, self.items("validation"))) if self.refit else train
 
     @abstractmethod
     def plan(self, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """Items of each batch of an epoch; together each of :meth:`learnt_items` exactly once."""
+        """Items of each batch of an epoch, covering each of :meth:`learnt_items` exactly once."""
 
     @abstractmethod
     def training_batch(
@@ -164,12 +164,12 @@ class Source(ABC):
     ) -> Batch:
         """The ``share`` of the batch of ``items`` as that epoch sees them, cropped and augmented.
 
-        What holds for the whole batch, such as the length of its crops, is the same in every share.
+        Choices for the whole batch, such as the length of its crops, are the same in every share.
         """
 
     @abstractmethod
     def plain(self, items: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
-        """Un-augmented batches over ``items`` in an order that suits speed, each with its items."""
+        """Unaugmented batches of ``items``, ordered for speed, each with its items."""
 
     @abstractmethod
     def gather(self, items: Ints, outputs: Outputs) -> Float32s:
@@ -177,11 +177,11 @@ class Source(ABC):
 
     @abstractmethod
     def selection_scores(self, part: Part, logits: npt.NDArray[np.float32]) -> Scores:
-        """Metrics of a part, among them ``auroc``, ``bce`` and, as ``selection``, the official one."""
+        """Metrics of a part, including ``auroc``, ``bce`` and, as ``selection``, the official one."""
 
     @abstractmethod
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Probabilities from which outputs count as positive, tuned on ``part``; one for each output."""
+        """Probability thresholds for positive outputs, tuned on ``part``; one for each output."""
 
     @abstractmethod
     def calibration(self, part: Part, logits: npt.NDArray[np.float32]) -> Calibration:
@@ -197,7 +197,7 @@ class Source(ABC):
 
     @abstractmethod
     def examples(self, items: Ints, rng: np.random.Generator) -> Ints:
-        """Examples whose features can be compared, shape ``(examples, k)``: item, and place in it if any."""
+        """Examples whose features can be compared, shape ``(examples, k)``: item and any position in it."""
 
     @abstractmethod
     def example_batch(self, examples: Ints) -> ExampleBatch:
@@ -205,7 +205,7 @@ class Source(ABC):
 
     @abstractmethod
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
-        """Whether stored constants of a preprocessing are this source's own."""
+        """Whether stored preprocessing constants equal this source's own."""
 
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
@@ -219,11 +219,11 @@ class Truth:
     Attributes
     ----------
     labels
-        ``(recordings, 26)``, true where positive; of stays ``SepsisLabel`` of all rows end to end.
+        ``(recordings, 26)``, true where positive; for stays ``SepsisLabel`` of all rows end to end.
     known
-        Where a label is known, same shape; of stays everywhere.
+        Where a label is known, same shape; for stays everywhere.
     offsets
-        Stay ``i`` is the rows ``offsets[i]:offsets[i + 1]``; of recordings each is one row.
+        Stay ``i`` is the rows ``offsets[i]:offsets[i + 1]``; each recording is one row.
     patients
         Index of the patient of each row of ``labels``, from 0.
     """
@@ -235,11 +235,11 @@ class Truth:
 
     @property
     def n_patients(self) -> int:
-        """Patients, from whom the bootstrap draws."""
+        """Number of patients, from whom the bootstrap draws."""
         return int(self.patients.max(initial=-1)) + 1
 
     def chosen(self, items: Bools) -> Truth:
-        """The recordings or stays where ``items`` is true; patients get new numbers."""
+        """The recordings or stays where ``items`` is true; patients are renumbered."""
         lengths = np.diff(self.offsets)
         rows = np.repeat(items, lengths)
         offsets = np.concatenate(([0], np.cumsum(lengths[items]))).astype(np.int64)
@@ -271,7 +271,7 @@ class Cohort(ABC):
         return len(self.ids)
 
     def items(self, part: Part, sites: tuple[str, ...] = ()) -> Ints:
-        """Items of a part, of some sites where these are named; those that training or testing uses."""
+        """Items of a part that training or testing uses, limited to ``sites`` if any are given."""
         if self.parts is None:
             raise ValueError("an external cohort has no parts")
         wanted = self.parts == PARTS.index(part)
@@ -283,7 +283,7 @@ class Cohort(ABC):
 
     @abstractmethod
     def measured(self) -> dict[str, str]:
-        """Ids by a hash of what was measured, which copies under another id share."""
+        """Ids by a hash of the measured values, which copies under another id share."""
 
     @abstractmethod
     def describe(self, items: Ints) -> dict[str, int]:
@@ -295,13 +295,13 @@ class Cohort(ABC):
 
     @abstractmethod
     def groups(self, items: Ints) -> dict[str, Strings]:
-        """Site, sex and age band of each item, by what divides them."""
+        """Site, sex and age band of each item, keyed by name."""
 
     @abstractmethod
     def logits(
         self, network: Encoder, items: Ints, preprocessing: dict[str, Any], device: torch.device
     ) -> Float32s:
-        """What a network with this preprocessing says about ``items``, in their order.
+        """Logits of a network with this preprocessing for ``items``, in their order.
 
         Returns
         -------
@@ -310,24 +310,24 @@ class Cohort(ABC):
 
     @abstractmethod
     def records(self, items: Ints) -> Iterator[Recording | Stay]:
-        """The items as scoring by a bundle reads them."""
+        """The items in the form that a bundle scores."""
 
 
 def in_order(items: Ints, outputs: Outputs) -> list[Float32s]:
-    """The output of each of ``items``, from batches of other orders."""
+    """Output of each of ``items``, from batches in another order."""
     by_item = {int(i): row for chosen, rows in outputs for i, row in zip(chosen, rows, strict=True)}
     return [by_item[int(i)] for i in items]
 
 
 def strings(column: Any) -> Strings:
-    """A column of an index as numpy strings; what is missing is ``unknown``."""
+    """A column of an index as numpy strings; missing values become ``unknown``."""
     return np.array([UNKNOWN if value != value or value is None else str(value) for value in column], np.str_)
 
 
 FIXED, TUNED, FREE = "0.5", "tuned", "threshold_free"
-"""Rows of the tables: thresholds of 0.5, thresholds tuned on validation, and measures without threshold."""
+"""Rows of the tables: thresholds of 0.5, thresholds tuned on validation, and threshold-free measures."""
 Row = tuple[str, str]
-"""Row of thresholds and measure."""
+"""Table row (kind of threshold) and measure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,8 +339,8 @@ class Decider:
     calibration
         Fitted on validation.
     thresholds
-        On calibrated probabilities, for each row of a table and measure. Of stays one, that of the highest
-        utility, serves both measures; of ECGs each measure has its own.
+        On calibrated probabilities, for each table row and measure. For stays, the one of highest utility
+        serves both measures; for ECGs, each measure has its own.
     evaluable
         Outputs that may be reported.
     validation
@@ -353,7 +353,7 @@ class Decider:
     validation: float
 
     def probabilities(self, logits: Float32s) -> Floats:
-        """Calibrated, shape of ``logits``."""
+        """Calibrated probabilities, shape of ``logits``."""
         return self.calibration.probability(logits)
 
     def outputs(self, logits: Float32s, row: Row) -> Bools:
@@ -364,7 +364,7 @@ class Decider:
         return decisions(p, self.thresholds[row], self.evaluable)
 
     def raw_thresholds(self, row: Row) -> Floats:
-        """The same thresholds on probabilities that are not calibrated."""
+        """The same thresholds for uncalibrated probabilities."""
         t = np.clip(self.thresholds[row], 1e-12, 1 - 1e-12)
         z = (np.log(t / (1 - t)) - self.calibration.intercept) / self.calibration.slope
         return sigmoid(np.asarray(z))
@@ -378,15 +378,15 @@ class TrainingTask(ABC):
     Attributes
     ----------
     name
-        As recipes, caches and commands call it.
+        Name in recipes, caches and commands.
     official
-        The Challenge's score, as the tables call it.
+        Name of the Challenge's score in tables.
     teacher_section
         Section of a recipe that describes the teacher.
     teacher_unit
         What a unit of the teacher is called.
     augments
-        Whether training distorts the inputs as the recipe's section ``augment`` says.
+        Whether training augments the inputs as the recipe's section ``augment`` says.
     """
 
     name: ClassVar[str]
@@ -397,7 +397,7 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def cohort(self, cache: Cache, split: Path | None) -> Cohort:
-        """All of a cache, to be judged on; ``split`` as for :class:`Cohort`."""
+        """All of a cache, for evaluation; ``split`` as for :class:`Cohort`."""
 
     @abstractmethod
     def source(self, recipe: Recipe, cache: Cache, split: Path) -> Source:
@@ -409,11 +409,11 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def student(self, recipe: Recipe, n_inputs: int, samples: int) -> Encoder:
-        """The student of the recipe's method; ``samples`` of an ECG window."""
+        """The student of the recipe's method; ``samples`` is the length of an ECG window."""
 
     @abstractmethod
     def statistics_size(self, recipe: Recipe) -> int:
-        """ECGs or rows from which the statistics of a teacher's channels are taken."""
+        """Number of ECGs or rows from which a teacher's channel statistics are computed."""
 
     @abstractmethod
     def decider(self, logits: Float32s, train: Truth, validation: Truth) -> Decider:
@@ -421,8 +421,8 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def statistics(self, decider: Decider, logits: Float32s, truth: Truth) -> dict[str, Statistic]:
-        """Every measure of a set, by ``row|measure``."""
+        """Every measure of a set, keyed by ``row|measure``."""
 
     @abstractmethod
     def class_counts(self, decider: Decider, logits: Float32s, truth: Truth) -> Ints:
-        """Number of classes in the means of the ranking measures and of F, shape ``(2,)``."""
+        """Number of classes averaged in the ranking measures and in F, shape ``(2,)``."""

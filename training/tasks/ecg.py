@@ -52,11 +52,11 @@ from training.tasks.base import (
 
 MICROVOLTS = 1000.0
 DEPTH = 8
-"""Blocks of the student where ``student.depth`` is 0."""
+"""Blocks of the student when ``student.depth`` is 0."""
 STATISTICS_ECGS = 2048
 SECONDS = 10.0
 ROOM = 1.1
-"""Samples taken for each that is wanted, so that time resampling has some to spare."""
+"""Factor of samples taken beyond the wanted length, so that time resampling has some to spare."""
 
 
 class EcgSource(Source):
@@ -89,7 +89,7 @@ class EcgSource(Source):
         self.n_inputs, self.samples = self.signals[0].shape[0], constants.length
 
     def _asked(self) -> npt.NDArray[np.bool_]:
-        """Classes that the source of each record has in the training part, shape ``(records, 26)``."""
+        """Classes that occur in the training part of each record's source, shape ``(records, 26)``."""
         source = np.unique(self.cache.index["source"].to_numpy(), return_inverse=True)[1]
         train = self._items["train"]
         found = np.zeros((source.max() + 1, self.labels.shape[1]), dtype=bool)
@@ -115,7 +115,7 @@ class EcgSource(Source):
         return window.astype(np.float32)
 
     def _whole_patches(self, samples: int) -> int:
-        """The longest window of whole patches that ``samples`` allow, at most ten seconds."""
+        """Length of the longest window of whole patches within ``samples``, at most ten seconds."""
         return max(min(samples, self.samples) // self.patch, 1) * self.patch
 
     def _crop_length(self, items: Ints, rng: np.random.Generator) -> int:
@@ -157,7 +157,7 @@ class EcgSource(Source):
         return self._batch(items, windows)
 
     def plain(self, items: Ints) -> Iterator[tuple[Ints, Batch]]:
-        """See :meth:`Source.plain`; the centre of longer records, shorter ones by length."""
+        """See :meth:`Source.plain`; takes the centre of longer records and groups shorter ones by length."""
         lengths = np.array([self._whole_patches(self.signals[i].shape[1]) for i in items])
         for length in np.unique(lengths):
             alike = items[lengths == length]
@@ -191,7 +191,7 @@ class EcgSource(Source):
         }
 
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """See :meth:`Source.decision_thresholds`; the F-optimal one of each class."""
+        """See :meth:`Source.decision_thresholds`; the F-optimal threshold of each class."""
         labels, known = self.part_labels(part)
         return f_thresholds(labels, sigmoid(logits), known)
 
@@ -216,7 +216,7 @@ class EcgSource(Source):
         return items[:, None]
 
     def example_batch(self, examples: Ints) -> ExampleBatch:
-        """Windows of one length, the longest that all ECGs have; see :meth:`Source.example_batch`."""
+        """Windows of one length, the longest that all ECGs allow; see :meth:`Source.example_batch`."""
         windows = [batch.inputs for _, batch in self.plain(examples[:, 0])]
         shortest = min(w.shape[2] for w in windows)
         return ExampleBatch([torch.cat([w[..., :shortest] for w in windows])], None)
@@ -245,7 +245,7 @@ def read_signals(cache: Cache, constants: EcgPreprocessing) -> list[npt.NDArray[
 
 BATCH = 64
 PIECE = 16 * BATCH
-"""Recordings whose windows are in memory at once."""
+"""Number of recordings whose windows are in memory at once."""
 
 
 @torch.no_grad()
@@ -257,10 +257,10 @@ def window_logits(network: Encoder, windows: Float32s, device: torch.device | st
     network
         Put into evaluation mode.
     windows
-        ``(windows, leads, samples)``; NaN marks what was not recorded. A transformer masks it; any other
-        network sees each window cut to what was recorded.
+        ``(windows, leads, samples)``; NaN marks unrecorded samples. A transformer masks them; any other
+        network sees each window cut to its recorded part.
     device
-        Where the network is.
+        Device of the network.
     """
     network.eval()
     found: Float32s = np.empty((len(windows), N_CLASSES), dtype=np.float32)
@@ -279,7 +279,7 @@ def window_logits(network: Encoder, windows: Float32s, device: torch.device | st
 
 
 class EcgCohort(Cohort):
-    """Signals are filtered once per requested pass band."""
+    """Recordings of a cache, filtered once per requested pass band."""
 
     def __init__(self, cache: Cache, split: Path | None) -> None:
         super().__init__(cache, split)
@@ -327,7 +327,7 @@ class EcgCohort(Cohort):
     def logits(
         self, network: Encoder, items: Ints, preprocessing: dict[str, Any], device: torch.device
     ) -> Float32s:
-        """Of the middle window of each recording; see :meth:`Cohort.logits`."""
+        """Logits of the middle window of each recording; see :meth:`Cohort.logits`."""
         constants = EcgPreprocessing.from_dict(preprocessing)
         signals = self.signals(constants.band)
         pieces = []
@@ -451,6 +451,6 @@ def evaluable_classes(*parts: Truth) -> Bools:
 
 
 def _ranked(decider: Decider, truth: Truth) -> Bools:
-    """Evaluable classes with at least five positives in a set, over which ranking is averaged."""
+    """Evaluable classes with at least five positives in a set, over which ranking measures are averaged."""
     counts = (truth.labels & truth.known).sum(axis=0)
     return np.asarray(decider.evaluable & (counts >= FEWEST_POSITIVES))

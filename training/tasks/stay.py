@@ -49,7 +49,7 @@ from training.tasks.base import (
 )
 
 DEPTH = 3
-"""Blocks of the student where ``student.depth`` is 0."""
+"""Blocks of the student when ``student.depth`` is 0."""
 LENGTH_BUCKETS = 24
 HOURS_OF_A_PATIENT = 4
 EARLIER_ROWS = 6
@@ -85,7 +85,7 @@ def without_padding(offsets: Ints, items: Ints, outputs: Outputs) -> Float32s:
 def decisions_worth(
     labels: npt.NDArray[np.int8], offsets: Ints, train_rows: Ints
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Where an alarm pays by the utility of the Challenge 2019, and how much the decision matters there.
+    """Labels and weights from the utility of the Challenge 2019: where an alarm pays off, and by how much.
 
     Minimising cross-entropy under these labels and weights raises the utility itself, as regression on the
     gain of an alarm does (Morrill et al. 2019, the Challenge's first place).
@@ -148,7 +148,7 @@ class StaySource(Source):
 
     def _batch(self, items: Ints) -> Batch:
         # numpy throughout: torch operations in the thread that prepares batches would start a second team
-        # of OpenMP threads, which fights with the one that trains.
+        # of OpenMP threads, which competes with the one that trains.
         starts = self.offsets[items]
         lengths = self.offsets[items + 1] - starts
         mask = np.arange(lengths.max()) < lengths[:, None]
@@ -168,9 +168,9 @@ class StaySource(Source):
         )
 
     def plan(self, seed: int, epoch: int) -> list[Ints]:
-        """Stays of similar length together, about as many rows in every batch; see :meth:`Source.plan`.
+        """Batch stays of similar length, with about as many rows in every batch; see :meth:`Source.plan`.
 
-        The loss is a mean over the rows of a batch. Were every batch to hold as many stays, rows of short
+        The loss is a mean over the rows of a batch. If every batch held equally many stays, rows of short
         stays would weigh ten times as much as rows of long ones.
         """
         rng = np.random.default_rng((seed, epoch))
@@ -189,7 +189,7 @@ class StaySource(Source):
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def training_batch(self, seed: int, epoch: int, items: Ints, share: slice = EVERYTHING) -> Batch:
-        """See :meth:`Source.training_batch`; nothing is drawn for stays."""
+        """See :meth:`Source.training_batch`; stays are not augmented."""
         del seed, epoch
         return self._batch(items[share])
 
@@ -227,7 +227,7 @@ class StaySource(Source):
         }
 
     def decision_thresholds(self, part: Part, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """See :meth:`Source.decision_thresholds`; the one of best utility."""
+        """See :meth:`Source.decision_thresholds`; the threshold of highest utility."""
         return np.array([self.selection_scores(part, logits)["threshold"]])
 
     def calibration(self, part: Part, logits: npt.NDArray[np.float32]) -> Calibration:
@@ -246,7 +246,7 @@ class StaySource(Source):
         return self.constants.to_dict()
 
     def examples(self, items: Ints, rng: np.random.Generator) -> Ints:
-        """At most four hours of each stay: item and hour; see :meth:`Source.examples`."""
+        """Item and hour of at most four hours of each stay; see :meth:`Source.examples`."""
         lengths = np.diff(self.offsets)[items]
         drawn = [
             (item, hour)
@@ -274,7 +274,7 @@ BATCH = 32
 
 
 class StayCohort(Cohort):
-    """Every stay is of a patient of its own."""
+    """Stays of a cache, each of a different patient."""
 
     def __init__(self, cache: Cache, split: Path | None) -> None:
         super().__init__(cache, split)
@@ -284,7 +284,7 @@ class StayCohort(Cohort):
     def measured(self) -> dict[str, str]:
         """See :meth:`Cohort.measured`; stays with the same vital signs and laboratory values are copies."""
         stays = np.split(self.values[:, :N_TIME_VARYING], self.offsets[1:-1])
-        # a value that is missing can be any of many NaNs
+        # NaNs of missing values can differ in their bits
         return {
             hashlib.sha256(np.nan_to_num(stay, nan=-1e9).tobytes()).hexdigest(): name
             for stay, name in zip(stays, self.ids, strict=True)
@@ -324,7 +324,7 @@ class StayCohort(Cohort):
     def logits(
         self, network: Encoder, items: Ints, preprocessing: dict[str, Any], device: torch.device
     ) -> Float32s:
-        """Stays of like length go through the network together, padded; see :meth:`Cohort.logits`."""
+        """Stays of similar length go through the network together, padded; see :meth:`Cohort.logits`."""
         constants = StayPreprocessing.from_dict(preprocessing)
         outputs: Outputs = []
         order = items[np.argsort(np.diff(self.offsets)[items], kind="stable")]
