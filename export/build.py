@@ -441,7 +441,7 @@ def build_bundle(
     require_chosen(evidence.chosen, student, data)
     if evidence.opinion is not None and not BUILDS[data.task].weighs_opinions:
         raise DataError(
-            f"an opinion decides nothing for {NOUNS[data.task]}: one threshold needs no more than validation"
+            f"an opinion is not used for {NOUNS[data.task]}: their single threshold is tuned on validation"
         )
     with replaced_folder(out, CONTRACT, "bundle") as folder:
         return _Making(folder, student, data, settings).bundle(teacher, externals, evidence)

@@ -90,7 +90,7 @@ def export(
     """Turn a trained student into a bundle: graph, proof, calibration, thresholds, figures, model card.
 
     Calibration and thresholds come from the validation part, the published figures from the test part, scored
-    by the bundle itself. Nothing is written unless the graph proves to be the network.
+    by the bundle itself. Nothing is written unless the graph reproduces the network.
     """
     if cards:
         _rewrite_cards()

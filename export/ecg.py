@@ -335,9 +335,9 @@ def ecg_decisions(
         {
             "clinical": Point(
                 clinical_thresholds(labels, probabilities, known, evaluable),
-                f"highest F measure of each class on {there}, the fewer positives a class has there the "
-                "nearer to the best common threshold; of findings that exclude each other the stronger one, "
-                "the others as alternatives; no finding where no class reaches its threshold",
+                f"highest F measure of each class on {there}, shrunk towards the best common "
+                "threshold for classes with few positives; of findings that exclude each other the stronger "
+                "one, the others as alternatives; no finding where no class reaches its threshold",
                 exclusive=True,
             ),
             CHALLENGE: Point(

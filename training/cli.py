@@ -70,7 +70,7 @@ Examples:
     "--exclude", multiple=True, metavar="SOURCE", help="Source of recordings to leave out; repeatable."
 )
 @click.option(
-    "--only", multiple=True, metavar="SOURCE", help="Take this source of recordings alone; repeatable."
+    "--only", multiple=True, metavar="SOURCE", help="Use only this source of recordings; repeatable."
 )
 @click.option(
     "--unlabelled",
@@ -146,7 +146,7 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="auto takes CUDA where there is one; cuda without one is an error.",
+    help="auto uses CUDA if available; cuda fails without it.",
 )
 set_option = click.option(
     "--set",
@@ -223,12 +223,12 @@ Examples:
 @click.argument("members", nargs=-1, type=FILE, metavar="[BEST_PT]...")
 @click.option("--cache", type=FOLDER, required=True, help="Cache that the members were trained on.")
 @click.option("--out", type=FILE, required=True, help="File of the opinion, .npz.")
-@click.option("--trees", is_flag=True, help="Ask gradient-boosted trees too, grown here; stays only.")
+@click.option("--trees", is_flag=True, help="Also train gradient-boosted trees as a member; stays only.")
 @click.option(
     "--cross-fit",
     metavar="RECIPE",
-    help="Train this recipe once for each fold of the training part, on the other folds, and ask each "
-    "network about its own fold.",
+    help="Train this recipe once for each fold of the training part, on the other folds, and use "
+    "its out-of-fold predictions.",
 )
 @click.option("--runs", type=FOLDER, help="Folder of the runs of --cross-fit; the same command resumes them.")
 @click.option("--folds", type=click.IntRange(min=2), help="Folds of --cross-fit [default: 5].")
@@ -247,7 +247,7 @@ def ensemble(
     device: str,
     assignments: dict[str, str],
 ) -> None:
-    """Ask several networks or trees about the training part, as soft labels for one student.
+    """Predict the training part with an ensemble of networks or trees, as soft labels for a student.
 
     Each member is calibrated on the validation part, and the scores there are printed: of every member, and
     of the mean of their calibrated logits. --set changes the recipe of --cross-fit.
@@ -349,7 +349,7 @@ Give every method the same --trials, --max-epochs, --grace and --seed: trial i t
 rate (as a quantile), weight decay, dropout and augmentation for all of them. The same command resumes
 where it stopped."""
 )
-@click.option("--method", type=click.Choice(list(METHODS)), required=True, help="What is trained.")
+@click.option("--method", type=click.Choice(list(METHODS)), required=True, help="Method to train.")
 @click.option("--cache", type=FOLDER, required=True, help="Cache made by 'ibt train prepare'.")
 @click.option(
     "--out", type=FOLDER, required=True, help="Folder of the search: trials.csv, best.toml, report.md."
@@ -358,7 +358,8 @@ where it stopped."""
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @click.option(
     "--recipe",
-    help="Recipe (file or packaged name) of what is not searched [default: the task's packaged one].",
+    help="Recipe (file or packaged name) for settings that are not searched "
+    "[default: the task's packaged one].",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True, help="Draws to try.")
 @click.option(
@@ -366,17 +367,19 @@ where it stopped."""
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Length of a whole trial.",
+    help="Epochs of a trial that is never stopped.",
 )
 @click.option(
     "--grace",
     type=click.IntRange(min=1),
     default=15,
     show_default=True,
-    help="Epochs that every trial trains; must be longer than the warm-up.",
+    help="Epochs before a trial can be stopped; must exceed the warm-up.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at a time.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random draws."
+)
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),

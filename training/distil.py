@@ -570,6 +570,6 @@ def boundaries(recipe: Recipe, n_teacher: int, n_student: int) -> tuple[tuple[in
     n = recipe.bbm.groups or N_GROUPS[recipe.task]
     if n_teacher % n or n_student % n:
         raise RecipeError(
-            f"bbm.groups: {n} groups divide neither {n_teacher} teacher nor {n_student} student units evenly"
+            f"bbm.groups: {n} groups do not divide {n_teacher} teacher and {n_student} student units evenly"
         )
     return tuple((n_teacher // n * i, n_student // n * i) for i in range(1, n + 1))

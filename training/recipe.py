@@ -46,7 +46,7 @@ class DataRecipe:
     the training rows, or left in the units of the specification. ``label``, in training only: ``official``,
     ``h12`` (1 from six rows earlier) or ``utility`` (1 where the Challenge's utility rewards an alarm, each
     row weighted by what the decision is worth there). ``band``: zero-phase pass band of ECGs in Hz, empty for
-    none. ``max_hours``: longest stretch of a stay seen at once. ``train_fraction``: share of the training
+    none. ``max_hours``: longest stay; longer ones are refused. ``train_fraction``: share of the training
     part used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
     ``sites``: hospitals of stays or sources of ECGs to train and select on, empty for all; the test part
     stays whole, so that the others can be scored as external. ``label_mask``: ``none`` treats an absent label

@@ -184,7 +184,7 @@ def report_lines(
         f"{sum(out.seconds for out in outcomes) / 60:.1f} minutes of training.",
         "",
         "Scores are the selection metric on the validation part, which the search has optimised: the best of "
-        f"them is too good to be believed, and says nothing about test patients. {NOTICE}",
+        f"them is optimistic and does not estimate test performance. {NOTICE}",
         "",
         "| key | drawn |",
         "| --- | --- |",

@@ -11,7 +11,7 @@ from training.data.split import PARTS
 GROUPS = ("source", "sex", "age")
 EXPLAINED = (
     "Challenge metric, macro F and accuracy are those of the official evaluation over all 26 classes; a "
-    "class that is not evaluable is never put out and so counts as missed. Threshold-free means are over "
+    "class that is not evaluable is never reported and so counts as missed. Threshold-free means are over "
     "evaluable classes with at least five positives in the set; their number is given."
 )
 
@@ -62,12 +62,12 @@ def _data(contract: dict[str, Any]) -> list[str]:
         "Recordings are divided once, stratified by class and source; a patient, where known, is in one "
         "part.",
         *table(["part", "recordings>", "patients or groups>", "sources"], rows),
-        f"Refused in preparation: {counted(preparation['refused'])}. Counted on the way: {counted(others)}.",
+        f"Refused in preparation: {counted(preparation['refused'])}. Other counts: {counted(others)}.",
         "",
         f"**Not evaluable**: {', '.join(never) or 'none'}. A class counts as evaluable with at least 15 "
         f"positives in training and validation together, {_ranked_on(contract)} 95 % interval (Hanley and "
-        "McNeil 1982) lies above 0.6. The other classes are in the network and in every answer, marked so, "
-        "and are never called.",
+        "McNeil 1982) lies above 0.6. The other classes are in the network and in every answer, marked as "
+        "not evaluable, and are never reported as findings.",
         *_confounding(contract),
     ]
 
@@ -75,8 +75,8 @@ def _data(contract: dict[str, Any]) -> list[str]:
 def _ranked_on(contract: dict[str, Any]) -> str:
     if contract["training"].get("evidence", {}).get("opinion_sha256"):
         return (
-            "and an AUROC over both (validation by this recipe, training by cross-fitted networks, each of "
-            "which never saw what it was asked about) whose"
+            "and an AUROC over both (validation by this recipe, training by out-of-fold predictions of "
+            "cross-fitted networks) whose"
         )
     return "3 of them in validation, and an AUROC there whose"
 

@@ -61,8 +61,9 @@ def _data(contract: dict[str, Any]) -> list[str]:
             rows,
         ),
         f"Refused in preparation: {counted(preparation['refused'])}. Outcome: `SepsisLabel`, 1 from six "
-        "hours before onset (Sepsis-3) on. Hours in which nothing was measured are part of the data; before "
-        "a variable is first measured the training median is used, afterwards its last value.",
+        "hours before onset (Sepsis-3) on. Hours in which nothing was measured are part of the data; a "
+        "missing value is filled with the last one, or with the training median before the first "
+        "measurement.",
         "",
     ]
 
@@ -84,8 +85,9 @@ def _unlabelled(test: dict[str, Any], found: dict[str, Any]) -> list[str]:
     ]
     return [
         f"{count(found['stays'])} stays, {count(found['hours'])} hours. Refused by scoring: "
-        f"{counted(found['refused'])}. Without labels nothing says which alarms are right; where their share "
-        "is far from that of the test part, recalibrate before use. This set chose nothing.",
+        f"{counted(found['refused'])}. Without labels, correct alarms cannot be identified; if the "
+        "share of hours in alarm is far from that of the test part, recalibrate before use. Nothing was "
+        "tuned on this set.",
         *table(["", "test part>", "here>"], rows),
     ]
 

@@ -329,5 +329,5 @@ def test_an_opinion_makes_classes_evaluable_and_moves_thresholds(
     np.savez(file, **(content | {"split_sha256": np.array("0" * 64)}))
     with pytest.raises(DataError, match="another split"):
         open_opinion(file, ecgs, ecg_data)
-    with pytest.raises(DataError, match="nothing for stays"):
+    with pytest.raises(DataError, match="not used for stays"):
         build_bundle(stay_student, stay_data, tmp_path / "stays", SETTINGS, evidence=evidence)

@@ -363,7 +363,7 @@ def test_the_same_inputs_are_not_ingested_twice(tmp_path: Path, opened: Open) ->
     assert changed.patients == 2
 
 
-def test_too_little_memory_is_said(tmp_path: Path) -> None:
+def test_too_little_memory_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(f"{HEADER}\n{row('a', 1)}\n")
     with pytest.raises(BatchError, match="too low"):

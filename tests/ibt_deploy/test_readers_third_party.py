@@ -122,7 +122,7 @@ def test_a_broken_reader_is_named_where_it_was_wanted(
         ("a.bin", b"who knows", "docs/formats.md"),
     ],
 )
-def test_what_nobody_reads_is_named_for_what_it_is(
+def test_formats_that_no_reader_supports_are_named(
     tmp_path: Path, name: str, content: bytes, told: str
 ) -> None:
     (tmp_path / name).write_bytes(content)

@@ -189,7 +189,7 @@ def comparable(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "request_id"}
 
 
-def test_what_nobody_waits_for_any_more_is_not_computed_to_its_end(app: Any) -> None:
+def test_computation_stops_when_the_client_has_gone(app: Any) -> None:
     from ibt_deploy.records import Stay
     from serving.score.answers import several
     from serving.score.batching import ScoreJob, ToScore

@@ -190,7 +190,7 @@ def test_no_later_hour_reaches_an_earlier_one() -> None:
         assert torch.equal(network(changed)[:, : t + 1], before[:, : t + 1])
 
 
-def test_padding_and_company_change_nothing() -> None:
+def test_padding_and_other_items_of_a_batch_change_nothing() -> None:
     network = stay_student()
     stays = [torch.randn(1, hours, 6) for hours in (3, 9, 5)]
     alone = [network(stay) for stay in stays]

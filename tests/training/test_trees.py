@@ -33,7 +33,7 @@ def test_summaries_are_those_of_each_stay_so_far() -> None:
     np.testing.assert_allclose(summaries(features, offsets), expected, atol=1e-5)
 
 
-def test_nobody_is_judged_by_trees_that_saw_them(stays: Path) -> None:
+def test_trees_predict_only_patients_that_they_did_not_learn_from(stays: Path) -> None:
     source = _source(stays)
     before = tree_logits(source, iterations=3)
     train, lengths = source.items("train"), np.diff(source.offsets)

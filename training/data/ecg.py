@@ -564,7 +564,7 @@ def split_lines(cache: Cache, parts: Ints) -> list[str]:
     if unknown := unknown_patients(cache.index).sum():
         lines.insert(
             0,
-            f"{unknown:,} recordings of unnamed patients who may have others there: all in training",
+            f"{unknown:,} recordings of unidentified patients who may have more than one: all in training",
         )
     counts = part_counts(np.load(cache.folder / "labels.npy"), parts)
     names = [c.abbreviation for c in CLASSES]

@@ -26,7 +26,7 @@ BOOTSTRAP_DRAWS = 1000
     epilog="Exit status: 0 done, 1 some runs could not be trained, 2 the command could not run as asked.",
 )
 def reproduce() -> None:
-    """Train, judge and report the whole study: tables and figures of the paper, and controls.
+    """Train, evaluate and report the whole study: tables and figures of the paper, and controls.
 
     \b
     ibt reproduce sepsis --data cache/sepsis --out study/sepsis
@@ -60,7 +60,8 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="cpu",
             show_default=True,
             metavar="|".join((*BUDGETS, "FILE")),
-            help="How long and how large: cpu takes a day on two cores, gpu hours on one GPU, tiny a minute.",
+            help="Training length and network size: cpu takes a day on two cores, gpu hours on one GPU, "
+            "tiny a minute.",
         ),
         click.option(
             "--only",
@@ -73,14 +74,14 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Runs trained or judged at a time, a process each.",
+            help="Number of runs to train or evaluate in parallel, one process each.",
         ),
         click.option(
             "--device",
             type=click.Choice(["auto", "cpu", "cuda"]),
             default="auto",
             show_default=True,
-            help="auto takes CUDA where there is one; cuda without one is an error.",
+            help="auto uses CUDA if available; cuda fails without it.",
         ),
         click.option("--split", type=FILE, help="Split to use in place of the cache's own."),
         click.option(
@@ -90,7 +91,7 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=_externals,
             help="Prepared data that nothing is trained on, to test on; repeatable.",
         ),
-        click.option("--no-train", is_flag=True, help="Judge and report what is trained; train nothing."),
+        click.option("--no-train", is_flag=True, help="Evaluate and report finished runs without training."),
         click.option(
             "--estimate",
             is_flag=True,

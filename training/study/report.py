@@ -53,8 +53,9 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
     lines = [
         "# Does block-by-block matching transfer inductive bias? A reproduction",
         "",
-        "Research software, not a medical device. A claim held where the paired interval of the difference "
-        "excludes 0 on its side; numbers in brackets are differences with 95 % intervals over patients.",
+        "Research software, not a medical device. A claim held if the paired interval of the difference "
+        "excludes 0 on the claimed side; numbers in brackets are differences with 95 % intervals over "
+        "patients.",
     ]
     for results in studies:
         lines += _answers(results)
@@ -95,7 +96,7 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 def _reading(studies: Sequence[Mapping[str, Any]]) -> list[str]:
     """How to read the numbers below, and where they come from."""
     lines = [
-        f"The paper is {CITATION}. Its own numbers stand below in columns headed *paper*; they are from "
+        f"The paper is {CITATION}. Its numbers are given below in columns headed *paper*; they are from "
         "other data (the whole Challenge 2021; other external sets), without seeds or intervals, and are "
         "not comparable digit by digit.",
         "",
@@ -106,12 +107,12 @@ def _reading(studies: Sequence[Mapping[str, Any]]) -> list[str]:
         "part alone. *not run* marks what was planned and not measured; nothing is filled in.",
         "",
         "The *teacher* is a CNN for ECGs and an LSTM for stays; the *students* are transformers of one size. "
-        "The plain *transformer* learns from labels alone, *DeiT* from the teacher's outputs as well, and "
-        "*BBM* (block-by-block matching) from the features of corresponding blocks. *R²* is how much of the "
-        "variance of the teacher's probabilities a student's explain. *CKA* (centred kernel alignment) "
-        "compares features: 1 for equal ones up to rotation and scale, about 0 for unrelated ones. The "
-        "*Toeplitz share* is the part of an attention map that depends on the distance of two tokens alone, "
-        "as a convolution's would.",
+        "The plain *transformer* learns without a teacher, *DeiT* from the teacher's outputs as well, and "
+        "*BBM* (block-by-block matching) from the features of corresponding blocks. *R²* is the share of "
+        "the variance of the teacher's probabilities that the student's explain. *CKA* (centred kernel "
+        "alignment) compares features: 1 for equal ones up to rotation and scale, about 0 for unrelated "
+        "ones. The *Toeplitz share* is the part of an attention map that depends on the distance of two "
+        "tokens alone, as a convolution's would.",
         "",
     ]
     for results in studies:
@@ -135,7 +136,7 @@ DEPARTURES = (
     (
         "the matching loss; whether the task's own loss is added is not said",
         "cross-entropy + lambda times the mean of all terms; lambda 1 for ECGs, 0.3 for stays (`bbm.weight`)",
-        "a student that only imitates could not pass its teacher, as the paper's does",
+        "a student that only imitates could not outperform its teacher, as in the paper",
     ),
     (
         "features are resized in time; how is not said",
@@ -314,7 +315,7 @@ def _scores(results: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
 
 def _chosen(found: Mapping[str, Any]) -> str:
     both = {"deit-soft", "deit-hard"} <= set(found["validation"])
-    return "the better on validation of the two variants" if both else "the one variant that was trained"
+    return "the variant with the better validation score" if both else "the one variant that was trained"
 
 
 def _both(found: Mapping[str, Any]) -> str:
@@ -363,7 +364,7 @@ def _agreement(results: Mapping[str, Any]) -> list[str]:
     for name, values in paper.items():
         if name != "in distribution":
             numbers = ", ".join(f"{NAMES[m]} {decimal(v)}" for m, v in values.items())
-            lines += ["", f"The paper, {name}, on data that are not ours: {numbers}."]
+            lines += ["", f"The paper, {name}, on data not available here: {numbers}."]
     return [
         *lines,
         "",
@@ -531,10 +532,11 @@ def ablations_section(results: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         *table(header, rows),
-        f"Trained on {size}, at most {found['epochs']} epochs. The epoch of the best validation {select} "
-        "counts, with thresholds tuned on the same part, hence optimistic. Differences are to the bold row "
-        "above. Numbers are means over seeds, with the range where there are several; there is no interval "
-        f"over patients. MACs are those of {'a stay of 48 hours' if sepsis else 'an ECG of ten seconds'}. "
+        f"Trained on {size}, at most {found['epochs']} epochs. Scores are from the epoch with the best "
+        f"validation {select}; thresholds are tuned on the same part, so the scores are optimistic. "
+        "Differences are to the bold row above. Numbers are means over seeds, with the range where there are "
+        f"several; there is no interval over patients. MACs are those of "
+        f"{'a stay of 48 hours' if sepsis else 'an ECG of ten seconds'}. "
         f"`{results['command']} --only ablations`.",
     ]
 
@@ -634,18 +636,18 @@ def limits_section(results: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Seeds: {seeds}. "
         + (
-            "One seed says nothing about how much chance in training decides."
+            "One seed cannot show the variation between training runs."
             if seeds == 1
-            else "The range over seeds, not an interval, is what so few can show."
+            else "With so few seeds, only their range is given, not an interval."
         ),
         f"Budget `{results['budget']}`: {_epochs(results, 'teacher')} epochs for the teacher, "
         f"{_epochs(results, 'student')} for students. A method that gains from longer training is not at its "
         "best in a short schedule, and the order may change with the budget.",
-        "Hyper-parameters are the budget's, alike for all students; no search of equal length for each "
-        "method stands behind these tables.",
+        "All students share the budget's hyperparameters; the methods did not each get a search of equal "
+        "length.",
         "The paper leaves record length, widths, schedules, R², the CKA estimator and the DeiT variant open; "
-        "our readings stand under 'Where this departs from the paper' and below each table. Other readings "
-        "may give other numbers.",
+        "our choices are listed under 'Where this departs from the paper' and below each table. Other "
+        "choices may give other numbers.",
         "Differences within an interval are not resolved; that is not evidence of no difference.",
         "Many differences are tested; about one in twenty intervals excludes 0 by chance.",
     ]
@@ -658,7 +660,8 @@ def limits_section(results: Mapping[str, Any]) -> list[str]:
         lines += [
             f"The ECGs are {_largest_source(results)}; other sources are small, so that intervals of "
             "external tests are wide and rare classes are not evaluable.",
-            "Labels and sources are entangled: a class that only one source has can be read off its signals.",
+            "Labels and sources are entangled: a class found in only one source can be recognised "
+            "by that source.",
         ]
     return ["", "### Limitations", "", *(f"- {line}" for line in lines)]
 

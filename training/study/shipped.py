@@ -249,9 +249,10 @@ def shipped_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> lis
         )
     lines += [
         "",
-        f"`{found['model']}` {found['version']} (`{found['sha256'][:12]}`), asked through the product on "
-        f"{own}; {found['refused']} refused. 95 % intervals over patients, {draws} draws; groups with fewer "
-        f"than 20 {'septic stays' if 'septic' in found[EVERYBODY] else 'positive labels'} get no figures. "
+        f"`{found['model']}` {found['version']} (`{found['sha256'][:12]}`), scored by the released package "
+        f"on {own}; {found['refused']} refused. 95 % intervals over patients, {draws} draws; groups with "
+        f"fewer than 20 {'septic stays' if 'septic' in found[EVERYBODY] else 'positive labels'} get no "
+        "figures. "
         f"`{results['command']} --no-train`",
     ]
     if "calibration" not in found[EVERYBODY]:
@@ -264,14 +265,14 @@ def shipped_section(results: Mapping[str, Any], drawn: Mapping[str, str]) -> lis
     if alarms:
         lines += [
             *image("Sensitivity against alarm burden", drawn["alarms"]),
-            "An alarm is right from 12 h before to 3 h after onset; after an alarm there are 6 h of silence. "
-            "Lead time is from the first right alarm to onset, median and quartiles, in hours; sensitivity "
-            "is the share of septic stays with a right alarm.",
+            "An alarm is correct from 12 h before to 3 h after onset; each alarm is followed by 6 h of "
+            "silence. Lead time is from the first correct alarm to onset, median and quartiles, in hours; "
+            "sensitivity is the share of septic stays with a correct alarm.",
         ]
     else:
         lines += [
-            "Sensitivity and PPV are over all findings of evaluable classes together, so that common classes "
-            "decide them.",
+            "Sensitivity and PPV are over all findings of evaluable classes together, so common classes "
+            "dominate.",
         ]
     return lines
 
