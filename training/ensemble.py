@@ -240,8 +240,8 @@ class Opinion:
     probabilities, validation
         For each part, one row for each ECG, or the rows of all stays end to end.
     scores
-        Validation scores of each member by its path (or ``"trees"``), and of the ensemble under
-        ``"ensemble"``.
+        Validation scores of each member by its path (or ``"trees"``, ``"cross-fitted"``), and of the
+        ensemble under ``"ensemble"``.
     source
         The data it was made from.
     """
