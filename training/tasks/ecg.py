@@ -313,7 +313,7 @@ class EcgCohort(Cohort):
         return counts | {"positive_labels": int((truth.labels & truth.known).sum())}
 
     def left_out(self, sites: tuple[str, ...]) -> Ints:
-        """See :meth:`Cohort.left_out`; without patients, or copies of recordings, in training or validation."""
+        """See :meth:`Cohort.left_out`; without patients or copies in training or validation."""
         items = super().left_out(sites)
         learnt = np.concatenate((self.items("train", sites), self.items("validation", sites)))
         return items[~np.isin(self._patients[items], self._patients[learnt])]
