@@ -87,7 +87,7 @@ def export(
     hub: Path | None,
     bundle: str | None,
 ) -> None:
-    """Turn a trained student into a bundle: graph, proof, calibration, thresholds, figures, model card.
+    """Turn a trained student into a bundle: graph, check, calibration, thresholds, figures, model card.
 
     Calibration and thresholds come from the validation part, the published figures from the test part, scored
     by the bundle itself. Nothing is written unless the graph reproduces the network.

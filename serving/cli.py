@@ -63,7 +63,7 @@ Research software, not a medical device."""
     default=30,
     show_default=True,
     type=click.IntRange(1),
-    help="Time allowed for pending requests after SIGTERM.",
+    help="Time allowed to finish requests in progress at SIGTERM.",
 )
 @click.option(
     "--sepsis-bundle", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",

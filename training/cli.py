@@ -247,7 +247,9 @@ def ensemble(
     device: str,
     assignments: dict[str, str],
 ) -> None:
-    """Predict the training part with an ensemble of networks or trees, as soft labels for a student.
+    """Predict the training part with an ensemble, as soft labels for a student.
+
+    Its members are networks, boosted trees, or both.
 
     Each member is calibrated on the validation part, and the scores there are printed: of every member, and
     of the mean of their calibrated logits. --set changes the recipe of --cross-fit.

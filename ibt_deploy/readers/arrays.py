@@ -318,7 +318,7 @@ SHARED_STEM = "layout"
 MAX_LAYOUT_BYTES = 1 << 16
 MAX_LEADS = 64
 MAX_VALUES = 25_000_000
-"""Maximum of samples times leads (12 leads at 500 Hz: over an hour), so that memory stays bounded."""
+"""Maximum number of samples times leads (12 leads at 500 Hz: over an hour), so that memory stays bounded."""
 
 EXAMPLES = {
     "sampling_rate": "sampling_rate = 500",

@@ -40,7 +40,7 @@ from ibt_deploy.types import AnyInts, Floats
 from ibt_deploy.vocabulary import LEAD_NUMBERS, canonical_lead
 
 MAX_VALUES = 20_000_000
-"""Maximum of samples times channels (12 leads at 500 Hz: 55 minutes), so that memory stays bounded."""
+"""Maximum number of samples times channels (12 leads at 500 Hz: 55 minutes), so that memory stays bounded."""
 MAX_CHANNELS = 512
 PADDING_SECONDS = 0.2
 """Where samples also take the padding value, a run at least this long is padding."""

@@ -195,10 +195,11 @@ def test_a_renamed_copy_of_a_record_is_no_external_test(
     data = ecg_data if task == "arrhythmia" else stay_data
     copy = shutil.copytree(data.cohort.cache.folder, tmp_path / "copy")
     index = pd.read_csv(copy / "index.csv", dtype=str)
+    first = index.iloc[0, 0]
     index.iloc[:, 0] = [f"other{i}" for i in range(len(index))]
     index.to_csv(copy / "index.csv", index=False)
     reseal(copy)
-    with pytest.raises(DataError, match=r"other0.*also in the training cache"):
+    with pytest.raises(DataError, match=rf"also in the training cache.*: other0 as {first}, other1"):
         open_external("renamed", copy, data)
 
 

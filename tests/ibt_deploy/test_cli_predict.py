@@ -169,7 +169,7 @@ def test_pictures_are_named_as_they_are_and_not_replaced(
     for _ in range(2):
         again = run(stay_file, "--plot", out)
         assert (again.exit_code, again.stdout) == (2, "")
-        assert "there already; --force replaces it" in again.stderr
+        assert "already exists; --force replaces it" in again.stderr
         out.write_bytes(b"mine")
     assert run(stay_file, "--plot", out, "--force").stderr == f"ibt: drawn: {out}\n"
     assert out.read_bytes().startswith(b"\x89PNG")

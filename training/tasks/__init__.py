@@ -71,9 +71,7 @@ def open_cohort(folder: Path, split: Path | None = None) -> Cohort:
 
 def _refuse_unlabelled(cache: Cache) -> None:
     if not cache.labelled:
-        raise DataError(
-            f"{cache.folder}: was prepared without labels; it can only be an external set of a study"
-        )
+        raise DataError(f"{cache.folder}: was prepared without labels; it can only be an external set")
 
 
 def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
@@ -82,22 +80,27 @@ def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
     Raises
     ------
     DataError
-        It is of another task, or shares a record with ``cohort``, even under another id.
+        It is of another task, or shares a record with ``cohort``: an id, or exactly the same measurements
+        under another id.
     """
     cache = open_cache(folder)
     if cache.task != cohort.cache.task:
         raise DataError(
-            f"{name}: {folder} holds {cache.task} data, the training cache {cohort.cache.task} data"
+            f"{name}: {folder} holds {cache.task} data, but the training cache holds {cohort.cache.task} data"
         )
     external = TASKS[cache.task].cohort(cache, None)
-    shared = set(external.ids).intersection(cohort.ids)
-    if not shared:
-        learnt = cohort.measured().keys()
-        shared = {record for found, record in external.measured().items() if found in learnt}
+    known = set(cohort.ids)
+    copied: dict[str | None, str] = dict(zip(cohort.measured(), cohort.ids, strict=True))
+    copied.pop(None, None)
+    shared = [
+        record if record in known else f"{record} as {copied[found]}"
+        for record, found in zip(external.ids, external.measured(), strict=True)
+        if record in known or found in copied
+    ]
     if shared:
         raise DataError(
-            f"{name}: {len(shared)} records of {folder} ({', '.join(sorted(shared)[:3])}) are also in the "
-            "training cache, so it is not an external test"
+            f"{name}: records of {folder} are also in the training cache, so it is not an external test: "
+            f"{', '.join(shared[:3])}; {len(shared)} in all"
         )
     return external
 

@@ -282,8 +282,8 @@ class Cohort(ABC):
         return np.flatnonzero(~np.isin(self.sites, sites))
 
     @abstractmethod
-    def measured(self) -> dict[str, str]:
-        """Ids by a hash of the measured values, which copies under another id share."""
+    def measured(self) -> list[str | None]:
+        """Hash of the measured values of each item; None where they are too few to recognise a copy by."""
 
     @abstractmethod
     def describe(self, items: Ints) -> dict[str, int]:

@@ -294,11 +294,10 @@ class EcgCohort(Cohort):
             self._signals[band] = read_signals(self.cache, EcgPreprocessing(scale=1.0, band=band))
         return self._signals[band]
 
-    def measured(self) -> dict[str, str]:
+    def measured(self) -> list[str | None]:
         """See :meth:`Cohort.measured`; recordings with the same leads I and II count as copies."""
         signals = read_signals(self.cache, EcgPreprocessing(scale=1.0, band=None))
-        hashes = map(limb_lead_hash, signals)
-        return {found: name for found, name in zip(hashes, self.ids, strict=True) if found is not None}
+        return [limb_lead_hash(signal) for signal in signals]
 
     def truth(self, items: Ints) -> Truth:
         """See :meth:`Cohort.truth`."""

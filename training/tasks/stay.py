@@ -273,6 +273,10 @@ class StaySource(Source):
 BATCH = 32
 
 
+TELLING_VALUES = 20
+"""Two patients do not share as many measurements by chance."""
+
+
 class StayCohort(Cohort):
     """Stays of a cache, each of a different patient."""
 
@@ -281,15 +285,16 @@ class StayCohort(Cohort):
         self.values, self.labels, self.offsets = read_rows(cache)
         self.sites = strings(cache.index["hospital"])
 
-    def measured(self) -> dict[str, str]:
+    def measured(self) -> list[str | None]:
         """See :meth:`Cohort.measured`; stays with the same vital signs and laboratory values are copies."""
         stays = np.split(self.values[:, :N_TIME_VARYING], self.offsets[1:-1])
         # NaNs of missing values can differ in their bits
-        return {
-            hashlib.sha256(np.nan_to_num(stay, nan=-1e9).tobytes()).hexdigest(): name
-            for stay, name in zip(stays, self.ids, strict=True)
-            if np.isfinite(stay).any()
-        }
+        return [
+            hashlib.sha256(np.nan_to_num(stay, nan=-1e9).tobytes()).hexdigest()
+            if np.count_nonzero(np.isfinite(stay)) >= TELLING_VALUES
+            else None
+            for stay in stays
+        ]
 
     def truth(self, items: Ints) -> Truth:
         """See :meth:`Cohort.truth`."""

@@ -39,7 +39,7 @@ from ibt_deploy.types import AnyInts, Floats
 from ibt_deploy.vocabulary import canonical_lead
 
 MAX_VALUES = 50_000_000
-"""Maximum of samples times signals (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
+"""Maximum number of samples times signals (12 leads at 500 Hz: 2.3 hours), so that memory stays bounded."""
 
 RawSignals = list[AnyInts]
 

@@ -239,7 +239,7 @@ def _claimed_length(waves: Element, samples: int, rate: float) -> list[str]:
     claimed = round(min(duration / 1000 * rate, 1e12))
     if samples == claimed:
         return []
-    message = f"claims {claimed} samples per lead but contains {samples}"
+    message = f"the file claims {claimed} samples per lead but contains {samples}"
     if samples < claimed:
         raise MalformedFile(message, code="truncated_file")
     return [message]
