@@ -173,7 +173,8 @@ def risk_report(prediction: SepsisPrediction) -> Report:
             prediction.hours, prediction.risk, prediction.alarms, measured, prediction.inserted, strict=True
         )
     )
-    hours = f"{len(prediction.hours)} hours ({prediction.hours[0]} to {prediction.hours[-1]})"
+    first, last = prediction.hours[0], prediction.hours[-1]
+    hours = f"1 hour ({first})" if first == last else f"{len(prediction.hours)} hours ({first} to {last})"
     report: list[Line | Table] = [
         Line(f"{prediction.record}: hourly sepsis risk", "heading"),
         Line(f"{prediction.format}, {hours}", label="input"),
