@@ -21,7 +21,7 @@ from training.study import results as judging
 from training.study import study as studies
 from training.study.cli import reproduce
 from training.study.plan import ABLATIONS, PURPOSES
-from training.study.tables import FIGURES
+from training.study.tables import FIGURES, verdict
 
 ECGS, STAYS = 120, 320
 FIRST_LINES = 10
@@ -318,3 +318,20 @@ def test_an_estimate_times_every_kind_of_run_and_trains_nothing(tmp_path: Path) 
         assert float(peak) < 100
     assert "6 runs to train" in " ".join(rows[-2:]) + total
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("interval", "seeds", "expected"),
+    [
+        ((0.01, 0.05), (0.02, 0.04), ("held", "did not hold")),
+        ((-0.05, -0.01), (-0.04, -0.02), ("did not hold", "held")),
+        ((0.001, 0.005), (-0.004, 0.010), ("not resolved", "not resolved")),
+        ((-0.01, 0.05), (0.02, 0.04), ("not resolved", "not resolved")),
+    ],
+)
+def test_a_claim_holds_where_patients_and_every_seed_agree(
+    interval: tuple[float, float], seeds: tuple[float, float], expected: tuple[str, str]
+) -> None:
+    found = {"value": 0.003, "interval": list(interval), "range": list(seeds)}
+    assert (verdict(found), verdict(found, -1)) == expected
+    assert verdict(None) == "not run"

@@ -5,9 +5,9 @@ seed's network and the scores are averaged. It shows how much the number depends
 range over seeds, beside it, shows how much it depends on the seed.
 
 Claims are the paper's, with expectations written down before training (science 8.3). A claim held where the
-paired patient-bootstrap interval of the difference excludes 0 on the claimed side; it did not hold where the
-interval excludes 0 on the other side; otherwise these data do not resolve it. A claim whose number has no
-interval counts as seen or not seen.
+paired patient-bootstrap interval of the difference excludes 0 on the claimed side and the difference of every
+seed lies there; it did not hold where both lie on the other side; otherwise these data do not resolve it. A
+claim whose number has no interval counts as seen or not seen.
 """
 
 from __future__ import annotations
@@ -404,8 +404,8 @@ def verdict(found: Mapping[str, Any] | None, sign: int = 1) -> str:
     """Verdict of a paired difference on the claim that it has the given sign."""
     if found is None or found["value"] is None or found["interval"] is None:
         return NOT_RUN
-    low, high = sorted(sign * bound for bound in found["interval"])
-    return HELD if low > 0 else FAILED if high < 0 else UNRESOLVED
+    ends = [sign * end for end in (*found["interval"], *found["range"])]
+    return HELD if min(ends) > 0 else FAILED if max(ends) < 0 else UNRESOLVED
 
 
 def _scores(task: Task, table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
