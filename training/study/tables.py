@@ -431,8 +431,8 @@ def _turned(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The difference with its sign reversed."""
     if found is None or found["value"] is None:
         return None
-    interval = found["interval"]
-    return {"value": -found["value"], "interval": interval and [-interval[1], -interval[0]]}
+    turned = {name: found[name] and [-end for end in reversed(found[name])] for name in ("interval", "range")}
+    return {"value": -found["value"], **turned}
 
 
 def _agreement(tables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
