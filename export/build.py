@@ -1,11 +1,12 @@
 """Build a bundle directory from a trained student, atomically.
 
-1. the graph, in a bundle whose calibration and thresholds are neutral; 2. that bundle scores the validation
-part: calibration, then thresholds; 3. check that the graph matches the network; the int8 variant, if it
-passes its gate; 4. the final bundle scores the test part and the external sets: the published figures; 5.
-golden inputs, curves, model card; everything is hashed, reloaded and recomputed.
+1. the graph, in a bundle whose calibration and thresholds are neutral;
+2. that bundle scores the validation part: calibration, then thresholds;
+3. check that the graph matches the network; the int8 variant, if it passes its gate;
+4. the final bundle scores the test part and the external sets: the published figures;
+5. golden inputs, curves, model card; everything is hashed, reloaded and recomputed.
 
-The test part is used for no choice.
+The test part chooses nothing.
 """
 
 from __future__ import annotations
