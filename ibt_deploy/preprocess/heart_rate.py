@@ -1,4 +1,4 @@
-"""Heart rate, R peaks and frontal axis from the leads, and findings that contradict the rate.
+"""Heart rate, R peaks and frontal axis from the leads, and findings that contradict the rate or the axis.
 
 The detector follows the steps of Pan and Tompkins (IEEE Trans Biomed Eng 32, 1985), band-pass, energy over a
 moving window, adaptive threshold, refractory period and search back, but first sums the 12 leads: every
@@ -56,6 +56,9 @@ SMALLEST_VECTOR_MV = 0.15
 
 WIDEST_SPREAD = 15.0
 """Degrees between the beats (median); 1.8 % of 564 recordings of the public sets exceed it."""
+
+TOLERANCE_DEGREES = 15.0
+"""A finding contradicts the axis if the axis misses the finding's definition by more than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +142,26 @@ class FrontalAxis:
     spread: float | None = None
     reason: str | None = None
 
+    def contradiction(self, abbreviation: str) -> str | None:
+        """Why the axis contradicts a positive finding, in a few words; None where it does not.
+
+        Parameters
+        ----------
+        abbreviation
+            Of the class. ``LAD``, ``LAnFB`` and ``RAD`` have the limits of :data:`AXIS_LIMITS`; for any
+            other class the answer is None, as it is without an axis. A finding is accepted within 15
+            degrees of its limits.
+        """
+        limits = AXIS_LIMITS.get(abbreviation)
+        if limits is None or self.degrees is None:
+            return None
+        lowest, highest = limits
+        beyond = (self.degrees - lowest) % 360
+        width = (highest - lowest) % 360
+        if beyond <= width + TOLERANCE_DEGREES or beyond >= 360 - TOLERANCE_DEGREES:
+            return None
+        return f"the computed axis is {self.degrees:.0f} degrees, not {lowest:.0f} to {highest:.0f}"
+
     def to_dict(self) -> dict[str, Any]:
         """The axis as a JSON-compatible dictionary; ``computed`` marks it as not from a model or device."""
         return {
@@ -156,6 +179,14 @@ RATE_LIMITS: dict[str, tuple[float, float]] = {
     "NSR": (60.0, 100.0),
 }
 """Beats per minute by which these classes are defined (SNOMED CT and the Challenge's label tables)."""
+
+AXIS_LIMITS: dict[str, tuple[float, float]] = {
+    "LAD": (-90.0, 0.0),
+    "LAnFB": (-90.0, -30.0),
+    "RAD": (90.0, 180.0),
+}
+"""Degrees from the first limit clockwise to the second. AHA/ACCF/HRS (Surawicz et al. 2009) begin LAD at -30
+and LAnFB at -45; these limits are wider, because the public sets label LAD from about 0 on."""
 
 
 def heart_rate_of(peaks: Floats) -> HeartRate:

@@ -171,7 +171,7 @@ class EcgScorer:
                 *self._short_recording(prepared.samples),
                 *self._long_recording(prepared.samples, spans),
                 *_unfamiliar(familiarity),
-                *self._contradicted(prepared.heart_rate, given.positive[0]),
+                *self._contradicted(prepared, given.positive[0]),
             ),
             model=self._model,
             classes=self.bundle.classes,
@@ -186,14 +186,14 @@ class EcgScorer:
             axis=prepared.axis,
         )
 
-    def _contradicted(self, rate: HeartRate | None, positive: Bools) -> list[Notice]:
-        """A warning for every positive finding that the computed heart rate contradicts."""
-        if rate is None:
-            return []
+    def _contradicted(self, prepared: PreparedEcg, positive: Bools) -> list[Notice]:
+        """A warning for every positive finding that the computed heart rate or axis contradicts."""
+        computed = (("heart_rate_contradicts", prepared.heart_rate), ("axis_contradicts", prepared.axis))
         return [
-            Notice("heart_rate_contradicts", f"{entry.name}: {reason}")
+            Notice(code, f"{entry.name}: {reason}")
+            for code, measured in computed
             for entry, given in zip(self.bundle.classes, positive, strict=True)
-            if given and (reason := rate.contradiction(entry.abbreviation))
+            if measured and given and (reason := measured.contradiction(entry.abbreviation))
         ]
 
     def _short_recording(self, samples: int) -> tuple[Notice, ...]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ibt_deploy.preprocess.ecg import examined
 from ibt_deploy.preprocess.heart_rate import (
+    FrontalAxis,
     HeartRate,
     frontal_axis,
     heart_rate_of,
@@ -121,6 +122,33 @@ def test_findings_that_contradict_the_rate(bpm: float, finding: str, contradicts
     reason = HeartRate(bpm, np.empty(0)).contradiction(finding)
     assert (reason is not None) == contradicts
     assert reason is None or f"{bpm} bpm" in reason
+
+
+@pytest.mark.parametrize(
+    ("degrees", "finding", "contradicts"),
+    [
+        (59, "RAD", True),
+        (76, "RAD", False),
+        (-170, "RAD", False),
+        (-90, "RAD", True),
+        (-25, "LAD", False),
+        (14, "LAD", False),
+        (40, "LAD", True),
+        (-104, "LAD", False),
+        (170, "LAD", True),
+        (-16, "LAnFB", False),
+        (0, "LAnFB", True),
+        (59, "AF", False),
+    ],
+)
+def test_findings_that_contradict_the_axis(degrees: float, finding: str, contradicts: bool) -> None:
+    reason = FrontalAxis(degrees).contradiction(finding)
+    assert (reason is not None) == contradicts
+    assert reason is None or f"{degrees} degrees" in reason
+
+
+def test_an_axis_that_cannot_be_stated_contradicts_nothing() -> None:
+    assert FrontalAxis(reason="small").contradiction("RAD") is None
 
 
 PLACES = np.arange(0.5, 9.7, 0.8)

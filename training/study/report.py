@@ -678,17 +678,21 @@ def _largest_source(results: Mapping[str, Any]) -> str:
 
 def left_section(results: Mapping[str, Any]) -> list[str]:
     """Runs planned but not trained, with the command that trains them."""
-    left: dict[str, list[str]] = {}
+    seeds: dict[tuple[str, str], list[str]] = {}
     for run in results["runs"]:
         if not run["trained"]:
-            left.setdefault(run["purpose"], []).append(run["name"])
+            arm, _, seed = run["name"].rpartition("/seed-")
+            seeds.setdefault((run["purpose"], arm), []).append(seed)
+    left: dict[tuple[str, str], list[str]] = {}
+    for (purpose, arm), missing in seeds.items():
+        left.setdefault((purpose, ", ".join(missing)), []).append(arm)
     lines = ["", "### Not run"]
     if left:
         rows = [
-            [purpose, str(len(names)), ", ".join(names), f"`{results['command']} --only {purpose}`"]
-            for purpose, names in left.items()
+            [purpose, missing, ", ".join(arms), f"`{results['command']} --only {purpose}`"]
+            for (purpose, missing), arms in left.items()
         ]
-        lines += table(("for", "runs>", "which", "command"), rows)
+        lines += table(("for", "seeds", "which", "command"), rows)
     else:
         lines += ["", "Every run of this budget was trained.", ""]
     task = results["task"]
