@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ibt_deploy.device import usable_cpus
@@ -144,9 +145,15 @@ def worker_processes(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
+        initializer=_limit_threads,
         initargs=(max(usable_cpus() // jobs, 1),),
     )
+
+
+def _limit_threads(threads: int) -> None:
+    """Limit the threads of torch, and those of NumPy's and scikit-learn's libraries, in this process."""
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 @contextmanager

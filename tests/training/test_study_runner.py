@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from helpers.tiny import tiny_recipe
+from threadpoolctl import threadpool_info
 
+from ibt_deploy.device import usable_cpus
 from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
 from ibt_deploy.types import Ints
@@ -153,6 +155,15 @@ def test_processes_judge_runs_as_this_one_does(study: Study) -> None:
         assert alone.keys() == in_processes.keys()
         for entry, values in alone.items():
             np.testing.assert_array_equal(values, in_processes[entry])
+
+
+def test_processes_share_the_cpus() -> None:
+    with worker_processes(2) as pool:
+        assert set(pool.submit(threads).result()) == {max(usable_cpus() // 2, 1)}
+
+
+def threads() -> list[int]:
+    return [torch.get_num_threads(), *(library["num_threads"] for library in threadpool_info())]
 
 
 def test_a_judging_process_that_fails_or_dies_is_reported(study: Study) -> None:
