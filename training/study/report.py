@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,7 @@ def report_text(studies: Sequence[Mapping[str, Any]], folders: Sequence[str]) ->
         "Research software, not a medical device. A claim held if the paired interval of the difference "
         "excludes 0 on the claimed side and every seed's difference lies there; numbers in brackets are "
         "differences with 95 % intervals over patients.",
+        "",
     ]
     for results in studies:
         lines += _answers(results)
@@ -75,15 +77,32 @@ def _answers(results: Mapping[str, Any]) -> list[str]:
     basis = f"{seeds} seed{'s' if seeds > 1 else ''}" + (
         f", two teachers agree at R² {cell(teacher)}" if teacher else ""
     )
-    listed = {
-        verdict: [f"{c['claim']} ({_difference(c['difference'])})" for c in found if c["verdict"] == verdict]
-        for verdict in (HELD, FAILED, UNRESOLVED)
-    }
-    lines = [f"- **{task}. {title}:** {'; '.join(listed[v]) or 'nothing'}." for v, title in SHOWN_FIRST]
+    lines = [
+        f"- **{task}. {title}:** {_by_comparison(found, verdict) or 'nothing'}."
+        for verdict, title in SHOWN_FIRST
+    ]
     lines[0] += f" *Basis:* {basis}."
-    if left := [c["claim"] for c in found if c["verdict"] == NOT_RUN]:
-        lines[-1] += f" *Not run:* {'; '.join(left)}."
+    if left := _by_comparison(found, NOT_RUN):
+        lines[-1] += f" *Not run:* {left}."
     return lines
+
+
+COMPARISON = re.compile(r"(.* [<>] .*?) in (.*)")
+
+
+def _by_comparison(claims: Sequence[Mapping[str, Any]], verdict: str) -> str:
+    """Claims with this verdict, by the networks compared: the measures, with their differences."""
+    pairs: dict[str, list[str]] = {}
+    for claim in claims:
+        if claim["verdict"] != verdict:
+            continue
+        shown = "" if verdict == NOT_RUN else f" ({_difference(claim['difference'])})"
+        if parts := COMPARISON.fullmatch(claim["claim"]):
+            pair, measure = parts.groups()
+            pairs.setdefault(f"{pair}: ", []).append(measure + shown)
+        else:
+            pairs[claim["claim"] + shown] = []
+    return ". ".join(pair + "; ".join(measures) for pair, measures in pairs.items())
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:
