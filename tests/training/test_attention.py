@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import tiny_recipe
+from helpers.tiny import ecg_cache, stay_cache, tiny_recipe
 
 from training.models import Encoder
 from training.models.students import Block
 from training.study.similarity import (
     attention_summary,
+    local_bar,
     measures,
     recorded,
     toeplitz_share,
     token_weights,
     uniform_attention,
 )
-from training.tasks import build_network, open_source
+from training.tasks import build_network, open_cohort, open_source
 from training.tasks.base import Source
 
 VARIANTS = [
@@ -138,6 +140,30 @@ def test_a_record_alone_has_the_numbers_it_has_among_others(
         alone = attention_summary(network, source, np.array([item]))
         for name in ("distance", "local_mass", "entropy"):
             assert getattr(alone, name)[0] == pytest.approx(getattr(together, name)[row], abs=1e-5)
+
+
+@pytest.mark.parametrize(("task", "made"), [("arrhythmia", ecg_cache), ("sepsis", stay_cache)])
+def test_another_data_set_is_prepared_with_the_constants_of_the_training_part(
+    task: str, made: Callable[..., Path], ecgs: Path, stays: Path, tmp_path: Path
+) -> None:
+    network, source = network_and_source(task, "transformer", {}, ecgs, stays)
+    cohort = open_cohort(made(tmp_path / "other", 20, seed=1))
+    items = np.arange(len(cohort))
+    shown = source.showing(cohort)
+    with torch.no_grad():
+        outputs = [(chosen, network(batch.inputs).numpy()) for chosen, batch in shown.plain(items)]
+    scored = cohort.logits(network, items, source.preprocessing(), torch.device("cpu"))
+    np.testing.assert_allclose(shown.gather(items, outputs), scored, atol=1e-5)
+    summary = attention_summary(network, shown, items)
+    assert len(summary.distance) == len(cohort)
+    with pytest.raises(KeyError):
+        shown.items("test")
+    assert len(source.items("test"))
+
+
+def test_a_share_is_local_from_twice_the_uniform_odds() -> None:
+    """Uniform odds of 1:4, 1:1 and 9:1 become 1:2, 2:1 and 18:1."""
+    np.testing.assert_allclose(local_bar(np.array([0.2, 0.5, 0.9])), [1 / 3, 2 / 3, 18 / 19])
 
 
 def test_removed_tokens_leave_rows_of_one(ecgs: Path) -> None:

@@ -21,7 +21,7 @@ from training.study import results as judging
 from training.study import study as studies
 from training.study.cli import reproduce
 from training.study.plan import ABLATIONS, PURPOSES
-from training.study.tables import FIGURES, verdict
+from training.study.tables import FIGURES, figure_file, verdict
 
 ECGS, STAYS = 120, 320
 FIRST_LINES = 10
@@ -142,16 +142,22 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
     assert not {"bbm-every-group", "bbm-100-ms", "bbm-lambda-1"} & set(ablations)  # the budget's own values
     assert all(0 <= arm["seeds"]["0"]["auroc"] <= 1 for arm in ablations.values())
     assert not list(out.glob("outputs/**/*ablation*"))  # the test part is not used
-    assert set(results["similarity"]["cka"]["arms"]) >= methods - {"teacher"} | {"ceiling"}
-    assert set(results["similarity"]["attention"]["arms"]) >= methods - {"teacher"}
+    assert list(results["similarity"]) == ["test", *results["data"]["external"]]
+    assert len(results["similarity"]) == 2
+    for similarity in results["similarity"].values():
+        assert set(similarity["cka"]["arms"]) >= methods - {"teacher"} | {"ceiling"}
+        assert set(similarity["attention"]["arms"]) >= methods - {"teacher"}
     assert "calibration" in results["shipped"]["all"]
     assert "seconds" not in json.dumps(results)
     drawn = {path.name for path in (out / "figures").iterdir()}
+    external = list(results["similarity"])[1]
+    for name in ("cka", "attention", "attention_numbers"):
+        assert figure_file(name, external) in drawn
     missing = set(FIGURES.values()) - drawn
     assert missing == (set() if task == "sepsis" else {FIGURES["curves"], FIGURES["alarms"]})
     report = (out / "report.md").read_text()
     head = "\n".join(report.splitlines()[:FIRST_LINES])
-    for word in ("not a medical device", "Held:", "Did not hold:", "Not resolved by these data:"):
+    for word in ("not a medical device", "held:", "did not hold:", "not resolved by these data:"):
         assert word in head
     for figure in drawn:
         assert f"(figures/{figure})" in report
@@ -170,7 +176,7 @@ def test_one_page_holds_both_studies(finished: dict[str, tuple[Path, Path]], tmp
     assert "several studies of sepsis" in twice.output
     text = page.read_text()
     for task in ("Sepsis", "Arrhythmia"):
-        assert f"**{task}. Held:**" in "\n".join(text.splitlines()[:FIRST_LINES])
+        assert f"**{task}, held:**" in "\n".join(text.splitlines()[:FIRST_LINES])
     for line in text.splitlines():
         if line.startswith("!["):
             assert (page.parent / line.rpartition("(")[2].rstrip(")")).is_file()

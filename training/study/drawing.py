@@ -24,7 +24,8 @@ from training.study.charts import (
 )
 from training.study.shipped import EVERYBODY
 from training.study.similarity import CEILING, Similarities
-from training.study.tables import FIGURES, METHODS, STUDENTS, TITLES, at
+from training.study.study import TEST
+from training.study.tables import FIGURES, METHODS, STUDENTS, TITLES, at, figure_file
 from training.tasks import TASKS
 from training.tasks.base import FREE, TUNED
 
@@ -34,14 +35,20 @@ BLOCK_NUMBERS = ("distance", "local_mass", "toeplitz_share", "entropy")
 def draw_figures(results: Mapping[str, Any], similarities: Similarities, folder: Path) -> None:
     """Draw the figures into ``folder``, under the names of :data:`FIGURES`."""
     paths = {name: folder / file for name, file in FIGURES.items()}
-    sizes = results["data"]["sets"]["test"]
-    unit = NOUNS[results["task"]]
-    note = f"Test part: {count(sizes[unit])} {unit} of {count(sizes['patients'])} patients."
+    note = f"Test part: {_size(results, TEST)}."
     _scores(results, note, paths["scores"])
     _curves(results, note, paths["curves"])
-    _cka(results, note, paths["cka"])
-    _attention(results, similarities, paths)
+    for place in results["similarity"]:
+        where = "the test part" if place == TEST else place
+        shown = note if place == TEST else f"{place}: {_size(results, place)}."
+        _cka(results, place, shown, folder / figure_file("cka", place))
+        _attention(results, place, where, similarities, folder)
     _shipped(results, note, paths)
+
+
+def _size(results: Mapping[str, Any], place: str) -> str:
+    sizes, unit = results["data"]["sets"][place], NOUNS[results["task"]]
+    return f"{count(sizes[unit])} {unit} of {count(sizes['patients'])} patients"
 
 
 def _scores(results: Mapping[str, Any], note: str, path: Path) -> None:
@@ -78,8 +85,8 @@ def _curves(results: Mapping[str, Any], note: str, path: Path) -> None:
         write(learning_curves(panels, note), path)
 
 
-def _cka(results: Mapping[str, Any], note: str, path: Path) -> None:
-    found = results["similarity"]["cka"].get("arms", {})
+def _cka(results: Mapping[str, Any], place: str, note: str, path: Path) -> None:
+    found = results["similarity"][place]["cka"].get("arms", {})
     matrices = {
         name: np.array(found[name]["units"], dtype=np.float64)
         for name in (*STUDENTS, CEILING)
@@ -94,24 +101,26 @@ def _cka(results: Mapping[str, Any], note: str, path: Path) -> None:
     write(cka_maps(matrices, note, groups=() if n_groups == rows else ends, units=units), path)
 
 
-def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Mapping[str, Path]) -> None:
-    found = results["similarity"]["attention"]
+def _attention(
+    results: Mapping[str, Any], place: str, where: str, similarities: Similarities, folder: Path
+) -> None:
+    found = results["similarity"][place]["attention"]
     if not found:
         return
     deit = results["table2"]["deit"]
     arms = {name: deit if name == "deit" else name for name in STUDENTS}
     for seed in results["seeds"]:
-        kept = {name: similarities.attention(arm, seed) for name, arm in arms.items() if arm}
+        kept = {name: similarities.attention(arm, seed, place) for name, arm in arms.items() if arm}
         if shown := {name: arrays for name, arrays in kept.items() if arrays is not None}:
             break
-    note = f"{count(found['records'])} records of the test part."
+    note = f"{count(found['records'])} records of {where}."
     one = next(iter(shown.values()), None)
     if one is not None:
         averaged = {name: arrays["averaged"] for name, arrays in shown.items()}
         maps = attention_maps(
             averaged, note, token=found["token"], reached=one["reached"] if found["causal"] else None
         )
-        write(maps, paths["attention"])
+        write(maps, folder / figure_file("attention", place))
     numbers = {
         name: {
             kind: [e if isinstance(e, Mapping) else {"value": e, "interval": None} for e in values[kind]]
@@ -126,7 +135,7 @@ def _attention(results: Mapping[str, Any], similarities: Similarities, paths: Ma
         "local_mass": f"share of attention\nwithin {found['window']} {'h' if found['causal'] else 'tokens'}",
     }
     drawn = attention_numbers(numbers, note, uniform=found["uniform"], titles=titles)
-    write(drawn, paths["attention_numbers"])
+    write(drawn, folder / figure_file("attention_numbers", place))
 
 
 def _shipped(results: Mapping[str, Any], note: str, paths: Mapping[str, Path]) -> None:

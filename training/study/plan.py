@@ -185,7 +185,7 @@ def load_budget(name: str | Path) -> Budget:
 
 
 def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -> tuple[Run, ...]:
-    """All runs of the study.
+    """All runs of the study, the most important first.
 
     Parameters
     ----------
@@ -200,6 +200,11 @@ def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -
     for seed in range(seeds):
         runs += _arms(task, budget, seed, METHODS, "methods")
     runs += [Run("teacher", budget.recipe(task, METHODS["teacher"], seeds), None, "methods")]
+    long = {"transformer-long": {"method": "transformer", "fit": {"epochs": budget.long_epochs(task)}}}
+    for seed in range(seeds):
+        runs += _arms(task, budget, seed, CONTROLS | long, "controls")
+    for seed in range(seeds):
+        runs += _arms(task, budget, seed, GROUPS[task], "groups")
     runs += [
         run
         for seed in range(seeds)
@@ -207,11 +212,6 @@ def planned_runs(task: Task, budget: Budget, seeds: int, sites: Sequence[str]) -
         for run in _arms(task, budget, seed, METHODS, "fractions", f"fraction-{fraction:g}/", fraction)
         if task == "sepsis"
     ]
-    for seed in range(seeds):
-        runs += _arms(task, budget, seed, GROUPS[task], "groups")
-    long = {"transformer-long": {"method": "transformer", "fit": {"epochs": budget.long_epochs(task)}}}
-    for seed in range(seeds):
-        runs += _arms(task, budget, seed, CONTROLS | long, "controls")
     for name, kept in site_studies(task, sites).items():
         arms = {arm: {**changes, "data": {"sites": kept}} for arm, changes in METHODS.items()}
         for seed in range(seeds):

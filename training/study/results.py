@@ -127,17 +127,18 @@ def study_results(
     results["ablations"] = ablation_table(study)
     deit = results["table2"]["deit"]
     similarities = Similarities(study, device)
-    with timings.of("similarity"):
-        aligned: dict[int, Alignments] = {}
-        for seed in seeds:
-            if found := similarities.alignments(seed):
-                aligned[seed] = found
-                say(f"aligned   seed {seed}")
-        results["similarity"] = {"cka": cka_table(aligned, deit)}
-    with timings.of("attention"):
-        table = attention_table(similarities, study.cohort, seeds, deit, draws)
-        results["similarity"]["attention"] = table
-        say("attention measured")
+    results["similarity"] = {}
+    for place in (TEST, *study.external):
+        with timings.of("similarity"):
+            aligned: dict[int, Alignments] = {}
+            for seed in seeds:
+                if found := similarities.alignments(seed, place):
+                    aligned[seed] = found
+                    say(f"aligned   seed {seed}, {place}")
+        with timings.of("attention"):
+            attention = attention_table(similarities, place, seeds, deit, draws)
+            say(f"attention measured, {place}")
+        results["similarity"][place] = {"cka": cka_table(aligned, deit), "attention": attention}
     with timings.of("shipped"):
         results["shipped"] = shipped_table(study, draws)
         say("shipped model judged")

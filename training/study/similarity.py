@@ -262,8 +262,8 @@ class AttentionSummary:
     uniform_distance, uniform_local_mass, uniform_entropy
         Values for uniform attention (for stays, over the past) in each record, ``(records,)``.
     toeplitz_share
-        :func:`toeplitz_share` of ``averaged``, ``(blocks,)``. For stays, over the causal part of the rows
-        that at least a tenth of the stays reach.
+        :func:`toeplitz_share` of ``averaged``, ``(blocks,)``, over the rows that every ECG reaches. For
+        stays, over the causal part of the rows that at least a tenth of the stays reach.
     window
         Half a second in whole tokens (5 of the paper's patches, 2 of 200 ms), or 6 hours.
     token_seconds
@@ -324,7 +324,7 @@ def attention_summary(
     by_head = torch.cat(measured).numpy()[sorter][back]  # records, blocks, heads, measures
     even = torch.cat(uniform).numpy()[sorter][back]
     averaged = np.where(reached[:, None] > 0, sums.numpy() / np.maximum(reached, 1)[:, None], np.nan)
-    well = int((reached >= WELL_REACHED * len(items)).sum())
+    well = int((reached >= (WELL_REACHED if causal else 1) * len(items)).sum())
     return AttentionSummary(
         averaged=averaged,
         reached=reached,
@@ -448,8 +448,16 @@ ATTENTION_BATCH = 16
 VERSION = 2
 NUMBERS = ("distance", "local_mass", "entropy")
 UNIFORM = "uniform_local_mass"
-LOCAL_FACTOR = 2.0
-"""Attention counts as local if the window gets at least this multiple of the uniform share."""
+LOCAL_ODDS = 2.0
+"""Attention counts as local if a token in the window has at least this multiple of its uniform odds."""
+
+
+def local_bar(uniform: Floats) -> Floats:
+    """Share of attention within the window from which it counts as local, given the uniform share.
+
+    A multiple of the odds can be reached at any uniform share; twice a uniform share above one half cannot.
+    """
+    return LOCAL_ODDS * uniform / (1 + (LOCAL_ODDS - 1) * uniform)
 
 
 @dataclass(frozen=True, eq=False)
@@ -478,10 +486,11 @@ class Similarities:
     def __init__(self, study: Study, device: torch.device) -> None:
         self.study, self.device = study, device
 
-    def _opened(self, run: Run) -> Source:
+    def _opened(self, run: Run, place: str) -> Source:
         """The data as a run sees them, in small batches, because attention is quadratic."""
         fit = replace(run.recipe.fit, batch_size=ATTENTION_BATCH)
-        return open_source(replace(run.recipe, fit=fit), self.study.cohort.cache.folder, self.study.split)
+        source = open_source(replace(run.recipe, fit=fit), self.study.cohort.cache.folder, self.study.split)
+        return source.showing(self.study.external[place]) if place in self.study.external else source
 
     def _finished(self, seed: int) -> dict[str, Run]:
         """Finished runs of a seed to compare, by arm."""
@@ -489,16 +498,23 @@ class Similarities:
         names[CEILING] = f"teacher/seed-{seed + 1}"
         return {arm: self.study.runs[n] for arm, n in names.items() if n in self.study.trained}
 
-    def _key(self, runs: Mapping[str, Run], **more: Any) -> dict[str, Any]:
-        test = next(iter(self.study.subjects(run)[TEST] for run in runs.values()))
+    def _kept(
+        self,
+        kind: str,
+        name: str,
+        place: str,
+        runs: Mapping[str, Run],
+        make: Callable[[], Arrays],
+        **settings: int,
+    ) -> Arrays:
+        subject = self.study.subjects(next(iter(runs.values())))[place]
         networks = {arm: self.study.trained[run.name]["network_sha256"] for arm, run in runs.items()}
-        return {"version": VERSION, "networks": networks, "set": subject_sha256(test), **more}
+        key = {"version": VERSION, "networks": networks, "set": subject_sha256(subject), **settings}
+        folder = kind if place == TEST else f"{kind}-{place}"
+        return kept(self.study.out / SIMILARITY / folder / f"{name}.npz", key, make)
 
-    def _kept(self, name: str, key: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
-        return kept(self.study.out / SIMILARITY / f"{name}.npz", key, make)
-
-    def alignments(self, seed: int) -> Alignments | None:
-        """CKA of a seed; None without its teacher or another network to compare it with."""
+    def alignments(self, seed: int, place: str = TEST) -> Alignments | None:
+        """CKA of a seed on the set ``place``; None without its teacher or a network to compare it with."""
         runs = self._finished(seed)
         teacher = runs.get("teacher")
         if teacher is None or len(runs) < 2:
@@ -511,8 +527,9 @@ class Similarities:
             }
             reference = networks.pop("teacher")
             # teachers accept ECGs of any length, students only whole patches
-            source = self._opened(next((runs[arm] for arm in STUDENT_ARMS if arm in runs), teacher))
-            batches = example_batches(source, source.items("test"))
+            run = next((runs[arm] for arm in STUDENT_ARMS if arm in runs), teacher)
+            items = self.study.subjects(run)[place].items
+            batches = example_batches(self._opened(run, place), items)
             grids = cka_grids(reference, networks, batches, self.device)
             arrays: Arrays = {f"units|{arm}": grid.matrix for arm, grid in grids.items()}
             for arm, grid in grids.items():
@@ -521,12 +538,12 @@ class Similarities:
             one = next(iter(grids.values()))
             return arrays | {"batches": np.array([one.n_batches, one.batch_size])}
 
-        found = self._kept(f"cka/seed-{seed}", self._key(runs, size=BATCH, most=BATCHES), make)
+        found = self._kept("cka", f"seed-{seed}", place, runs, make, size=BATCH, most=BATCHES)
         n_batches, size = (int(n) for n in found["batches"])
         return Alignments(_under(found, "units|"), _under(found, "groups|"), n_batches, size)
 
-    def attention(self, arm: str, seed: int) -> Arrays | None:
-        """Attention of a student; None if it has not been trained.
+    def attention(self, arm: str, seed: int, place: str = TEST) -> Arrays | None:
+        """Attention of a student on the set ``place``; None if it has not been trained.
 
         Returns
         -------
@@ -538,11 +555,11 @@ class Similarities:
         run = self.study.runs.get(f"{arm}/seed-{seed}")
         if run is None or run.name not in self.study.trained:
             return None
-        items = self._drawn(self.study.subjects(run)[TEST].items)
+        items = self._drawn(self.study.subjects(run)[place].items)
 
         def make() -> Arrays:
             network = load_network(self.study.checkpoint(run)).network.to(self.device)
-            found = attention_summary(network, self._opened(run), items, self.device)
+            found = attention_summary(network, self._opened(run, place), items, self.device)
             kinds = (*NUMBERS, *(f"uniform_{name}" for name in NUMBERS), "toeplitz_share", "reached", "items")
             arrays: Arrays = {kind: getattr(found, kind) for kind in kinds}
             return arrays | {
@@ -552,7 +569,7 @@ class Similarities:
                 "causal": np.array(found.causal),
             }
 
-        return self._kept(f"attention/{run.name}", self._key({arm: run}, most=MOST_RECORDS), make)
+        return self._kept("attention", run.name, place, {arm: run}, make, most=MOST_RECORDS)
 
     @staticmethod
     def _drawn(items: Ints) -> Ints:

@@ -204,6 +204,10 @@ class Source(ABC):
         """Inputs of some of the :meth:`examples`."""
 
     @abstractmethod
+    def showing(self, cohort: Cohort) -> Source:
+        """A source without parts: batches and examples of ``cohort``, prepared as this source prepares."""
+
+    @abstractmethod
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """Whether stored preprocessing constants equal this source's own."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,16 @@ class EcgSource(Source):
         windows = [batch.inputs for _, batch in self.plain(examples[:, 0])]
         shortest = min(w.shape[2] for w in windows)
         return ExampleBatch([torch.cat([w[..., :shortest] for w in windows])], None)
+
+    def showing(self, cohort: Cohort) -> EcgSource:
+        """See :meth:`Source.showing`."""
+        assert isinstance(cohort, EcgCohort)
+        shown = copy.copy(self)
+        shown.cache, shown.labels, shown._items = cohort.cache, cohort.labels, {}
+        shown.targets = (cohort.labels == 1).astype(np.float32)
+        shown.asked = np.ones_like(cohort.labels, dtype=bool)
+        shown.signals = cohort.signals(self.constants.band)
+        return shown
 
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """See :meth:`Source.prepares_as`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,6 +265,15 @@ class StaySource(Source):
             pieces.append(batch.inputs)
             hours.append(np.array(here, dtype=np.int64))
         return ExampleBatch(pieces, hours)
+
+    def showing(self, cohort: Cohort) -> StaySource:
+        """See :meth:`Source.showing`."""
+        assert isinstance(cohort, StayCohort)
+        shown = copy.copy(self)
+        shown.cache, shown.offsets, shown._items = cohort.cache, cohort.offsets, {}
+        shown.features = featurise(cohort.values, cohort.offsets, self.constants)
+        shown.labels, shown.weights = cohort.labels, None
+        return shown
 
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """See :meth:`Source.prepares_as`."""
