@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import pytest
@@ -41,6 +42,20 @@ def test_the_cpu_budget_trains_the_packaged_models(
     runs = {run.name: run for run in planned_runs(task, load_budget("cpu"), 1, SITES[task])}
     assert runs["bbm/seed-0"].recipe == find_recipe(student)
     assert runs["teacher/seed-0"].recipe == find_recipe(f"{task}-teacher", of_teacher)
+
+
+def settings(table: Mapping[str, Any], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for key, value in table.items():
+        found |= settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key}
+    return found
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_the_smoke_test_uses_every_setting_of_the_gpu_budget(task: Task) -> None:
+    tiny, gpu = (load_budget(name).tables[task] for name in ("tiny", "gpu"))
+    for role in ("teacher", "student"):
+        assert settings(gpu[role]) <= settings(tiny[role])
 
 
 def test_an_opinion_is_asked_of_the_patients_that_a_run_learns_from() -> None:

@@ -139,7 +139,7 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
     assert told["difference"]["interval"] == [-bound for bound in reversed(found["interval"])]
     ablations = results["ablations"]["arms"]
     assert set(ABLATIONS[task]) < set(ablations)  # type: ignore[index]
-    assert not {"bbm-every-group", "bbm-100-ms", "bbm-lambda-1"} & set(ablations)  # the budget's own values
+    assert "bbm-lambda-1" not in ablations  # the budget's own value
     assert all(0 <= arm["seeds"]["0"]["auroc"] <= 1 for arm in ablations.values())
     assert not list(out.glob("outputs/**/*ablation*"))  # the test part is not used
     assert list(results["similarity"]) == ["test", *results["data"]["external"]]
