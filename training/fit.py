@@ -438,7 +438,7 @@ class Fit:
         }
 
     def _warn_of_shrinkage(self, reporter: Reporter) -> None:
-        """Warn when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
+        """Warn when the student's features have shrunk to a tenth since the warm-up."""
         warmup = int(
             min(self.recipe.fit.warmup_epochs, self.recipe.fit.warmup_fraction * self.recipe.fit.epochs)
         )
