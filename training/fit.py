@@ -231,8 +231,8 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 class Fit:
     """A training run in a folder: ``last.pt`` to resume from, ``best.pt`` to use, ``metrics.jsonl`` to read.
 
-    Everything random in an epoch derives from the recipe's seed and the epoch's number, so that a run that
-    was killed and resumed equals an uninterrupted one.
+    Everything random in an epoch derives from the recipe's seed and the epoch's number, so that on a CPU a
+    run that was killed and resumed equals an uninterrupted one. CUDA's algorithms may differ in rounding.
     """
 
     def __init__(
