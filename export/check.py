@@ -9,12 +9,12 @@ one, and (stays) hour by hour
 (stays) later hours changed          earlier logits bit-identical
 ==================================== =====================================================
 
-(Science specification, 9.4.) Golden inputs let every machine repeat the check. They are made from the
-examples of the repository, never from patients of the data sets, and quantised like device output (int16
-microvolts; table values), so that the file holds exactly what was scored. The ECG variants exercise every
-branch of preprocessing: sampling rates that need different filters, an odd rate, derived leads, invalid
-samples, several windows, a short recording. The stay variants are one hour, two weeks, a stay known only from
-its 30th hour on, and one with hardly any measurements.
+Golden inputs let every machine repeat the check. They are made from the examples of the repository, never
+from patients of the data sets, and quantised like device output (int16 microvolts; table values), so that the
+file holds exactly what was scored. The ECG variants exercise every branch of preprocessing: sampling rates
+that need different filters, an odd rate, derived leads, invalid samples, several windows, a short recording.
+The stay variants are one hour, two weeks, a stay known only from its 30th hour on, and one with hardly any
+measurements.
 """
 
 from __future__ import annotations

@@ -110,6 +110,7 @@ class Reporter:
 
     def __init__(self, title: str, *, shown: bool) -> None:
         self.console = Console(stderr=True, quiet=not shown, soft_wrap=True, highlight=False)
+        self.shown = shown
         self.live = shown and sys.stderr.isatty()
         self.spoke = time.monotonic()
         self.progress = Progress(
@@ -141,18 +142,22 @@ class Reporter:
         """Start the progress bar of an epoch."""
         self.progress.reset(self.task, total=steps, epoch=f"{epoch + 1}/{epochs}", terms="")
 
-    def step(self, terms: dict[str, float]) -> None:
-        """Advance the bar by one step; ``terms`` are the latest loss terms, empty to keep the shown ones."""
-        if terms:
-            text = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if not k.startswith("rms"))
-            self.progress.update(self.task, advance=1, terms=text)
-            self._say_now_and_then(text)
-        else:
-            self.progress.update(self.task, advance=1)
+    @property
+    def wants_terms(self) -> bool:
+        """Whether loss terms would be shown now: a bar takes them at any time, a log once per minute."""
+        return self.live or (self.shown and time.monotonic() - self.spoke > QUIET_SECONDS)
 
-    def _say_now_and_then(self, text: str) -> None:
-        """Print one line per minute to a log, where no bar shows that the run is alive."""
-        if not self.live and time.monotonic() - self.spoke > QUIET_SECONDS:
+    def step(self, terms: dict[str, float]) -> None:
+        """Advance the bar by one step; ``terms`` are the latest loss terms, empty to keep the shown ones.
+
+        A log, where no bar shows that the run is alive, gets a line with the terms.
+        """
+        self.progress.update(self.task, advance=1)
+        if not terms:
+            return
+        text = "  ".join(f"{k} {v:.3f}" for k, v in terms.items() if not k.startswith("rms"))
+        self.progress.update(self.task, terms=text)
+        if not self.live:
             self.spoke = time.monotonic()
             bar = self.progress.tasks[self.task]
             self.say(f"  step {bar.completed:.0f}/{bar.total:.0f}  {text}")
@@ -231,8 +236,8 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 class Fit:
     """A training run in a folder: ``last.pt`` to resume from, ``best.pt`` to use, ``metrics.jsonl`` to read.
 
-    Everything random in an epoch derives from the recipe's seed and the epoch's number, so that a run that
-    was killed and resumed equals an uninterrupted one.
+    Everything random in an epoch derives from the recipe's seed and the epoch's number, so that on a CPU a
+    run that was killed and resumed equals an uninterrupted one. CUDA's algorithms may differ in rounding.
     """
 
     def __init__(
@@ -353,7 +358,8 @@ class Fit:
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value.clone()
             seen += 1
-            show = i % 10 == 9
+            # reading a term waits for the device
+            show = i % 10 == 9 and reporter.wants_terms
             reporter.step({k: float(v) / seen for k, v in sums.items()} if show else {})
         seconds = time.perf_counter() - started
         train = {k: float(v) / seen for k, v in self.place.mean(sums).items()}
@@ -438,7 +444,7 @@ class Fit:
         }
 
     def _warn_of_shrinkage(self, reporter: Reporter) -> None:
-        """Warn when the student's features have shrunk to a tenth since the warm-up (science 4.3)."""
+        """Warn when the student's features have shrunk to a tenth since the warm-up."""
         warmup = int(
             min(self.recipe.fit.warmup_epochs, self.recipe.fit.warmup_fraction * self.recipe.fit.epochs)
         )

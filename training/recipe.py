@@ -43,11 +43,12 @@ class DataRecipe:
     """What the networks see.
 
     ``features``: rows of stays, ``full`` (109) or ``values40``. ``scale``: every feature standardised over
-    the training rows, or left in the units of the specification. ``label``, in training only: ``official``,
-    ``h12`` (1 from six rows earlier) or ``utility`` (1 where the Challenge's utility rewards an alarm, each
-    row weighted by what the decision is worth there). ``band``: zero-phase pass band of ECGs in Hz, empty for
-    none. ``max_hours``: longest stay; longer ones are refused. ``train_fraction``: share of the training
-    part used (learning curves). ``drop_variables``: columns of stays hidden from the networks (ablation).
+    the training rows (``standard``), or only the measured values, with flags and times left between 0 and 1
+    (``specified``). ``label``, in training only: ``official``, ``h12`` (1 from six rows earlier) or
+    ``utility`` (1 where the Challenge's utility rewards an alarm, each row weighted by what the decision is
+    worth there). ``band``: zero-phase pass band of ECGs in Hz, empty for none. ``max_hours``: longest stay;
+    longer ones are refused. ``train_fraction``: share of the training part used (learning curves).
+    ``drop_variables``: columns of stays hidden from the networks (ablation).
     ``sites``: hospitals of stays or sources of ECGs to train and select on, empty for all; the test part
     stays whole, so that the others can be scored as external. ``label_mask``: ``none`` treats an absent label
     as negative, as the official metric does; ``source`` leaves out of the loss the classes that an ECG source
@@ -70,7 +71,7 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class ResNetRecipe:
-    """The ECG teacher (science 1.3)."""
+    """The ECG teacher, the residual network of Hannun et al. (2019)."""
 
     n_blocks: Size = 16
     base_filters: Size = 32
@@ -109,7 +110,7 @@ class StudentRecipe:
 
 @dataclass(frozen=True)
 class DeiTRecipe:
-    """Response distillation (science 3.3).
+    """DeiT's response distillation (Touvron et al. 2021), for labels that do not exclude each other.
 
     ``alpha``: weight of the distillation term; ``tau``: temperature of the soft variant; ``ehr``: one query
     per hour, or two heads on each row.
@@ -173,7 +174,7 @@ class AugmentRecipe:
 
 @dataclass(frozen=True)
 class FitRecipe:
-    """Optimiser and schedule (science 5.1).
+    """Optimiser and schedule.
 
     ``batch_size`` counts ECGs or patients. Warm-up lasts ``min(warmup_epochs, warmup_fraction * all steps)``;
     the cosine ends at ``final_lr`` of the peak. Early stopping after ``patience`` epochs without a better

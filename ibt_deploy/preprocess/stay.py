@@ -362,7 +362,7 @@ class FeatureState:
 def featurise(
     values: AnyFloats, offsets: AnyInts, constants: StayPreprocessing, *, cleaned: bool = False
 ) -> Float32s:
-    """Features of every row of many stays; science specification, section 7.2, steps 2 to 7.
+    """Features of every row of many stays.
 
     Parameters
     ----------

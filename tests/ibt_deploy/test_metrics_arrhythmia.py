@@ -30,7 +30,7 @@ def matrix(indices: list[list[int]]) -> np.ndarray:
 
 
 def by_definition(labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> float:
-    """Section 6.2 of the specification, with the matrix A spelt out."""
+    """The metric of the Challenge 2021, with the matrix A spelt out."""
 
     def total(given: np.ndarray) -> float:
         a = np.zeros((26, 26))

@@ -49,7 +49,7 @@ def test_official_numbers(case: dict[str, Any]) -> None:
 
 
 def utility_by_definition(labels: list[int], alarms: list[int]) -> float:
-    """Section 6.3 of the specification, row by row."""
+    """The utility of the Challenge 2019, row by row."""
     onset = labels.index(1) + 6 if 1 in labels else math.inf
     total = 0.0
     for t, alarm in enumerate(alarms):

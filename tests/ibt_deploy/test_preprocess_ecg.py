@@ -47,7 +47,7 @@ def test_clean_recording_is_median_free_and_resampled_whole() -> None:
 
 
 def test_offset_does_not_ring_at_the_ends() -> None:
-    """The specification's trap: 1.5 mV ring by 0.45 mV where the median is not removed first."""
+    """Without removal of the median, the filter, which pads with zeros, would make 1.5 mV ring by 0.45 mV."""
     signal = raw_ecg() / 1000
     np.testing.assert_allclose(
         standardise(recording(signal + 1.5)).signal, standardise(recording(signal)).signal, atol=1e-12

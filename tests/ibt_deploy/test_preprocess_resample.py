@@ -50,7 +50,7 @@ def test_number_of_taps(rate: int, taps: int) -> None:
 
 
 def test_response_at_500_hz() -> None:
-    """Flat to 80 Hz, -6 dB at 100 Hz, -55 dB at 120 Hz: the figures of the specification."""
+    """Flat to 80 Hz, -6 dB at 100 Hz (the new Nyquist frequency), -55 dB at 120 Hz."""
     taps = filter_taps(2, 5) / 2
     rate = 1000.0
     times = np.arange(len(taps)) / rate

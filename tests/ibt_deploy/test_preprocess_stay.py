@@ -1,4 +1,4 @@
-"""Features of a stay: as specified at each step, causal, and the same when streamed."""
+"""Features of a stay: right at each step, causal, and the same when streamed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FULL, VALUES40 = constants("full"), constants("values40")
 
 
 def expected_full(values: np.ndarray, fitted: StayPreprocessing) -> np.ndarray:
-    """Science specification 7.2, row by row, with dictionaries."""
+    """The 109 features, computed row by row with dictionaries."""
     cleaned = clean(values)[0].astype(np.float64)
     last: dict[str, tuple[float, int]] = {}
     result = []
@@ -82,7 +82,7 @@ def expected_full(values: np.ndarray, fitted: StayPreprocessing) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_features_follow_the_specification(seed: int) -> None:
+def test_features_equal_those_computed_row_by_row(seed: int) -> None:
     values = random_rows(seed, 60, first_hour=1 + 3 * seed)
     features = featurise(values, np.array([0, 60]), FULL)
     assert features.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Block-by-block matching: the tests that the specification lists (4.9), and every option of the recipe."""
+"""Block-by-block matching: shapes, equations, gradients, masks, and every option of the recipe."""
 
 from __future__ import annotations
 

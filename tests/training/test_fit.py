@@ -286,6 +286,36 @@ def test_shrinking_features_are_warned_of(stays: Path, stay_teacher: Path, tmp_p
     assert "rms_1 fell from 1.000 to 0.090" in said[0]
 
 
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("due", [True, False])
+def test_loss_terms_are_read_only_for_a_line_in_the_log(
+    shown: bool,
+    due: bool,
+    stays: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fit = fit_of(tiny_recipe("sepsis", "teacher", fit={"batch_size": 1}), stays, tmp_path)
+    steps = len(fit.source.plan(0, 0))
+    assert steps >= 20
+    given: list[dict[str, float]] = []
+    step = Reporter.step
+
+    def noted(self: Reporter, terms: dict[str, float]) -> None:
+        given.append(terms)
+        step(self, terms)
+
+    monkeypatch.setattr(Reporter, "step", noted)
+    monkeypatch.setattr("training.fit.QUIET_SECONDS", -1 if due else 1e6)
+    with Reporter("", shown=shown) as reporter:
+        fit._epoch(0, reporter)
+    lines = capsys.readouterr().err.splitlines()
+    expected = list(range(10, steps + 1, 10)) if shown and due else []
+    assert [i for i, terms in enumerate(given, 1) if terms] == expected
+    assert [line.split()[:3] for line in lines] == [["step", f"{i}/{steps}", "loss"] for i in expected]
+
+
 def test_processes_without_work_are_refused(stays: Path, tmp_path: Path) -> None:
     fit = fit_of(tiny_recipe("sepsis", "teacher"), stays, tmp_path)
     plan = [np.array([1, 2, 3]), np.array([4])]

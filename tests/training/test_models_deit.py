@@ -58,7 +58,7 @@ def test_inference_averages_both_heads(kind: type[StayDeiT | StayTwoHeads]) -> N
 
 
 @pytest.mark.parametrize("hours", [1, 3, 17])
-def test_rows_and_queries_attend_as_under_the_mask_of_the_specification(hours: int) -> None:
+def test_rows_and_queries_attend_as_under_one_mask_over_both(hours: int) -> None:
     torch.manual_seed(hours)
     attention = Attention(dim=16, heads=4, dropout=0.0)
     z = torch.randn(2, 2 * hours, 16, requires_grad=True)

@@ -112,7 +112,7 @@ def test_labels_and_weights_by_worth(stays: Path) -> None:
             continue
         from_onset = np.arange(stop - start) - (int(np.argmax(before)) + 6)
         assert pays.tolist() == [int(-12 < k <= 3) for k in from_onset]
-        # science 6.3: gain of an alarm over silence
+        # gain of an alarm over silence in the Challenge's utility
         gains = {-20: 0.05, -9: 0.5, -6: 1.0, -3: 4 / 3, 0: 5 / 3, 3: 2.0, 4: 0.0}
         for k, weight in zip(from_onset.tolist(), weights.tolist(), strict=True):
             if k in gains:

@@ -53,7 +53,7 @@ CHOICES: dict[str, set[float]] = {
 @pytest.mark.parametrize("method", METHODS)
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 1000), trial=st.integers(0, 100))
-def test_draws_lie_in_the_spaces_of_the_specification(task: str, method: str, seed: int, trial: int) -> None:
+def test_draws_lie_in_the_search_spaces(task: str, method: str, seed: int, trial: int) -> None:
     values = draw(task, method, seed, trial)
     assert values == draw(task, method, seed, trial)
     for key, value in values.items():

@@ -39,7 +39,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "bbm-eq-4": {"method": "bbm", "bbm": {"w1": 0.0, "w2": 0.0}},
     "transformer-long": {"method": "transformer"},
 }
-"""Science 8.4. ``transformer-long`` trains the plain transformer for as much wall-clock time as BBM."""
+"""Controls that the paper lacks; ``transformer-long`` trains for as much wall-clock time as BBM."""
 
 PLAIN: dict[str, Any] = {"method": "transformer"}
 MATCHED: dict[str, Any] = {"method": "bbm"}

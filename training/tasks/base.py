@@ -61,17 +61,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
-
-        def moved(t: Tensor) -> Tensor:
-            return t.to(device, non_blocking=True)
-
         return Batch(
-            moved(self.inputs),
-            moved(self.labels),
-            moved(self.known),
-            None if self.rows is None else moved(self.rows),
-            None if self.weights is None else moved(self.weights),
-            None if self.items is None else moved(self.items),
+            self.inputs.to(device),
+            self.labels.to(device),
+            self.known.to(device),
+            None if self.rows is None else self.rows.to(device),
+            None if self.weights is None else self.weights.to(device),
+            None if self.items is None else self.items.to(device),
         )
 
 
