@@ -164,6 +164,7 @@ Examples:
   ibt train run arrhythmia-teacher --cache cache/arrhythmia --out runs/teacher
   ibt train run arrhythmia-bbm --cache cache/arrhythmia --out runs/bbm --teacher runs/teacher/best.pt
   ibt train run my.toml --cache cache/sepsis --out runs/try --set fit.lr=3e-4 --set seed=1
+  ibt train run arrhythmia-teacher --cache cache/own --out runs/own --initial runs/teacher/best.pt
   torchrun --nproc-per-node 4 -m training run arrhythmia-teacher --cache cache/arrhythmia --out runs/teacher
 
 The same command resumes after the last finished epoch; a finished run is only reported."""
@@ -173,6 +174,7 @@ The same command resumes after the last finished epoch; a finished run is only r
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run: best.pt, last.pt, metrics.jsonl.")
 @click.option("--teacher", type=FILE, help="best.pt of a teacher's run; DeiT and BBM need it.")
 @click.option("--opinion", type=FILE, help="File of 'ibt train ensemble', for data.soft_weight above 0.")
+@click.option("--initial", type=FILE, help="best.pt or .safetensors to start from, not from random weights.")
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @device_option
 @set_option
@@ -182,6 +184,7 @@ def run(
     out: Path,
     teacher: Path | None,
     opinion: Path | None,
+    initial: Path | None,
     split: Path | None,
     device: str,
     assignments: dict[str, str],
@@ -199,7 +202,9 @@ def run(
     from training.device import is_first_process
     from training.run import train as trained
 
-    best = trained(plan, cache, out, split=split, teacher=teacher, opinion=opinion, device=device)
+    best = trained(
+        plan, cache, out, split=split, teacher=teacher, opinion=opinion, initial=initial, device=device
+    )
     if is_first_process():
         scores = "  ".join(f"{k} {v:.4f}" for k, v in best["validation"].items() if k != "selection")
         click.echo(

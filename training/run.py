@@ -57,6 +57,30 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
     return trained.network
 
 
+def start_from(path: Path, network: Encoder, recipe: Recipe, source: Source) -> None:
+    """Copy the weights of the trained network at ``path`` into ``network``.
+
+    Its data may differ, as for a model that is adapted to one's own hospital. Inputs are then prepared with
+    the constants of the new training part.
+
+    Raises
+    ------
+    DataError
+        The architectures or tasks differ, or the weights learnt from records that now validate or test.
+    """
+    trained = load_network(path)
+    if trained.recipe.task != recipe.task:
+        raise DataError(f"{path}: holds a network for {trained.recipe.task}, not for {recipe.task}")
+    if trained.cache_sha256 == source.cache.sha256 and (
+        trained.split_sha256 != source.split_sha256 or (trained.recipe.data.refit and not recipe.data.refit)
+    ):
+        raise DataError(f"{path}: learnt from records that the new run keeps for validation or test")
+    try:
+        network.load_state_dict(trained.network.state_dict())
+    except RuntimeError as error:
+        raise DataError(f"{path}: holds a network of another architecture than the recipe's") from error
+
+
 def untrained_teacher(recipe: Recipe, source: Source) -> Encoder:
     """A teacher with random weights (control); its batch norms get their statistics from training data."""
     teacher = build_teacher(recipe, source.n_inputs)
@@ -205,18 +229,20 @@ def train(
     split: Path | None = None,
     teacher: Path | None = None,
     opinion: Path | None = None,
+    initial: Path | None = None,
     device: str = "auto",
     keep_going: Callable[[list[dict[str, Any]]], bool] | None = None,
 ) -> dict[str, Any]:
     """Train as ``recipe`` says, or resume the run in ``out``; return the record of the best epoch.
 
     ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM; ``opinion`` the file of an
-    ensemble, needed where ``data.soft_weight`` is above 0.
+    ensemble, needed where ``data.soft_weight`` is above 0; ``initial`` a checkpoint whose weights a new run
+    starts from (:func:`start_from`), in place of random ones.
 
     Raises
     ------
     DataError
-        Data, teacher, opinion and the content of ``out`` do not belong together.
+        Data, teacher, opinion, initial weights and the content of ``out`` do not belong together.
     DeviceError
         The device is not available, or has too little memory.
     DivergedError
@@ -233,6 +259,10 @@ def train(
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
+        learnt_from = {"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256}
+        if initial is not None:
+            start_from(initial, objective.network, recipe, source)
+            learnt_from["initial_sha256"] = file_sha256(initial)
         fit = Fit(
             recipe,
             source,
@@ -240,7 +270,7 @@ def train(
             out,
             chosen,
             place=place,
-            learnt_from={"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256},
+            learnt_from=learnt_from,
         )
         fit.resume()
         if not fit.finished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.tiny import tiny_recipe
 
 from ibt_deploy.errors import DataError, RecipeError
+from ibt_deploy.files import file_sha256
 from training import device
-from training.checkpoint import load_network, read_checkpoint, save_atomically
+from training.checkpoint import load_network, read_checkpoint, save_atomically, write_safetensors
 from training.device import Place
 from training.fit import DivergedError, Fit, Reporter, one_ahead
 from training.recipe import Recipe, toml_lines
@@ -213,6 +216,47 @@ def test_networks_that_do_not_fit_are_refused(stays: Path, tmp_path: Path) -> No
     changed(out, lambda c: c["objective"].pop("model.classifier.bias"))
     with pytest.raises(DataError, match="does not fit"):
         train(recipe, stays, out, device="cpu")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_run_can_start_from_trained_weights(suffix: str, stays: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("sepsis", "transformer")
+    train(recipe, stays, tmp_path / "first", device="cpu")
+    start = tmp_path / f"start{suffix}"
+    first = load_network(tmp_path / "first" / "best.pt")
+    if suffix == ".pt":
+        shutil.copy(tmp_path / "first" / "best.pt", start)
+    else:
+        write_safetensors(tmp_path / "first" / "best.pt", start)
+    still = tiny_recipe("sepsis", "transformer", fit={"lr": 1e-9, "epochs": 1, "warmup_epochs": 0})
+    out = tmp_path / "second"
+    train(still, stays, out, initial=start, device="cpu")
+    second = load_network(out / "best.pt")
+    for name, weights in first.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], weights, atol=1e-6, rtol=0)
+    assert second.learnt_from["initial_sha256"] == file_sha256(start)
+    with pytest.raises(DataError, match="different initial_sha256"):
+        train(still, stays, out, initial=another_network(tmp_path, stays), device="cpu")
+
+
+def another_network(folder: Path, stays: Path) -> Path:
+    """Another network of the same architecture."""
+    train(tiny_recipe("sepsis", "transformer", fit={"epochs": 1}), stays, folder / "other", device="cpu")
+    return folder / "other" / "best.pt"
+
+
+def test_weights_that_do_not_fit_or_know_the_answers_are_refused(stays: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("sepsis", "transformer")
+    train(recipe, stays, tmp_path / "first", device="cpu")
+    start = tmp_path / "first" / "best.pt"
+    wider = tiny_recipe("sepsis", "transformer", student={"dim": 32})
+    with pytest.raises(DataError, match="another architecture"):
+        train(wider, stays, tmp_path / "wider", initial=start, device="cpu")
+    parts = pd.read_csv(stays / "split.csv")
+    parts["part"] = parts["part"].to_numpy()[::-1]
+    parts.to_csv(tmp_path / "split.csv", index=False)
+    with pytest.raises(DataError, match="keeps for validation or test"):
+        train(recipe, stays, tmp_path / "b", split=tmp_path / "split.csv", initial=start, device="cpu")
 
 
 def test_a_run_begun_before_a_key_existed_goes_on(stays: Path, stay_teacher: Path, tmp_path: Path) -> None:
