@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from benchmarks.machine import RESULTS, keep, machine_line, markdown
+from benchmarks.machine import EAGER, RESULTS, keep, machine_line, markdown
 from ibt_deploy import __version__
 
 MARGIN = 0.25
 """Share by which a ratio may fall before it counts as a regression: virtual machines vary that much."""
 
-EAGER, PASS = "PyTorch eager", "one pass"
+PASS = "one pass"
 
 
 @click.group(invoke_without_command=True)
@@ -57,10 +57,10 @@ def _rows(times: dict[str, dict[str, float]]) -> list[list[str]]:
 
 
 def _speeds(times: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Speed of each way relative to the reference of its kind: PyTorch eager, or one pass.
+    """Speed of each way relative to the reference of its kind: the packaged network in eager, or one pass.
 
-    The kind is the text before the first comma of a name. For torch_ecg the reference is our own network in
-    PyTorch eager: a different network, on the same ten seconds.
+    The kind is the text before the first comma of a name. The paper's student and torch_ecg are different
+    networks, on the same ten seconds.
     """
     references = {name.partition(", ")[0]: name for name in times if name.partition(", ")[2] in (EAGER, PASS)}
     return {

@@ -13,6 +13,9 @@ from ibt_deploy.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
 
+EAGER = "packaged network in PyTorch eager"
+"""What every way of scoring is compared with."""
+
 
 def machine_line(threads: int) -> str:
     """Processor, threads and versions in one line."""

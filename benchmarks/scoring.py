@@ -11,16 +11,21 @@ import onnx
 import pandas as pd
 import torch
 
-from benchmarks.machine import markdown, seconds_per_call
+from benchmarks.machine import EAGER, markdown, seconds_per_call
 from export.graph import quantised
 from ibt_deploy import load
-from ibt_deploy.bundle import load_bundle
+from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import open_session
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.records import Stay
+from ibt_deploy.types import Float32s
 from ibt_deploy.vocabulary import CLASSES, NAMES
-from training.models.students import EcgTransformer, StayTransformer
+from training.models import Encoder
+from training.models.students import EcgTransformer
+from training.recipe import recipe_from_dict
+from training.tasks import build_network
 
+PAPER = "paper's student in PyTorch eager"
 HOURS = 48
 TORCH_ECG = ("resnet_nature_comm", "multi_scopic", "resnet_leadwise")
 BATCHES = (1, 32)
@@ -35,12 +40,31 @@ def scoring_times(threads: int, least: float) -> dict[str, dict[str, float]]:
 
 
 def scoring_table(times: dict[str, dict[str, float]]) -> str:
-    """One row for each engine and task."""
-    rows = [
-        [name, *(f"{ms:.{3 if 'stay' in name else 2}f}" for ms in row.values())]
-        for name, row in times.items()
-    ]
-    return markdown(["scoring, ms", *(f"batch {b}" for b in BATCHES)], rows)
+    """One row for each engine and task, with its shares of other rows' time at each batch size.
+
+    The other rows are the step before (torch_ecg is no step) and our packaged network in PyTorch eager.
+    """
+    rows: list[list[str]] = []
+    before: dict[str, dict[str, float]] = {}
+    for name, row in times.items():
+        kind = name.partition(", ")[0]
+        step = None if "torch_ecg" in name else before.get(kind)
+        digits = 3 if "stay" in name else 2
+        shares = [_shares(row, other) for other in (step, times[f"{kind}, {EAGER}"])]
+        rows.append([name, *(f"{ms:.{digits}f}" for ms in row.values()), *shares])
+        before[kind] = row
+    header = [*(f"batch {b}" for b in BATCHES), "of the step before", f"of the {EAGER}"]
+    return markdown(["scoring, ms", *header], rows)
+
+
+def _shares(row: dict[str, float], other: dict[str, float] | None) -> str:
+    return ", ".join(f"{ms / other[batch]:.2f}" for batch, ms in row.items()) if other else ""
+
+
+def packaged_network(bundle: Bundle, n_inputs: int, samples: int) -> Encoder:
+    """A network of the bundle's shape, untrained: the time does not depend on the weights."""
+    recipe = recipe_from_dict(bundle.contract["training"]["student"]["recipe"])
+    return build_network(recipe, n_inputs, samples)
 
 
 def torch_ecg_times(least: float) -> dict[str, list[float]]:
@@ -94,20 +118,21 @@ def row_by_row_times(threads: int, least: float) -> dict[str, dict[str, float]]:
     }
 
 
+def _eager_seconds(network: Encoder, inputs: Float32s, least: float) -> float:
+    network.eval()
+    with torch.inference_mode():
+        return seconds_per_call(lambda: network(torch.from_numpy(inputs)), least)
+
+
 def _ecg(threads: int, least: float) -> dict[str, list[float]]:
     generator = np.random.default_rng(0)
     inputs = {b: generator.standard_normal((b, 12, 2000), dtype=np.float32) for b in BATCHES}
-    network = EcgTransformer().eval()
-    times: dict[str, list[float]] = {}
-
-    @torch.inference_mode()
-    def eager(b: int) -> object:
-        return network(torch.from_numpy(inputs[b]))
-
-    times["a recording, PyTorch eager"] = [
-        seconds_per_call(lambda b=b: eager(b), least) / b * 1e3 for b in BATCHES
-    ]
     bundle = load_bundle("arrhythmia")
+    networks = {PAPER: EcgTransformer(), EAGER: packaged_network(bundle, 12, 2000)}
+    times = {
+        f"a recording, {name}": [_eager_seconds(network, inputs[b], least) / b * 1e3 for b in BATCHES]
+        for name, network in networks.items()
+    }
     for variant in bundle.variants:
         session, _ = open_session(bundle.graph(variant), device="cpu", threads=threads)
         times[f"a recording, ONNX Runtime {variant}"] = [
@@ -119,27 +144,25 @@ def _ecg(threads: int, least: float) -> dict[str, list[float]]:
 
 def _stay(threads: int, least: float) -> dict[str, list[float]]:
     generator = np.random.default_rng(0)
-    network = StayTransformer().eval()
+    bundle = load_bundle("sepsis")
+    network = packaged_network(bundle, 109, HOURS)
     feeds = {}
     for b in BATCHES:
         empty = np.zeros((3, b, 8, 0, 32), dtype=np.float32)
         position = np.tile(np.arange(HOURS), (b, 1))
         rows = generator.standard_normal((b, HOURS, 109), dtype=np.float32)
         feeds[b] = {"rows": rows, "position": position, "past_k": empty, "past_v": empty}
-    times: dict[str, list[float]] = {}
-
-    @torch.inference_mode()
-    def eager(b: int) -> object:
-        return network(torch.from_numpy(feeds[b]["rows"]))
-
-    times[f"a stay-hour ({HOURS} h stays), PyTorch eager"] = [
-        seconds_per_call(lambda b=b: eager(b), least) / b / HOURS * 1e3 for b in BATCHES
-    ]
-    graph = load_bundle("sepsis").graph("fp32")
+    kind = f"a stay-hour ({HOURS} h stays)"
+    times = {
+        f"{kind}, {EAGER}": [
+            _eager_seconds(network, feeds[b]["rows"], least) / b / HOURS * 1e3 for b in BATCHES
+        ]
+    }
+    graph = bundle.graph("fp32")
     int8 = quantised(onnx.load_from_string(graph)).SerializeToString()
     for variant, content in (("fp32", graph), ("int8 (not shipped: it breaks causality)", int8)):
         session, _ = open_session(content, device="cpu", threads=threads)
-        times[f"a stay-hour ({HOURS} h stays), ONNX Runtime {variant}"] = [
+        times[f"{kind}, ONNX Runtime {variant}"] = [
             seconds_per_call(lambda b=b, s=session: s.run(["logit"], feeds[b]), least) / b / HOURS * 1e3
             for b in BATCHES
         ]

@@ -10,23 +10,55 @@ from click.testing import CliRunner
 
 from benchmarks import load_server
 from benchmarks.__main__ import _speeds, _training_ratios, benchmarks
+from benchmarks.scoring import packaged_network, scoring_table
+from ibt_deploy.bundle import load_bundle
 
 
 def test_speeds_are_multiples_of_the_reference_of_their_kind() -> None:
     times = {
-        "a recording, PyTorch eager": {"batch 1": 20.0, "batch 32": 10.0},
+        "a recording, paper's student in PyTorch eager": {"batch 1": 50.0, "batch 32": 40.0},
+        "a recording, packaged network in PyTorch eager": {"batch 1": 20.0, "batch 32": 10.0},
         "a recording, ONNX Runtime fp32": {"batch 1": 5.0, "batch 32": 4.0},
         "a recording, torch_ecg multi_scopic, PyTorch eager": {"batch 1": 40.0, "batch 32": 40.0},
         "a stay-hour, one pass": {"batch 1": 1.0},
         "a stay-hour, row by row with pandas": {"batch 1": 8.0},
     }
+    eager = "times as fast as packaged network in PyTorch eager"
     assert _speeds(times) == {
-        "a recording, ONNX Runtime fp32, batch 1, times as fast as PyTorch eager": 4.0,
-        "a recording, ONNX Runtime fp32, batch 32, times as fast as PyTorch eager": 2.5,
-        "a recording, torch_ecg multi_scopic, PyTorch eager, batch 1, times as fast as PyTorch eager": 0.5,
-        "a recording, torch_ecg multi_scopic, PyTorch eager, batch 32, times as fast as PyTorch eager": 0.25,
+        f"a recording, paper's student in PyTorch eager, batch 1, {eager}": 0.4,
+        f"a recording, paper's student in PyTorch eager, batch 32, {eager}": 0.25,
+        f"a recording, ONNX Runtime fp32, batch 1, {eager}": 4.0,
+        f"a recording, ONNX Runtime fp32, batch 32, {eager}": 2.5,
+        f"a recording, torch_ecg multi_scopic, PyTorch eager, batch 1, {eager}": 0.5,
+        f"a recording, torch_ecg multi_scopic, PyTorch eager, batch 32, {eager}": 0.25,
         "a stay-hour, row by row with pandas, batch 1, times as fast as one pass": 0.125,
     }
+
+
+def test_the_table_compares_with_the_step_before_and_the_packaged_network() -> None:
+    times = {
+        "a recording, paper's student in PyTorch eager": {"batch 1": 50.0, "batch 32": 40.0},
+        "a recording, packaged network in PyTorch eager": {"batch 1": 20.0, "batch 32": 10.0},
+        "a recording, ONNX Runtime fp32": {"batch 1": 5.0, "batch 32": 4.0},
+        "a recording, torch_ecg multi_scopic, PyTorch eager": {"batch 1": 40.0, "batch 32": 40.0},
+        "a stay-hour, packaged network in PyTorch eager": {"batch 1": 0.5, "batch 32": 0.25},
+    }
+    assert scoring_table(times).splitlines()[2:] == [
+        "| a recording, paper's student in PyTorch eager | 50.00 | 40.00 |  | 2.50, 4.00 |",
+        "| a recording, packaged network in PyTorch eager | 20.00 | 10.00 | 0.40, 0.25 | 1.00, 1.00 |",
+        "| a recording, ONNX Runtime fp32 | 5.00 | 4.00 | 0.25, 0.40 | 0.25, 0.40 |",
+        "| a recording, torch_ecg multi_scopic, PyTorch eager | 40.00 | 40.00 |  | 2.00, 4.00 |",
+        "| a stay-hour, packaged network in PyTorch eager | 0.500 | 0.250 |  | 1.00, 1.00 |",
+    ]
+
+
+@pytest.mark.parametrize(("task", "n_inputs", "samples"), [("arrhythmia", 12, 2000), ("sepsis", 109, 48)])
+def test_the_network_timed_in_eager_is_as_large_as_the_packaged_one(
+    task: str, n_inputs: int, samples: int
+) -> None:
+    bundle = load_bundle(task)
+    parameters = sum(p.numel() for p in packaged_network(bundle, n_inputs, samples).parameters())
+    assert parameters == bundle.contract["training"]["student"]["parameters"]
 
 
 def test_what_a_machine_lacks_is_no_ratio() -> None:
