@@ -28,13 +28,13 @@ from training.device import chosen_device, worker_processes
 from training.recipe import N_GROUPS
 from training.study.drawing import draw_figures
 from training.study.measures import measured, run_outputs
+from training.study.paper import paper_numbers
 from training.study.plan import (
     ABLATIONS,
     BUDGETS,
     CONTROLS,
     GROUPS,
     PURPOSES,
-    paper_numbers,
     site_studies,
 )
 from training.study.report import report_text

@@ -4,7 +4,7 @@ Neither is a measure of quality. Compare each with its ceiling, a second teacher
 of outputs is in :mod:`training.study.measures`.
 
 Features are compared by centred kernel alignment, layer by layer: the unbiased minibatch estimator of Nguyen,
-Raghu and Kornblith (2021, Eq. 2-3; science 6.5), with linear kernels whose diagonals are set to 0, over
+Raghu and Kornblith (2021, Eq. 2-3), with linear kernels whose diagonals are set to 0, over
 batches ``b`` of ``n`` examples::
 
     HSIC1(K, L) = 1 / (n (n-3)) * [tr(KL) + (1'K1)(1'L1) / ((n-1)(n-2)) - 2/(n-2) 1'KL1]
@@ -59,7 +59,7 @@ def example_batches(
     source, items
         Data set and items that the examples come from.
     size, most
-        Examples in a batch, and number of batches; the specification asks for 256 and at least 10.
+        Examples in a batch, and largest number of batches.
     seed
         Seed of the draw.
 
@@ -112,8 +112,7 @@ class CKA:
         Shape ``(units of the reference, units of the other)``; 1 for features equal up to rotation and
         scale, about 0 (also slightly below) for unrelated ones, NaN where a unit's features are constant.
     n_batches, batch_size
-        Number and size of the batches. Fewer than ten give a rougher estimate than the specification asks
-        for.
+        Number and size of the batches. Fewer than ten give a rough estimate.
     """
 
     matrix: Floats

@@ -4,7 +4,7 @@ The interval of a mean over seeds is that of the mean itself: every draw of pati
 seed's network and the scores are averaged. It shows how much the number depends on the patients tested; the
 range over seeds, beside it, shows how much it depends on the seed.
 
-Claims are the paper's, with expectations written down before training (science 8.3). A claim held where the
+Claims are the paper's, with expectations written down before training. A claim held where the
 paired patient-bootstrap interval of the difference excludes 0 on the claimed side and the difference of every
 seed lies there; it did not hold where both lie on the other side; otherwise these data do not resolve it. A
 claim whose number has no interval counts as seen or not seen.
@@ -379,13 +379,13 @@ EXPECTED = {
     "deit - transformer": "likely, small",
     "bbm - teacher": "uncertain",
 }
-"""Science 8.3, before any training."""
+"""Expected differences, written down before any training."""
 CONTROLS = {
     "transformer-long": ("Transformer trained for the time of BBM", "not stated"),
     "bbm-untrained": ("BBM from an untrained teacher", "not stated"),
     "bbm-shuffled": ("BBM whose teacher sees another record", "yes"),
 }
-"""Controls that BBM must beat for its gain to come from the teacher, with the expectation of science 8.4."""
+"""Controls that BBM must beat for its gain to come from the teacher, with the same expectation."""
 
 
 def claims(task: Task, results: Mapping[str, Any]) -> list[dict[str, Any]]:
