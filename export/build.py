@@ -25,7 +25,7 @@ import onnx
 from export.card import write_card
 from export.check import require_parity
 from export.ecg import EcgBuild
-from export.entries import DataSet, named_datasets, seal, tensor_entries
+from export.entries import Candidates, DataSet, named_datasets, seal, tensor_entries
 from export.graph import OPSET, graph_of
 from export.scored import DataPart, Evidence, number
 from export.stay import StayBuild
@@ -385,6 +385,8 @@ class Settings:
         Operator set of the graph.
     examples
         Folder with the example recording and stay.
+    candidates
+        Models among which the student was chosen, for the card.
     say
         Receives a line for each step.
     """
@@ -396,6 +398,7 @@ class Settings:
     draws: int = DRAWS
     opset: int = OPSET
     examples: Path = EXAMPLES
+    candidates: Candidates | None = None
     say: Callable[[str], None] = lambda _: None
 
 
@@ -540,11 +543,12 @@ class _Making:
 
     def _training(self, teacher: Run | None, sets: Sequence[DataSet], evidence: Evidence) -> dict[str, Any]:
         """Entry about runs, data sets and software."""
-        data = self.data
+        data, candidates = self.data, self.settings.candidates
         return {
             "student": self.student.to_dict(),
             "teacher": None if teacher is None else teacher.to_dict(),
             "evidence": evidence.to_dict(),
+            "candidates": None if candidates is None else candidates.to_dict(),
             "data": {
                 "cache_sha256": data.cache_sha256,
                 "split_sha256": data.split_sha256,

@@ -52,6 +52,12 @@ Examples:
     "about the validation part give calibration and thresholds.",
 )
 @click.option(
+    "--candidates",
+    type=FILE,
+    metavar="FILE.toml",
+    help="Models among which the student was chosen, and the reason; the card shows them.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Directory of the bundle; replaced."
 )
 @click.option("--name", metavar="NAME", help="Name of the bundle; default: method and task.")
@@ -77,6 +83,7 @@ def export(
     external: tuple[str, ...],
     opinion: Path | None,
     chosen: str | None,
+    candidates: Path | None,
     out: Path | None,
     name: str | None,
     bundle_version: str | None,
@@ -110,6 +117,7 @@ def export(
 
     # torch takes a second to import, so usage errors and --help come first
     from export.build import EXAMPLES, Run, Settings, build_bundle, open_data, open_external, open_opinion
+    from export.entries import Candidates
     from export.scored import Evidence
     from ibt_deploy.bundle import load_bundle
     from ibt_deploy.files import file_sha256
@@ -125,7 +133,10 @@ def export(
             name=name,
             version=bundle_version or __version__,
             examples=examples or EXAMPLES,
-            command=_command(student, cache, split, teacher, externals, opinion, chosen, bundle_version, out),
+            candidates=None if candidates is None else Candidates.read(candidates),
+            command=_command(
+                student, cache, split, teacher, externals, opinion, chosen, candidates, bundle_version, out
+            ),
             draws=draws,
             opset=opset,
             say=_say,
@@ -173,6 +184,7 @@ def _command(
     externals: list[tuple[str, Path]],
     opinion: Path | None,
     chosen: str | None,
+    candidates: Path | None,
     bundle_version: str | None,
     out: Path,
 ) -> str:
@@ -188,6 +200,7 @@ def _command(
     words += [f"--external {name}=cache/{folder.resolve().name}" for name, folder in externals]
     words += [f"--opinion {opinion.name}"] if opinion else []
     words += [f"--chosen {Path(chosen).name}"] if chosen else []
+    words += [f"--candidates {candidates.name}"] if candidates else []
     words += [f"--bundle-version {bundle_version}"] if bundle_version else []
     return " ".join([*words, f"--out ibt_deploy/bundles/{out.resolve().name}"])
 

@@ -33,11 +33,11 @@ from export.scored import (
     Evidence,
     Judged,
     Point,
+    auroc_interval,
     calibration_figures,
     compared,
     decision_statistics,
     figures,
-    lowest_auroc,
     number,
     predictions,
     prepared_part,
@@ -234,8 +234,38 @@ def middle_windows(n_windows: list[int]) -> Ints:
     return middle
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """How well each class is ranked among recordings that the judging networks never saw.
+
+    Attributes
+    ----------
+    recordings, positives
+        Shape ``(26,)``: recordings whose label is known, and how many have the class.
+    aurocs
+        AUROC of each class with the ends of its 95 % interval; None where an outcome is missing.
+    fewest
+        Positives from which an AUROC counts as evidence.
+    """
+
+    recordings: Ints
+    positives: Ints
+    aurocs: tuple[tuple[float, float, float] | None, ...]
+    fewest: int
+
+    def entry(self, c: int) -> dict[str, Any]:
+        """Figures of class ``c`` for a bundle."""
+        found: dict[str, Any] = {"n": int(self.recordings[c]), "positives": int(self.positives[c])}
+        if (ranked := self.aurocs[c]) is not None:
+            value, *ends = map(number, ranked)
+            found["auroc"] = {"value": value, "interval": ends}
+        return found
+
+
 def class_entries(
-    positives: Mapping[Part, npt.NDArray[np.int64]], evaluable: npt.NDArray[np.bool_]
+    positives: Mapping[Part, npt.NDArray[np.int64]],
+    evaluable: npt.NDArray[np.bool_],
+    held_out: HeldOut | None = None,
 ) -> list[dict[str, Any]]:
     """The entries of ``classes``."""
     return [
@@ -247,6 +277,7 @@ def class_entries(
             "evaluable": bool(evaluable[i]),
             "positives": {part: int(counts[i]) for part, counts in positives.items()},
         }
+        | ({} if held_out is None else {"held_out": held_out.entry(i)})
         for i, c in enumerate(CLASSES)
     ]
 
@@ -261,18 +292,11 @@ def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
     return counts
 
 
-def evaluable_classes(
-    positives: Mapping[Part, Ints], validation: EcgPart, logits: Floats | Float32s, others: Judged = NOBODY
-) -> Bools:
-    """Classes with enough evidence in training and validation; ExportError if there is none.
-
-    A class needs 15 positives in training and validation together, and an AUROC whose 95 % interval lies
-    above 0.6: on validation, where it then needs 3 positives, or on validation and ``others`` together.
+def held_out_ranking(validation: EcgPart, logits: Floats | Float32s, others: Judged = NOBODY) -> HeldOut:
+    """Rank each class on validation, or on validation and ``others`` together.
 
     Parameters
     ----------
-    positives
-        Counts in each part, shape ``(26,)`` each.
     validation
         The recordings.
     logits
@@ -282,14 +306,40 @@ def evaluable_classes(
     """
     calibration = fitted_calibration(logits, validation.labels, validation.known).calibration
     judged = others.beside(validation.labels, validation.known, calibration.probability(logits))
-    fewest = FEWEST_LEARNT if len(others.labels) else FEWEST_VALIDATED
-    evaluable = np.zeros(len(CLASSES), dtype=bool)
+    aurocs: list[tuple[float, float, float] | None] = []
     for c in range(len(CLASSES)):
         known = judged.known[:, c]
         labels = judged.labels[known, c]
-        enough = positives["train"][c] + positives["validation"][c] >= FEWEST_LEARNT
-        if enough and fewest <= labels.sum() < len(labels):
-            evaluable[c] = lowest_auroc(labels, judged.probabilities[known, c]) > LOWEST_AUROC
+        both = 0 < labels.sum() < len(labels)
+        aurocs.append(auroc_interval(labels, judged.probabilities[known, c]) if both else None)
+    return HeldOut(
+        judged.known.sum(axis=0),
+        (judged.labels & judged.known).sum(axis=0),
+        tuple(aurocs),
+        FEWEST_LEARNT if len(others.labels) else FEWEST_VALIDATED,
+    )
+
+
+def evaluable_classes(positives: Mapping[Part, Ints], held_out: HeldOut) -> Bools:
+    """Classes with enough evidence in training and validation; ExportError if there is none.
+
+    A class needs 15 positives in training and validation together, and an AUROC whose 95 % interval lies
+    above 0.6: on validation, where it then needs 3 positives, or on validation and out-of-fold predictions
+    for training together.
+
+    Parameters
+    ----------
+    positives
+        Counts in each part, shape ``(26,)`` each.
+    held_out
+        How well each class is ranked.
+    """
+    lowest = np.array([0.0 if ranked is None else ranked[1] for ranked in held_out.aurocs])
+    evaluable: Bools = (
+        (positives["train"] + positives["validation"] >= FEWEST_LEARNT)
+        & (held_out.positives >= held_out.fewest)
+        & (lowest > LOWEST_AUROC)
+    )
     if not evaluable.any():
         raise ExportError("no class is evaluable on validation: nothing to publish")
     return evaluable
@@ -583,7 +633,8 @@ class EcgBuild:
             NOBODY if evidence.opinion is None else Judged.of(train.labels, train.known, evidence.opinion)
         )
         middle = judged[middle_windows(self._n_windows)]
-        self._evaluable = evaluable_classes(self._positives, self._validation, middle, self._others)
+        self._held_out = held_out_ranking(self._validation, middle, self._others)
+        self._evaluable = evaluable_classes(self._positives, self._held_out)
         self.decisions = ecg_decisions(
             judged, self._n_windows, self._validation, self._evaluable, self._others
         )
@@ -631,7 +682,8 @@ class EcgBuild:
 
     def entries(self) -> dict[str, Any]:
         """Task-specific entries of the contract."""
-        entries: dict[str, Any] = {"classes": class_entries(self._positives, self._evaluable)}
+        classes = class_entries(self._positives, self._evaluable, self._held_out)
+        entries: dict[str, Any] = {"classes": classes}
         if isinstance(self._network, EcgTransformer):
             curve = self._short_recordings()
             entries["short_recordings"] = curve

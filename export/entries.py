@@ -6,6 +6,7 @@ Licences and citations of the public data sets are as stated on the data sets' o
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import onnx
 
 from ibt_deploy.bundle import CONTRACT
+from ibt_deploy.errors import DataError
 from ibt_deploy.files import atomic_write, file_sha256
+from ibt_deploy.types import checked
 
 CC_BY = "CC BY 4.0"
 
@@ -163,6 +166,47 @@ class About:
             "not_evaluated_on": list(self.not_evaluated_on),
             "limits": list(self.limits),
         }
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that might have been shipped, with its figures by name."""
+
+    name: str
+    figures: dict[str, float]
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Models among which the shipped one was chosen.
+
+    Attributes
+    ----------
+    about
+        What the figures are measured on, and how.
+    reason
+        Reason for the choice.
+    models
+        The models.
+    """
+
+    about: str
+    reason: str
+    models: tuple[Candidate, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Candidates:
+        """The candidates in a TOML file; DataError if it holds anything else."""
+        try:
+            found: Candidates = checked(tomllib.loads(path.read_text(encoding="utf-8")), cls)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry in a bundle."""
+        return asdict(self)
 
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}

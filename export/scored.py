@@ -182,8 +182,8 @@ class Judged:
 NOBODY = Judged(*(np.zeros((0, N_CLASSES), dtype=bool),) * 2, np.zeros((0, N_CLASSES)))
 
 
-def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
-    """Lower end of the 95 % interval of an AUROC (Hanley and McNeil, Radiology 143, 1982).
+def auroc_interval(labels: Bools, scores: Floats | Float32s) -> tuple[float, float, float]:
+    """An AUROC and its 95 % interval (Hanley and McNeil, Radiology 143, 1982).
 
     ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
     AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
@@ -193,7 +193,8 @@ def lowest_auroc(labels: Bools, scores: Floats | Float32s) -> float:
     a = min(area, 1 - 1 / (2 * n))
     both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
     variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
-    return float(area - 1.96 * np.sqrt(variance))
+    half = 1.96 * float(np.sqrt(variance))
+    return float(area), max(float(area) - half, 0.0), min(float(area) + half, 1.0)
 
 
 DECIMALS = 6

@@ -264,6 +264,7 @@ def card_text(contract: dict[str, Any]) -> str:
         *_data_sets(contract),
         *figures,
         *_comparison(contract),
+        *_candidates(contract),
         *_training(contract),
         *_proof(contract),
         "## Limits",
@@ -382,6 +383,28 @@ def _comparison(contract: dict[str, Any]) -> list[str]:
         "draws of patients. One seed each, so nothing is said about the methods in general."
         + (more if _refitted(training["student"]) else ""),
         *table(["measure", "teacher>", "95 % interval>", "difference>", "95 % interval>", "resolved"], rows),
+    ]
+
+
+def _candidates(contract: dict[str, Any]) -> list[str]:
+    found = contract["training"].get("candidates")
+    if found is None:
+        return []
+    names = list(dict.fromkeys(name for model in found["models"] for name in model["figures"]))
+    rows = [
+        [
+            f"**{model['name']}**" if model["chosen"] else model["name"],
+            *(decimal(model["figures"].get(name)) for name in names),
+        ]
+        for model in found["models"]
+    ]
+    return [
+        "## Candidates",
+        "",
+        found["about"],
+        *table(["model", *(f"{name}>" for name in names)], rows),
+        found["reason"],
+        "",
     ]
 
 

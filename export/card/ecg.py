@@ -68,6 +68,7 @@ def _data(contract: dict[str, Any]) -> list[str]:
         f"positives in training and validation together, {_ranked_on(contract)} 95 % interval (Hanley and "
         "McNeil 1982) lies above 0.6. The other classes are in the network and in every answer, marked as "
         "not evaluable, and are never reported as findings.",
+        *_held_out(contract),
         *_confounding(contract),
     ]
 
@@ -79,6 +80,28 @@ def _ranked_on(contract: dict[str, Any]) -> str:
             "cross-fitted networks) whose"
         )
     return "3 of them in validation, and an AUROC there whose"
+
+
+def _held_out(contract: dict[str, Any]) -> list[str]:
+    """AUROC of each class on the recordings by which it was judged; empty for a bundle without them."""
+    rows = [
+        [
+            c["abbreviation"],
+            f"{count(c['held_out']['positives'])} of {count(c['held_out']['n'])}",
+            ranged(c["held_out"].get("auroc"), 2),
+            "yes" if c["evaluable"] else "no",
+        ]
+        for c in contract["classes"]
+        if "held_out" in c
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "The AUROC of each class on these recordings, which the judging networks never saw. The test part "
+        "adds no figures for a class that has fewer than five positives there:",
+        *table(["class", "positives>", "AUROC (95 % interval)>", "evaluable"], rows),
+    ]
 
 
 def _confounding(contract: dict[str, Any]) -> list[str]:

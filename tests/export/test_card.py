@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from export.card import card_text, curves_svg, ticks, write_card
-from export.entries import seal
+from export.entries import Candidates, seal
 from ibt_deploy.bundle import load_bundle, packaged_bundles
-from ibt_deploy.errors import BundleError
+from ibt_deploy.errors import BundleError, DataError
 from ibt_deploy.evaluation import in_order
 from ibt_deploy.render.report import decimal, ranged, table
 from ibt_deploy.types import TASKS, Task
@@ -88,6 +88,36 @@ def test_card_tells_whose_opinion_the_labels_held(stay_bundle: Path) -> None:
     assert "0.75 parts the opinion of an ensemble (`ibt train ensemble`, `abababababab`)" in card_text(
         contract
     )
+
+
+def test_card_shows_the_candidates_and_the_reason(stay_bundle: Path, tmp_path: Path) -> None:
+    contract = contract_of(stay_bundle)
+    assert "## Candidates" not in card_text(contract)
+    path = tmp_path / "candidates.toml"
+    path.write_text(
+        'about = "on validation"\nreason = "it is smaller"\n'
+        'models = [{ name = "large", figures = { utility = 0.4, AUPRC = 0.1 } },'
+        ' { name = "small", figures = { utility = 0.41 }, chosen = true }]\n'
+    )
+    contract["training"]["candidates"] = Candidates.read(path).to_dict()
+    section = card_text(contract).partition("## Candidates")[2].partition("## ")[0]
+    assert "on validation" in section
+    assert "it is smaller" in section
+    assert "| large | 0.400 | 0.100 |\n| **small** | 0.410 | - |" in section
+    path.write_text('about = "on validation"\n')
+    with pytest.raises(DataError, match=r"candidates\.toml: "):
+        Candidates.read(path)
+
+
+def test_ecg_card_shows_the_ranking_of_every_class(ecg_bundle: Path) -> None:
+    contract = contract_of(ecg_bundle)
+    first = contract["classes"][0]
+    n, positives = first["held_out"]["n"], first["held_out"]["positives"]
+    section = card_text(contract).partition("## Data")[2].partition("## ")[0]
+    assert f"| {first['abbreviation']} | {positives} of {n} | " in section
+    for entry in contract["classes"]:
+        del entry["held_out"]
+    assert "judging networks" not in card_text(contract)
 
 
 def test_picture_is_xml_without_script(bundle: Path) -> None:

@@ -17,13 +17,15 @@ from export.build import open_data
 from export.ecg import (
     FIXED,
     EcgPart,
+    class_entries,
     ecg_decisions,
     ecg_evaluation,
     evaluable_classes,
+    held_out_ranking,
     macro_auroc,
 )
 from export.familiarity import over_windows
-from export.scored import Answers, Decisions, Point, lowest_auroc, number
+from export.scored import Answers, Decisions, Judged, Point, auroc_interval, number
 from export.stay import StayPart, stay_comparison, stay_decisions, stay_evaluation
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration
@@ -208,9 +210,30 @@ def test_evaluable_needs_positives_and_a_ranking_on_validation() -> None:
     train[2] = 4
     counts = {"train": train, "validation": positives, "test": np.zeros(26, dtype=int)}
     # class 1 is ranked at random, class 2 has 14 positives in all, class 3 two on validation, the others none
-    assert np.flatnonzero(evaluable_classes(counts, part, logits)).tolist() == [0]
+    assert np.flatnonzero(evaluable_classes(counts, held_out_ranking(part, logits))).tolist() == [0]
     with pytest.raises(ExportError, match="no class is evaluable"):
-        evaluable_classes(counts, part, np.zeros((n, 26)))
+        evaluable_classes(counts, held_out_ranking(part, np.zeros((n, 26))))
+
+
+def test_every_class_has_its_ranking_on_recordings_that_the_networks_never_saw() -> None:
+    rng = np.random.default_rng(0)
+    labels, others = np.zeros((60, 26), dtype=bool), np.zeros((90, 26), dtype=bool)
+    labels[:4, 0], others[:12, 0] = True, True
+    known = np.ones_like(others)
+    known[80:, 0] = False
+    logits = labels * 2 + rng.normal(size=labels.shape)
+    odds = np.exp(others * 2 + rng.normal(size=others.shape))
+    opinion = Judged(others, known, odds / (1 + odds))
+    held_out = held_out_ranking(replace_labels(labels), logits, opinion)
+    counts = {"train": others.sum(axis=0), "validation": labels.sum(axis=0)}
+    evaluable = evaluable_classes(counts, held_out)
+    first, second, *_ = class_entries(counts, evaluable, held_out)
+    assert first["evaluable"]
+    assert (first["held_out"]["n"], first["held_out"]["positives"]) == (140, 16)
+    low, high = first["held_out"]["auroc"]["interval"]
+    assert 0.6 < low < first["held_out"]["auroc"]["value"] < high <= 1
+    assert second["held_out"] == {"n": 150, "positives": 0}
+    assert "held_out" not in class_entries(counts, evaluable)[0]
 
 
 def replace_labels(labels: np.ndarray) -> EcgPart:
@@ -228,8 +251,11 @@ def test_interval_of_an_auroc_is_hanleys_and_mcneils() -> None:
     area = roc_auc_score(labels, scores)
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     error = np.sqrt((area * (1 - area) + 50 * (q1 - area**2) + 57 * (q2 - area**2)) / (51 * 58))
-    assert lowest_auroc(labels, scores) == pytest.approx(area - 1.96 * error)
-    assert lowest_auroc(np.arange(50) < 3, -np.arange(50.0)) < 0.9
+    expected = (area, area - 1.96 * error, area + 1.96 * error)
+    assert auroc_interval(labels, scores) == pytest.approx(expected)
+    _, low, high = auroc_interval(np.arange(50) < 3, -np.arange(50.0))
+    assert low < 0.9
+    assert high == 1
 
 
 def test_a_model_against_itself_makes_no_difference() -> None:

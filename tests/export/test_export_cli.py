@@ -21,14 +21,21 @@ def ibt(*words: str | Path) -> tuple[int, str]:
 
 def test_a_student_becomes_a_bundle(stay_student: Run, stays: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundles" / "sepsis"
-    code, text = ibt(stay_student.path, "--cache", stays, "--out", out, "--draws", "5", "--name", "mine")
+    candidates = tmp_path / "candidates.toml"
+    candidates.write_text('about = "here"\nreason = "none"\nmodels = []\n')
+    words = ("--out", out, "--draws", "5", "--name", "mine", "--candidates", candidates)
+    code, text = ibt(stay_student.path, "--cache", stays, *words)
     assert code == 0, text
     assert "test: utility 2019" in text
     assert "int8 is not shipped: it breaks causality" in text
     bundle = load_bundle(out)
     assert bundle.name == "mine"
-    command = bundle.contract["training"]["command"]
-    assert command == "ibt export runs/student/best.pt --cache cache/stays --out ibt_deploy/bundles/sepsis"
+    training = bundle.contract["training"]
+    assert training["candidates"] == {"about": "here", "reason": "none", "models": []}
+    assert training["command"] == (
+        "ibt export runs/student/best.pt --cache cache/stays --candidates candidates.toml "
+        "--out ibt_deploy/bundles/sepsis"
+    )
 
 
 @pytest.mark.parametrize(
