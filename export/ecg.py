@@ -75,6 +75,10 @@ from training.tasks.ecg import MICROVOLTS, EcgCohort, window_logits
 
 FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
 LOWEST_AUROC = 0.6
+CALIBRATION_WINDOWS = 128
+"""Largest number of validation windows, about, from which int8 takes its scales."""
+SCORED = 32
+"""Windows that int8 scores together."""
 CHALLENGE_2021 = (
     "Reyna MA et al. Will Two Do? Varying Dimensions in Electrocardiography: The PhysioNet/Computing in "
     "Cardiology Challenge 2021. Computing in Cardiology 48, 2021. doi:10.23919/CinC53138.2021.9662687"
@@ -770,13 +774,14 @@ class EcgBuild:
         """The int8 variant and its cost; None for a CNN, which it makes slower."""
         if isinstance(self._network, HannunResNet):
             return None
-        smaller = quantised(model)
+        whole = self._windows[~np.isnan(self._windows).any(axis=(1, 2))]
+        smaller = quantised(model, whole[:: max(len(whole) // CALIBRATION_WINDOWS, 1)])
         content = smaller.SerializeToString()
         scorer = EcgScorer(self._bundle, OpenGraph(open_session(content, device="cpu")[0], "int8", "cpu"))
         calibration = self.decisions.calibration.calibration
         before, after = (
             window_probabilities(logits, self._n_windows, calibration)
-            for logits in (self._logits, scorer.logits(self._windows, 1))
+            for logits in (self._logits, scorer.logits(self._windows, SCORED))
         )
         part, evaluable, decisions = self._validation, self._evaluable, self.decisions
         given = tuple(decisions.outputs(decisions.default, p, evaluable) for p in (before, after))

@@ -21,7 +21,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -264,6 +264,14 @@ class OpenGraph:
         session, used = open_session(bundle.graph(variant), device=device, threads=threads)
         _check_tensors(bundle, session)
         return cls(session, variant or bundle.default_variant, used)
+
+    @cached_property
+    def takes_scales_from_batch(self) -> bool:
+        """Whether an output depends on the other inputs of a batch, as in int8 without fixed scales."""
+        if self.variant != "int8":
+            return False
+        noted: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        return noted.get("precision") != "int8, static"
 
     def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
         """Run the graph; only the named outputs are computed.

@@ -113,8 +113,8 @@ class EcgScorer:
     def logits(self, signal: Float32s, batch_size: int) -> Float32s:
         """Logits ``(windows, 26)`` of windows ``(windows, 12, 2000)``.
 
-        The int8 graph takes its scales from the whole batch, so it gets one window at a time: an answer
-        must not depend on the other inputs of the batch.
+        An int8 graph that takes its scales from the batch gets one window at a time: an answer must not
+        depend on the other inputs of the batch.
         """
         return self._run(["logits"], signal, batch_size)[0]
 
@@ -123,7 +123,7 @@ class EcgScorer:
         return self._run(["features"], signal, batch_size)[0]
 
     def _run(self, outputs: list[str], signal: Float32s, batch_size: int) -> list[Float32s]:
-        step = 1 if self._graph.variant == "int8" else batch_size
+        step = 1 if self._graph.takes_scales_from_batch else batch_size
         parts = [
             self._graph.run(outputs, {"signal": signal[start : start + step]})
             for start in range(0, len(signal), step)

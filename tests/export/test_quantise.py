@@ -66,6 +66,30 @@ def test_int8_logits_are_near_and_depend_on_the_window_alone(ecg_model: onnx.Mod
     assert 0 < np.abs(found - expected).max() < 0.05
 
 
+def test_scales_from_calibration_make_a_window_independent_of_its_batch(ecg_model: onnx.ModelProto) -> None:
+    rng = np.random.default_rng(0)
+    seen = rng.standard_normal((40, 12, 2000), dtype=np.float32)
+    smaller = quantised(ecg_model, seen)
+    kinds = [node.op_type for node in smaller.graph.node]
+    # the embedding and the head stay in float32; each other weight is stored once, as integers
+    assert kinds.count("DequantizeLinear") > kinds.count("QuantizeLinear") > 0
+    assert smaller.ByteSize() < ecg_model.ByteSize()
+    assert {p.key: p.value for p in smaller.metadata_props}["precision"] == "int8, static"
+    session, device = open_session(smaller.SerializeToString(), device="cpu", threads=1)
+    assert not OpenGraph(session, "int8", device).takes_scales_from_batch
+    loud = np.concatenate([seen[:1], 20 * seen[1:4]])
+    alone, together = (session.run(["logits"], {"signal": x})[0][0] for x in (seen[:1], loud))
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    exact, _ = open_session(ecg_model.SerializeToString(), device="cpu", threads=1)
+    assert np.abs(alone - exact.run(["logits"], {"signal": seen[:1]})[0][0]).max() < 0.05
+
+
+def test_scales_from_the_batch_are_noticed(ecg_model: onnx.ModelProto) -> None:
+    session, device = open_session(quantised(ecg_model).SerializeToString(), device="cpu", threads=1)
+    assert OpenGraph(session, "int8", device).takes_scales_from_batch
+    assert not OpenGraph(session, "fp32", device).takes_scales_from_batch
+
+
 def test_stays_in_float_keep_causality_and_streaming(
     stay_model: onnx.ModelProto, rows: list[np.ndarray]
 ) -> None:
