@@ -231,6 +231,19 @@ def test_a_study_judges_short_recordings_by_what_was_recorded(method: str, ecgs:
             np.testing.assert_allclose(found[chosen], network(batch.inputs).numpy(), atol=1e-5)
 
 
+def test_records_can_be_cut_to_the_most_common_length(ecgs: Path) -> None:
+    source = open_source(tiny_recipe("arrhythmia", "transformer"), ecgs)
+    assert isinstance(source, EcgSource)
+    items = np.concatenate([source.items(part) for part in ("train", "validation", "test")])
+    lengths = np.array([source.signals[i].shape[1] for i in items])
+    assert lengths.min() < 2000 < lengths.max()
+    cut, kept = source.of_one_length(items)
+    assert kept.tolist() == items[lengths >= 2000].tolist()
+    assert {batch.inputs.shape[2] for _, batch in cut.plain(kept)} == {2000}
+    cut.samples = 1000
+    assert len(cut.of_one_length(items)[1]) == len(items)
+
+
 def test_copies_of_what_was_learnt_are_not_left_out(ecgs: Path) -> None:
     cohort = open_cohort(ecgs)  # the two recordings of a group are of sources one and one, or one and two
     learnt = np.concatenate((cohort.items("train", ("one",)), cohort.items("validation", ("one",))))

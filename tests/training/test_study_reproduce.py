@@ -157,7 +157,7 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
     assert missing == (set() if task == "sepsis" else {FIGURES["curves"], FIGURES["alarms"]})
     report = (out / "report.md").read_text()
     head = "\n".join(report.splitlines()[:FIRST_LINES])
-    for word in ("not a medical device", "held:", "did not hold:", "not resolved by these data:"):
+    for word in ("not a medical device", "Held:", "did not hold:", "not resolved by these data:"):
         assert word in head
     for figure in drawn:
         assert f"(figures/{figure})" in report
@@ -176,7 +176,7 @@ def test_one_page_holds_both_studies(finished: dict[str, tuple[Path, Path]], tmp
     assert "several studies of sepsis" in twice.output
     text = page.read_text()
     for task in ("Sepsis", "Arrhythmia"):
-        assert f"**{task}, held:**" in "\n".join(text.splitlines()[:FIRST_LINES])
+        assert f"**{task}, did not hold:**" in "\n".join(text.splitlines()[:FIRST_LINES])
     for line in text.splitlines():
         if line.startswith("!["):
             assert (page.parent / line.rpartition("(")[2].rstrip(")")).is_file()

@@ -92,7 +92,7 @@ def _answers(results: Mapping[str, Any]) -> list[str]:
         line = f"**{task}, {title}:** {_by_comparison(found, verdict) or 'nothing'}."
         if more := _by_comparison(found, aside):
             line += f" *{words}:* {more}."
-        lines.append(line if verdict == HELD else f"- {line}")
+        lines.append(line.replace(f"{task}, h", "H", 1) if verdict == HELD else f"- {line}")
     return [f"{lines[0]} {lines[1]}", *lines[2:]]
 
 

@@ -554,11 +554,12 @@ class Similarities:
         run = self.study.runs.get(f"{arm}/seed-{seed}")
         if run is None or run.name not in self.study.trained:
             return None
-        items = self._drawn(self.study.subjects(run)[place].items)
 
         def make() -> Arrays:
             network = load_network(self.study.checkpoint(run)).network.to(self.device)
-            found = attention_summary(network, self._opened(run, place), items, self.device)
+            drawn = self._drawn(self.study.subjects(run)[place].items)
+            source, items = self._opened(run, place).of_one_length(drawn)
+            found = attention_summary(network, source, items, self.device)
             kinds = (*NUMBERS, *(f"uniform_{name}" for name in NUMBERS), "toeplitz_share", "reached", "items")
             arrays: Arrays = {kind: getattr(found, kind) for kind in kinds}
             return arrays | {

@@ -204,6 +204,13 @@ class Source(ABC):
         """A source without parts: batches and examples of ``cohort``, prepared as this source prepares."""
 
     @abstractmethod
+    def of_one_length(self, items: Ints) -> tuple[Source, Ints]:
+        """A source that cuts ECGs to the most common length, and the items that are not shorter.
+
+        Averages over maps of different sizes would show their edges. Stays stay as they are.
+        """
+
+    @abstractmethod
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """Whether stored preprocessing constants equal this source's own."""
 

@@ -232,6 +232,13 @@ class EcgSource(Source):
         shown.signals = cohort.signals(self.constants.band)
         return shown
 
+    def of_one_length(self, items: Ints) -> tuple[EcgSource, Ints]:
+        """See :meth:`Source.of_one_length`."""
+        lengths = np.array([self._whole_patches(self.signals[i].shape[1]) for i in items])
+        cut = copy.copy(self)
+        cut.samples = int(np.bincount(lengths).argmax())
+        return cut, items[lengths >= cut.samples]
+
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """See :meth:`Source.prepares_as`."""
         return EcgPreprocessing.from_dict(preprocessing) == self.constants

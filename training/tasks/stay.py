@@ -275,6 +275,10 @@ class StaySource(Source):
         shown.labels, shown.weights = cohort.labels, None
         return shown
 
+    def of_one_length(self, items: Ints) -> tuple[StaySource, Ints]:
+        """See :meth:`Source.of_one_length`."""
+        return self, items
+
     def prepares_as(self, preprocessing: dict[str, Any]) -> bool:
         """See :meth:`Source.prepares_as`."""
         return StayPreprocessing.from_dict(preprocessing) == self.constants
