@@ -1,8 +1,9 @@
 """Which inputs carry over to another hospital: boosted trees grown on one hospital, scored on the other.
 
-    python -m benchmarks.hospitals cache/sepsis --trees 60 --every 2
+    python -m benchmarks.hospitals cache/sepsis --external cache/eicu
 
-Trees stand in for networks because they are grown in a minute. The test part is not touched.
+Trees stand in for networks because they are grown in minutes. The test part is not touched. The external set
+needs no labels: its alarms and its mean risk are shown, and nothing is tuned on it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ibt_deploy.metrics.ranking import auroc
 from ibt_deploy.metrics.sepsis import utility_sweep
+from ibt_deploy.preprocess.stay import featurise
 from ibt_deploy.vocabulary import N_TIME_VARYING as N
+from training.data.cache import open_cache
 from training.ensemble import summaries
 from training.recipe import find_recipe
 from training.tasks import open_source
-from training.tasks.stay import StaySource, concatenated_spans
+from training.tasks.stay import StaySource, concatenated_spans, read_rows
 
 Ints = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
 
 SINCE = list(range(2 * N, 3 * N))
 OBSERVED = list(range(N, 2 * N))
@@ -35,10 +39,16 @@ ADMINISTRATIVE = list(range(3 * N + 2, 3 * N + 7))
 @click.option("--trees", default=200, show_default=True, help="Trees of each model.")
 @click.option("--rate", default=0.06, show_default=True, help="Learning rate.")
 @click.option("--every", default=1, show_default=True, help="Use every n-th training stay.")
-def main(cache: Path, trees: int, rate: float, every: int) -> None:
+@click.option(
+    "--external",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Another prepared data set, labelled or not.",
+)
+def main(cache: Path, trees: int, rate: float, every: int, external: Path | None) -> None:
     source = open_source(find_recipe("sepsis-teacher", {}), cache, None)
     assert isinstance(source, StaySource)
-    columns = np.concatenate((source.features, summaries(source.features, source.offsets)), axis=1)
+    columns = tree_inputs(source.features, source.offsets)
+    outside = None if external is None else external_inputs(source, external)
     counts = list(range(columns.shape[1] - N, columns.shape[1]))
     everything = np.arange(columns.shape[1])
     inputs = {
@@ -74,6 +84,23 @@ def main(cache: Path, trees: int, rate: float, every: int) -> None:
                     f"  alarms in {np.mean(risk >= threshold):.1%} of hours  mean risk {risk.mean():.4f}"
                     f"  positive {labels.mean():.4f}"
                 )
+            if outside is not None:
+                risk = model.predict_proba(outside[:, chosen])[:, 1]
+                click.echo(
+                    f"{name}: {home} on the external set:"
+                    f"  alarms in {np.mean(risk >= threshold):.1%} of hours  mean risk {risk.mean():.4f}"
+                )
+
+
+def tree_inputs(features: Float32s, offsets: Ints) -> Float32s:
+    """Features of every hour and their summaries."""
+    return np.concatenate((features, summaries(features, offsets)), axis=1)
+
+
+def external_inputs(source: StaySource, folder: Path) -> Float32s:
+    """The same columns for every hour of another data set."""
+    values, _, offsets = read_rows(open_cache(folder))
+    return tree_inputs(featurise(values, offsets, source.constants), offsets)
 
 
 if __name__ == "__main__":

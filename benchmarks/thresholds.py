@@ -15,14 +15,8 @@ import click
 import numpy as np
 
 from export.build import open_data, open_opinion
-from export.ecg import (
-    EcgPart,
-    class_positives,
-    ecg_decisions,
-    evaluable_classes,
-    held_out_ranking,
-    window_probabilities,
-)
+from export.ecg import EcgPart, class_positives, ecg_decisions, window_probabilities
+from export.evaluable import evaluable_classes, held_out_ranking
 from export.scored import BATCH_SIZE, CHALLENGE, NOBODY, Judged, prepared_part
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.device import OpenGraph
@@ -54,7 +48,9 @@ def main(cache: Path, opinion: Path, bundle: str) -> None:
     middle = np.cumsum(counts) - counts + counts // 2
     positives = class_positives(data.parts)
     for name, judged in (("validation", NOBODY), ("validation and training", others)):
-        evaluable = evaluable_classes(positives, held_out_ranking(part, logits[middle], judged))
+        evaluable = evaluable_classes(
+            positives, held_out_ranking(part.labels, part.known, logits[middle], judged)
+        )
         scores = [_scores(part, logits, counts, evaluable, judged, division) for division in range(DIVISIONS)]
         challenge, f = np.mean(scores, axis=0)
         each = ", ".join(f"{score[0]:.3f}" for score in scores)

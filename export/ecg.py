@@ -21,6 +21,7 @@ from export.check import (
     write_cases,
 )
 from export.entries import PHYSIONET, About, DataSet, named_datasets
+from export.evaluable import class_entries, evaluable_classes, held_out_ranking
 from export.familiarity import features_of, separation
 from export.graph import quantised
 from export.scored import (
@@ -33,7 +34,6 @@ from export.scored import (
     Evidence,
     Judged,
     Point,
-    auroc_interval,
     calibration_figures,
     compared,
     decision_statistics,
@@ -53,7 +53,6 @@ from ibt_deploy.calibration import (
 from ibt_deploy.decisions import combined
 from ibt_deploy.decisions import decisions as decisions_of
 from ibt_deploy.device import OpenGraph, open_session
-from ibt_deploy.errors import ExportError
 from ibt_deploy.familiarity import UNFAMILIAR, Familiarity
 from ibt_deploy.metrics import arrhythmia, bootstrap
 from ibt_deploy.metrics.arrhythmia import challenge_metric
@@ -73,8 +72,6 @@ from training.models.teachers import HannunResNet
 from training.tasks.base import Cohort
 from training.tasks.ecg import MICROVOLTS, EcgCohort, window_logits
 
-FEWEST_LEARNT, FEWEST_VALIDATED = 15, 3
-LOWEST_AUROC = 0.6
 CALIBRATION_WINDOWS = 128
 """Largest number of validation windows, about, from which int8 takes its scales."""
 SCORED = 32
@@ -238,54 +235,6 @@ def middle_windows(n_windows: list[int]) -> Ints:
     return middle
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """How well each class is ranked among recordings that the judging networks never saw.
-
-    Attributes
-    ----------
-    recordings, positives
-        Shape ``(26,)``: recordings whose label is known, and how many have the class.
-    aurocs
-        AUROC of each class with the ends of its 95 % interval; None where an outcome is missing.
-    fewest
-        Positives from which an AUROC counts as evidence.
-    """
-
-    recordings: Ints
-    positives: Ints
-    aurocs: tuple[tuple[float, float, float] | None, ...]
-    fewest: int
-
-    def entry(self, c: int) -> dict[str, Any]:
-        """Figures of class ``c`` for a bundle."""
-        found: dict[str, Any] = {"n": int(self.recordings[c]), "positives": int(self.positives[c])}
-        if (ranked := self.aurocs[c]) is not None:
-            value, *ends = map(number, ranked)
-            found["auroc"] = {"value": value, "interval": ends}
-        return found
-
-
-def class_entries(
-    positives: Mapping[Part, npt.NDArray[np.int64]],
-    evaluable: npt.NDArray[np.bool_],
-    held_out: HeldOut | None = None,
-) -> list[dict[str, Any]]:
-    """The entries of ``classes``."""
-    return [
-        {
-            "code": c.code,
-            "abbreviation": c.abbreviation,
-            "name": c.name,
-            "codes": list(c.codes),
-            "evaluable": bool(evaluable[i]),
-            "positives": {part: int(counts[i]) for part, counts in positives.items()},
-        }
-        | ({} if held_out is None else {"held_out": held_out.entry(i)})
-        for i, c in enumerate(CLASSES)
-    ]
-
-
 def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
     """Number of recordings with each class in each part, shape ``(26,)``."""
     counts: dict[Part, Ints] = {}
@@ -294,59 +243,6 @@ def class_positives(parts: Mapping[Part, DataPart]) -> dict[Part, Ints]:
         assert isinstance(part, EcgPart)
         counts[name] = (part.labels & part.known).sum(axis=0)
     return counts
-
-
-def held_out_ranking(validation: EcgPart, logits: Floats | Float32s, others: Judged = NOBODY) -> HeldOut:
-    """Rank each class on validation, or on validation and ``others`` together.
-
-    Parameters
-    ----------
-    validation
-        The recordings.
-    logits
-        Logits of each recording, shape ``(n, 26)``.
-    others
-        The recordings of the training part, judged by networks that never saw them.
-    """
-    calibration = fitted_calibration(logits, validation.labels, validation.known).calibration
-    judged = others.beside(validation.labels, validation.known, calibration.probability(logits))
-    aurocs: list[tuple[float, float, float] | None] = []
-    for c in range(len(CLASSES)):
-        known = judged.known[:, c]
-        labels = judged.labels[known, c]
-        both = 0 < labels.sum() < len(labels)
-        aurocs.append(auroc_interval(labels, judged.probabilities[known, c]) if both else None)
-    return HeldOut(
-        judged.known.sum(axis=0),
-        (judged.labels & judged.known).sum(axis=0),
-        tuple(aurocs),
-        FEWEST_LEARNT if len(others.labels) else FEWEST_VALIDATED,
-    )
-
-
-def evaluable_classes(positives: Mapping[Part, Ints], held_out: HeldOut) -> Bools:
-    """Classes with enough evidence in training and validation; ExportError if there is none.
-
-    A class needs 15 positives in training and validation together, and an AUROC whose 95 % interval lies
-    above 0.6: on validation, where it then needs 3 positives, or on validation and out-of-fold predictions
-    for training together.
-
-    Parameters
-    ----------
-    positives
-        Counts in each part, shape ``(26,)`` each.
-    held_out
-        How well each class is ranked.
-    """
-    lowest = np.array([0.0 if ranked is None else ranked[1] for ranked in held_out.aurocs])
-    evaluable: Bools = (
-        (positives["train"] + positives["validation"] >= FEWEST_LEARNT)
-        & (held_out.positives >= held_out.fewest)
-        & (lowest > LOWEST_AUROC)
-    )
-    if not evaluable.any():
-        raise ExportError("no class is evaluable on validation: nothing to publish")
-    return evaluable
 
 
 def ecg_decisions(
@@ -637,7 +533,9 @@ class EcgBuild:
             NOBODY if evidence.opinion is None else Judged.of(train.labels, train.known, evidence.opinion)
         )
         middle = judged[middle_windows(self._n_windows)]
-        self._held_out = held_out_ranking(self._validation, middle, self._others)
+        self._held_out = held_out_ranking(
+            self._validation.labels, self._validation.known, middle, self._others
+        )
         self._evaluable = evaluable_classes(self._positives, self._held_out)
         self.decisions = ecg_decisions(
             judged, self._n_windows, self._validation, self._evaluable, self._others

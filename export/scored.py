@@ -24,7 +24,7 @@ from ibt_deploy.calibration import (
 from ibt_deploy.decisions import decisions
 from ibt_deploy.errors import InputError
 from ibt_deploy.metrics.bootstrap import Interval, Statistic, difference, intervals, ratio
-from ibt_deploy.metrics.ranking import auroc, brier
+from ibt_deploy.metrics.ranking import brier
 from ibt_deploy.predictions import Refusal
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.predictor import prepared as prepared_item
@@ -180,21 +180,6 @@ class Judged:
 
 
 NOBODY = Judged(*(np.zeros((0, N_CLASSES), dtype=bool),) * 2, np.zeros((0, N_CLASSES)))
-
-
-def auroc_interval(labels: Bools, scores: Floats | Float32s) -> tuple[float, float, float]:
-    """An AUROC and its 95 % interval (Hanley and McNeil, Radiology 143, 1982).
-
-    ``labels`` and ``scores`` have shape ``(n,)``, with both outcomes among the labels. For its variance an
-    AUROC counts as at most ``1 - 1 / (2 positives)``, so that a few perfect rankings do not count as certain.
-    """
-    area = auroc(labels, scores.astype(np.float64))
-    n, m = int(labels.sum()), int((~labels).sum())
-    a = min(area, 1 - 1 / (2 * n))
-    both_positive, both_negative = a / (2 - a), 2 * a * a / (1 + a)
-    variance = (a * (1 - a) + (n - 1) * (both_positive - a * a) + (m - 1) * (both_negative - a * a)) / (n * m)
-    half = 1.96 * float(np.sqrt(variance))
-    return float(area), max(float(area) - half, 0.0), min(float(area) + half, 1.0)
 
 
 DECIMALS = 6

@@ -17,15 +17,13 @@ from export.build import open_data
 from export.ecg import (
     FIXED,
     EcgPart,
-    class_entries,
     ecg_decisions,
     ecg_evaluation,
-    evaluable_classes,
-    held_out_ranking,
     macro_auroc,
 )
+from export.evaluable import auroc_interval, class_entries, evaluable_classes, held_out_ranking
 from export.familiarity import over_windows
-from export.scored import Answers, Decisions, Judged, Point, auroc_interval, number
+from export.scored import Answers, Decisions, Judged, Point, number
 from export.stay import StayPart, stay_comparison, stay_decisions, stay_evaluation
 from ibt_deploy.bundle import Calibration
 from ibt_deploy.calibration import FittedCalibration
@@ -202,7 +200,7 @@ def test_evaluable_needs_positives_and_a_ranking_on_validation() -> None:
     labels[:10, :4] = True
     labels[:2, 3] = True
     labels[2:, 3] = False
-    part = replace_labels(labels)
+    known = np.ones_like(labels)
     logits = np.where(labels, 2.0, 0.0) + np.random.default_rng(0).normal(0, 0.5, (n, 26))
     logits[:, 1] = np.random.default_rng(1).normal(size=n)
     positives = labels.sum(axis=0)
@@ -210,9 +208,9 @@ def test_evaluable_needs_positives_and_a_ranking_on_validation() -> None:
     train[2] = 4
     counts = {"train": train, "validation": positives, "test": np.zeros(26, dtype=int)}
     # class 1 is ranked at random, class 2 has 14 positives in all, class 3 two on validation, the others none
-    assert np.flatnonzero(evaluable_classes(counts, held_out_ranking(part, logits))).tolist() == [0]
+    assert np.flatnonzero(evaluable_classes(counts, held_out_ranking(labels, known, logits))).tolist() == [0]
     with pytest.raises(ExportError, match="no class is evaluable"):
-        evaluable_classes(counts, held_out_ranking(part, np.zeros((n, 26))))
+        evaluable_classes(counts, held_out_ranking(labels, known, np.zeros((n, 26))))
 
 
 def test_every_class_has_its_ranking_on_recordings_that_the_networks_never_saw() -> None:
@@ -224,7 +222,7 @@ def test_every_class_has_its_ranking_on_recordings_that_the_networks_never_saw()
     logits = labels * 2 + rng.normal(size=labels.shape)
     odds = np.exp(others * 2 + rng.normal(size=others.shape))
     opinion = Judged(others, known, odds / (1 + odds))
-    held_out = held_out_ranking(replace_labels(labels), logits, opinion)
+    held_out = held_out_ranking(labels, np.ones_like(labels), logits, opinion)
     counts = {"train": others.sum(axis=0), "validation": labels.sum(axis=0)}
     evaluable = evaluable_classes(counts, held_out)
     first, second, *_ = class_entries(counts, evaluable, held_out)
@@ -234,12 +232,6 @@ def test_every_class_has_its_ranking_on_recordings_that_the_networks_never_saw()
     assert 0.6 < low < first["held_out"]["auroc"]["value"] < high <= 1
     assert second["held_out"] == {"n": 150, "positives": 0}
     assert "held_out" not in class_entries(counts, evaluable)[0]
-
-
-def replace_labels(labels: np.ndarray) -> EcgPart:
-    n = len(labels)
-    signal = np.zeros((12, 2000), dtype=np.int16)
-    return EcgPart([str(i) for i in range(n)], [signal] * n, labels, np.ones_like(labels), np.arange(n), {})
 
 
 def test_interval_of_an_auroc_is_hanleys_and_mcneils() -> None:
