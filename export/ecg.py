@@ -73,7 +73,7 @@ from training.tasks.base import Cohort
 from training.tasks.ecg import MICROVOLTS, EcgCohort, window_logits
 
 CALIBRATION_WINDOWS = 128
-"""Largest number of validation windows, about, from which int8 takes its scales."""
+"""Fewest validation windows from which int8 takes its scales, if there are as many; fewer than twice this."""
 SCORED = 32
 """Windows that int8 scores together."""
 CHALLENGE_2021 = (

@@ -23,7 +23,7 @@ LOWEST_AUROC = 0.6
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """How well each class is ranked among recordings that the judging networks never saw.
+    """How well each class is ranked among recordings from which the judging networks did not learn.
 
     Attributes
     ----------

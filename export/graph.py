@@ -226,7 +226,7 @@ CALIBRATED = 16
 
 
 def quantised(model: onnx.ModelProto, inputs: Float32s | None = None) -> onnx.ModelProto:
-    """The same graph with integer products of weights; metadata is kept, with a note of the precision.
+    """The same graph with integer products; metadata is kept, with a note of the precision.
 
     With ``inputs`` of the graph's one input, shape ``(n, ...)``, the scales of activations are fixed from
     their ranges, so that an answer does not depend on what else is in the batch. The first and the last
@@ -261,7 +261,6 @@ def quantised(model: onnx.ModelProto, inputs: Float32s | None = None) -> onnx.Mo
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
                 nodes_to_exclude=[products[0], products[-1]],
-                extra_options={"MatMulConstBOnly": True},
                 **common,
             )
         found = onnx.load(out)

@@ -98,8 +98,9 @@ def _held_out(contract: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        "The AUROC of each class on these recordings, which the judging networks never saw. The test part "
-        "adds no figures for a class that has fewer than five positives there:",
+        "The AUROC of each class on these recordings, from which the judging networks did not learn (the "
+        "validation recordings also selected the epoch). The test part adds no figures for a class that has "
+        "fewer than five positives there:",
         *table(["class", "positives>", "AUROC (95 % interval)>", "evaluable"], rows),
     ]
 

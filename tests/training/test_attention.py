@@ -161,9 +161,12 @@ def test_another_data_set_is_prepared_with_the_constants_of_the_training_part(
     assert len(source.items("test"))
 
 
-def test_a_share_is_local_from_twice_the_uniform_odds() -> None:
-    """Uniform odds of 1:4, 1:1 and 9:1 become 1:2, 2:1 and 18:1."""
-    np.testing.assert_allclose(local_bar(np.array([0.2, 0.5, 0.9])), [1 / 3, 2 / 3, 18 / 19])
+def test_attention_at_twice_the_uniform_odds_in_every_row_just_counts_as_local() -> None:
+    """With two hours in the window, rows of 1, 2 and 4 hours have odds of infinity, infinity and 1:1."""
+    assert local_bar(np.array([1, 2]), 1, causal=True).tolist() == [1, 1]
+    fourth = (1 + 1 + 4 / 5 + 2 / 3) / 4  # odds of 2:1 become 4:1, and those of 1:1 become 2:1
+    np.testing.assert_allclose(local_bar(np.array([4, 1, 4]), 1, causal=True), [fourth, 1, fourth])
+    np.testing.assert_allclose(local_bar(np.array([5]), 0, causal=False), [1 / 3])  # 1:4 becomes 1:2
 
 
 def test_removed_tokens_leave_rows_of_one(ecgs: Path) -> None:

@@ -74,7 +74,7 @@ DEPARTURES = (
     (
         "features are resized in time; how is not said",
         "averages when shortening, linear when lengthening (`bbm.resize`)",
-        "linear interpolation to far fewer steps looks at two neighbours alone and ignores the others",
+        "linear interpolation to far fewer steps uses only the two nearest steps and ignores the rest",
     ),
     (
         "batches of 512 ECGs and 256 patients, rates that peak at epoch 10",

@@ -446,17 +446,22 @@ MOST_RECORDS = 1000
 ATTENTION_BATCH = 16
 VERSION = 2
 NUMBERS = ("distance", "local_mass", "entropy")
-UNIFORM = "uniform_local_mass"
 LOCAL_ODDS = 2.0
 """Attention counts as local if a token in the window has at least this multiple of its uniform odds."""
 
 
-def local_bar(uniform: Floats) -> Floats:
-    """Share of attention within the window from which it counts as local, given the uniform share.
+def local_bar(tokens: Ints, window: int, causal: bool) -> Floats:
+    """Share of attention within ``window`` from which it counts as local, for records of ``tokens`` tokens.
 
-    A multiple of the odds can be reached at any uniform share; twice a uniform share above one half cannot.
+    It is the mean over rows that each have :data:`LOCAL_ODDS` times the uniform odds. A multiple of the odds
+    can be reached at any uniform share; twice a uniform share above one half cannot.
     """
-    return LOCAL_ODDS * uniform / (1 + (LOCAL_ODDS - 1) * uniform)
+    bars = {}
+    for n in np.unique(tokens):
+        near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= window
+        uniform = (uniform_attention(int(n), causal)[0, 0].numpy() * near).sum(axis=1)
+        bars[n] = float((LOCAL_ODDS * uniform / (1 + (LOCAL_ODDS - 1) * uniform)).mean())
+    return np.array([bars[n] for n in tokens])
 
 
 @dataclass(frozen=True, eq=False)

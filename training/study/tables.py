@@ -27,7 +27,6 @@ from training.study.similarity import (
     CEILING,
     NUMBERS,
     STUDENT_ARMS,
-    UNIFORM,
     Alignments,
     Similarities,
     local_bar,
@@ -37,6 +36,7 @@ from training.tasks import TASKS
 from training.tasks.base import FIXED, FREE, TUNED, Cohort
 
 DECIMALS = 6
+LOCAL_BAR = "local_bar"
 METHODS = ("transformer", "teacher", "deit", "bbm")
 STUDENTS = ("transformer", "deit", "bbm")
 DEITS = ("deit-soft", "deit-hard")
@@ -269,7 +269,7 @@ def attention_table(
     study = similarities.study
     cohort = study.external.get(place, study.cohort)
     drawn: dict[str, dict[str, dict[int, list[Floats]]]] = {}
-    even: dict[int, Floats] = {}
+    bars: dict[int, Floats] = {}
     toeplitz: dict[str, dict[int, Floats]] = {}
     described: dict[str, Any] = {}
     for arm in STUDENT_ARMS:
@@ -279,7 +279,7 @@ def attention_table(
                 continue
             described = _described(found, cohort)
             toeplitz.setdefault(arm, {})[seed] = found["toeplitz_share"]
-            *numbers, (_, even[seed]) = _drawn(found, cohort, draws).items()
+            *numbers, (_, bars[seed]) = _drawn(found, cohort, draws).items()
             for name, blocks in numbers:
                 drawn.setdefault(arm, {}).setdefault(name, {})[seed] = blocks
     if deit in drawn:
@@ -294,10 +294,7 @@ def attention_table(
     }
     pairs = [(a, b) for a, b in (("bbm", "transformer"), ("bbm", "deit")) if a in drawn and b in drawn]
     gaps = {f"{a} - {b}": {name: _gaps(drawn[a][name], drawn[b][name]) for name in NUMBERS} for a, b in pairs}
-    locality = {
-        arm: difference(_early_blocks(names["local_mass"]), {seed: local_bar(even[seed]) for seed in even})
-        for arm, names in drawn.items()
-    }
+    locality = {arm: difference(_early_blocks(names["local_mass"]), bars) for arm, names in drawn.items()}
     return described | {"arms": table, "differences": gaps, "locality": locality} if table else {}
 
 
@@ -314,7 +311,7 @@ def _described(found: Arrays, cohort: Cohort) -> dict[str, Any]:
 
 
 def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, Any]:
-    """Mean over records on every draw of patients, by measure and block; :data:`UNIFORM` last."""
+    """Mean over records on every draw of patients, by measure and block; :data:`LOCAL_BAR` last."""
     truth = cohort.truth(found["items"])
     patients, once = truth.patients[truth.offsets[:-1]], np.ones(len(found["items"]))
     blocks = range(found["distance"].shape[1])
@@ -323,10 +320,14 @@ def _drawn(found: Arrays, cohort: Cohort, draws: int) -> dict[str, Any]:
         for name in NUMBERS
         for block in blocks
     }
-    statistics[UNIFORM] = bootstrap.ratio(found[UNIFORM], once, patients)
+    tokens = np.full(len(patients), found["averaged"].shape[-1])
+    if found["causal"]:
+        tokens = np.diff(truth.offsets)
+    bar = local_bar(tokens, int(found["window"]), bool(found["causal"]))
+    statistics[LOCAL_BAR] = bootstrap.ratio(bar, once, patients)
     values = bootstrap.drawn_values(statistics, truth.n_patients, draws=draws)
     numbers = {name: [values[f"{name}|{block}"] for block in blocks] for name in NUMBERS}
-    return numbers | {UNIFORM: values[UNIFORM]}
+    return numbers | {LOCAL_BAR: values[LOCAL_BAR]}
 
 
 def _by_block(by_seed: Mapping[int, list[Floats]], made: Any) -> list[Any]:
@@ -385,7 +386,7 @@ CONTROLS = {
     "bbm-untrained": ("BBM from an untrained teacher", "not stated"),
     "bbm-shuffled": ("BBM whose teacher sees another record", "yes"),
 }
-"""Controls that BBM must beat for its gain to come from the teacher, with the same expectation."""
+"""Controls that BBM must beat for its gain to come from the teacher, and what was expected."""
 
 
 def claims(task: Task, results: Mapping[str, Any]) -> list[dict[str, Any]]:
