@@ -151,7 +151,7 @@ def worker_processes(jobs: int) -> ProcessPoolExecutor:
 
 
 def _limit_threads(threads: int) -> None:
-    """Limit the threads of torch, and those of NumPy's and scikit-learn's libraries, in this process."""
+    """Limit the threads of torch and of the numerical libraries that this process has loaded so far."""
     torch.set_num_threads(threads)
     threadpool_limits(threads)
 

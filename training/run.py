@@ -61,12 +61,12 @@ def start_from(path: Path, network: Encoder, recipe: Recipe, source: Source) -> 
     """Copy the weights of the trained network at ``path`` into ``network``.
 
     Its data may differ, as for a model that is adapted to one's own hospital. Inputs are then prepared with
-    the constants of the new training part.
+    the constants of the new training part, and records that both data sets hold are not noticed.
 
     Raises
     ------
     DataError
-        The architectures or tasks differ, or the weights learnt from records that now validate or test.
+        The architectures or tasks differ, or the weights learnt from another division of the same cache.
     """
     trained = load_network(path)
     if trained.recipe.task != recipe.task:

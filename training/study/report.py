@@ -39,9 +39,9 @@ from training.tasks.base import FIXED, FREE, TUNED
 
 TASK_TITLES = {"sepsis": "Sepsis (ICU stays)", "arrhythmia": "Arrhythmia (12-lead ECG)"}
 SHOWN_FIRST = (
-    (HELD, "held", SEEN, "Seen in every seed, without an interval over patients"),
-    (FAILED, "did not hold", NOT_SEEN, "Not seen in every seed"),
-    (UNRESOLVED, "not resolved by these data", NOT_RUN, "Not run"),
+    (HELD, SEEN, "Seen in every seed, without an interval over patients"),
+    (FAILED, NOT_SEEN, "Not seen in every seed"),
+    (UNRESOLVED, NOT_RUN, "Not run"),
 )
 """Verdicts in the first lines, each with one that follows it in the same bullet."""
 TEACHERS = {"sepsis": "a stacked residual LSTM", "arrhythmia": "Hannun's CNN"}
@@ -87,13 +87,18 @@ def _answers(results: Mapping[str, Any]) -> list[str]:
     scores = {name: at(results["table2"]["methods"], name, TUNED, official, "value") for name in METHODS}
     ranked = sorted((name for name in METHODS if scores[name] is not None), key=lambda name: -scores[name])
     shown = ", ".join(f"{NAMES[name]} {decimal(scores[name])}" for name in ranked)
-    lines = [f"- **{task}.** {basis}. {TITLES[official].capitalize()}: {shown}."]
-    for verdict, title, aside, words in SHOWN_FIRST:
-        line = f"**{task}, {title}:** {_by_comparison(found, verdict) or 'nothing'}."
+    heads = (
+        f"- **{task}.** {basis}. {TITLES[official].capitalize()}: {shown}. **Held:**",
+        f"- **{task}, did not hold:**",
+        f"- **{task}, not resolved by these data:**",
+    )
+    lines = []
+    for head, (verdict, aside, words) in zip(heads, SHOWN_FIRST, strict=True):
+        line = f"{head} {_by_comparison(found, verdict) or 'nothing'}."
         if more := _by_comparison(found, aside):
             line += f" *{words}:* {more}."
-        lines.append(line.replace(f"{task}, h", "H", 1) if verdict == HELD else f"- {line}")
-    return [f"{lines[0]} {lines[1]}", *lines[2:]]
+        lines.append(line)
+    return lines
 
 
 COMPARISON = re.compile(r"(.* [<>] .*?) in (.*)")
