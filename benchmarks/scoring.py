@@ -7,12 +7,10 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pandas as pd
 import torch
 
 from benchmarks.machine import EAGER, markdown, seconds_per_call
-from export.graph import quantised
 from ibt_deploy import load
 from ibt_deploy.bundle import Bundle, load_bundle
 from ibt_deploy.device import open_session
@@ -158,10 +156,8 @@ def _stay(threads: int, least: float) -> dict[str, list[float]]:
             _eager_seconds(network, feeds[b]["rows"], least) / b / HOURS * 1e3 for b in BATCHES
         ]
     }
-    graph = bundle.graph("fp32")
-    int8 = quantised(onnx.load_from_string(graph)).SerializeToString()
-    for variant, content in (("fp32", graph), ("int8 (not shipped: it breaks causality)", int8)):
-        session, _ = open_session(content, device="cpu", threads=threads)
+    for variant in bundle.variants:
+        session, _ = open_session(bundle.graph(variant), device="cpu", threads=threads)
         times[f"{kind}, ONNX Runtime {variant}"] = [
             seconds_per_call(lambda b=b, s=session: s.run(["logit"], feeds[b]), least) / b / HOURS * 1e3
             for b in BATCHES

@@ -62,7 +62,7 @@ Examples:
 )
 @click.option("--name", metavar="NAME", help="Name of the bundle; default: method and task.")
 @click.option("--bundle-version", metavar="X.Y.Z", help="Version of the bundle; default: that of ibt.")
-@click.option("--opset", default=18, show_default=True, help="ONNX operator set.")
+@click.option("--opset", default=23, show_default=True, help="ONNX operator set.")
 @click.option("--draws", default=1000, show_default=True, type=click.IntRange(min=1), help="Bootstrap draws.")
 @click.option("--examples", type=FOLDER, metavar="DIR", help="Folder with recording.hea and stay.psv.")
 @click.option(

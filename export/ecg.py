@@ -673,7 +673,10 @@ class EcgBuild:
         if isinstance(self._network, HannunResNet):
             return None
         whole = self._windows[~np.isnan(self._windows).any(axis=(1, 2))]
-        smaller = quantised(model, whole[:: max(len(whole) // CALIBRATION_WINDOWS, 1)])
+        chosen = whole[:: max(len(whole) // CALIBRATION_WINDOWS, 1)]
+        smaller = quantised(
+            model, [{"signal": chosen[i : i + SCORED]} for i in range(0, len(chosen), SCORED)]
+        )
         content = smaller.SerializeToString()
         scorer = EcgScorer(self._bundle, OpenGraph(open_session(content, device="cpu")[0], "int8", "cpu"))
         calibration = self.decisions.calibration.calibration

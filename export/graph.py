@@ -25,24 +25,25 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import version_converter
 from torch import Tensor, nn
 
+from ibt_deploy.device import FIXED_SCALES
 from ibt_deploy.errors import ExportError
-from ibt_deploy.types import Float32s
 from training.models import Encoder
-from training.models.students import EcgTransformer, StayTransformer
+from training.models.students import Block, EcgTransformer, StayDeiT, StayTransformer
 from training.models.teachers import HannunResNet
 
-OPSET = 18
+OPSET = 23
+ATTENTION_OPSET = 23
+"""First opset in which attention is one operator; before it, the graph spells out its formula."""
 OLDEST_TRACED_OPSET = 18
 """Oldest opset the exporter writes; graphs without newer operators can be converted down from it."""
 
@@ -55,26 +56,67 @@ _HARMLESS_WARNINGS = (
 _HARMLESS_LOGGER = "torch.onnx._internal.exporter._registration"
 
 
+def _block(block: Block, z: Tensor, shape: torch.Size, *attention: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A block of a transformer, with attention as one operator of ONNX.
+
+    ``z`` holds the tokens of all inputs as rows ``(batch * time, dim)``, so that linear layers become the
+    operator that adds a bias as well. ``shape`` is ``(batch, time, dim)``; ``attention`` holds the mask that
+    is added to the scores and, with a cache, past keys and values.
+
+    Returns
+    -------
+    Rows of the same shape, then keys and values of past and present, empty without a cache.
+    """
+    layer = block.attention
+    q, k, v = layer.qkv(block.norm1(z)).view(shape[0], shape[1], -1).split(shape[2], dim=-1)
+    attend = torch.onnx.ops.attention
+    y, keys, values, _ = attend(q, k, v, *attention, q_num_heads=layer.heads, kv_num_heads=layer.heads)
+    z = z + layer.out(y.reshape(z.shape))
+    return z + block.mlp(block.norm2(z)), keys, values
+
+
 class _CachedScoring(nn.Module):
     """Adapter whose forward pass is a stay network's step with keys and values."""
 
-    def __init__(self, network: StayTransformer) -> None:
+    def __init__(self, network: StayTransformer, opset: int) -> None:
         super().__init__()
         self.network = network
+        # a StayDeiT has queries beside its rows, which no single operator attends
+        self.spelt_out = opset < ATTENTION_OPSET or isinstance(network, StayDeiT)
 
     def forward(self, rows: Tensor, position: Tensor, past_k: Tensor, past_v: Tensor) -> Any:
-        return self.network.forward_cached(rows, position, past_k, past_v)
+        network = self.network
+        if self.spelt_out:
+            return network.forward_cached(rows, position, past_k, past_v)
+        tokens, mask = network.embed_at(rows, position, past_k.shape[3])
+        shape, z, keys, values = tokens.shape, tokens.flatten(0, 1), [], []
+        for i, block in enumerate(network.blocks):
+            assert isinstance(block, Block)
+            z, k, v = _block(block, z, shape, mask, past_k[i], past_v[i])
+            keys.append(k)
+            values.append(v)
+        logits = network.head(network.norm(z).view(shape))
+        return logits, torch.stack(keys), torch.stack(values)
 
 
 class _MaskedScoring(nn.Module):
     """Adapter whose forward pass is an ECG transformer's scoring of signals with missing ends."""
 
-    def __init__(self, network: EcgTransformer) -> None:
+    def __init__(self, network: EcgTransformer, opset: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.spelt_out = network, opset < ATTENTION_OPSET
 
     def forward(self, signal: Tensor) -> Any:
-        return self.network.masked(signal)
+        network = self.network
+        if self.spelt_out:
+            return network.masked(signal)
+        tokens, mask, valid = network.embed_recorded(signal)
+        shape, z = tokens.shape, tokens.flatten(0, 1)
+        mask = mask.expand(-1, 1, shape[1], shape[1])  # not every version of ONNX Runtime broadcasts it
+        for block in network.blocks:
+            assert isinstance(block, Block)
+            z, _, _ = _block(block, z, shape, mask)
+        return network.read(network.norm(z).view(shape), valid)
 
 
 def graph_of(
@@ -123,7 +165,7 @@ def _ecg_graph(network: nn.Module, leads: int, samples: int, opset: int) -> onnx
     example = torch.zeros(2, leads, samples)
     outputs = ["logits"]
     if isinstance(network, EcgTransformer):
-        network, outputs = _MaskedScoring(network).eval(), ["logits", "features"]
+        network, outputs = _MaskedScoring(network, opset).eval(), ["logits", "features"]
     return _traced(network, (example,), ["signal"], outputs, ({0: "batch"},), opset)
 
 
@@ -144,7 +186,7 @@ def _stay_graph(network: StayTransformer, features: int, opset: int) -> onnx.Mod
         {1: "batch", 3: "past"},
     )
     inputs, outputs = ["rows", "position", "past_k", "past_v"], ["logit", "present_k", "present_v"]
-    return _traced(_CachedScoring(network).eval(), example, inputs, outputs, axes, opset)
+    return _traced(_CachedScoring(network, opset).eval(), example, inputs, outputs, axes, opset)
 
 
 def _traced(
@@ -194,7 +236,9 @@ def converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
         older = version_converter.convert_version(model, opset)
     except RuntimeError as error:
-        raise ExportError(f"this network cannot be written in opset {opset}; use {OPSET}") from error
+        raise ExportError(
+            f"this network cannot be written in opset {opset}; use {OLDEST_TRACED_OPSET} or later"
+        ) from error
     for node in older.graph.node:
         # the converter moves the axes into an attribute but leaves this one, which came with them
         for attribute in [a for a in node.attribute if a.name == "noop_with_empty_axes" and not a.i]:
@@ -221,19 +265,17 @@ def _forget_the_machine(model: onnx.ModelProto) -> None:
 
 
 QUANTISED = ("MatMul", "Gemm")
-CALIBRATED = 16
-"""Calibration inputs that go through the graph together."""
 
 
-def quantised(model: onnx.ModelProto, inputs: Float32s | None = None) -> onnx.ModelProto:
+def quantised(model: onnx.ModelProto, inputs: Sequence[Mapping[str, Any]]) -> onnx.ModelProto:
     """The same graph with integer products; metadata is kept, with a note of the precision.
 
-    With ``inputs`` of the graph's one input, shape ``(n, ...)``, the scales of activations are fixed from
-    their ranges, so that an answer does not depend on what else is in the batch. The first and the last
-    product then stay in float32: a raw signal has the widest range, and both cost little. Without
-    ``inputs`` the graph takes the scales from each batch.
+    ``inputs`` are batches of arrays by the names of the graph's inputs. Their ranges fix the scales of the
+    activations, so that an answer depends neither on what else is in the batch nor on later rows. Only
+    products with a weight become integer products; their results are float32, with the bias added. The first
+    and the last product stay in float32: raw inputs have the widest range, and both cost little.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     prepared = onnx.ModelProto()
@@ -244,31 +286,25 @@ def quantised(model: onnx.ModelProto, inputs: Float32s | None = None) -> onnx.Mo
     del prepared.graph.value_info[:]
     with tempfile.TemporaryDirectory(prefix="ibt-int8-") as folder:
         out = Path(folder) / "model.onnx"
-        common: dict[str, Any] = {
-            "op_types_to_quantize": list(QUANTISED),
-            "per_channel": True,
-            "reduce_range": True,  # sums of 16 bits overflow on CPUs without VNNI
-            "weight_type": QuantType.QInt8,
-        }
-        if inputs is None:
-            quantize_dynamic(prepared, out, **common)
-        else:
-            products = _products_of_weights(prepared)
-            quantize_static(
-                prepared,
-                out,
-                _reader(model.graph.input[0].name, inputs),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                nodes_to_exclude=[products[0], products[-1]],
-                **common,
-            )
+        quantize_static(
+            prepared,
+            out,
+            _reader(inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_quantize=_products_of_weights(prepared)[1:-1],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,  # sums of 16 bits overflow on CPUs without VNNI
+            extra_options={"OpTypesToExcludeOutputQuantization": list(QUANTISED)},
+        )
         found = onnx.load(out)
     found.producer_name, found.producer_version = model.producer_name, model.producer_version
     del found.metadata_props[:]
     for entry in model.metadata_props:
         found.metadata_props.add(key=entry.key, value=entry.value)
-    found.metadata_props.add(key="precision", value="int8, dynamic" if inputs is None else "int8, static")
+    found.metadata_props.add(key="precision", value=FIXED_SCALES)
     onnx.checker.check_model(found, full_check=False)
     return found
 
@@ -281,17 +317,16 @@ def _products_of_weights(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def _reader(name: str, inputs: Float32s) -> Any:
+def _reader(batches: Sequence[Mapping[str, Any]]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Batches of ``inputs``, once."""
+        """The batches, once."""
 
         def __init__(self) -> None:
-            self._left = iter(np.split(inputs, range(CALIBRATED, len(inputs), CALIBRATED)))
+            self._left = iter(batches)
 
-        def get_next(self) -> dict[str, Float32s] | None:
-            batch = next(self._left, None)
-            return None if batch is None else {name: batch}
+        def get_next(self) -> Mapping[str, Any] | None:
+            return next(self._left, None)
 
     return Reader()

@@ -397,6 +397,8 @@ def stay_comparison(student: Answers[StayPart], teacher: Answers[StayPart], draw
 
 STREAMED, CHANGED = 24, 100
 """Numbers of validation stays to stream, and to change in later hours; spread over all lengths."""
+CALIBRATION_STAYS = 256
+"""Most validation stays from which int8 takes its scales."""
 HEADLINE = {
     "utility": "utility 2019",
     "auroc": "AUROC (hours)",
@@ -501,8 +503,13 @@ class StayBuild:
         )
 
     def int8(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, GateReport]:
-        """The int8 variant, and why it cannot be shipped."""
-        smaller = quantised(model)
+        """The int8 variant, with scales from validation stays of all lengths, and its cost."""
+        calibrating = self._spread(CALIBRATION_STAYS)
+        cache = dict(zip(("past_k", "past_v"), self._graph.empty_cache(1), strict=True))
+        smaller = quantised(
+            model,
+            [{"rows": rows[None], "position": np.arange(len(rows))[None], **cache} for rows in calibrating],
+        )
         opened = OpenGraph(open_session(smaller.SerializeToString(), device="cpu")[0], "int8", "cpu")
         graph = StayGraph(opened)
         calibration = self.decisions.calibration.calibration
@@ -520,8 +527,11 @@ class StayBuild:
                 utility(part.labels, after >= threshold, part.offsets),
             ),
             (model.ByteSize(), smaller.ByteSize()),
-            earlier=earlier_change(graph, self._spread(CHANGED)),
-            batch=batch_change(graph, self._spread(CHANGED)),
+            stays=(
+                earlier_change(graph, self._spread(CHANGED)),
+                batch_change(graph, self._spread(CHANGED)),
+                streaming_difference(graph, self._spread(STREAMED)),
+            ),
         )
         return smaller, report
 

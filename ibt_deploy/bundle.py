@@ -331,8 +331,6 @@ def _bundle(path: Path, contract: dict[str, Any], sha256: str) -> Bundle:
     for file in variants.values():
         if file not in files or not file.endswith(".onnx"):
             raise ValueError(f"the variant file {file!r} is not an .onnx file listed under 'files'")
-    if PARTS[task].float_only and set(variants) != {"fp32"}:
-        raise ValueError(f"a {task} bundle has the variant fp32 only; dynamic quantisation breaks causality")
     return Bundle(
         path=path,
         task=task,

@@ -240,6 +240,10 @@ def _why_no_cuda() -> str:
     return f"CUDA was asked for, but {reason} (or use --device cpu)"
 
 
+FIXED_SCALES = "int8, static"
+"""Note in the metadata of a graph whose activations have fixed scales."""
+
+
 @dataclass(frozen=True, eq=False)
 class OpenGraph:
     """A graph that is ready to run.
@@ -263,7 +267,13 @@ class OpenGraph:
         """Open the graph of a bundle; raises BundleError or DeviceError."""
         session, used = open_session(bundle.graph(variant), device=device, threads=threads)
         _check_tensors(bundle, session)
-        return cls(session, variant or bundle.default_variant, used)
+        graph = cls(session, variant or bundle.default_variant, used)
+        if PARTS[bundle.task].causal and graph.takes_scales_from_batch:
+            raise BundleError(
+                f"{bundle.path}: the variant {graph.variant!r} takes its scales from its inputs, so that "
+                "later hours would change earlier answers; export it again"
+            )
+        return graph
 
     @cached_property
     def takes_scales_from_batch(self) -> bool:
@@ -271,7 +281,7 @@ class OpenGraph:
         if self.variant != "int8":
             return False
         noted: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        return noted.get("precision") != "int8, static"
+        return noted.get("precision") != FIXED_SCALES
 
     def run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
         """Run the graph; only the named outputs are computed.

@@ -41,8 +41,8 @@ class TaskParts:
         Tensors of the graph with their number of axes.
     has_classes
         Whether the contract of a bundle lists the 26 classes; else the graph has one output.
-    float_only
-        Whether a bundle holds only the variant fp32.
+    causal
+        Whether an answer for an hour must not depend on later hours.
     in_tables
         Whether a batch run reads its inputs from tables; otherwise each is in files of its own.
     files
@@ -78,7 +78,7 @@ class TaskParts:
     outputs: Mapping[str, int]
     optional_outputs: Mapping[str, int] = field(default_factory=dict)
     has_classes: bool = False
-    float_only: bool = False
+    causal: bool = False
     in_tables: bool = False
     files: str
     takes_labels: bool = False
@@ -129,7 +129,7 @@ PARTS: dict[Task, TaskParts] = {
         noun="stays",
         inputs={"rows": 3, "position": 2, "past_k": 5, "past_v": 5},
         outputs={"logit": 2, "present_k": 5, "present_v": 5},
-        float_only=True,
+        causal=True,
         in_tables=True,
         files="*.psv",
         scorer=Part("scorers.stay:StayScorer"),

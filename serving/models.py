@@ -16,7 +16,7 @@ from ibt_deploy.device import OpenGraph
 from ibt_deploy.errors import BundleError
 from ibt_deploy.predictor import Predictor
 from ibt_deploy.streaming import RiskStream
-from ibt_deploy.types import PARTS, TASKS, Task
+from ibt_deploy.types import TASKS, Task
 from serving.http.problems import Problem
 from serving.settings import Settings
 
@@ -33,7 +33,7 @@ def load_bundles(settings: Settings) -> dict[Task, Bundle]:
         bundle = load_bundle(stored(given.removeprefix(STORE)) if given.startswith(STORE) else given)
         if bundle.task != task:
             raise BundleError(f"{bundle.path}: a bundle for {bundle.task} is configured for {task}")
-        bundle.graph(_variant(task, settings))
+        bundle.graph(settings.precision or None)
         bundles[task] = bundle
     return bundles
 
@@ -67,7 +67,7 @@ class Models:
         predictors: dict[tuple[Task, str], Predictor] = {}
         streams: dict[str, RiskStream] = {}
         for task, bundle in bundles.items():
-            variant = _variant(task, settings)
+            variant = settings.precision or None
             graph = OpenGraph.of(bundle, device=settings.device, variant=variant, threads=1)
             for point in bundle.operating_points:
                 predictors[task, point] = Predictor(bundle, graph, point)
@@ -88,10 +88,6 @@ class Models:
             known = ", ".join(sorted(bundle.operating_points))
             raise Problem("unknown_operating_point", f"The operating points of {task} are: {known}.")
         return chosen
-
-
-def _variant(task: Task, settings: Settings) -> str | None:
-    return None if PARTS[task].float_only else settings.precision or None
 
 
 def store(name_or_directory: str | Path) -> str:

@@ -500,9 +500,20 @@ def _proof(contract: dict[str, Any]) -> list[str]:
             f"On validation the mean probability changed by {int8['mean_probability_change']:.4f}, AUROC "
             f"dropped by {int8['auroc_drop']:.4f}, the main metric by {int8['metric_drop']:.4f}, "
             f"{int8['decisions_changed']:.2%} of decisions changed."
+            + _int8_of_stays(int8)
             + "".join(f" Reason: {reason}." for reason in int8["reasons"])
         )
     return ["## Proof of the graph", *bullets(lines), "On your own machine: `ibt verify`.", ""]
+
+
+def _int8_of_stays(int8: dict[str, Any]) -> str:
+    """What later hours, a batch and hourly arrival change; older bundles lack the last."""
+    if (streaming := int8.get("streaming_change")) is None:
+        return ""
+    return (
+        f" Later hours change earlier logits by {int8['earlier_risk_change']:g}, other stays in the batch "
+        f"change them by {int8['batch_risk_change']:.1e}, hours that arrive one by one by {streaming:.1e}."
+    )
 
 
 def _reproduction(contract: dict[str, Any]) -> list[str]:

@@ -103,15 +103,16 @@ def test_classes_with_too_few_positives_are_marked_and_never_put_out(
     assert set(test["STach"]) == {"n", "positives"}
 
 
-def test_int8_of_stays_is_measured_and_refused_for_causality(stay_bundle: Path) -> None:
+def test_int8_of_stays_is_shipped_because_it_keeps_causality(stay_bundle: Path) -> None:
     contract = contract_of(stay_bundle)
     report = contract["metrics"]["int8"]
-    assert set(contract["variants"]) == {"fp32"}
-    assert not report["shipped"]
-    assert report["earlier_risk_change"] > 1e-4
-    assert report["batch_risk_change"] > 1e-4
-    assert "causality" in report["reasons"][0]
+    assert set(contract["variants"]) == {"fp32", "int8"}
+    assert (report["shipped"], report["reasons"], report["earlier_risk_change"]) == (True, [], 0)
+    assert report["bytes_int8"] < report["bytes_float"]
     assert contract["metrics"]["parity"]["earlier"] == 0
+    card = (stay_bundle / "card.md").read_text(encoding="utf-8")
+    assert "shipped as variant `int8`" in card
+    assert "Later hours change earlier logits by 0, " in card
 
 
 def test_the_teacher_and_the_external_set_are_reported(ecg_bundle: Path, stay_bundle: Path) -> None:

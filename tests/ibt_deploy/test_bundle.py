@@ -13,6 +13,7 @@ from helpers.bundles import reseal
 from ibt_deploy import bundle as module
 from ibt_deploy.bundle import bundle_path, load_bundle, packaged_bundles
 from ibt_deploy.errors import BundleError
+from ibt_deploy.predictor import load
 from ibt_deploy.preprocess.ecg import EcgPreprocessing
 
 
@@ -124,10 +125,13 @@ def test_a_contract_that_contradicts_itself_is_refused(
         load_bundle(ecg_copy)
 
 
-def test_a_quantised_sepsis_model_is_refused_because_it_would_break_causality(stay_copy: Path) -> None:
+def test_int8_of_stays_without_fixed_scales_is_refused_because_it_would_break_causality(
+    stay_copy: Path,
+) -> None:
     edited(stay_copy, lambda c: c["variants"].update(int8="model.onnx"))
-    with pytest.raises(BundleError, match="causality"):
-        load_bundle(stay_copy)
+    assert load(stay_copy, device="cpu").model.variant == "fp32"
+    with pytest.raises(BundleError, match="later hours would change earlier answers"):
+        load(stay_copy, device="cpu", variant="int8")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": NaN}', "\xff"])

@@ -214,15 +214,29 @@ class EcgTransformer(Encoder):
         logits ``(batch, classes)``, and what the classifier reads, ``(batch, dim)``. Both equal those of the
         signal cut to its patches.
         """
+        z, mask, valid = self.embed_recorded(signal)
+        for block in self.blocks:
+            z = block(z, mask)
+        return self.read(self.norm(z), valid)
+
+    def embed_recorded(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the blocks of :meth:`masked` start from.
+
+        Returns
+        -------
+        tokens ``(batch, time, dim)``; the mask ``(batch, 1, 1, time)`` that is added to the scores of
+        attention; 1 for every patch that was recorded and 0 for the others, ``(batch, patches)``.
+        """
         absent = torch.isnan(signal)
         in_patch = absent.view(*absent.shape[:2], -1, self.patch)
         valid = 1 - in_patch.to(signal.dtype).amax(dim=(1, 3))
         z = self.embed(torch.where(absent, 0.0, signal))
         extra = torch.ones_like(valid[:, :1]).expand(-1, self.n_extra)
         mask = ((1 - torch.cat((extra, valid), dim=1)) * MASKED)[:, None, None, :]
-        for block in self.blocks:
-            z = block(z, mask)
-        z = self.norm(z)
+        return z, mask, valid
+
+    def read(self, z: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and what the classifier reads, from the final features ``z`` and the recorded patches."""
         return self.head(z, valid), self.pooled(z, valid)
 
     def matched_tokens(self, z: Tensor) -> Tensor:
@@ -315,8 +329,7 @@ class StayTransformer(Encoder):
         -------
         logits ``(batch, hours)``, and keys and values with the new rows appended.
         """
-        z = self.embedding_scale * self.embedding(rows) + self.positions[position]
-        mask = causal_mask(rows.shape[1], past_k.shape[3] + rows.shape[1], rows.device)
+        z, mask = self.embed_at(rows, position, past_k.shape[3])
         keys, values = [], []
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)
@@ -324,6 +337,11 @@ class StayTransformer(Encoder):
             keys.append(k)
             values.append(v)
         return self.head(self.norm(z)), torch.stack(keys), torch.stack(values)
+
+    def embed_at(self, rows: Tensor, position: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        """Tokens ``(batch, hours, dim)`` of :meth:`forward_cached`; its mask ``(hours, past + hours)``."""
+        z = self.embedding_scale * self.embedding(rows) + self.positions[position]
+        return z, causal_mask(rows.shape[1], past + rows.shape[1], rows.device)
 
 
 class EcgDeiT(EcgTransformer):
