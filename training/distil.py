@@ -261,7 +261,7 @@ def channel_statistics(
     teacher: Encoder,
     stops: tuple[int, ...],
     batches: list[tuple[Tensor, Tensor | None]],
-    floor: float = 0.1,
+    floor: float = 1e-3,
 ) -> list[tuple[Tensor, Tensor]]:
     """Mean and standard deviation of every channel of every group over unaugmented training data.
 

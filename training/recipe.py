@@ -143,7 +143,7 @@ class BBMRecipe:
     w2: NonNegative = 1.0
     w3: NonNegative = 1.0
     groups_per_step: Count = 0
-    deviation_floor: NonNegative = 0.1
+    deviation_floor: NonNegative = 1e-3
     group_weights: tuple[NonNegative, ...] = ()
     reduction: Literal["mean", "sum"] = "mean"
     standardise: bool = True

@@ -137,3 +137,31 @@ def test_batch_norms_take_their_statistics_from_data_alone() -> None:
     seen = torch.cat([network.stem[0](b.unsqueeze(2)) for b in batches])
     torch.testing.assert_close(stem_norm.running_mean, seen.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-4)
     assert stem_norm.momentum == 0.1
+
+
+@pytest.mark.parametrize(("leads", "filters"), [(12, 32), (4, 8), (8, 4), (12, 16), (2, 64)])
+@pytest.mark.parametrize("kernel", [8, 16])
+def test_convolutions_are_right_under_bf16(leads: int, filters: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    convolution = SameConv(leads, filters, kernel)
+    x = torch.randn(3, leads, 1, 500, requires_grad=True)
+    exact = convolution(x)
+    (gradient,) = torch.autograd.grad(convolution(x).square().sum(), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = convolution(x)
+        (rough,) = torch.autograd.grad(found.float().square().sum(), x)
+    assert (found - exact).norm() < 0.01 * exact.norm()
+    assert (rough - gradient).norm() < 0.02 * gradient.norm()
+
+
+@pytest.mark.parametrize("filters", [4, 8, 16, 32])
+def test_the_teacher_under_bf16_gives_the_features_of_float32(filters: int) -> None:
+    torch.manual_seed(0)
+    network = HannunResNet(base_filters=filters, n_blocks=8).eval()
+    x = torch.randn(4, 12, 1000)
+    with torch.no_grad():
+        exact = network.boundary_features(x, (2, 8))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = network.boundary_features(x, (2, 8))
+    for a, b in zip(exact, rough, strict=True):
+        assert (a - b).norm() < 0.05 * a.norm()

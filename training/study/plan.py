@@ -74,7 +74,7 @@ ABLATIONS: dict[Task, dict[str, dict[str, dict[str, Any]]]] = {
             "bbm-every-group": merged(MATCHED, {"bbm": {"groups_per_step": 0}}),
             "bbm-two-stage": merged(MATCHED, {"bbm": {"schedule": "two_stage"}}),
             "bbm-cosine-to-zero": merged(MATCHED, {"bbm": {"schedule": "cosine_to_zero"}}),
-            "bbm-deviation-floor": merged(MATCHED, {"bbm": {"deviation_floor": 1e-3}}),
+            "bbm-deviation-floor": merged(MATCHED, {"bbm": {"deviation_floor": 0.1}}),
             "bbm-sums": merged(MATCHED, {"bbm": {"reduction": "sum"}}),
             "bbm-detached": merged(MATCHED, {"bbm": {"detach_block_inputs": True}}),
         },
