@@ -56,7 +56,7 @@ class StreamState:
     past_k, past_v
         Keys and values, shape ``(blocks, 1, heads, hours, size)``.
     sha256
-        Hash of the bundle that made it; no other may continue from here.
+        :attr:`RiskStream.sha256` of the model that made it; no other may continue from here.
     """
 
     values: Floats
@@ -98,6 +98,10 @@ class RiskStream:
         self._graph = graph
         self._constants = bundle.preprocessing
         self._threshold = float(bundle.operating_point(operating_point).thresholds[0])
+        self.sha256 = bundle.sha256
+        """Hash of the bundle and, unless it is the default, of the precision: what a state is bound to."""
+        if graph.variant != bundle.default_variant:
+            self.sha256 = hashlib.sha256(f"{bundle.sha256} {graph.variant}".encode()).hexdigest()
 
     @classmethod
     def load(
@@ -105,12 +109,13 @@ class RiskStream:
         task_or_directory: str | Path = "sepsis",
         *,
         device: Device = "auto",
+        variant: str | None = None,
         threads: int | None = None,
         operating_point: str | None = None,
     ) -> RiskStream:
         """Load a bundle and prepare it; parameters and errors as for :func:`ibt_deploy.load`."""
         bundle = load_bundle(task_or_directory)
-        graph = OpenGraph.of(bundle, device=device, variant=None, threads=threads)
+        graph = OpenGraph.of(bundle, device=device, variant=variant, threads=threads)
         return cls(bundle, graph, operating_point)
 
     def next(self, rows: Floats, state: StreamState | None = None) -> Step:
@@ -128,16 +133,19 @@ class RiskStream:
         InputError
             When the stay so far is refused, by the same rules as a whole stay; the state remains usable.
         BundleError
-            When the state was made by another bundle.
+            When the state was made by another bundle or in another precision.
         """
         if not len(rows):
             raise TooShort("no new hour", code="no_rows")
         if state is None:
             past_k, past_v = self._graph.empty_cache(1)
             none = np.empty((0, rows.shape[1]))
-            state = StreamState(none, FeatureState.empty(), past_k, past_v, self._bundle.sha256)
-        elif state.sha256 != self._bundle.sha256:
-            raise BundleError("this state was made by another bundle; start again from the first hour")
+            state = StreamState(none, FeatureState.empty(), past_k, past_v, self.sha256)
+        elif state.sha256 != self.sha256:
+            raise BundleError(
+                "this state was made by another bundle or in another precision; start again from the first "
+                "hour"
+            )
         values = np.concatenate([state.values, rows])
         cleaned, warnings = checked_stay(Stay(values, patient_id="stream", source="stream", format="rows"))
         before = len(state.values)
@@ -231,12 +239,12 @@ def unpack(content: bytes, keys: Sequence[bytes], sha256: str) -> SignedState:
     keys
         Keys, one of which signed it.
     sha256
-        Hash of the bundle that is to continue it.
+        :attr:`RiskStream.sha256` of the model that is to continue it.
 
     Raises
     ------
     MalformedFile
-        It is truncated or altered, signed with another key, of another version, or of another bundle.
+        It is truncated or altered, signed with another key, of another version, or of another model.
     """
     if len(content) < _HEAD.size + _SIGNATURE_BYTES or not content.startswith(MAGIC):
         raise _refused("this is not a state, or it is cut")

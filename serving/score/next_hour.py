@@ -110,7 +110,7 @@ class NextHours:
 
     def _opened(self, state: bytes, record: str) -> StreamState:
         try:
-            signed = unpack(state, self.keys, self.predictor.bundle.sha256)
+            signed = unpack(state, self.keys, self.stream.sha256)
         except InputError as error:
             raise Problem("bad_state", f"{error.message}.") from None
         if signed.record != record:

@@ -8,9 +8,12 @@ from helpers.bundles import stay
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ibt_deploy.bundle import load_bundle
 from ibt_deploy.errors import BundleError, InputError
 from ibt_deploy.predictions import SepsisPrediction
 from ibt_deploy.predictor import Predictor
+from ibt_deploy.readers import read
+from ibt_deploy.records import Stay
 from ibt_deploy.streaming import RiskStream
 
 
@@ -66,3 +69,20 @@ def test_a_state_of_another_bundle_is_refused(stream: RiskStream, ecg_bundle: Pa
         stream.next(stay(3).values[2:], replace(state, sha256="0" * 64))
     with pytest.raises(BundleError, match="cannot score stays"):
         RiskStream.load(ecg_bundle, device="cpu")
+
+
+def test_int8_scores_hour_by_hour_and_keeps_its_states_to_itself() -> None:
+    (given,) = read(Path(__file__).parents[2] / "examples" / "stay.psv")
+    assert isinstance(given, Stay)
+    rough, exact = (RiskStream.load(device="cpu", variant=variant) for variant in ("int8", "fp32"))
+    whole = rough.next(given.values)
+    state, risks = None, []
+    for row in given.values:
+        step = rough.next(row[None], state)
+        state, risks = step.state, [*risks, step.risk]
+    # a number on the border of two integers may be rounded either way
+    np.testing.assert_allclose(np.concatenate(risks), whole.risk, atol=1e-3)
+    assert 0 < np.abs(exact.next(given.values).risk - whole.risk).max() < 0.01
+    with pytest.raises(BundleError, match="in another precision"):
+        exact.next(given.values[:1], state)
+    assert exact.sha256 == load_bundle("sepsis").sha256 != rough.sha256
