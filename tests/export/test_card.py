@@ -76,7 +76,7 @@ def test_stay_card_tells_what_alarms_mean(stay_bundle: Path) -> None:
     text = (stay_bundle / "card.md").read_text()
     assert "alarms per 100 patient-days" in text
     assert "`alarms_per_10_patient_days`" in text
-    assert "breaks causality" in text
+    assert "shipped as variant `int8`" in text
 
 
 def test_card_tells_whose_opinion_the_labels_held(stay_bundle: Path) -> None:
