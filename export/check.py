@@ -275,8 +275,8 @@ MOST_DECISIONS_CHANGED = 0.01
 INT8_TOLERANCE = 0.01
 """Most that a batch or hourly arrival may change a logit in int8.
 
-A float32 value on the border of two integers can be rounded either way, which moves a logit by far more than
-the last bits of float32, and by far less than int8 itself does.
+A number halfway between two integers can be rounded up or down, which moves a logit by far more than the last
+bits of float32, and by far less than int8 itself does.
 """
 
 

@@ -81,7 +81,7 @@ class _CachedScoring(nn.Module):
     def __init__(self, network: StayTransformer, opset: int) -> None:
         super().__init__()
         self.network = network
-        # a StayDeiT has queries beside its rows, which no single operator attends
+        # a StayDeiT has a query beside the row of each hour, and one operator cannot express both
         self.spelt_out = opset < ATTENTION_OPSET or isinstance(network, StayDeiT)
 
     def forward(self, rows: Tensor, position: Tensor, past_k: Tensor, past_v: Tensor) -> Any:

@@ -271,14 +271,14 @@ class OpenGraph:
         if PARTS[bundle.task].causal and graph.takes_scales_from_batch:
             raise BundleError(
                 f"{bundle.path}: the variant {graph.variant!r} takes its scales from its inputs, so that "
-                "later hours would change earlier answers; export it again"
+                "later hours would change earlier answers; export the bundle again"
             )
         return graph
 
     @cached_property
     def takes_scales_from_batch(self) -> bool:
         """Whether an output depends on the other inputs of a batch, as in int8 without fixed scales."""
-        if self.variant != "int8":
+        if self.variant == "fp32":
             return False
         noted: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         return noted.get("precision") != FIXED_SCALES

@@ -12,7 +12,8 @@
 ``<case>/logits``          what the float32 graph gives: ``(windows, 26)`` or ``(hours,)``, float32
 =========================  ========================================================================
 
-The exporter writes it with :func:`write_golden`; ``ibt verify`` recomputes it with :func:`recomputed`.
+The exporter writes it with :func:`write_golden`; ``ibt verify`` recomputes it with :func:`recomputed`, and
+scores stays hour by hour and with the bundle's other variants as well.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from ibt_deploy.types import Array, Float32s
 GOLDEN = "golden.npz"
 FEATURE_TOLERANCE = 1e-6
 LOGIT_TOLERANCE = 1e-4
+VARIANT_TOLERANCE = 0.5
+"""Most that a logit of another variant may differ: int8 moves it by less, a broken graph by more."""
 _INVALID = np.iinfo(np.int16).min
 
 
@@ -110,7 +113,8 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
 
     Yields
     ------
-    Two checks for each case: features within 1e-6, logits of the float32 graph within 1e-4.
+    The checks of each case: features within 1e-6; logits of the float32 graph within 1e-4, for stays also in
+    steps with cached keys and values; logits of every other variant within 0.5.
 
     Raises
     ------
@@ -121,11 +125,33 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
     """
     if GOLDEN not in bundle.files:
         raise BundleError(f"{bundle.path}: no {GOLDEN} in it, so nothing can be recomputed")
-    graph = OpenGraph.of(bundle, device=device, variant="fp32", threads=None)
+    variants = ["fp32", *sorted(set(bundle.variants) - {"fp32"})]
+    graphs = {v: OpenGraph.of(bundle, device=device, variant=v, threads=None) for v in variants}
     for case in golden_cases(bundle.path / GOLDEN):
-        features, logits = _features_and_logits(bundle, graph, case.given)
-        yield _check(case.name, "features", features, case.features, FEATURE_TOLERANCE)
-        yield _check(case.name, "logits", logits, case.logits, LOGIT_TOLERANCE)
+        for variant, graph in graphs.items():
+            features, logits = _features_and_logits(bundle, graph, case.given)
+            if variant == "fp32":
+                yield _check(case.name, "features", features, case.features, FEATURE_TOLERANCE)
+                yield _check(case.name, "logits", logits, case.logits, LOGIT_TOLERANCE)
+                if isinstance(case.given, Stay):
+                    logits = _logits_in_steps(graph, case.features)
+                    yield _check(case.name, "logits in steps", logits, case.logits, LOGIT_TOLERANCE)
+            else:
+                yield _check(case.name, f"logits, {variant}", logits, case.logits, VARIANT_TOLERANCE)
+
+
+def _logits_in_steps(graph: OpenGraph, features: Float32s) -> Float32s:
+    """Logits of a stay whose first hour, first half, and last hour arrive one after another."""
+    keys, values = graph.empty_cache(1)
+    found, start = [], 0
+    for stop in sorted({1, len(features) // 2, len(features) - 1, len(features)} - {0}):
+        position = np.arange(start, stop)[None]
+        rows: Array = features[None, start:stop]
+        inputs = {"rows": rows, "position": position, "past_k": keys, "past_v": values}
+        logits, keys, values = graph.run(["logit", "present_k", "present_v"], inputs)
+        found.append(logits[0])
+        start = stop
+    return np.concatenate(found)
 
 
 def _features_and_logits(

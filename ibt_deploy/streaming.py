@@ -2,19 +2,19 @@
 
 This is possible because the model is causal: what later hours need from earlier ones is kept in a
 :class:`StreamState` (rows, feature state, keys and values of the transformer), at most 2.2 MB for 336 hours.
-The risks equal those of the whole stay scored at once to 1e-5. A correction of an earlier row cannot be
-streamed: start again from the first row.
+The risks equal those of the whole stay scored at once to 1e-5 (in int8 to 1e-3). A correction of an earlier
+row cannot be streamed: start again from the first row.
 
 A state can be given to a client as bytes.
 
 The holder of the key recognises its own states: they are signed (HMAC-SHA-256, RFC 2104), carry the
-version of this layout, and name the key, the bundle that made them, the record that they belong to and the
+version of this layout, and name the key, the model that made them, the record that they belong to and the
 time of issue. They are not encrypted: they contain the stay's own rows and what the model
 computed from them.
 
 ::
 
-    "ibts" | version (1) | key id (8) | SHA-256 of the bundle (32) | issued (8, seconds since 1970)
+    "ibts" | version (1) | key id (8) | SHA-256 of the model (32) | issued (8, seconds since 1970)
     hours, blocks, heads, size, bytes of the record's name (5 times 2, little endian) | name (ASCII)
     last plausible value of each variable (40 float32) | hours since then (40 int32)
     which values are present (5 per hour, bits) | those values (float64 each)

@@ -38,7 +38,7 @@ class Settings:
         Task name for the packaged bundle, a bundle's directory, or ``store:TAG`` for one in BentoML's model
         store.
     device, precision
-        As for ``ibt predict``, for both models.
+        As for ``ibt predict``; both models use them.
     threads
         Requests computed at once; 0 means one for every usable CPU (``ibt serve`` sets the
         process's share of them).

@@ -511,8 +511,9 @@ def _int8_of_stays(int8: dict[str, Any]) -> str:
     if (streaming := int8.get("streaming_change")) is None:
         return ""
     return (
-        f" Later hours change earlier logits by {int8['earlier_risk_change']:g}, other stays in the batch "
-        f"change them by {int8['batch_risk_change']:.1e}, hours that arrive one by one by {streaming:.1e}."
+        f" Later hours change earlier logits by {int8['earlier_risk_change']:g}. Other stays in the batch "
+        f"change a logit by at most {int8['batch_risk_change']:.1g}, and hourly arrival by at most "
+        f"{streaming:.1g}."
     )
 
 

@@ -112,7 +112,7 @@ def test_int8_of_stays_is_shipped_because_it_keeps_causality(stay_bundle: Path) 
     assert contract["metrics"]["parity"]["earlier"] == 0
     card = (stay_bundle / "card.md").read_text(encoding="utf-8")
     assert "shipped as variant `int8`" in card
-    assert "Later hours change earlier logits by 0, " in card
+    assert "Later hours change earlier logits by 0. " in card
 
 
 def test_the_teacher_and_the_external_set_are_reported(ecg_bundle: Path, stay_bundle: Path) -> None:

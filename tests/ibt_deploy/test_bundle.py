@@ -125,13 +125,14 @@ def test_a_contract_that_contradicts_itself_is_refused(
         load_bundle(ecg_copy)
 
 
-def test_int8_of_stays_without_fixed_scales_is_refused_because_it_would_break_causality(
-    stay_copy: Path,
+@pytest.mark.parametrize("name", ["int8", "uint8"])
+def test_stays_without_fixed_scales_are_refused_because_it_would_break_causality(
+    stay_copy: Path, name: str
 ) -> None:
-    edited(stay_copy, lambda c: c["variants"].update(int8="model.onnx"))
+    edited(stay_copy, lambda c: c["variants"].update({name: "model.onnx"}))
     assert load(stay_copy, device="cpu").model.variant == "fp32"
     with pytest.raises(BundleError, match="later hours would change earlier answers"):
-        load(stay_copy, device="cpu", variant="int8")
+        load(stay_copy, device="cpu", variant=name)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": NaN}', "\xff"])

@@ -80,7 +80,7 @@ def test_int8_scores_hour_by_hour_and_keeps_its_states_to_itself() -> None:
     for row in given.values:
         step = rough.next(row[None], state)
         state, risks = step.state, [*risks, step.risk]
-    # a number on the border of two integers may be rounded either way
+    # a number halfway between two integers may be rounded up or down
     np.testing.assert_allclose(np.concatenate(risks), whole.risk, atol=1e-3)
     assert 0 < np.abs(exact.next(given.values).risk - whole.risk).max() < 0.01
     with pytest.raises(BundleError, match="in another precision"):

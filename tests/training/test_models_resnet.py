@@ -150,6 +150,7 @@ def test_convolutions_are_right_under_bf16(leads: int, filters: int, kernel: int
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = convolution(x)
         (rough,) = torch.autograd.grad(found.float().square().sum(), x)
+    assert found.dtype == torch.bfloat16
     assert (found - exact).norm() < 0.01 * exact.norm()
     assert (rough - gradient).norm() < 0.02 * gradient.norm()
 
@@ -163,5 +164,6 @@ def test_the_teacher_under_bf16_gives_the_features_of_float32(filters: int) -> N
         exact = network.boundary_features(x, (2, 8))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rough = network.boundary_features(x, (2, 8))
+    assert {z.dtype for z in rough} == {torch.bfloat16}
     for a, b in zip(exact, rough, strict=True):
         assert (a - b).norm() < 0.05 * a.norm()

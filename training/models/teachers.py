@@ -18,8 +18,9 @@ class SameConv(nn.Conv2d):
     Signals are images of height 1 in the channels-last memory format: on a CPU with AVX2 the backward pass of
     the full-size teacher takes half the time it takes as a one-dimensional convolution.
 
-    With fewer than 16 input channels it computes in float32 even under autocast. On CPUs with AMX, the bf16
-    kernel of oneDNN in PyTorch 2.13 returns wrong numbers for 4, 8 or 12 channels and a length of 8 or 16.
+    On a CPU, a convolution with fewer than 16 input channels computes in float32 even under autocast. On CPUs
+    with AMX, the bf16 kernel of oneDNN in PyTorch 2.13 returns wrong numbers for 4, 8 or 12 input channels
+    and kernels of 8 or 16 samples.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
@@ -31,10 +32,11 @@ class SameConv(nn.Conv2d):
         steps = -(-length // stride)
         total = max((steps - 1) * stride + kernel - length, 0)
         padded = F.pad(x, (total // 2, total - total // 2))
-        if self.in_channels >= FEWEST_IN_BF16:
+        if self.in_channels >= FEWEST_IN_BF16 or not (x.is_cpu and torch.is_autocast_enabled("cpu")):
             return super().forward(padded)
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(padded.float())
+        with torch.autocast("cpu", enabled=False):
+            y = super().forward(padded.float())
+        return y.to(torch.get_autocast_dtype("cpu"))
 
 
 class ResidualBlock(nn.Module):
