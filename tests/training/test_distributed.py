@@ -72,7 +72,8 @@ def test_two_processes_have_the_loss_curve_of_one(
             assert b["train"][name] == pytest.approx(a["train"][name], rel=1e-5, abs=1e-5), name
     weights = [read_checkpoint(tmp_path / run / "last.pt")["objective"] for run in ("one", "two")]
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=2e-5, rtol=1e-3, msg=name)
+        # where a gradient is almost 0, Adam turns rounding, which differs between CPUs, into part of a step
+        torch.testing.assert_close(weights[1][name], value, atol=2e-4, rtol=1e-3, msg=name)
 
 
 GROUPS_DRAWN = """
