@@ -35,6 +35,7 @@ from ibt_deploy.preprocess.filters import resample
 from ibt_deploy.readers import read
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers import TaskScorer
+from ibt_deploy.scorers.stay import streamed_logits
 from ibt_deploy.types import Bools, Floats, Int16s
 from ibt_deploy.vocabulary import INDEX, LEADS, MAX_HOURS, N_TIME_VARYING
 
@@ -196,29 +197,16 @@ class StayGraph:
 
     def logits(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits ``(batch, hours)`` of rows ``(batch, hours, features)``, all at once."""
-        return self._step(rows, 0, *self._graph.empty_cache(len(rows)))[0]
+        batch, hours = rows.shape[:2]
+        keys, values = self._graph.empty_cache(batch)
+        position = np.tile(np.arange(hours), (batch, 1))
+        inputs: dict[str, npt.NDArray[Any]] = {"rows": rows, "position": position}
+        inputs |= {"past_k": keys, "past_v": values}
+        return self._graph.run(["logit"], inputs)[0]
 
     def streamed_logits(self, rows: npt.NDArray[np.float32], steps: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits of one stay ``(hours, features)`` whose rows arrive in ``steps``, as ``(hours,)``."""
-        keys, values = self._graph.empty_cache(1)
-        found, start = [], 0
-        for n in steps:
-            logits, keys, values = self._step(rows[None, start : start + n], start, keys, values)
-            found.append(logits[0])
-            start += n
-        return np.concatenate(found)
-
-    def _step(
-        self,
-        rows: npt.NDArray[np.float32],
-        start: int,
-        keys: npt.NDArray[Any],
-        values: npt.NDArray[Any],
-    ) -> list[npt.NDArray[Any]]:
-        batch, hours = rows.shape[:2]
-        position = np.tile(np.arange(start, start + hours), (batch, 1))
-        inputs = {"rows": rows, "position": position, "past_k": keys, "past_v": values}
-        return self._graph.run(["logit", "present_k", "present_v"], inputs)
+        return streamed_logits(self._graph, rows, steps)
 
 
 def streaming_difference(graph: StayGraph, stays: Features) -> float:

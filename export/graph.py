@@ -112,7 +112,7 @@ class _MaskedScoring(nn.Module):
             return network.masked(signal)
         tokens, mask, valid = network.embed_recorded(signal)
         shape, z = tokens.shape, tokens.flatten(0, 1)
-        mask = mask.expand(-1, 1, shape[1], shape[1])  # not every version of ONNX Runtime broadcasts it
+        mask = mask.expand(-1, 1, shape[1], shape[1])  # ONNX Runtime does not broadcast it on CPUs
         for block in network.blocks:
             assert isinstance(block, Block)
             z, _, _ = _block(block, z, shape, mask)

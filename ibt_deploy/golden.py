@@ -30,6 +30,7 @@ from ibt_deploy.device import Device, OpenGraph
 from ibt_deploy.errors import BundleError
 from ibt_deploy.records import Recording, Stay
 from ibt_deploy.scorers import scorer_of
+from ibt_deploy.scorers.stay import streamed_logits
 from ibt_deploy.types import Array, Float32s
 
 GOLDEN = "golden.npz"
@@ -134,24 +135,12 @@ def recomputed(bundle: Bundle, *, device: Device = "cpu") -> Iterator[Check]:
                 yield _check(case.name, "features", features, case.features, FEATURE_TOLERANCE)
                 yield _check(case.name, "logits", logits, case.logits, LOGIT_TOLERANCE)
                 if isinstance(case.given, Stay):
-                    logits = _logits_in_steps(graph, case.features)
+                    hours = len(case.features)
+                    steps = (1, hours - 2, 1) if hours > 2 else (1,) * hours
+                    logits = streamed_logits(graph, case.features, steps)
                     yield _check(case.name, "logits in steps", logits, case.logits, LOGIT_TOLERANCE)
             else:
                 yield _check(case.name, f"logits, {variant}", logits, case.logits, VARIANT_TOLERANCE)
-
-
-def _logits_in_steps(graph: OpenGraph, features: Float32s) -> Float32s:
-    """Logits of a stay whose first hour, first half, and last hour arrive one after another."""
-    keys, values = graph.empty_cache(1)
-    found, start = [], 0
-    for stop in sorted({1, len(features) // 2, len(features) - 1, len(features)} - {0}):
-        position = np.arange(start, stop)[None]
-        rows: Array = features[None, start:stop]
-        inputs = {"rows": rows, "position": position, "past_k": keys, "past_v": values}
-        logits, keys, values = graph.run(["logit", "present_k", "present_v"], inputs)
-        found.append(logits[0])
-        start = stop
-    return np.concatenate(found)
 
 
 def _features_and_logits(

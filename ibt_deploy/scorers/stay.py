@@ -55,6 +55,20 @@ def features_of(stays: Sequence[CheckedStay], constants: StayPreprocessing) -> l
     return [stay.features if isinstance(stay, PreparedStay) else next(made) for stay in stays]
 
 
+def streamed_logits(graph: OpenGraph, rows: Float32s, steps: Sequence[int]) -> Float32s:
+    """Logits ``(hours,)`` of one stay whose features ``(hours, F)`` arrive in ``steps``."""
+    keys, values = graph.empty_cache(1)
+    found, start = [], 0
+    for n in steps:
+        new: Array = rows[None, start : start + n]
+        position = np.arange(start, start + n)[None]
+        inputs = {"rows": new, "position": position, "past_k": keys, "past_v": values}
+        logits, keys, values = graph.run(["logit", "present_k", "present_v"], inputs)
+        found.append(logits[0])
+        start += n
+    return np.concatenate(found)
+
+
 class StayScorer:
     """Scores stays with one bundle, graph and operating point."""
 
