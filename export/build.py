@@ -39,7 +39,14 @@ from ibt_deploy.metrics.bootstrap import DRAWS, LEVEL
 from ibt_deploy.predictor import load
 from ibt_deploy.types import NOUNS, Float32s
 from training import tasks
-from training.checkpoint import METRICS, TrainedNetwork, load_network, read_checkpoint, read_curve
+from training.checkpoint import (
+    METRICS,
+    TrainedNetwork,
+    load_network,
+    read_checkpoint,
+    read_curve,
+    refuse_pretrained,
+)
 from training.data.cache import Cache, open_cache, replaced_folder
 from training.data.split import PARTS, Part
 from training.fit import LAST
@@ -132,6 +139,7 @@ def require_student(run: Run, task: str, cache_sha256: str, split_sha256: str) -
     With another split, some test patients would be training patients.
     """
     trained = run.trained
+    refuse_pretrained(run.path, trained)
     if trained.recipe.task != task:
         raise DataError(f"{run.path}: is for {trained.recipe.task}, the cache holds {task} data")
     if trained.cache_sha256 != cache_sha256:

@@ -65,6 +65,14 @@ class TrainedNetwork:
     """Hashes of the teacher and of the ensemble's opinion, where there were any."""
 
 
+def refuse_pretrained(path: Path, trained: TrainedNetwork) -> None:
+    """DataError for a network that was pretrained without labels: its head is untrained."""
+    if trained.recipe.method == "masked":
+        raise DataError(
+            f"{path}: was trained without labels; start a run from it (`ibt train run --initial`)"
+        )
+
+
 def network_checkpoint(
     network: Encoder, recipe: Recipe, *, epoch: int, scores: dict[str, float], source: dict[str, Any]
 ) -> dict[str, Any]:

@@ -165,6 +165,8 @@ Examples:
   ibt train run arrhythmia-bbm --cache cache/arrhythmia --out runs/bbm --teacher runs/teacher/best.pt
   ibt train run my.toml --cache cache/sepsis --out runs/try --set fit.lr=3e-4 --set seed=1
   ibt train run arrhythmia-teacher --cache cache/own --out runs/own --initial runs/teacher/best.pt
+  ibt train run arrhythmia-bbm --set method=masked --cache cache/arrhythmia --also cache/unlabelled \\
+      --out runs/pretrained
   torchrun --nproc-per-node 4 -m training run arrhythmia-teacher --cache cache/arrhythmia --out runs/teacher
 
 The same command resumes after the last finished epoch; a finished run is only reported."""
@@ -175,6 +177,12 @@ The same command resumes after the last finished epoch; a finished run is only r
 @click.option("--teacher", type=FILE, help="best.pt of a teacher's run; DeiT and BBM need it.")
 @click.option("--opinion", type=FILE, help="File of 'ibt train ensemble', for data.soft_weight above 0.")
 @click.option("--initial", type=FILE, help="best.pt or .safetensors to start from, not from random weights.")
+@click.option(
+    "--also",
+    type=FOLDER,
+    multiple=True,
+    help="Further cache of ECGs, labelled or not, to pretrain on with method=masked; repeatable.",
+)
 @click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
 @device_option
 @set_option
@@ -185,6 +193,7 @@ def run(
     teacher: Path | None,
     opinion: Path | None,
     initial: Path | None,
+    also: tuple[Path, ...],
     split: Path | None,
     device: str,
     assignments: dict[str, str],
@@ -199,11 +208,21 @@ def run(
         raise click.UsageError(f"method {plan.method!r} does not take --teacher")
     if (opinion is not None) != (plan.data.soft_weight > 0):
         raise click.UsageError("--opinion and a data.soft_weight above 0 belong together")
+    if also and plan.method != "masked":
+        raise click.UsageError(f"method {plan.method!r} needs labels; --also is for method=masked")
     from training.device import is_first_process
     from training.run import train as trained
 
     best = trained(
-        plan, cache, out, split=split, teacher=teacher, opinion=opinion, initial=initial, device=device
+        plan,
+        cache,
+        out,
+        split=split,
+        teacher=teacher,
+        opinion=opinion,
+        initial=initial,
+        also=also,
+        device=device,
     )
     if is_first_process():
         scores = "  ".join(f"{k} {v:.4f}" for k, v in best["validation"].items() if k != "selection")

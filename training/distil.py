@@ -1,4 +1,4 @@
-"""Training objectives: the supervised loss alone, DeiT's mixture, and block-by-block matching (BBM).
+"""Training objectives: the supervised loss, DeiT's mixture, block-by-block matching (BBM), masked patches.
 
 Each objective is a module that holds the networks and everything that exists in training only, so that one
 loop, with or without DistributedDataParallel, serves all of them.
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ibt_deploy.errors import RecipeError
 from training.models import Encoder
-from training.models.students import EcgDeiT, StayDeiT, StayTwoHeads
+from training.models.students import EcgDeiT, EcgTransformer, StayDeiT, StayTwoHeads, patchify
 from training.recipe import N_GROUPS, BBMRecipe, DeiTRecipe, Recipe
 from training.tasks.base import Batch
 
@@ -458,6 +458,50 @@ class Supervised(Objective):
         """See :meth:`Objective.forward`."""
         del progress
         return {"loss": supervised(self.model(batch.inputs), batch)}
+
+
+class MaskedPatches(Objective):
+    """Reconstruction of hidden patches from the others, without labels (as SimMIM, Xie et al. 2022).
+
+    Hidden patches are zero in all leads. The loss is the mean squared error of a linear map of their final
+    features, in units of the variance of the training records. The head stays untrained.
+
+    Parameters
+    ----------
+    model
+        The network to pretrain.
+    share
+        Share of the patches of each ECG that are hidden; at least one is hidden and one is shown.
+    """
+
+    def __init__(self, model: EcgTransformer, share: float) -> None:
+        super().__init__()
+        self.model, self.share = model, share
+        self.decoder = nn.Linear(model.dim, model.embedding.in_features)
+
+    @property
+    def network(self) -> Encoder:
+        """The network that is trained."""
+        return self.model
+
+    def error(self, network: Encoder, signal: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Error of ``network`` on the hidden patches of ``signal`` ``(batch, leads, samples)``, a scalar.
+
+        ``generator`` draws the patches to hide; by default PyTorch's own does.
+        """
+        patches = patchify(signal, self.model.patch)
+        n = patches.shape[1]
+        n_hidden = min(max(round(self.share * n), 1), n - 1)
+        order = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1).to(signal.device)
+        hidden = order < n_hidden
+        shown = signal * (~hidden).repeat_interleave(self.model.patch, dim=1).unsqueeze(1)
+        z = network.matched_tokens(network.segment(shown, 0, network.n_units))
+        return masked_mean((self.decoder(z).float() - patches.float()).square(), hidden)
+
+    def forward(self, batch: Batch, progress: float) -> Terms:
+        """See :meth:`Objective.forward`."""
+        del progress
+        return {"loss": self.error(self.model, batch.inputs)}
 
 
 def response_distillation(

@@ -28,7 +28,7 @@ from ibt_deploy.errors import DataError, RecipeError, require
 from ibt_deploy.files import atomic_open
 from ibt_deploy.types import Float32s, Ints
 from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, VARIABLES
-from training.checkpoint import TrainedNetwork, load_network
+from training.checkpoint import TrainedNetwork, load_network, refuse_pretrained
 from training.data.prepare import DATA_SETS
 from training.data.split import PARTS, SPLIT, Part, write_split
 from training.device import chosen_dtype
@@ -335,6 +335,7 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
 
 
 def _refuse_stranger(path: Path, member: TrainedNetwork, source: Source) -> None:
+    refuse_pretrained(path, member)
     same_data = (member.cache_sha256, member.split_sha256) == (source.cache.sha256, source.split_sha256)
     if not same_data or not source.prepares_as(member.preprocessing):
         raise DataError(f"{path}: trained on other data, another split or with other preprocessing")

@@ -26,7 +26,7 @@ from ibt_deploy.errors import DataError, IbtError, RecipeError
 from ibt_deploy.files import atomic_write
 from training.checkpoint import METRICS, SCHEMA, network_checkpoint, read_checkpoint, save_atomically
 from training.device import Place, autocast, chosen_dtype
-from training.distil import Objective
+from training.distil import MaskedPatches, Objective
 from training.models import Encoder
 from training.recipe import FitRecipe, Recipe, recipe_from_dict
 from training.tasks.base import Batch, Outputs, Source
@@ -270,6 +270,9 @@ class Fit:
             "cache_sha256": source.cache.sha256,
             "split_sha256": source.split_sha256,
             "teacher_sha256": None,
+            "opinion_sha256": None,
+            "initial_sha256": None,
+            "also_sha256": None,
             **self.learnt_from,
         }
         self.stepper = self._stepper()
@@ -291,10 +294,9 @@ class Fit:
         if self.place.size > 1:
             if self.device.type == "cuda":
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)  # type: ignore[no-untyped-call]
-            # groups that a step does not draw have maps without a gradient
-            stepper = DistributedDataParallel(
-                stepper, find_unused_parameters=self.recipe.bbm.groups_per_step > 0
-            )
+            # maps of groups that a step does not draw, and the head of masked patches, have no gradient
+            idle = self.recipe.bbm.groups_per_step > 0 or self.recipe.method == "masked"
+            stepper = DistributedDataParallel(stepper, find_unused_parameters=idle)
         return stepper
 
     @property
@@ -424,6 +426,9 @@ class Fit:
         if self.source.refit:  # data that a network has learnt from cannot validate it
             return {"selection": float(len(self.history))}
         items = self.source.items("validation")
+        if isinstance(self.objective, MaskedPatches):
+            error = self._hidden_error(self.objective, items)
+            return {"hidden_error": error, "selection": -error}
         logits = part_logits(self._trained(), self.source, items, self.device, self.dtype)
         scores = self.source.selection_scores("validation", logits)
         select = self.recipe.fit.select
@@ -431,6 +436,17 @@ class Fit:
             by = {"auroc": scores["auroc"], "bce": -scores["bce"], "last": float(len(self.history))}
             scores["selection"] = by[select]
         return scores
+
+    @torch.no_grad()
+    def _hidden_error(self, objective: MaskedPatches, items: npt.NDArray[np.int64]) -> float:
+        """Mean error on hidden patches; the same ones are hidden in every epoch."""
+        network, drawn = self._trained(), torch.Generator().manual_seed(0)
+        objective.eval()
+        total = 0.0
+        for chosen, batch in self.source.plain(items):
+            with autocast(self.device, self.dtype):
+                total += float(objective.error(network, batch.inputs.to(self.device), drawn)) * len(chosen)
+        return total / len(items)
 
     def _trained(self) -> Encoder:
         """The network that is validated and saved."""

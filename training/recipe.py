@@ -159,6 +159,13 @@ class BBMRecipe:
 
 
 @dataclass(frozen=True)
+class MaskedRecipe:
+    """Pretraining of an ECG transformer without labels. ``share``: share of the patches that are hidden."""
+
+    share: Annotated[float, "(0, 1)"] = 0.5
+
+
+@dataclass(frozen=True)
 class AugmentRecipe:
     """Augmentation of training ECGs.
 
@@ -208,7 +215,7 @@ class Recipe:
     """One training run. Only the sections that the task and the method use have an effect."""
 
     task: Task
-    method: Literal["teacher", "transformer", "deit", "bbm"]
+    method: Literal["teacher", "transformer", "deit", "bbm", "masked"]
     seed: Count = 0
     data: DataRecipe = field(default_factory=DataRecipe)
     resnet: ResNetRecipe = field(default_factory=ResNetRecipe)
@@ -216,6 +223,7 @@ class Recipe:
     student: StudentRecipe = field(default_factory=StudentRecipe)
     deit: DeiTRecipe = field(default_factory=DeiTRecipe)
     bbm: BBMRecipe = field(default_factory=BBMRecipe)
+    masked: MaskedRecipe = field(default_factory=MaskedRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     fit: FitRecipe = field(default_factory=FitRecipe)
 
@@ -230,10 +238,15 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole recipe, defaults included; ``data.refit``, added later, counts only if true."""
+        """Hash of the whole recipe, defaults included.
+
+        What was added later counts only where it has an effect: ``data.refit``, and the section ``masked``.
+        """
         table = self.to_dict()
         if not self.data.refit:
             del table["data"]["refit"]
+        if self.method != "masked":
+            del table["masked"]
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
@@ -307,6 +320,10 @@ def _refuse_contradictions(recipe: Recipe) -> None:
         raise ValueError(f"data.drop_variables: {', '.join(unknown)} not among the 40 variables")
     if data.refit and recipe.fit.select != "last":
         raise ValueError('data.refit: no validation is left to select an epoch on; set fit.select = "last"')
+    if recipe.method == "masked" and recipe.task != "arrhythmia":
+        raise ValueError("method: masked hides patches of ECGs; stays have none")
+    if recipe.method == "masked" and data.soft_weight > 0:
+        raise ValueError("data.soft_weight: the method masked uses no labels")
     if student.dim % student.heads:
         raise ValueError(f"student.dim: {student.dim} cannot be shared among {student.heads} heads")
     if student.dim % 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from training.distil import (
     BlockMatching,
     DeiT,
     FrozenTeacher,
+    MaskedPatches,
     Objective,
     Supervised,
     boundaries,
@@ -30,11 +31,12 @@ from training.distil import (
 )
 from training.fit import WARM_UP, Fit, StepCost, part_logits
 from training.models import Encoder
-from training.models.students import EcgDeiT, StayDeiT, StayTwoHeads
+from training.models.students import EcgDeiT, EcgTransformer, StayDeiT, StayTwoHeads
 from training.models.teachers import calibrate_batch_norm
 from training.recipe import Recipe
-from training.tasks import TASKS, build_network, build_teacher, open_source
+from training.tasks import TASKS, build_network, build_teacher, open_cohort, open_external, open_source
 from training.tasks.base import Source
+from training.tasks.ecg import EcgSource
 from training.tasks.stay import StaySource
 
 
@@ -98,6 +100,9 @@ def build_objective(
     network = build_network(recipe, source.n_inputs, source.samples).to(device)
     if recipe.method in ("teacher", "transformer"):
         return Supervised(network).to(device)
+    if recipe.method == "masked":
+        assert isinstance(network, EcgTransformer)
+        return MaskedPatches(network, recipe.masked.share).to(device)
     if recipe.method == "bbm" and recipe.bbm.teacher == "untrained":
         teacher = untrained_teacher(recipe, source)
     if teacher is None:
@@ -221,6 +226,28 @@ def blend_labels(source: Source, path: Path, weight: float) -> str:
     return file_sha256(path)
 
 
+def add_unlabelled(source: Source, recipe: Recipe, folders: Sequence[Path], split: Path | None) -> str:
+    """Let a network learn from the ECGs of further caches as well; return the hashes of these.
+
+    Raises
+    ------
+    DataError
+        The recipe needs labels, or the caches share records with the source or with each other.
+    """
+    if recipe.method != "masked":
+        raise DataError(f"method {recipe.method!r} needs labels; only masked learns from further caches")
+    assert isinstance(source, EcgSource)
+    cohort, hashes, seen = open_cohort(source.cache.folder, split), list[str](), set[str]()
+    for folder in folders:
+        added = open_external(folder.name, folder, cohort)
+        if twice := seen & set(added.ids):
+            raise DataError(f"{folder}: its record {min(twice)} is also in another cache that was added")
+        seen |= set(added.ids)
+        source.add_unlabelled(added)
+        hashes.append(added.cache.sha256)
+    return " ".join(hashes)
+
+
 def train(
     recipe: Recipe,
     cache_folder: Path,
@@ -230,6 +257,7 @@ def train(
     teacher: Path | None = None,
     opinion: Path | None = None,
     initial: Path | None = None,
+    also: Sequence[Path] = (),
     device: str = "auto",
     keep_going: Callable[[list[dict[str, Any]]], bool] | None = None,
 ) -> dict[str, Any]:
@@ -237,12 +265,14 @@ def train(
 
     ``teacher`` is the ``best.pt`` of a teacher's run, needed by DeiT and BBM; ``opinion`` the file of an
     ensemble, needed where ``data.soft_weight`` is above 0; ``initial`` a checkpoint whose weights a new run
-    starts from (:func:`start_from`), in place of random ones.
+    starts from (:func:`start_from`), in place of random ones; ``also`` further caches of ECGs for the method
+    ``masked``, which needs no labels.
 
     Raises
     ------
     DataError
-        Data, teacher, opinion, initial weights and the content of ``out`` do not belong together.
+        Data, teacher, opinion, initial weights and the content of ``out`` do not belong together, or a cache
+        of ``also`` shares records with the first.
     DeviceError
         The device is not available, or has too little memory.
     DivergedError
@@ -256,10 +286,13 @@ def train(
             if opinion is None:
                 raise DataError("data.soft_weight: give an ensemble's opinion, made by `ibt train ensemble`")
             opinion_sha256 = blend_labels(source, opinion, recipe.data.soft_weight)
+        also_sha256 = add_unlabelled(source, recipe, also, split) if also else None
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
         learnt_from = {"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256}
+        if also_sha256 is not None:
+            learnt_from["also_sha256"] = also_sha256
         if initial is not None:
             start_from(initial, objective.network, recipe, source)
             learnt_from["initial_sha256"] = file_sha256(initial)

@@ -164,7 +164,7 @@ def test_poisoned_test_labels_change_nothing_but_the_metrics(
     assert before == after
 
 
-def test_a_network_of_other_data_or_another_split_is_refused(
+def test_a_network_of_other_data_another_split_or_without_labels_is_refused(
     ecg_student: Run, ecg_data: Data, stay_data: Data, ecgs: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="is for arrhythmia"):
@@ -176,6 +176,10 @@ def test_a_network_of_other_data_or_another_split_is_refused(
         build_bundle(ecg_student, open_data(ecgs, split), tmp_path / "out", SETTINGS)
     with pytest.raises(DataError, match="another cache"):
         build_bundle(ecg_student, replace(ecg_data, cache_sha256="0" * 64), tmp_path / "out", SETTINGS)
+    recipe = replace(ecg_student.trained.recipe, method="masked")
+    pretrained = Run(ecg_student.path, replace(ecg_student.trained, recipe=recipe))
+    with pytest.raises(DataError, match="trained without labels"):
+        build_bundle(pretrained, ecg_data, tmp_path / "out", SETTINGS)
     assert not (tmp_path / "out").exists()
 
 

@@ -40,9 +40,10 @@ def tiny_recipe(task: str, method: str, **sections: Mapping[str, Any]) -> Recipe
     return recipe_from_dict(table)
 
 
-def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0) -> Path:
+def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0, name: str = "R") -> Path:
     """A cache of ``n`` recordings with split: pulses, fast in one class and inverted in another.
 
+    ``name`` begins the name of every recording.
     Every seventh is longer than a window, every eleventh shorter; every fourth has an approximate amplitude.
     """
     rng = np.random.default_rng(seed)
@@ -57,7 +58,7 @@ def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0) -
         signals.append(_pulses(rng, length, leads, *labels[i, [FAST, INVERTED]]))
         rows.append(
             {
-                "record": f"R{i:04d}",
+                "record": f"{name}{i:04d}",
                 "source": "one" if i % 3 else "two",
                 "group": f"g{i // 2}",
                 "sampling_rate": 500,

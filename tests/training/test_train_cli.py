@@ -105,6 +105,10 @@ def test_prepare_and_run_from_raw_files(psv_tree: Path, tmp_path: Path) -> None:
             ("run", "sepsis-teacher", "--cache", ".", "--out", "x", "--set", "fit.speed=1"),
             "fit.speed: unknown key",
         ),
+        (
+            ("run", "arrhythmia-teacher", "--cache", ".", "--out", "x", "--also", "y"),
+            "--also is for method=masked",
+        ),
         (("run", "sepsis-teacher", "--cache", "none", "--out", "x"), "no cache.json here"),
         (("run", "sepsis-teacher", "--cache", ".", "--out", "x", "--device", "tpu"), "'tpu' is not one of"),
         (("prepare", "none", "--out", "x"), "none: no such file or folder"),

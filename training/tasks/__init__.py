@@ -99,7 +99,7 @@ def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
     ]
     if shared:
         raise DataError(
-            f"{name}: records of {folder} are also in the training cache, so it is not an external test: "
+            f"{name}: records of {folder} are also in the training cache, but none may be: "
             f"{', '.join(shared[:3])}; {len(shared)} in all"
         )
     return external

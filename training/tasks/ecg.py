@@ -207,6 +207,21 @@ class EcgSource(Source):
         softened[items] += weight * (probabilities - softened[items])
         self.targets = softened
 
+    def add_unlabelled(self, cohort: Cohort) -> None:
+        """Add the ECGs of ``cohort``, without labels, to the training part.
+
+        The scale constant stays that of the cache. The arrays are replaced, because other sources may share
+        them.
+        """
+        assert isinstance(cohort, EcgCohort)
+        first, shape = len(self.signals), (len(cohort), N_CLASSES)
+        self.signals = self.signals + cohort.signals(self.constants.band)
+        self.labels = np.concatenate((self.labels, np.full(shape, -1, dtype=self.labels.dtype)))
+        self.targets = np.concatenate((self.targets, np.zeros(shape, dtype=np.float32)))
+        self.asked = np.concatenate((self.asked, np.zeros(shape, dtype=bool)))
+        train = np.concatenate((self._items["train"], np.arange(first, len(self.signals))))
+        self._items = {**self._items, "train": train}
+
     def preprocessing(self) -> dict[str, Any]:
         """See :meth:`Source.preprocessing`."""
         return self.constants.to_dict()
