@@ -202,6 +202,8 @@ class Candidates:
             found: Candidates = checked(tomllib.loads(path.read_text(encoding="utf-8")), cls)
         except ValueError as error:
             raise DataError(f"{path}: {error}") from error
+        if not found.models:
+            raise DataError(f"{path}: lists no model")
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ibt_deploy.errors import require
-from ibt_deploy.predictions import NOTICE, ArrhythmiaPrediction, Finding, Prediction, SepsisPrediction
+from ibt_deploy.predictions import (
+    NOTICE,
+    ArrhythmiaPrediction,
+    Finding,
+    Model,
+    Prediction,
+    SepsisPrediction,
+)
 from ibt_deploy.preprocess.ecg import SAMPLING_RATE, StandardEcg, examined
 from ibt_deploy.records import Recording, Stay, plausible_age
 from ibt_deploy.render.prediction import alarm_summary, caption, sorted_findings, warning_captions
@@ -117,7 +124,6 @@ def stay_figure(
     panels[-1].xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     panels[-1].set_xlabel("hours since ICU admission", fontsize=10)
     figure.align_ylabels([top, *panels])
-    m = prediction.model
     name, summary = (
         caption(prediction.record, 80),
         caption(f"hourly sepsis risk: {alarm_summary(prediction)}"),
@@ -126,11 +132,17 @@ def stay_figure(
     figure.text(0.085, 0.932, summary, fontsize=9, color=_GREY)
     if explanation is not None:
         _explain_stay(top, panels, prediction, explanation)
-    foot = f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}"
     moved = [] if explanation is None else [_moved_by(prediction, explanation)]
-    foot = "\n".join([*moved, *warning_captions(prediction, 2), foot])
+    foot = "\n".join([*moved, *warning_captions(prediction, 2), _signed(prediction.model)])
     figure.text(0.085, 0.008, foot, fontsize=7.5, color=_GREY, va="bottom", linespacing=1.4, parse_math=False)
     return figure
+
+
+def _signed(model: Model) -> str:
+    return (
+        f"{model.name} {model.version} ({model.sha256[:12]}), {model.variant}, "
+        f"operating point '{model.operating_point}'. {NOTICE}"
+    )
 
 
 def _draw_risk(axes: Axes, prediction: SepsisPrediction) -> None:
@@ -507,8 +519,7 @@ def _write_findings(
             f"Not evaluable, too little is known of them: {', '.join(f.abbreviation for f in others)}."
         )
     foot += warning_captions(prediction, 3)
-    m = prediction.model
-    foot.append(f"{m.name} {m.version} ({m.sha256[:12]}), operating point '{m.operating_point}'. {NOTICE}")
+    foot.append(_signed(prediction.model))
     axes.text(
         *(0, _TABLE_MM - 6.0, "\n".join(foot)),
         fontsize=7.5,

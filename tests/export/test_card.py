@@ -104,6 +104,9 @@ def test_card_shows_the_candidates_and_the_reason(stay_bundle: Path, tmp_path: P
     assert "on validation" in section
     assert "it is smaller" in section
     assert "| large | 0.400 | 0.100 |\n| **small** | 0.410 | - |" in section
+    path.write_text('about = "on validation"\nreason = "none"\nmodels = []\n')
+    with pytest.raises(DataError, match="lists no model"):
+        Candidates.read(path)
     path.write_text('about = "on validation"\n')
     with pytest.raises(DataError, match=r"candidates\.toml: "):
         Candidates.read(path)

@@ -35,6 +35,21 @@ def test_hour_by_hour_equals_the_whole_stay(client: Any) -> None:
     assert answer["bundle"] == expected["bundle"]
 
 
+def test_hour_by_hour_in_int8_equals_the_whole_stay_in_int8(served: Any, client_of: Any) -> None:
+    client, whole = client_of(served(sepsis="sepsis", precision="int8")), stay(12, seed=3)
+    expected = client.post("/v1/sepsis", json=[row(values) for values in whole.values]).json()
+    assert expected["bundle"]["variant"] == "int8"
+    state, hours = None, []
+    for values in whole.values:
+        answer = client.post(ROUTE, json={"rows": [row(values)], "state": state}).json()
+        state = answer["state"]
+        hours += answer["hours"]
+    assert answer["bundle"] == expected["bundle"]
+    np.testing.assert_allclose(
+        [hour["risk"] for hour in hours], [hour["risk"] for hour in expected["hours"]], atol=1e-4
+    )
+
+
 def test_bytes_in_place_of_base64_give_the_same_answers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("serving.score.next_hour.time.time", lambda: now)
