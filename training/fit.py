@@ -185,11 +185,15 @@ class StepCost(NamedTuple):
         Mean number of ECGs or stays.
     flops
         Mean number of floating-point operations in matrix products and convolutions.
+    preparation
+        Mean processor time, in seconds, that a thread beside the step needs to crop, augment and pack a
+        batch.
     """
 
     seconds: float
     items: float
     flops: float
+    preparation: float
 
 
 def _lstm_flops(x: torch.Size, weights: Any, *rest: Any, **_: Any) -> int:
@@ -407,10 +411,17 @@ class Fit:
         Nothing is written: this is for planning, with an object that is then discarded.
         """
         self.objective.train()
-        times, counted = [], list[float]()
-        batches = (self.source.training_batch(self.recipe.seed, 0, items) for items in plan)
+        times, counted, prepared = [], list[float](), list[float]()
+
+        def batches() -> Iterator[Batch]:
+            for items in plan:
+                begun = time.thread_time()
+                batch = self.source.training_batch(self.recipe.seed, 0, items)
+                prepared.append(time.thread_time() - begun)
+                yield batch
+
         started = time.perf_counter()
-        for batch in one_ahead(batches):
+        for batch in one_ahead(batches()):
             float(self._step(batch.to(self.device), 0.5, 0.5)["loss"])
             times.append(time.perf_counter() - started)
             started = time.perf_counter()
@@ -420,7 +431,12 @@ class Fit:
                 self._step(batch.to(self.device), 0.5, 0.5)
             counted.append(counter.get_total_flops())
         items_per_step = float(np.mean([len(items) for items in plan]))
-        return StepCost(float(np.median(times[WARM_UP:] or times)), items_per_step, float(np.mean(counted)))
+        return StepCost(
+            seconds=float(np.median(times[WARM_UP:] or times)),
+            items=items_per_step,
+            flops=float(np.mean(counted)),
+            preparation=float(np.mean(prepared[WARM_UP:] or prepared)),
+        )
 
     def _validate(self) -> dict[str, float]:
         if self.source.refit:  # data that a network has learnt from cannot validate it

@@ -445,6 +445,7 @@ def test_operations_of_a_step_are_counted_with_those_of_lstms(stays: Path) -> No
     plan = source.plan(0, 0)[:1]
     found = Fit(recipe, source, build_objective(recipe, source, None, CPU), Path(), CPU).step_cost(plan)
     assert found.items == len(plan[0])
+    assert found.preparation > 0
     batch = source.training_batch(0, 0, plan[0])
     rows = batch.inputs.shape[0] * batch.inputs.shape[1]
     # forward, and twice that backward; the input projection needs only the gradient of its weights

@@ -316,10 +316,11 @@ def test_an_estimate_times_every_kind_of_run_and_trains_nothing(tmp_path: Path) 
     arms = [row.split()[1] for row in rows if row.startswith("methods ")]
     assert arms == ["teacher", "transformer", "bbm", "deit-soft", "deit-hard"]
     for row in (row.split() for row in rows if row.startswith("methods ")):
-        step, items, gigaflops, peak, percent = row[4:9]
+        step, items, prepared, gigaflops, peak, percent = (text.replace(",", "") for text in row[4:10])
         assert float(items) > 0
         assert float(step) > 0
-        assert float(gigaflops.replace(",", "")) >= 0
+        assert float(prepared) > 0
+        assert float(gigaflops) >= 0
         assert percent == "%"
         assert float(peak) < 100
     assert "6 runs to train" in " ".join(rows[-2:]) + total

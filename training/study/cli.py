@@ -103,24 +103,40 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+ESTIMATE_WIDTH = 120
+"""Least width of the table of :func:`_show_estimate`, in columns; a narrower one would cut names."""
+
+
 def _show_estimate(found: Sequence[Expectation], jobs: int, product_flops: float) -> None:
     """Print the plan as a table, one line for each purpose and method, and the total hours.
 
-    ``product_flops`` is the device's rate in a plain matrix product; a step is given as a share of it.
+    ``product_flops`` is the device's rate in a plain matrix product; a step is given as a share of it. Beside
+    the items trained on per second stands how many of them one core can crop, augment and pack.
     """
     lines: dict[tuple[str, str], list[Expectation]] = {}
     for expected in found:
         arm = expected.run.arm.rpartition("/")[2]
         lines.setdefault((expected.run.purpose, arm), []).append(expected)
-    headings = ("for", "method", "runs", "steps", "ms a step", "items/s", "GFLOP/s", "of peak", "hours")
+    headings = (
+        "for",
+        "method",
+        "runs",
+        "steps",
+        "ms a step",
+        "items/s",
+        "prepared/s",
+        "GFLOP/s",
+        "of peak",
+        "hours",
+    )
     table = Table(*headings, box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
     for (purpose, arm), runs in lines.items():
         steps, seconds = sum(e.steps for e in runs), sum(e.seconds for e in runs)
-        items, flops = (
-            sum(e.steps * value for e, value in zip(runs, values, strict=True)) / seconds
-            for values in ([e.cost.items for e in runs], [e.cost.flops for e in runs])
+        items, flops, preparation = (
+            sum(e.steps * value for e, value in zip(runs, values, strict=True))
+            for values in zip(*((e.cost.items, e.cost.flops, e.cost.preparation) for e in runs), strict=True)
         )
         table.add_row(
             purpose,
@@ -128,17 +144,19 @@ def _show_estimate(found: Sequence[Expectation], jobs: int, product_flops: float
             f"{len(runs)}",
             f"{steps:,}",
             f"{1000 * seconds / steps:.0f}",
-            f"{items:,.0f}",
-            f"{flops / 1e9:,.0f}",
-            f"{100 * flops / product_flops:.0f} %",
+            f"{items / seconds:,.0f}",
+            f"{items / preparation:,.0f}",
+            f"{flops / seconds / 1e9:,.0f}",
+            f"{100 * flops / seconds / product_flops:.0f} %",
             f"{seconds / 3600:.2f}",
         )
-    Console().print(table)
+    Console(width=max(Console().width, ESTIMATE_WIDTH)).print(table)
     hours = sum(e.seconds for e in found) / 3600
     click.echo(
         f"{len(found)} runs to train, {hours:.1f} hours one after the other"
         + (f", {hours / jobs:.1f} if {jobs} jobs at a time do not slow each other" if jobs > 1 else "")
-        + "; validation after each epoch, tables and figures come on top. Peak: a product of large matrices, "
+        + "; validation after each epoch, tables and figures come on top. Prepared/s: what one core crops, "
+        "augments and packs beside the steps. Peak: a product of large matrices, "
         f"{product_flops / 1e9:,.0f} GFLOP/s here."
     )
 
