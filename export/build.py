@@ -205,10 +205,18 @@ def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
     theirs_from = training["student"].get("learnt_from", {})
     if theirs_from.get("teacher_sha256") != learnt_from.get("teacher_sha256"):
         raise DataError(f"{chosen.path}: its network learnt from another teacher than the student")
+    if theirs_from.get("initial_sha256") != learnt_from.get("initial_sha256"):
+        raise DataError(f"{chosen.path}: its network started from other weights than the student")
     shortest = "shortest_seconds"
     ours = {k: v for k, v in BUILDS[data.task].preprocessing(student.trained).items() if k != shortest}
     if {k: v for k, v in chosen.contract["preprocessing"].items() if k != shortest} != ours:
         raise DataError(f"{chosen.path}: prepares its inputs in another way than the student")
+
+
+def require_unseen(external: External, student: Run) -> None:
+    """DataError if the student, or the weights that it started from, learnt from an external test set."""
+    if external.cache_sha256 in (student.trained.learnt_from.get("also_sha256") or "").split():
+        raise DataError(f"{external.name}: {student.path} has learnt from it, so it is not an external test")
 
 
 def open_opinion(path: Path, folder: Path, data: Data) -> Float32s:
@@ -451,6 +459,8 @@ def build_bundle(
     if teacher is not None:
         require_teacher(teacher, student)
     require_chosen(evidence.chosen, student, data)
+    for external in externals:
+        require_unseen(external, student)
     if evidence.opinion is not None and not BUILDS[data.task].weighs_opinions:
         raise DataError(
             f"an opinion is not used for {NOUNS[data.task]}: their single threshold is tuned on validation"

@@ -62,7 +62,8 @@ class TrainedNetwork:
     n_inputs: int
     samples: int
     learnt_from: Mapping[str, str | None] = field(default_factory=dict)
-    """Hashes of the teacher and of the ensemble's opinion, where there were any."""
+    """Hashes, where there were any, of the teacher, of the ensemble's opinion, of the initial weights and,
+    separated by spaces, of further caches that it or its initial weights learnt from."""
 
 
 def refuse_pretrained(path: Path, trained: TrainedNetwork) -> None:

@@ -75,7 +75,8 @@ Examples:
 @click.option(
     "--unlabelled",
     is_flag=True,
-    help="Take no labels: for an external set of 'ibt reproduce', where outputs and features are compared.",
+    help="Take no labels: for pretraining ('ibt train run --also'), or for an external set of 'ibt "
+    "reproduce', where outputs and features are compared.",
 )
 @click.option("--split", type=FILE, help="File of id,part to use; its ids must be exactly the data's.")
 @click.option("--new-split", is_flag=True, help="Draw a split even where the packaged one fits.")

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ibt_deploy.errors import RecipeError
 from training.models import Encoder
-from training.models.students import EcgDeiT, EcgTransformer, StayDeiT, StayTwoHeads, patchify
+from training.models.students import EcgDeiT, EcgMasked, StayDeiT, StayTwoHeads, patchify
 from training.recipe import N_GROUPS, BBMRecipe, DeiTRecipe, Recipe
 from training.tasks.base import Batch
 
@@ -461,47 +461,61 @@ class Supervised(Objective):
 
 
 class MaskedPatches(Objective):
-    """Reconstruction of hidden patches from the others, without labels (as SimMIM, Xie et al. 2022).
+    """Reconstruction of hidden patches from the others, without labels.
 
-    Hidden patches are zero in all leads. The loss is the mean squared error of a linear map of their final
-    features, in units of the variance of the training records. The head stays untrained.
+    As SimMIM (Xie et al. 2022), but a hidden patch is zero in all leads, in place of a learnt token, and the
+    loss is the mean squared error, in units of the variance of the training records.
 
     Parameters
     ----------
     model
         The network to pretrain.
     share
-        Share of the patches of each ECG that are hidden; at least one is hidden and one is shown.
+        Share of the patches of each ECG that are hidden; at least one is, and one is not.
     """
 
-    def __init__(self, model: EcgTransformer, share: float) -> None:
+    def __init__(self, model: EcgMasked, share: float) -> None:
         super().__init__()
         self.model, self.share = model, share
-        self.decoder = nn.Linear(model.dim, model.embedding.in_features)
 
     @property
     def network(self) -> Encoder:
         """The network that is trained."""
         return self.model
 
-    def error(self, network: Encoder, signal: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Error of ``network`` on the hidden patches of ``signal`` ``(batch, leads, samples)``, a scalar.
-
-        ``generator`` draws the patches to hide; by default PyTorch's own does.
-        """
-        patches = patchify(signal, self.model.patch)
-        n = patches.shape[1]
-        n_hidden = min(max(round(self.share * n), 1), n - 1)
-        order = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1).to(signal.device)
-        hidden = order < n_hidden
-        shown = signal * (~hidden).repeat_interleave(self.model.patch, dim=1).unsqueeze(1)
-        z = network.matched_tokens(network.segment(shown, 0, network.n_units))
-        return masked_mean((self.decoder(z).float() - patches.float()).square(), hidden)
-
     def forward(self, batch: Batch, progress: float) -> Terms:
         """See :meth:`Objective.forward`."""
         del progress
-        return {"loss": self.error(self.model, batch.inputs)}
+        return {"loss": masked_mean(*hidden_errors(self.model, batch.inputs, self.share))}
+
+
+def hidden_errors(
+    network: EcgMasked, signal: Tensor, share: float, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Errors of a network that does not see some of the patches.
+
+    Parameters
+    ----------
+    network
+        The network.
+    signal
+        ``(batch, leads, samples)``.
+    share
+        Share of the patches that are hidden, drawn for each ECG.
+    generator
+        Draws them; by default PyTorch's own does.
+
+    Returns
+    -------
+    Squared errors ``(batch, time, leads * patch)``, and 1 where a patch was hidden ``(batch, time)``.
+    """
+    patches = patchify(signal, network.patch)
+    n = patches.shape[1]
+    n_hidden = min(max(round(share * n), 1), n - 1)
+    order = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1)
+    hidden = (order < n_hidden).to(signal.device)
+    shown = signal * (~hidden).repeat_interleave(network.patch, dim=1).unsqueeze(1)
+    return (network.reconstructed(shown).float() - patches.float()).square(), hidden
 
 
 def response_distillation(

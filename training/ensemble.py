@@ -147,7 +147,7 @@ def cross_fitted_logits(
         When it needs a teacher or an opinion.
     """
     recipe, cache = plan.recipe, source.cache
-    if recipe.needs_teacher or recipe.data.soft_weight > 0:
+    if recipe.needs_teacher or recipe.data.soft_weight > 0 or recipe.method == "masked":
         raise RecipeError("only networks that learn from labels alone are cross-fitted")
     everything = replace(recipe.data, sites=(), train_fraction=1.0, refit=False)
     recipe = replace(recipe, data=everything, fit=replace(recipe.fit, select="last"))

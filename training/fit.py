@@ -26,8 +26,9 @@ from ibt_deploy.errors import DataError, IbtError, RecipeError
 from ibt_deploy.files import atomic_write
 from training.checkpoint import METRICS, SCHEMA, network_checkpoint, read_checkpoint, save_atomically
 from training.device import Place, autocast, chosen_dtype
-from training.distil import MaskedPatches, Objective
+from training.distil import Objective, hidden_errors
 from training.models import Encoder
+from training.models.students import EcgMasked
 from training.recipe import FitRecipe, Recipe, recipe_from_dict
 from training.tasks.base import Batch, Outputs, Source
 
@@ -373,7 +374,8 @@ class Fit:
             raise DivergedError(f"{self.out}: the loss became infinite in epoch {epoch + 1}; lower fit.lr")
         validation = self.place.from_first(self._validate)
         if not _is_finite(validation["selection"]):
-            raise DataError("the validation part has no positive label: no epoch can be called the best")
+            lacking = "ECG of two patches" if self.recipe.method == "masked" else "positive label"
+            raise DataError(f"the validation part has no {lacking}: no epoch can be called the best")
         best = self.best
         record = {
             "epoch": epoch,
@@ -442,27 +444,34 @@ class Fit:
         if self.source.refit:  # data that a network has learnt from cannot validate it
             return {"selection": float(len(self.history))}
         items = self.source.items("validation")
-        if isinstance(self.objective, MaskedPatches):
-            error = self._hidden_error(self.objective, items)
-            return {"hidden_error": error, "selection": -error}
-        logits = part_logits(self._trained(), self.source, items, self.device, self.dtype)
+        trained, select = self._trained(), self.recipe.fit.select
+        if isinstance(trained, EcgMasked):
+            error = self._hidden_error(trained, items)
+            return {
+                "hidden_error": error,
+                "selection": float(len(self.history)) if select == "last" else -error,
+            }
+        logits = part_logits(trained, self.source, items, self.device, self.dtype)
         scores = self.source.selection_scores("validation", logits)
-        select = self.recipe.fit.select
         if select != "official" and _is_finite(scores["selection"]):
             by = {"auroc": scores["auroc"], "bce": -scores["bce"], "last": float(len(self.history))}
             scores["selection"] = by[select]
         return scores
 
     @torch.no_grad()
-    def _hidden_error(self, objective: MaskedPatches, items: npt.NDArray[np.int64]) -> float:
-        """Mean error on hidden patches; the same ones are hidden in every epoch."""
-        network, drawn = self._trained(), torch.Generator().manual_seed(0)
-        objective.eval()
-        total = 0.0
-        for chosen, batch in self.source.plain(items):
+    def _hidden_error(self, network: EcgMasked, items: npt.NDArray[np.int64]) -> float:
+        """Mean squared error on hidden patches; the same ones are hidden in every epoch."""
+        drawn, share = torch.Generator().manual_seed(0), self.recipe.masked.share
+        was_training = network.training
+        network.eval()
+        total = count = 0.0
+        for _, batch in self.source.plain(items):
             with autocast(self.device, self.dtype):
-                total += float(objective.error(network, batch.inputs.to(self.device), drawn)) * len(chosen)
-        return total / len(items)
+                errors, hidden = hidden_errors(network, batch.inputs.to(self.device), share, drawn)
+            total += float(errors[hidden].double().sum())
+            count += float(hidden.sum()) * errors.shape[2]
+        network.train(was_training)
+        return total / count if count else math.nan
 
     def _trained(self) -> Encoder:
         """The network that is validated and saved."""

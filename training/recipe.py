@@ -188,7 +188,8 @@ class FitRecipe:
     selection metric, never before ``min_epochs``. ``precision`` ``auto`` means bf16 on CUDA and on CPUs with
     bf16 instructions, otherwise fp32. ``ema``: decay per step of a running average of the weights, which is
     then validated and saved; 0 for none. ``select``: validation criterion for the best epoch: the task's
-    ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch, regardless of its scores.
+    ``official`` metric, ``auroc``, ``bce``, or ``last`` for the final epoch, regardless of its scores. The
+    method ``masked`` knows only its own error, and ``last``.
     """
 
     batch_size: Size = 128
@@ -324,6 +325,8 @@ def _refuse_contradictions(recipe: Recipe) -> None:
         raise ValueError("method: masked hides patches of ECGs; stays have none")
     if recipe.method == "masked" and data.soft_weight > 0:
         raise ValueError("data.soft_weight: the method masked uses no labels")
+    if recipe.method == "masked" and 2 * student.patch > 200 * recipe.augment.shortest_crop:
+        raise ValueError("student.patch: the shortest crop must hold two patches, one hidden and one shown")
     if student.dim % student.heads:
         raise ValueError(f"student.dim: {student.dim} cannot be shared among {student.heads} heads")
     if student.dim % 2:

@@ -31,12 +31,12 @@ from training.distil import (
 )
 from training.fit import WARM_UP, Fit, StepCost, part_logits
 from training.models import Encoder
-from training.models.students import EcgDeiT, EcgTransformer, StayDeiT, StayTwoHeads
+from training.models.students import EcgDeiT, EcgMasked, StayDeiT, StayTwoHeads
 from training.models.teachers import calibrate_batch_norm
 from training.recipe import Recipe
-from training.tasks import TASKS, build_network, build_teacher, open_cohort, open_external, open_source
-from training.tasks.base import Source
-from training.tasks.ecg import EcgSource
+from training.tasks import TASKS, build_network, build_teacher, open_external, open_source
+from training.tasks.base import Cohort, Source
+from training.tasks.ecg import EcgCohort, EcgSource
 from training.tasks.stay import StaySource
 
 
@@ -59,28 +59,44 @@ def load_teacher(path: Path, recipe: Recipe, source: Source) -> Encoder:
     return trained.network
 
 
-def start_from(path: Path, network: Encoder, recipe: Recipe, source: Source) -> None:
+def start_from(path: Path, network: Encoder, recipe: Recipe, source: Source) -> list[str]:
     """Copy the weights of the trained network at ``path`` into ``network``.
 
     Its data may differ, as for a model that is adapted to one's own hospital. Inputs are then prepared with
-    the constants of the new training part, and records that both data sets hold are not noticed.
+    the constants of the new training part, and records that both data sets hold are not noticed. The decoder
+    of a network that was pretrained on hidden patches is left behind.
+
+    Returns
+    -------
+    Hashes of the caches other than the new run's from which the weights have learnt, sorted.
 
     Raises
     ------
     DataError
-        The architectures or tasks differ, or the weights learnt from another division of the same cache.
+        The architectures or tasks differ, or the weights learnt from records that the new run keeps for
+        validation, test or an external test.
     """
     trained = load_network(path)
     if trained.recipe.task != recipe.task:
         raise DataError(f"{path}: holds a network for {trained.recipe.task}, not for {recipe.task}")
-    if trained.cache_sha256 == source.cache.sha256 and (
-        trained.split_sha256 != source.split_sha256 or (trained.recipe.data.refit and not recipe.data.refit)
+    learnt_from = {trained.cache_sha256, *(trained.learnt_from.get("also_sha256") or "").split()}
+    theirs, ours = trained.recipe.data, recipe.data
+    if (source.cache.sha256 in learnt_from - {trained.cache_sha256}) or (
+        trained.cache_sha256 == source.cache.sha256
+        and (trained.split_sha256 != source.split_sha256 or (theirs.refit and not ours.refit))
     ):
         raise DataError(f"{path}: learnt from records that the new run keeps for validation or test")
+    kept_out = ours.sites and not (theirs.sites and set(theirs.sites) <= set(ours.sites))
+    if trained.cache_sha256 == source.cache.sha256 and kept_out:
+        raise DataError(f"{path}: learnt from sites that the new run keeps for an external test")
+    weights = trained.network.state_dict()
+    if isinstance(trained.network, EcgMasked) and not isinstance(network, EcgMasked):
+        weights = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
     try:
-        network.load_state_dict(trained.network.state_dict())
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"{path}: holds a network of another architecture than the recipe's") from error
+    return sorted(learnt_from - {source.cache.sha256})
 
 
 def untrained_teacher(recipe: Recipe, source: Source) -> Encoder:
@@ -101,7 +117,7 @@ def build_objective(
     if recipe.method in ("teacher", "transformer"):
         return Supervised(network).to(device)
     if recipe.method == "masked":
-        assert isinstance(network, EcgTransformer)
+        assert isinstance(network, EcgMasked)
         return MaskedPatches(network, recipe.masked.share).to(device)
     if recipe.method == "bbm" and recipe.bbm.teacher == "untrained":
         teacher = untrained_teacher(recipe, source)
@@ -226,26 +242,32 @@ def blend_labels(source: Source, path: Path, weight: float) -> str:
     return file_sha256(path)
 
 
-def add_unlabelled(source: Source, recipe: Recipe, folders: Sequence[Path], split: Path | None) -> str:
+def add_unlabelled(source: Source, recipe: Recipe, folders: Sequence[Path]) -> list[str]:
     """Let a network learn from the ECGs of further caches as well; return the hashes of these.
 
     Raises
     ------
     DataError
-        The recipe needs labels, or the caches share records with the source or with each other.
+        The recipe needs labels; a recording is in two of the caches, the source's included, under the same
+        name or with the same limb leads; or a patient of the validation or test part is in one of them.
     """
     if recipe.method != "masked":
         raise DataError(f"method {recipe.method!r} needs labels; only masked learns from further caches")
     assert isinstance(source, EcgSource)
-    cohort, hashes, seen = open_cohort(source.cache.folder, split), list[str](), set[str]()
+    before: list[Cohort] = [TASKS[recipe.task].cohort(source.cache, None)]
+    groups = source.cache.index["group"].to_numpy()
+    held_out = set(groups) - set(groups[source.learnt_items()])
+    hashes = []
     for folder in folders:
-        added = open_external(folder.name, folder, cohort)
-        if twice := seen & set(added.ids):
-            raise DataError(f"{folder}: its record {min(twice)} is also in another cache that was added")
-        seen |= set(added.ids)
+        for cohort in before:
+            added = open_external(str(folder), folder, cohort)
+        if known := held_out & set(added.cache.index["group"]):
+            raise DataError(f"{folder}: patients kept for validation or test are in it, such as {min(known)}")
+        before.append(added)
+        assert isinstance(added, EcgCohort)
         source.add_unlabelled(added)
         hashes.append(added.cache.sha256)
-    return " ".join(hashes)
+    return hashes
 
 
 def train(
@@ -286,16 +308,16 @@ def train(
             if opinion is None:
                 raise DataError("data.soft_weight: give an ensemble's opinion, made by `ibt train ensemble`")
             opinion_sha256 = blend_labels(source, opinion, recipe.data.soft_weight)
-        also_sha256 = add_unlabelled(source, recipe, also, split) if also else None
+        others = add_unlabelled(source, recipe, also) if also else []
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
         teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
         learnt_from = {"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256}
-        if also_sha256 is not None:
-            learnt_from["also_sha256"] = also_sha256
         if initial is not None:
-            start_from(initial, objective.network, recipe, source)
+            others += start_from(initial, objective.network, recipe, source)
             learnt_from["initial_sha256"] = file_sha256(initial)
+        if others:
+            learnt_from["also_sha256"] = " ".join(sorted(set(others)))
         fit = Fit(
             recipe,
             source,

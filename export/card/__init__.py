@@ -285,10 +285,20 @@ def _what_it_is(contract: dict[str, Any]) -> str:
     text = f"{methods[student['method']]}, {count(student['parameters'])} parameters"
     if teacher is not None:
         text += f", from a teacher of {count(teacher['parameters'])}"
-    text += _softened(student)
+    text += _begun(student) + _softened(student)
     p = contract["preprocessing"]
     made = f"Preprocessing: {p['name']} {p['version']}. Made {contract['created']}."
     return f"{text}. Task: {contract['task']}. {made}"
+
+
+def _begun(student: dict[str, Any]) -> str:
+    """Clause about the weights that training started from, if they were trained."""
+    learnt_from = student.get("learnt_from", {})
+    if not (start := learnt_from.get("initial_sha256")):
+        return ""
+    n = len((learnt_from.get("also_sha256") or "").split())
+    others = f", which have learnt from {n} other data {'set' if n == 1 else 'sets'}" if n else ""
+    return f", started from trained weights (`{start[:12]}`{others})"
 
 
 def _softened(student: dict[str, Any]) -> str:

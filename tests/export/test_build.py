@@ -189,7 +189,7 @@ def test_a_student_cannot_stand_for_the_teacher(ecg_student: Run, ecg_data: Data
 
 
 def test_an_external_set_shares_no_record_with_the_training_cache(ecgs: Path, ecg_data: Data) -> None:
-    with pytest.raises(DataError, match="also in the training cache"):
+    with pytest.raises(DataError, match="of its records are also in"):
         open_external("same", ecgs, ecg_data)
 
 
@@ -204,7 +204,7 @@ def test_a_renamed_copy_of_a_record_is_no_external_test(
     index.iloc[:, 0] = [f"other{i}" for i in range(len(index))]
     index.to_csv(copy / "index.csv", index=False)
     reseal(copy)
-    with pytest.raises(DataError, match=rf"also in the training cache.*: other0 as {first}, other1"):
+    with pytest.raises(DataError, match=rf"of its records are also in.*: other0 as {first}, other1"):
         open_external("renamed", copy, data)
 
 

@@ -46,7 +46,7 @@ def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0, n
     ``name`` begins the name of every recording.
     Every seventh is longer than a window, every eleventh shorter; every fourth has an approximate amplitude.
     """
-    rng = np.random.default_rng(seed)
+    rng, group = np.random.default_rng(seed), "g" if name == "R" else f"{name}:g"
     folder.mkdir(parents=True)
     labels = np.zeros((n, N_CLASSES), dtype=np.int8)
     labels[:, FAST], labels[:, INVERTED] = rng.random((2, n)) < 0.4
@@ -60,7 +60,7 @@ def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0, n
             {
                 "record": f"{name}{i:04d}",
                 "source": "one" if i % 3 else "two",
-                "group": f"g{i // 2}",
+                "group": f"{group}{i // 2}",
                 "sampling_rate": 500,
                 "amplitude": "approximate" if i % 4 == 0 else "mV",
                 "age": 60,
@@ -75,7 +75,7 @@ def ecg_cache(folder: Path, n: int = 60, *, leads: int = LEADS, seed: int = 0, n
     np.save(folder / "labels.npy", labels)
     np.save(folder / "signal-000.npy", np.concatenate(signals, axis=1))
     _write_rows(folder / "index.csv", rows)
-    _seal(folder, "arrhythmia", "ecg", n)
+    seal(folder, "arrhythmia", "ecg", n)
     write_split(folder / "split.csv", [str(row["record"]) for row in rows], _parts(n))
     return folder
 
@@ -122,7 +122,7 @@ def stay_cache(folder: Path, n: int = 60, *, longest: int = 40, seed: int = 0) -
         start += length
     np.savez_compressed(folder / "rows-000.npz", values=np.concatenate(values), labels=np.concatenate(labels))
     _write_rows(folder / "index.csv", rows)
-    _seal(folder, "sepsis", "raw", n)
+    seal(folder, "sepsis", "raw", n)
     write_split(folder / "split.csv", [str(row["patient"]) for row in rows], _parts(n))
     return folder
 
@@ -154,7 +154,9 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _seal(folder: Path, task: str, preprocessing: str, n: int, **counts: int) -> None:
+def seal(folder: Path, task: str, preprocessing: str, n: int, **counts: int) -> None:
+    """Write the manifest of a cache, with the hashes of its files."""
+    (folder / "cache.json").unlink(missing_ok=True)
     sealed(
         folder,
         task=task,

@@ -276,7 +276,7 @@ def test_another_task_and_data_that_are_not_external_are_refused(
     assert "holds arrhythmia data" in wrong.output
     same = study("arrhythmia", ecgs, tmp_path / "b", "--external", f"again={ecgs}")
     assert same.exit_code == 2
-    assert "also in the training cache" in same.output
+    assert "of its records are also in" in same.output
     nothing = study("sepsis", stays, tmp_path / "c", "--no-train")
     assert nothing.exit_code == 2
     assert "nothing is trained" in nothing.output

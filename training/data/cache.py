@@ -43,7 +43,7 @@ class Cache:
 
     @property
     def labelled(self) -> bool:
-        """Whether anything in it has a label; without labels it can only be an external set."""
+        """Whether anything in it has a label; without labels it is an external set, or for pretraining."""
         return not self.manifest["counts"].get(UNLABELLED)
 
     @property

@@ -173,7 +173,7 @@ def prepare(
     exclude, only
         Sources of recordings to leave out (beside INCART, always left out), and the only ones to take.
     unlabelled
-        Take no labels: for an external set, on which a study compares outputs and features.
+        Take no labels: for pretraining, or for an external set of a study.
     split, seed
         As for :func:`write_cache_split`.
     progress

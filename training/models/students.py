@@ -374,6 +374,22 @@ class EcgDeiT(EcgTransformer):
         return averaged
 
 
+class EcgMasked(EcgTransformer):
+    """ECG student that reconstructs hidden patches; its head stays untrained."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        width = self.embedding.in_features
+        self.decoder = nn.Linear(self.dim, width)
+        nn.init.trunc_normal_(self.decoder.weight, std=0.02)
+        nn.init.zeros_(self.decoder.bias)
+
+    def reconstructed(self, signal: Tensor) -> Tensor:
+        """Patches ``(batch, time, leads * patch)``, in the order of :func:`patchify`."""
+        patches: Tensor = self.decoder(self.matched_tokens(self.segment(signal, 0, self.n_units)))
+        return patches
+
+
 class StayDeiT(StayTransformer):
     """Stay student with one distillation query per hour.
 

@@ -71,7 +71,7 @@ def open_cohort(folder: Path, split: Path | None = None) -> Cohort:
 
 def _refuse_unlabelled(cache: Cache) -> None:
     if not cache.labelled:
-        raise DataError(f"{cache.folder}: was prepared without labels; it can only be an external set")
+        raise DataError(f"{cache.folder}: was prepared without labels; it is for external sets and `--also`")
 
 
 def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
@@ -99,8 +99,8 @@ def open_external(name: str, folder: Path, cohort: Cohort) -> Cohort:
     ]
     if shared:
         raise DataError(
-            f"{name}: records of {folder} are also in the training cache, but none may be: "
-            f"{', '.join(shared[:3])}; {len(shared)} in all"
+            f"{name}: {len(shared)} of its records are also in {cohort.cache.folder}: {', '.join(shared[:3])}"
+            + (" ..." if len(shared) > 3 else "")
         )
     return external
 

@@ -29,7 +29,7 @@ from training.data.cache import Cache
 from training.data.ecg import limb_lead_hash
 from training.data.split import FEWEST_POSITIVES, Part, read_split
 from training.models import Encoder
-from training.models.students import EcgDeiT, EcgTransformer
+from training.models.students import EcgDeiT, EcgMasked, EcgTransformer
 from training.models.teachers import HannunResNet
 from training.recipe import AugmentRecipe, DataRecipe, Recipe
 from training.tasks.base import (
@@ -207,13 +207,12 @@ class EcgSource(Source):
         softened[items] += weight * (probabilities - softened[items])
         self.targets = softened
 
-    def add_unlabelled(self, cohort: Cohort) -> None:
+    def add_unlabelled(self, cohort: EcgCohort) -> None:
         """Add the ECGs of ``cohort``, without labels, to the training part.
 
         The scale constant stays that of the cache. The arrays are replaced, because other sources may share
         them.
         """
-        assert isinstance(cohort, EcgCohort)
         first, shape = len(self.signals), (len(cohort), N_CLASSES)
         self.signals = self.signals + cohort.signals(self.constants.band)
         self.labels = np.concatenate((self.labels, np.full(shape, -1, dtype=self.labels.dtype)))
@@ -414,7 +413,7 @@ class EcgTask(TrainingTask):
     def student(self, recipe: Recipe, n_inputs: int, samples: int) -> EcgTransformer:
         """See :meth:`TrainingTask.student`."""
         s = recipe.student
-        kind = EcgDeiT if recipe.method == "deit" else EcgTransformer
+        kind = {"deit": EcgDeiT, "masked": EcgMasked}.get(recipe.method, EcgTransformer)
         return kind(
             n_leads=n_inputs,
             samples=samples,
