@@ -193,6 +193,15 @@ def test_an_external_set_shares_no_record_with_the_training_cache(ecgs: Path, ec
         open_external("same", ecgs, ecg_data)
 
 
+def test_what_a_student_started_from_is_no_external_test(
+    ecg_student: Run, ecg_data: Data, foreign_ecgs: External, tmp_path: Path
+) -> None:
+    pretrained = {"also_sha256": f"{'ab' * 32} {foreign_ecgs.cache_sha256}"}
+    student = Run(ecg_student.path, replace(ecg_student.trained, learnt_from=pretrained))
+    with pytest.raises(DataError, match="has learnt from it"):
+        build_bundle(student, ecg_data, tmp_path / "out", SETTINGS, externals=[foreign_ecgs])
+
+
 @pytest.mark.parametrize("task", ["arrhythmia", "sepsis"])
 def test_a_renamed_copy_of_a_record_is_no_external_test(
     task: str, ecg_data: Data, stay_data: Data, tmp_path: Path
@@ -278,6 +287,9 @@ def test_a_refitted_student_takes_its_decisions_from_the_network_they_were_chose
     pupil = Run(final.path, replace(final.trained, learnt_from={"teacher_sha256": "ab" * 32}))
     with pytest.raises(DataError, match="another teacher"):
         build_bundle(pupil, data, tmp_path / "out", SETTINGS, evidence=Evidence(load_bundle(bundle)))
+    begun = Run(final.path, replace(final.trained, learnt_from={"initial_sha256": "ab" * 32}))
+    with pytest.raises(DataError, match="other weights"):
+        build_bundle(begun, data, tmp_path / "out", SETTINGS, evidence=Evidence(load_bundle(bundle)))
     out = tmp_path / "out"
     build_bundle(final, data, out, SETTINGS, evidence=Evidence(load_bundle(bundle)))
     ours, theirs = contract_of(out), contract_of(bundle)

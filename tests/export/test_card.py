@@ -90,6 +90,16 @@ def test_card_tells_whose_opinion_the_labels_held(stay_bundle: Path) -> None:
     )
 
 
+def test_card_tells_which_weights_training_started_from(ecg_bundle: Path) -> None:
+    contract = contract_of(ecg_bundle)
+    assert "started from" not in card_text(contract)
+    learnt_from = contract["training"]["student"]["learnt_from"]
+    learnt_from["initial_sha256"] = "cd" * 32
+    assert "started from trained weights (`cdcdcdcdcdcd`)" in card_text(contract)
+    learnt_from["also_sha256"] = "ab" * 32
+    assert "(`cdcdcdcdcdcd`, which have learnt from 1 other data set)" in card_text(contract)
+
+
 def test_card_shows_the_candidates_and_the_reason(stay_bundle: Path, tmp_path: Path) -> None:
     contract = contract_of(stay_bundle)
     assert "## Candidates" not in card_text(contract)

@@ -136,6 +136,7 @@ def test_the_hours_and_variables_that_moved_a_risk_are_marked() -> None:
         box = shade.get_extents().transformed(axes.transData.inverted())
         assert (box.x0, box.x1) == pytest.approx((hours[3] - 0.5, hours[3] + 0.5))
     shown = texts(figure)
+    assert any("), fp32, operating point 'utility'" in text for text in shown)
     assert "HR +0.25" in shown
     assert any("Lactate -0.50" in text for text in shown)
 

@@ -76,6 +76,28 @@ def test_two_processes_have_the_loss_curve_of_one(
         torch.testing.assert_close(weights[1][name], value, atol=2e-4, rtol=1e-3, msg=name)
 
 
+def test_two_processes_pretrain(ecgs: Path, tmp_path: Path, root: Path) -> None:
+    recipe, path = tiny_recipe("arrhythmia", "masked", fit={"epochs": 2}), tmp_path / "recipe.toml"
+    path.write_text("\n".join(toml_lines(recipe)), encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "training", "run", path, "--cache", ecgs, "--out", tmp_path / "two"],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    train(recipe, ecgs, tmp_path / "one", device="cpu")
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    # the processes hide other patches in training; validation hides the same
+    assert [b["validation"]["hidden_error"] for b in two] == pytest.approx(
+        [a["validation"]["hidden_error"] for a in one], rel=0.05
+    )
+
+
 GROUPS_DRAWN = """
 import json, sys, torch
 from pathlib import Path

@@ -61,8 +61,7 @@ def tiny_stays(folder: Path, *, unlabelled: bool = False) -> Path:
     for name in ("index.csv",) if unlabelled else ("index.csv", "split.csv"):
         text = (cache / name).read_text().replace("p0", "q0" if unlabelled else "t0")
         (cache / name).write_text(text)
-    (cache / "cache.json").unlink()
-    tiny._seal(cache, "sepsis", "raw", STAYS, **({"unlabelled": STAYS} if unlabelled else {}))
+    tiny.seal(cache, "sepsis", "raw", STAYS, **({"unlabelled": STAYS} if unlabelled else {}))
     return cache
 
 
@@ -72,8 +71,7 @@ def tiny_ecgs(folder: Path, *, prefix: str = "R", seed: int = 0, n: int = ECGS) 
     for name in ("index.csv", "split.csv"):
         text = (cache / name).read_text().replace(",two,", ",georgia,").replace("R0", f"{prefix}0")
         (cache / name).write_text(text)
-    (cache / "cache.json").unlink()
-    tiny._seal(cache, "arrhythmia", "ecg", n)
+    tiny.seal(cache, "arrhythmia", "ecg", n)
     return cache
 
 
