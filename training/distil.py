@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ibt_deploy.errors import RecipeError
 from training.models import Encoder
-from training.models.students import EcgDeiT, EcgMasked, StayDeiT, StayTwoHeads, patchify
+from training.models.students import EcgDeiT, EcgMasked, StayDeiT, StayTwoHeads
 from training.recipe import N_GROUPS, BBMRecipe, DeiTRecipe, Recipe
 from training.tasks.base import Batch
 
@@ -461,17 +461,18 @@ class Supervised(Objective):
 
 
 class MaskedPatches(Objective):
-    """Reconstruction of hidden patches from the others, without labels.
+    """Reconstruction of hidden patches of single leads from all that is shown, without labels.
 
-    As SimMIM (Xie et al. 2022), but a hidden patch is zero in all leads, in place of a learnt token, and the
-    loss is the mean squared error, in units of the variance of the training records.
+    As SimMIM (Xie et al. 2022), but hidden samples are zero, in place of a learnt token, and the loss is the
+    mean squared error, in units of the variance of the training records. A patch is hidden in some leads and
+    shown in others: where all leads were hidden, the student learnt nothing but zeros from these few ECGs.
 
     Parameters
     ----------
     model
         The network to pretrain.
     share
-        Share of the patches of each ECG that are hidden; at least one is, and one is not.
+        Share of the patches of all leads that are hidden.
     """
 
     def __init__(self, model: EcgMasked, share: float) -> None:
@@ -492,7 +493,7 @@ class MaskedPatches(Objective):
 def hidden_errors(
     network: EcgMasked, signal: Tensor, share: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Errors of a network that does not see some of the patches.
+    """Errors of a network that does not see some patches of some leads.
 
     Parameters
     ----------
@@ -501,21 +502,23 @@ def hidden_errors(
     signal
         ``(batch, leads, samples)``.
     share
-        Share of the patches that are hidden, drawn for each ECG.
+        Share of the patches of all leads that are hidden, drawn for each ECG; at least one, and never all.
     generator
         Draws them; by default PyTorch's own does.
 
     Returns
     -------
-    Squared errors ``(batch, time, leads * patch)``, and 1 where a patch was hidden ``(batch, time)``.
+    Squared errors ``(batch, leads, time, patch)``, and 1 where a patch was hidden, ``(batch, leads, time)``.
     """
-    patches = patchify(signal, network.patch)
-    n = patches.shape[1]
+    batch, leads, samples = signal.shape
+    patches = signal.view(batch, leads, -1, network.patch)
+    n = leads * samples // network.patch
     n_hidden = min(max(round(share * n), 1), n - 1)
-    order = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1)
-    hidden = (order < n_hidden).to(signal.device)
-    shown = signal * (~hidden).repeat_interleave(network.patch, dim=1).unsqueeze(1)
-    return (network.reconstructed(shown).float() - patches.float()).square(), hidden
+    order = torch.rand(batch, n, generator=generator).argsort(dim=1)
+    hidden = (order < n_hidden).to(signal.device).view(patches.shape[:3])
+    shown = (patches * ~hidden.unsqueeze(-1)).flatten(2)
+    found = network.reconstructed(shown).float().view(batch, -1, leads, network.patch).transpose(1, 2)
+    return (found - patches.float()).square(), hidden
 
 
 def response_distillation(

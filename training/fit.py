@@ -374,8 +374,7 @@ class Fit:
             raise DivergedError(f"{self.out}: the loss became infinite in epoch {epoch + 1}; lower fit.lr")
         validation = self.place.from_first(self._validate)
         if not _is_finite(validation["selection"]):
-            lacking = "ECG of two patches" if self.recipe.method == "masked" else "positive label"
-            raise DataError(f"the validation part has no {lacking}: no epoch can be called the best")
+            raise DataError("the validation part has no positive label: no epoch can be called the best")
         best = self.best
         record = {
             "epoch": epoch,
@@ -469,9 +468,9 @@ class Fit:
             with autocast(self.device, self.dtype):
                 errors, hidden = hidden_errors(network, batch.inputs.to(self.device), share, drawn)
             total += float(errors[hidden].double().sum())
-            count += float(hidden.sum()) * errors.shape[2]
+            count += float(hidden.sum()) * network.patch
         network.train(was_training)
-        return total / count if count else math.nan
+        return total / count
 
     def _trained(self) -> Encoder:
         """The network that is validated and saved."""

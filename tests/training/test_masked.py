@@ -49,17 +49,26 @@ def network() -> Witness:
     return Witness(n_leads=3, samples=200, patch=PATCH, dim=16, heads=2, depth=2, dropout=0.0).eval()
 
 
-def test_whole_patches_are_hidden_in_all_leads(network: Witness) -> None:
+def test_patches_of_single_leads_are_hidden(network: Witness) -> None:
     signal = torch.randn(6, 3, PATCH * N_PATCHES)
     errors, marked = hidden_errors(network, signal, 0.4)
     shown = network.shown.view(6, 3, N_PATCHES, PATCH)
-    hidden = (shown == 0).all(dim=(1, 3))
-    assert hidden.sum(dim=1).tolist() == [4] * 6
-    assert len({tuple(row.tolist()) for row in hidden}) > 1
+    hidden = (shown == 0).all(dim=3)
+    assert hidden.sum(dim=(1, 2)).tolist() == [12] * 6
+    assert len({tuple(one.flatten().tolist()) for one in hidden}) > 1
     assert torch.equal(marked, hidden)
-    assert errors.shape == (6, N_PATCHES, 3 * PATCH)
-    kept = ~hidden[:, None, :, None].expand_as(shown)
-    assert torch.equal(shown[kept], signal.view_as(shown)[kept])
+    assert errors.shape == shown.shape
+    assert torch.equal(shown[~hidden], signal.view_as(shown)[~hidden])
+
+
+def test_answers_stand_where_the_patches_do(network: Witness) -> None:
+    """A decoder that answers its own place: lead, then sample of the patch."""
+    nn.init.zeros_(network.decoder.weight)
+    with torch.no_grad():
+        network.decoder.bias.copy_(torch.arange(3.0 * PATCH))
+    signal = torch.arange(3.0 * PATCH).view(1, 3, 1, PATCH).expand(1, 3, N_PATCHES, PATCH).flatten(2)
+    errors, _ = hidden_errors(network, signal, 0.4)
+    assert errors.max() == 0
 
 
 def test_only_hidden_patches_count(network: Witness) -> None:
@@ -73,10 +82,10 @@ def test_only_hidden_patches_count(network: Witness) -> None:
     assert loss.item() == pytest.approx((2 - signal[hidden]).square().mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("share", [0.001, 0.999])
-def test_one_patch_is_always_hidden_and_one_shown(share: float, network: Witness) -> None:
+@pytest.mark.parametrize(("share", "count"), [(0.001, 1), (0.999, 5)])
+def test_one_patch_is_always_hidden_and_one_shown(share: float, count: int, network: Witness) -> None:
     _, hidden = hidden_errors(network, torch.randn(4, 3, 2 * PATCH), share)
-    assert hidden.sum(dim=1).tolist() == [1] * 4
+    assert hidden.sum(dim=(1, 2)).tolist() == [count] * 4
 
 
 def test_hidden_patches_are_inferred_from_the_others(network: Witness) -> None:
@@ -215,11 +224,6 @@ def test_an_untrained_head_has_no_say(ecgs: Path, tmp_path: Path) -> None:
 def test_masked_networks_are_not_cross_fitted(ecgs: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cross-fitted"):
         ensemble([], ecgs, torch.device("cpu"), cross_fit=CrossFit(masked_recipe(), tmp_path / "folds"))
-
-
-def test_the_shortest_crop_holds_two_patches() -> None:
-    with pytest.raises(RecipeError, match="two patches"):
-        masked_recipe(student={"patch": 1000}, augment={"shortest_crop": 5})
 
 
 def test_stays_have_no_patches() -> None:
