@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ibt_deploy.errors import DataError
-from training.checkpoint import load_network, read_checkpoint
+from training.checkpoint import load_network, read_checkpoint, refuse_pretrained
 from training.fit import BEST, LAST, part_logits
 from training.tasks import open_source
 
@@ -30,7 +30,10 @@ def main(cache: Path, runs: tuple[Path, ...]) -> None:
         trained, last = load_network(run / BEST), read_checkpoint(run / LAST)
         if last["average"] is None:
             raise DataError(f"{run}: was trained without fit.ema")
+        refuse_pretrained(run, trained)
         source = open_source(trained.recipe, cache)
+        if (trained.cache_sha256, trained.split_sha256) != (source.cache.sha256, source.split_sha256):
+            raise DataError(f"{run}: was trained on other data or another split")
         items = source.items("validation")
         averaged = last["average"]["network"]
         for name, weights in (("live", live_weights(last["objective"], averaged)), ("average", averaged)):

@@ -213,10 +213,13 @@ def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
         raise DataError(f"{chosen.path}: prepares its inputs in another way than the student")
 
 
-def require_unseen(external: External, student: Run) -> None:
-    """DataError if the student, or the weights that it started from, learnt from an external test set."""
-    if external.cache_sha256 in (student.trained.learnt_from.get("also_sha256") or "").split():
-        raise DataError(f"{external.name}: {student.path} has learnt from it, so it is not an external test")
+def require_unseen(external: External, run: Run) -> None:
+    """DataError if a network, or what it started or learnt from, has learnt from an external test set.
+
+    The set is recognised by the hash of its cache, so not after it was prepared in another way.
+    """
+    if external.cache_sha256 in run.trained.also_learnt_from:
+        raise DataError(f"{external.name}: {run.path} has learnt from it, so it is not an external test")
 
 
 def open_opinion(path: Path, folder: Path, data: Data) -> Float32s:
@@ -460,7 +463,8 @@ def build_bundle(
         require_teacher(teacher, student)
     require_chosen(evidence.chosen, student, data)
     for external in externals:
-        require_unseen(external, student)
+        for run in (student, teacher) if teacher is not None else (student,):
+            require_unseen(external, run)
     if evidence.opinion is not None and not BUILDS[data.task].weighs_opinions:
         raise DataError(
             f"an opinion is not used for {NOUNS[data.task]}: their single threshold is tuned on validation"

@@ -63,7 +63,12 @@ class TrainedNetwork:
     samples: int
     learnt_from: Mapping[str, str | None] = field(default_factory=dict)
     """Hashes, where there were any, of the teacher, of the ensemble's opinion, of the initial weights and,
-    separated by spaces, of further caches that it or its initial weights learnt from."""
+    separated by spaces, of further caches that it, its teacher or its initial weights learnt from."""
+
+    @property
+    def also_learnt_from(self) -> list[str]:
+        """Hashes of the further caches."""
+        return (self.learnt_from.get("also_sha256") or "").split()
 
 
 def refuse_pretrained(path: Path, trained: TrainedNetwork) -> None:
@@ -174,7 +179,7 @@ class Curve:
 
     @property
     def official(self) -> str | None:
-        """Name under which the task's own metric was logged; None where nothing was validated."""
+        """Name under which the task's own metric was logged; None where none was."""
         return next((name for name in OFFICIAL if name in self.best["validation"]), None)
 
     def series(self, part: str, name: str) -> tuple[list[int], list[float]]:

@@ -17,6 +17,7 @@ from ibt_deploy.errors import DataError
 from ibt_deploy.files import file_sha256
 from ibt_deploy.types import Float32s, Ints
 from training.checkpoint import load_network
+from training.data.ecg import possible_relatives
 from training.device import autocast, chosen_device, enough_memory, process_group
 from training.distil import (
     BBM,
@@ -79,7 +80,7 @@ def start_from(path: Path, network: Encoder, recipe: Recipe, source: Source) -> 
     trained = load_network(path)
     if trained.recipe.task != recipe.task:
         raise DataError(f"{path}: holds a network for {trained.recipe.task}, not for {recipe.task}")
-    learnt_from = {trained.cache_sha256, *(trained.learnt_from.get("also_sha256") or "").split()}
+    learnt_from = {trained.cache_sha256, *trained.also_learnt_from}
     theirs, ours = trained.recipe.data, recipe.data
     if (source.cache.sha256 in learnt_from - {trained.cache_sha256}) or (
         trained.cache_sha256 == source.cache.sha256
@@ -249,20 +250,24 @@ def add_unlabelled(source: Source, recipe: Recipe, folders: Sequence[Path]) -> l
     ------
     DataError
         The recipe needs labels; a recording is in two of the caches, the source's included, under the same
-        name or with the same limb leads; or a patient of the validation or test part is in one of them.
+        name or with the same limb leads; or one of them may be of a patient whom the source keeps for
+        validation or test.
     """
     if recipe.method != "masked":
         raise DataError(f"method {recipe.method!r} needs labels; only masked learns from further caches")
     assert isinstance(source, EcgSource)
     before: list[Cohort] = [TASKS[recipe.task].cohort(source.cache, None)]
-    groups = source.cache.index["group"].to_numpy()
-    held_out = set(groups) - set(groups[source.learnt_items()])
-    hashes = []
+    index, hashes = source.cache.index, []
+    held_out = ~np.isin(np.arange(len(index)), source.learnt_items())
     for folder in folders:
         for cohort in before:
             added = open_external(str(folder), folder, cohort)
-        if known := held_out & set(added.cache.index["group"]):
-            raise DataError(f"{folder}: patients kept for validation or test are in it, such as {min(known)}")
+        related = possible_relatives(index, held_out, added.cache.index)
+        if related.any():
+            raise DataError(
+                f"{folder}: {related.sum()} of its recordings may be of patients whom {source.cache.folder} "
+                f"keeps for validation or test, such as {added.ids[int(related.argmax())]}"
+            )
         before.append(added)
         assert isinstance(added, EcgCohort)
         source.add_unlabelled(added)
@@ -311,7 +316,10 @@ def train(
         others = add_unlabelled(source, recipe, also) if also else []
         network = load_teacher(teacher, recipe, source) if teacher and recipe.needs_teacher else None
         objective = build_objective(recipe, source, network, chosen)
-        teacher_sha256 = file_sha256(teacher) if teacher and recipe.needs_teacher else None
+        teacher_sha256 = None
+        if teacher and recipe.needs_teacher:
+            teacher_sha256 = file_sha256(teacher)
+            others += load_network(teacher).also_learnt_from
         learnt_from = {"teacher_sha256": teacher_sha256, "opinion_sha256": opinion_sha256}
         if initial is not None:
             others += start_from(initial, objective.network, recipe, source)

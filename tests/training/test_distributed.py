@@ -77,7 +77,7 @@ def test_two_processes_have_the_loss_curve_of_one(
 
 
 def test_two_processes_pretrain(ecgs: Path, tmp_path: Path, root: Path) -> None:
-    recipe, path = tiny_recipe("arrhythmia", "masked", fit={"epochs": 2}), tmp_path / "recipe.toml"
+    recipe, path = tiny_recipe("arrhythmia", "masked", fit={"epochs": 8}), tmp_path / "recipe.toml"
     path.write_text("\n".join(toml_lines(recipe)), encoding="utf-8")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -93,9 +93,11 @@ def test_two_processes_pretrain(ecgs: Path, tmp_path: Path, root: Path) -> None:
     train(recipe, ecgs, tmp_path / "one", device="cpu")
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     # the processes hide other patches in training; validation hides the same
-    assert [b["validation"]["hidden_error"] for b in two] == pytest.approx(
-        [a["validation"]["hidden_error"] for a in one], rel=0.05
-    )
+    falls = [
+        run[0]["validation"]["hidden_error"] - run[-1]["validation"]["hidden_error"] for run in (one, two)
+    ]
+    assert falls[0] > 0.01
+    assert falls[1] == pytest.approx(falls[0], rel=0.3)
 
 
 GROUPS_DRAWN = """

@@ -177,6 +177,24 @@ def test_sites_kept_for_an_external_test_must_not_have_been_learnt_from(ecgs: Pa
     one = tiny_recipe("arrhythmia", "transformer", student={"patch": PATCH}, data={"sites": ["one"]})
     with pytest.raises(DataError, match="keeps for an external test"):
         train(one, ecgs, tmp_path / "one", initial=tmp_path / "run" / "best.pt", device="cpu")
+    train(masked_recipe(fit={"epochs": 1}, data={"sites": ["one"]}), ecgs, tmp_path / "own", device="cpu")
+    train(one, ecgs, tmp_path / "one", initial=tmp_path / "own" / "best.pt", device="cpu")
+
+
+def test_every_epoch_is_judged_on_the_same_hidden_patches(ecgs: Path, tmp_path: Path) -> None:
+    recipe = masked_recipe(fit={"epochs": 2, "lr": 1e-12})
+    train(recipe, ecgs, tmp_path / "run", device="cpu")
+    first, second = (e["validation"]["hidden_error"] for e in read_curve(tmp_path / "run").epochs)
+    assert first == pytest.approx(second, rel=1e-6)
+
+
+def test_what_a_teacher_has_learnt_from_is_handed_on(ecgs: Path, ecg_teacher: Path, tmp_path: Path) -> None:
+    content = torch.load(ecg_teacher, weights_only=True)
+    content["learnt_from"] = {"also_sha256": "ab" * 32}
+    torch.save(content, tmp_path / "teacher.pt")
+    student = tiny_recipe("arrhythmia", "bbm", fit={"epochs": 1})
+    train(student, ecgs, tmp_path / "run", teacher=tmp_path / "teacher.pt", device="cpu")
+    assert load_network(tmp_path / "run" / "best.pt").also_learnt_from == ["ab" * 32]
 
 
 def test_a_copy_of_a_test_recording_cannot_be_added_under_another_name(ecgs: Path, tmp_path: Path) -> None:
@@ -192,14 +210,28 @@ def test_a_copy_of_a_test_recording_cannot_be_added_under_another_name(ecgs: Pat
         train(masked_recipe(), ecgs, tmp_path / "run", also=[copy], device="cpu")
 
 
-def test_other_recordings_of_test_patients_cannot_be_added(ecgs: Path, tmp_path: Path) -> None:
-    other = ecg_cache(tmp_path / "other", 20, seed=1, name="U")
-    index = pd.read_csv(other / "index.csv")
-    index["group"] = "g4"  # recordings 8 and 9 of the first cache, which are in its test part
-    index.to_csv(other / "index.csv", index=False)
-    seal(other, "arrhythmia", "ecg", 20)
-    with pytest.raises(DataError, match="kept for validation or test are in it, such as g4"):
-        train(masked_recipe(), ecgs, tmp_path / "run", also=[other], device="cpu")
+@pytest.mark.parametrize(
+    ("columns", "first"),
+    [
+        # recordings 8 and 9 of the first cache are in its test part, and are the group g4
+        ({"group": ["u"] * 5 + ["g4"] + ["u"] * 14}, "U0005"),
+        ({"source": ["three"] * 7 + ["ptb-xl"] * 13}, "U0007"),
+    ],
+)
+def test_other_recordings_of_test_patients_cannot_be_added(
+    columns: dict[str, list[str]], first: str, tmp_path: Path
+) -> None:
+    """Neither where the patient is named, nor where the source does not say who it is."""
+    ours, other = ecg_cache(tmp_path / "ours"), ecg_cache(tmp_path / "other", 20, seed=1, name="U")
+    for cache, changed in (
+        (ours, {"source": "ptb-xl", "fold": "1"} if "source" in columns else {}),
+        (other, columns),
+    ):
+        index = pd.read_csv(cache / "index.csv", dtype=str)
+        index.assign(**changed).to_csv(cache / "index.csv", index=False)
+        seal(cache, "arrhythmia", "ecg", len(index))
+    with pytest.raises(DataError, match=f"keeps for validation or test, such as {first}"):
+        train(masked_recipe(), ours, tmp_path / "run", also=[other], device="cpu")
 
 
 def test_a_recording_is_added_once(ecgs: Path, tmp_path: Path) -> None:

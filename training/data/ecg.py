@@ -480,6 +480,27 @@ def patient_groups(index: pd.DataFrame) -> Ints:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
+def possible_relatives(index: pd.DataFrame, held_out: Bools, added: pd.DataFrame) -> Bools:
+    """Recordings of another cache that may be of a patient with recordings ``held_out`` of this one.
+
+    Parameters
+    ----------
+    index, added
+        Indices of the two caches.
+    held_out
+        Shape ``(len(index),)``.
+
+    Returns
+    -------
+    Shape ``(len(added),)``. Where a patient is not named, the rules of :func:`patient_groups` and
+    :func:`unknown_patients` decide.
+    """
+    groups = patient_groups(pd.concat((index, added), ignore_index=True))
+    related = np.isin(groups[len(index) :], groups[: len(index)][held_out])
+    unknown = unknown_patients(added) & added["source"].isin(index.loc[held_out, "source"].unique())
+    return np.asarray(related | unknown, dtype=bool)
+
+
 def group_parts(groups: npt.ArrayLike, strata: Bools, n_classes: int, seed: int = 0) -> Ints:
     """Part of each recording: small groups by iterative stratification, large ones by search.
 
