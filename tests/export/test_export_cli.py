@@ -22,7 +22,9 @@ def ibt(*words: str | Path) -> tuple[int, str]:
 def test_a_student_becomes_a_bundle(stay_student: Run, stays: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundles" / "sepsis"
     candidates = tmp_path / "candidates.toml"
-    candidates.write_text('about = "here"\nreason = "none"\nmodels = []\n')
+    candidates.write_text(
+        'about = "here"\nreason = "none"\nmodels = [{ name = "one", figures = { AUROC = 0.8 } }]\n'
+    )
     words = ("--out", out, "--draws", "5", "--name", "mine", "--candidates", candidates)
     code, text = ibt(stay_student.path, "--cache", stays, *words)
     assert code == 0, text
@@ -31,7 +33,8 @@ def test_a_student_becomes_a_bundle(stay_student: Run, stays: Path, tmp_path: Pa
     assert set(bundle.variants) == {"fp32", "int8"}
     assert bundle.name == "mine"
     training = bundle.contract["training"]
-    assert training["candidates"] == {"about": "here", "reason": "none", "models": []}
+    (candidate,) = training["candidates"]["models"]
+    assert (candidate["name"], candidate["figures"]) == ("one", {"AUROC": 0.8})
     assert training["command"] == (
         "ibt export runs/student/best.pt --cache cache/stays --candidates candidates.toml "
         "--out ibt_deploy/bundles/sepsis"
