@@ -41,6 +41,20 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def in_two_processes(root: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a script, or ``-m`` and a module, in two processes of one thread each."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*launcher, *map(str, arguments)],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("task", ["sepsis", "arrhythmia"])
 def test_two_processes_have_the_loss_curve_of_one(
     task: str, ecgs: Path, stays: Path, ecg_teacher: Path, stay_teacher: Path, tmp_path: Path, root: Path
@@ -49,17 +63,8 @@ def test_two_processes_have_the_loss_curve_of_one(
     recipe = tiny_recipe(task, "bbm", fit={"epochs": 3, "batch_size": 18})
     path = tmp_path / "recipe.toml"
     path.write_text("\n".join(toml_lines(recipe)), encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "training", "run", str(path), "--cache", str(cache), "--out", str(tmp_path / "two")]
-    done = subprocess.run(
-        [*launcher, *command, "--teacher", str(teacher), "--device", "cpu"],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    command = ["-m", "training", "run", path, "--cache", cache, "--out", tmp_path / "two", "--device", "cpu"]
+    done = in_two_processes(root, *command, "--teacher", teacher)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch") == 1
     train(recipe, cache, tmp_path / "one", teacher=teacher, device="cpu")
@@ -79,16 +84,8 @@ def test_two_processes_have_the_loss_curve_of_one(
 def test_two_processes_pretrain(ecgs: Path, tmp_path: Path, root: Path) -> None:
     recipe, path = tiny_recipe("arrhythmia", "masked", fit={"epochs": 8}), tmp_path / "recipe.toml"
     path.write_text("\n".join(toml_lines(recipe)), encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, "-m", "training", "run", path, "--cache", ecgs, "--out", tmp_path / "two"],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = ["-m", "training", "run", path, "--cache", ecgs, "--out", tmp_path / "two", "--device", "cpu"]
+    done = in_two_processes(root, *command)
     assert done.returncode == 0, done.stderr
     train(recipe, ecgs, tmp_path / "one", device="cpu")
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
@@ -118,16 +115,7 @@ with process_group("cpu") as place:
 def test_processes_that_draw_other_groups_do_not_mix_their_sizes(tmp_path: Path, root: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(GROUPS_DRAWN, encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [*launcher, str(script), str(tmp_path)],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = in_two_processes(root, script, tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     # a process's share is its sum divided by the joint count, times two: 15 and 15 rows, or 6 and 9
