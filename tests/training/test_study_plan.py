@@ -6,12 +6,13 @@ import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 from unittest.mock import Mock
 
 import pytest
 
-from ibt_deploy.errors import MissingExtra, RecipeError
+from ibt_deploy.errors import DataError, MissingExtra, RecipeError
 from ibt_deploy.types import Task
 from training.recipe import find_recipe, merged
 from training.study import results
@@ -24,7 +25,7 @@ from training.study.plan import (
     planned_runs,
     site_studies,
 )
-from training.study.study import opinion_file
+from training.study.study import Study, opinion_file, wanted_runs
 
 SITES = {"sepsis": ("A", "B"), "arrhythmia": ("georgia", "ptb-xl", "cpsc_2018")}
 
@@ -125,6 +126,41 @@ def test_a_budget_without_ablations_plans_none(tmp_path: Path) -> None:
     budget.write_text("\n".join(line for line in whole.splitlines() if not line.startswith("ablations")))
     runs = planned_runs("sepsis", load_budget(budget), 1, SITES["sepsis"])
     assert {run.purpose for run in runs} == set(PURPOSES) - {"ablations"}
+
+
+@pytest.fixture
+def study() -> Study:
+    runs = planned_runs("sepsis", load_budget("cpu"), 2, SITES["sepsis"])
+    return cast(Study, SimpleNamespace(runs={run.name: run for run in runs}))
+
+
+def test_one_arm_is_trained_after_its_teacher(study: Study) -> None:
+    found = [run.name for run in wanted_runs(study, arms=["bbm-shuffled", "fraction-0.05/transformer"])]
+    assert found == [
+        "teacher/seed-0",
+        "teacher/seed-1",
+        "bbm-shuffled/seed-0",
+        "bbm-shuffled/seed-1",
+        "fraction-0.05/transformer/seed-0",
+        "fraction-0.05/transformer/seed-1",
+    ]
+    assert wanted_runs(study, ["controls"], ["bbm-shuffled"]) == wanted_runs(study, (), ["bbm-shuffled"])
+    assert wanted_runs(study) == list(study.runs.values())
+
+
+@pytest.mark.parametrize(
+    ("only", "arm", "hint"),
+    [
+        ((), "bbm-shufled", "bbm-shuffled"),
+        (("methods",), "bbm-shuffled", "teacher, transformer"),
+        ((), "bbm/seed-0", "bbm"),
+    ],
+)
+def test_an_arm_that_is_not_planned_is_refused(
+    study: Study, only: tuple[str, ...], arm: str, hint: str
+) -> None:
+    with pytest.raises(DataError, match=f"--arm {arm}: no such arm.*; choose from .*{hint}"):
+        wanted_runs(study, only, [arm])
 
 
 def test_external_tests_leave_one_site_out() -> None:

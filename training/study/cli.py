@@ -70,6 +70,13 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Train only what this needs; repeatable.",
         ),
         click.option(
+            "--arm",
+            "arms",
+            multiple=True,
+            metavar="NAME",
+            help="Train only this method or variant, and its teacher, such as bbm-shuffled; repeatable.",
+        ),
+        click.option(
             "--jobs",
             type=click.IntRange(min=1),
             default=1,
@@ -169,6 +176,7 @@ def _command(task: Task, help_text: str) -> click.Command:
         seeds: int | None,
         budget: str,
         only: tuple[str, ...],
+        arms: tuple[str, ...],
         jobs: int,
         device: str,
         split: Path | None,
@@ -186,7 +194,7 @@ def _command(task: Task, help_text: str) -> click.Command:
 
             where = chosen_device(device)
             _show_estimate(
-                expectations(study, device, only, say=lambda line: click.echo(line, err=True)),
+                expectations(study, device, only, arms, say=lambda line: click.echo(line, err=True)),
                 jobs,
                 product_flops(where, chosen_dtype("auto", where)),
             )
@@ -196,6 +204,7 @@ def _command(task: Task, help_text: str) -> click.Command:
         failed = reproduced(
             study,
             only=only,
+            arms=arms,
             jobs=jobs,
             device=device,
             train=not no_train,

@@ -345,7 +345,8 @@ RESULTS, REPORT, TIMINGS, FIGURES = "results.json", "report.md", "timings.json",
 def reproduced(
     study: Study,
     *,
-    only: Sequence[str],
+    only: Sequence[str] = (),
+    arms: Sequence[str] = (),
     jobs: int,
     device: str,
     train: bool,
@@ -358,8 +359,9 @@ def reproduced(
     ----------
     study
         The study.
-    only
-        Purposes to train for; empty for all. Runs already trained are reported in any case.
+    only, arms
+        Purposes and arms to train, as :func:`~training.study.study.wanted_runs` takes them. Runs already
+        trained are reported in any case.
     jobs, device
         Number of runs trained or evaluated at a time, and their device.
     train
@@ -379,7 +381,7 @@ def reproduced(
     if train:
         with timings.of("training"):
             failed = train_runs(
-                wanted_runs(study, only),
+                wanted_runs(study, only, arms),
                 study.cohort.cache.folder,
                 study.out,
                 cache_sha256=study.cohort.cache.sha256,

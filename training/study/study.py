@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -260,18 +261,19 @@ def expectations(
     study: Study,
     device: str,
     only: Sequence[str] = (),
+    arms: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> list[Expectation]:
     """Expected training times of the unfinished runs on this machine, one at a time.
 
     A few steps of each kind of run are timed, with untrained teachers; runs that differ only in seed, length
-    or share of the data are of one kind. ``only`` lists the wanted purposes; empty for all.
+    or share of the data are of one kind. ``only`` and ``arms`` are those of :func:`wanted_runs`.
     """
     chosen = chosen_device(device, 0)
     whole = len(study.cohort.items("train", ()))
     measured: dict[str, StepCost] = {}
     found = []
-    for run in wanted_runs(study, only):
+    for run in wanted_runs(study, only, arms):
         if run.name in study.trained:
             continue
         recipe = run.recipe
@@ -436,10 +438,23 @@ def reopened(places: Places) -> Study:
     )
 
 
-def wanted_runs(study: Study, only: Sequence[str]) -> list[Run]:
-    """Runs with the given purposes, and the teachers they learn from."""
-    if not only:
-        return list(study.runs.values())
-    wanted = {run.name for run in study.runs.values() if run.purpose in only}
+def wanted_runs(study: Study, only: Sequence[str] = (), arms: Sequence[str] = ()) -> list[Run]:
+    """Runs with one of the purposes ``only`` and one of ``arms``, and the teachers they learn from.
+
+    Either may be empty, for all.
+
+    Raises
+    ------
+    DataError
+        When the study has no such arm, or not for these purposes.
+    """
+    known = {run.arm for run in study.runs.values() if not only or run.purpose in only}
+    for arm in arms:
+        if arm not in known:
+            similar = get_close_matches(arm, sorted(known), cutoff=0.5) or sorted(known)
+            what = f" in {', '.join(only)}" if only else ""
+            raise DataError(f"--arm {arm}: no such arm{what}; choose from {', '.join(similar)}")
+    chosen = set(arms or known)
+    wanted = {run.name for run in study.runs.values() if run.arm in chosen & known}
     wanted |= {run.teacher for run in study.runs.values() if run.name in wanted and run.teacher}
     return [run for run in study.runs.values() if run.name in wanted]
