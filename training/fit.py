@@ -360,7 +360,7 @@ class Fit:
         started, seen = time.perf_counter(), 0
         sums: dict[str, torch.Tensor] = {}
         batches = (source.training_batch(seed, epoch, items, self.place.share) for items in plan)
-        for i, batch in enumerate(one_ahead(batches)):
+        for i, batch in enumerate(one_ahead(map(self._placed, batches))):
             terms = self._step(batch.to(self.device), epoch + i / len(plan), epoch + (i + 1) / len(plan))
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value.clone()
@@ -391,6 +391,10 @@ class Fit:
             self._save(record)
         return record
 
+    def _placed(self, batch: Batch) -> Batch:
+        """The batch where the device can copy it during a step."""
+        return batch.pinned() if self.device.type == "cuda" else batch
+
     def _step(self, batch: Batch, begun: float, done: float) -> dict[str, torch.Tensor]:
         fit = self.recipe.fit
         rate = learning_rate(done, fit)
@@ -419,7 +423,7 @@ class Fit:
                 begun = time.thread_time()
                 batch = self.source.training_batch(self.recipe.seed, 0, items)
                 prepared.append(time.thread_time() - begun)
-                yield batch
+                yield self._placed(batch)
 
         started = time.perf_counter()
         for batch in one_ahead(batches()):

@@ -210,7 +210,7 @@ def test_test_labels_touch_nothing_that_is_selected(ecgs: Path) -> None:
     assert torch.equal(batch.labels, other.labels)
 
 
-def test_recipes_defaults_are_the_specifications() -> None:
+def test_augmentation_defaults() -> None:
     assert replace(AugmentRecipe()) == AugmentRecipe(n_ops=2, magnitude=3.0)
     assert DataRecipe().band == ()
 

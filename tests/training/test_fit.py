@@ -31,6 +31,7 @@ from training.fit import DivergedError, Fit, Reporter, one_ahead
 from training.recipe import Recipe, toml_lines
 from training.run import build_objective, load_teacher, train
 from training.tasks import open_source
+from training.tasks.base import Batch
 from training.tasks.stay import StaySource
 
 CPU = torch.device("cpu")
@@ -370,6 +371,27 @@ def test_processes_without_work_are_refused(stays: Path, tmp_path: Path) -> None
         fit._refuse_empty_shares(plan)
     with pytest.raises(DataError, match="training part of the split is empty"):
         fit._refuse_empty_shares([])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_batch_in_page_locked_memory_is_copied_whole() -> None:
+    batch = Batch(torch.randn(3, 12, 50), torch.ones(3, 26), torch.ones(3, 26), None)
+    pinned = batch.pinned()
+    assert pinned.inputs.is_pinned()
+    assert pinned.rows is None
+    copy = pinned.to(torch.device("cuda"))
+    assert copy.inputs.device.type == "cuda"
+    assert torch.equal(copy.inputs.cpu(), batch.inputs)
+
+
+def test_a_batch_keeps_what_it_lacks_on_another_device() -> None:
+    batch = Batch(
+        torch.randn(3, 7, 5), torch.ones(3, 7), torch.ones(3, 7), torch.ones(3, 7), items=torch.arange(3)
+    )
+    copy = batch.to(torch.device("meta"))
+    assert copy.weights is None
+    assert copy.items is not None
+    assert {copy.inputs.device.type, copy.items.device.type} == {"meta"}
 
 
 def test_one_ahead_gives_the_same_items_and_passes_errors_on() -> None:

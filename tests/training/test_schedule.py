@@ -97,7 +97,7 @@ def test_maps_do_not_decay_and_the_teacher_is_not_trained() -> None:
     assert not any(".teacher." in f".{name}." for name in names - maps)
 
 
-def test_the_recipes_default_schedule_is_the_specifications() -> None:
+def test_schedule_defaults() -> None:
     fit = tiny_recipe("sepsis", "teacher").fit
     assert (fit.beta1, fit.beta2, fit.eps, fit.clip_norm) == (0.9, 0.999, 1e-8, 1.0)
     plain = FitRecipe()
