@@ -103,8 +103,7 @@ ABOUT = About(
         "Length of stay (ICULOS), time before admission and the unit are inputs and strong shortcuts.",
         "SepsisLabel turns 1 six hours before onset by definition. Stays that are positive from their first "
         "hour (their number is above) leave nothing to warn of, and their true onset may have been earlier.",
-        "Most alarms are false: 0.1 to 0.3 of alarms being right is what published models of this kind "
-        "reach.",
+        "Most alarms are false; the table of alarms has the share that is right at each operating point.",
         "Published external validations of a widely used commercial model found AUROC 0.63 (Wong et al. "
         "2021). Internal figures such as those above are no promise for another hospital.",
         "Units in the public files are partly wrong in their documentation; the contract states the units "

@@ -331,13 +331,18 @@ def _in_short(contract: dict[str, Any]) -> list[str]:
         "",
         "## In short",
         *table(["set", "size", "measure", "value>", "95 % interval>"], rows),
-        f"{_read_at(contract)} Scored by this bundle itself, on "
+        f"{_read_at(contract)} Scored by {_scored_by(contract)}, on "
         "patients that neither trained nor tuned it. Intervals: percentile bootstrap over patients, "
         f"{count(draws)} draws.",
         "",
         "Operating points:",
         *bullets(f"`{name}`: {point['description']}" for name, point in contract["operating_points"].items()),
     ]
+
+
+def _scored_by(contract: dict[str, Any]) -> str:
+    older = contract["training"].get("rewritten_from")
+    return f"version {older}, which is the same network" if older else "this bundle itself"
 
 
 def _read_at(contract: dict[str, Any]) -> str:
@@ -494,9 +499,7 @@ def _proof(contract: dict[str, Any]) -> list[str]:
     p = contract["metrics"]["parity"]
     lines = [
         f"ONNX against torch on {count(p['inputs'])} validation inputs: logits differ by at most "
-        f"{p['logits']:.1e}, calibrated probabilities by {p['probabilities']:.1e}; of "
-        f"{count(p['decisions'])} decisions over all operating points {p['decisions_changed']} differ, "
-        f"{p['decisions_on_edge']} of them within 1e-4 of the threshold.",
+        f"{p['logits']:.1e}, calibrated probabilities by {p['probabilities']:.1e}. {_changed_decisions(p)}",
         f"A batch against its inputs one by one: {p['batch']:.1e}.",
     ]
     if p["streaming"] is not None:
@@ -507,13 +510,28 @@ def _proof(contract: dict[str, Any]) -> list[str]:
         verdict = "shipped as variant `int8`" if int8["shipped"] else "not shipped"
         lines.append(
             f"int8 ({int8['bytes_int8'] / 1e6:.1f} MB against {int8['bytes_float'] / 1e6:.1f}): {verdict}. "
-            f"On validation the mean probability changed by {int8['mean_probability_change']:.4f}, AUROC "
-            f"dropped by {int8['auroc_drop']:.4f}, the main metric by {int8['metric_drop']:.4f}, "
-            f"{int8['decisions_changed']:.2%} of decisions changed."
+            f"On validation, probabilities change by {int8['mean_probability_change']:.4f} on average, AUROC "
+            f"by {_change(int8['auroc_drop'])}, the main metric by {_change(int8['metric_drop'])}, and "
+            f"{int8['decisions_changed']:.2%} of decisions."
             + _int8_of_stays(int8)
             + "".join(f" Reason: {reason}." for reason in int8["reasons"])
         )
     return ["## Proof of the graph", *bullets(lines), "On your own machine: `ibt verify`.", ""]
+
+
+def _changed_decisions(parity: dict[str, Any]) -> str:
+    n = f"{count(parity['decisions'])} decisions over all operating points"
+    if not parity["decisions_changed"]:
+        return f"All {n} agree."
+    return (
+        f"Of {n}, {parity['decisions_changed']} differ, {parity['decisions_on_edge']} of them within 1e-4 of "
+        "the threshold."
+    )
+
+
+def _change(drop: float) -> str:
+    """A drop as a signed change; no sign where it rounds to zero."""
+    return f"{-drop:+.4f}" if f"{abs(drop):.4f}" != "0.0000" else "0.0000"
 
 
 def _int8_of_stays(int8: dict[str, Any]) -> str:
@@ -535,9 +553,15 @@ def _reproduction(contract: dict[str, Any]) -> list[str]:
         ("split", training["data"]["split_sha256"]),
         ("checkpoint", training["student"]["checkpoint_sha256"]),
     ]
+    older = training.get("rewritten_from")
+    rewritten = (
+        f"The graph was rewritten from the weights in the graph of {older}, whose figures these are. That "
+        "version was made with the following command; the checkpoint is no longer at hand."
+    )
     return [
         "## How it was made",
         "",
+        *([rewritten, ""] if older else []),
         *(["```", training["command"], "```", ""] if training["command"] else []),
         f"With {software}.",
         *bullets(f"{name}: `{sha256}`" for name, sha256 in hashes),

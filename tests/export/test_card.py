@@ -100,6 +100,26 @@ def test_card_tells_which_weights_training_started_from(ecg_bundle: Path) -> Non
     assert "(`cdcdcdcdcdcd`, which have learnt from 1 other data set)" in card_text(contract)
 
 
+def test_card_names_the_version_whose_figures_a_rewritten_graph_keeps(ecg_bundle: Path) -> None:
+    contract = contract_of(ecg_bundle)
+    assert "Scored by this bundle itself" in card_text(contract)
+    assert "rewritten" not in card_text(contract)
+    contract["training"]["rewritten_from"] = "1.2.3"
+    assert "Scored by version 1.2.3, which is the same network" in card_text(contract)
+    assert "rewritten from the weights in the graph of 1.2.3, whose figures these are" in card_text(contract)
+
+
+def test_card_states_what_int8_and_the_graph_change(ecg_bundle: Path) -> None:
+    contract = contract_of(ecg_bundle)
+    contract["metrics"]["parity"] |= {"decisions": 2000, "decisions_changed": 0}
+    contract["metrics"]["int8"] |= {"auroc_drop": -0.0003, "metric_drop": 0.00001}
+    text = card_text(contract)
+    assert "All 2,000 decisions over all operating points agree." in text
+    assert "AUROC by +0.0003, the main metric by 0.0000" in text
+    contract["metrics"]["parity"] |= {"decisions_changed": 3, "decisions_on_edge": 2}
+    assert "3 differ, 2 of them within 1e-4 of the threshold" in card_text(contract)
+
+
 def test_card_shows_the_candidates_and_the_reason(stay_bundle: Path, tmp_path: Path) -> None:
     contract = contract_of(stay_bundle)
     assert "## Candidates" not in card_text(contract)
