@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from helpers.tiny import tiny_recipe
 
+from benchmarks.sizes import main as sizes
 from ibt_deploy.errors import DataError
 from training.checkpoint import Curve, draw, read_curve, table_lines
+from training.run import train
 
 
 def record(epoch: int, loss: float, selection: float, improved: bool) -> dict[str, object]:
@@ -74,3 +78,17 @@ def test_other_files_are_refused(run: Path, content: str) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no metrics\.jsonl here"):
         read_curve(tmp_path)
+
+
+def test_sizes_are_tabled_with_their_scores_and_drawn(ecgs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "ablation-small" / "seed-0"
+    train(tiny_recipe("arrhythmia", "transformer"), ecgs, run, device="cpu")
+    picture = tmp_path / "sizes.svg"
+    done = CliRunner().invoke(sizes, [str(run), "--threads", "1", "--seconds", "0", "--plot", str(picture)])
+    assert done.exit_code == 0, done.output
+    header, _, row = (line.strip("| ").split(" | ") for line in done.output.splitlines()[2:])
+    cells = dict(zip(header, row, strict=True))
+    assert cells["run"] == "small"
+    assert cells["AUROC"] == f"{read_curve(run).best['validation']['auroc']:.3f}"
+    assert float(cells["int8, batch 32, ms"]) > 0
+    assert "</svg>" in picture.read_text(encoding="utf-8")

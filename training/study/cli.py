@@ -60,8 +60,8 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="cpu",
             show_default=True,
             metavar="|".join((*BUDGETS, "FILE")),
-            help="Training length and network size: cpu takes a day on two cores; gpu is for one GPU and was never timed; "
-            "tiny a minute.",
+            help="Training length and network size: cpu takes a day on two cores; gpu is for one GPU and was "
+            "never timed; tiny a minute.",
         ),
         click.option(
             "--only",

@@ -306,7 +306,7 @@ def ablation_table(study: Study) -> dict[str, Any]:
                 "seeds": {str(run.recipe.seed): _logged(study.trained[run.name]) for run in trained},
             }
             if trained:
-                arms[name]["mega_macs"] = _mega_macs(load_network(study.checkpoint(trained[0])))
+                arms[name]["mega_macs"] = mega_macs(load_network(study.checkpoint(trained[0])))
     return {
         "share": settings["share"],
         "size": round(settings["share"] * len(study.cohort.items("train"))),
@@ -325,7 +325,7 @@ def _logged(record: Mapping[str, Any]) -> dict[str, float | None]:
 COUNTED_HOURS = 48
 
 
-def _mega_macs(trained: TrainedNetwork) -> float:
+def mega_macs(trained: TrainedNetwork) -> float:
     """Multiply-accumulates of a ten-second ECG, or of a stay of :data:`COUNTED_HOURS`, in millions."""
     shape = (trained.n_inputs, trained.samples) if trained.samples else (COUNTED_HOURS, trained.n_inputs)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
