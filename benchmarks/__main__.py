@@ -42,7 +42,7 @@ def benchmarks(
         times = scoring_times(torch.get_num_threads(), seconds)
         click.echo(scoring_table(times) + "\n")
         whole = row_by_row_times(torch.get_num_threads(), seconds)
-        click.echo(markdown(["the whole way, ms", "a stay"], _rows(whole)) + "\n")
+        click.echo(markdown(["the whole way, ms", "a stay-hour"], _rows(whole)) + "\n")
         ratios |= _speeds(times) | _speeds(whole)
     if training:
         rates = training_rates(seconds)

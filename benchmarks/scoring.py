@@ -134,12 +134,16 @@ def _graphs(bundle: Bundle, network: Encoder, n_inputs: int, samples: int) -> di
 
 
 def ecg_inputs(batch: int, leads: int = 12, samples: int = 2000) -> Float32s:
-    """Random signals; by default ten seconds of 12 leads at 200 Hz."""
+    """Random signals ``(batch, leads, samples)``; by default ten seconds of 12 leads at 200 Hz."""
     return np.random.default_rng(0).standard_normal((batch, leads, samples), dtype=np.float32)
 
 
 def graph_times(graph: bytes, inputs: Mapping[int, Float32s], threads: int, least: float) -> list[float]:
-    """Milliseconds per recording of an ECG graph in ONNX Runtime, for each batch of ``inputs``."""
+    """Milliseconds per recording of an ECG graph in ONNX Runtime, for each size of a batch.
+
+    ``inputs`` has a signal ``(batch, leads, samples)`` for every size; each is timed for at least ``least``
+    seconds.
+    """
     session, _ = open_session(graph, device="cpu", threads=threads)
     return [
         seconds_per_call(lambda x=signal: session.run(["logits"], {"signal": x}), least) / batch * 1e3

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,9 @@ from ibt_deploy.files import atomic_open, atomic_write
 from training.models import Encoder
 from training.recipe import Recipe, recipe_from_dict
 from training.tasks import build_network
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA = 1
 SAFETENSORS = ".safetensors"
@@ -243,6 +246,8 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     ------
     MissingExtra
         Matplotlib is not installed.
+    DataError
+        The picture cannot be written.
     """
     require("--plot", "matplotlib")
     from matplotlib.figure import Figure
@@ -261,6 +266,11 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     for axes in (loss, metric):
         axes.grid(visible=True, alpha=0.3)
     loss.legend()
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a Matplotlib figure; DataError if the folder or the kind of file does not allow it."""
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -392,7 +392,7 @@ class Fit:
         return record
 
     def _placed(self, batch: Batch) -> Batch:
-        """The batch where the device can copy it during a step."""
+        """The batch in page-locked memory for a GPU, so that its copy does not hold up the host."""
         return batch.pinned() if self.device.type == "cuda" else batch
 
     def _step(self, batch: Batch, begun: float, done: float) -> dict[str, torch.Tensor]:

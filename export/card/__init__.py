@@ -341,8 +341,8 @@ def _in_short(contract: dict[str, Any]) -> list[str]:
 
 
 def _scored_by(contract: dict[str, Any]) -> str:
-    older = contract["training"].get("rewritten_from")
-    return f"version {older}, which is the same network" if older else "this bundle itself"
+    rewritten = contract["training"].get("rewritten")
+    return f"version {rewritten['from']}, which is the same network" if rewritten else "this bundle itself"
 
 
 def _read_at(contract: dict[str, Any]) -> str:
@@ -511,8 +511,8 @@ def _proof(contract: dict[str, Any]) -> list[str]:
         lines.append(
             f"int8 ({int8['bytes_int8'] / 1e6:.1f} MB against {int8['bytes_float'] / 1e6:.1f}): {verdict}. "
             f"On validation, probabilities change by {int8['mean_probability_change']:.4f} on average, AUROC "
-            f"by {_change(int8['auroc_drop'])}, the main metric by {_change(int8['metric_drop'])}, and "
-            f"{int8['decisions_changed']:.2%} of decisions."
+            f"changes by {_change(int8['auroc_drop'])} and the main metric by "
+            f"{_change(int8['metric_drop'])}; {100 * int8['decisions_changed']:.2f} % of decisions change."
             + _int8_of_stays(int8)
             + "".join(f" Reason: {reason}." for reason in int8["reasons"])
         )
@@ -553,15 +553,10 @@ def _reproduction(contract: dict[str, Any]) -> list[str]:
         ("split", training["data"]["split_sha256"]),
         ("checkpoint", training["student"]["checkpoint_sha256"]),
     ]
-    older = training.get("rewritten_from")
-    rewritten = (
-        f"The graph was rewritten from the weights in the graph of {older}, whose figures these are. That "
-        "version was made with the following command; the checkpoint is no longer at hand."
-    )
     return [
         "## How it was made",
         "",
-        *([rewritten, ""] if older else []),
+        *([training["rewritten"]["note"], ""] if "rewritten" in training else []),
         *(["```", training["command"], "```", ""] if training["command"] else []),
         f"With {software}.",
         *bullets(f"{name}: `{sha256}`" for name, sha256 in hashes),

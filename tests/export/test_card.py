@@ -104,9 +104,9 @@ def test_card_names_the_version_whose_figures_a_rewritten_graph_keeps(ecg_bundle
     contract = contract_of(ecg_bundle)
     assert "Scored by this bundle itself" in card_text(contract)
     assert "rewritten" not in card_text(contract)
-    contract["training"]["rewritten_from"] = "1.2.3"
+    contract["training"]["rewritten"] = {"from": "1.2.3", "note": "The graphs were rewritten."}
     assert "Scored by version 1.2.3, which is the same network" in card_text(contract)
-    assert "rewritten from the weights in the graph of 1.2.3, whose figures these are" in card_text(contract)
+    assert "## How it was made\n\nThe graphs were rewritten.\n" in card_text(contract)
 
 
 def test_card_states_what_int8_and_the_graph_change(ecg_bundle: Path) -> None:
@@ -115,7 +115,7 @@ def test_card_states_what_int8_and_the_graph_change(ecg_bundle: Path) -> None:
     contract["metrics"]["int8"] |= {"auroc_drop": -0.0003, "metric_drop": 0.00001}
     text = card_text(contract)
     assert "All 2,000 decisions over all operating points agree." in text
-    assert "AUROC by +0.0003, the main metric by 0.0000" in text
+    assert "AUROC changes by +0.0003 and the main metric by 0.0000" in text
     contract["metrics"]["parity"] |= {"decisions_changed": 3, "decisions_on_edge": 2}
     assert "3 differ, 2 of them within 1e-4 of the threshold" in card_text(contract)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from helpers.tiny import tiny_recipe
 
 from benchmarks.sizes import main as sizes
 from ibt_deploy.errors import DataError
+from ibt_deploy.types import Task
 from training.checkpoint import Curve, draw, read_curve, table_lines
 from training.run import train
 
@@ -88,7 +90,23 @@ def test_sizes_are_tabled_with_their_scores_and_drawn(ecgs: Path, tmp_path: Path
     assert done.exit_code == 0, done.output
     header, _, row = (line.strip("| ").split(" | ") for line in done.output.splitlines()[2:])
     cells = dict(zip(header, row, strict=True))
-    assert cells["run"] == "small"
+    assert cells["run"] == "small, seed-0"
     assert cells["AUROC"] == f"{read_curve(run).best['validation']['auroc']:.3f}"
     assert float(cells["int8, batch 32, ms"]) > 0
     assert "</svg>" in picture.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "refusal"),
+    [
+        ("arrhythmia", {"data": {"refit": True}, "fit": {"select": "last"}}, "has no validation scores"),
+        ("sepsis", {}, "is not a run on ECGs"),
+    ],
+)
+def test_sizes_refuse_what_cannot_be_compared(
+    task: Task, changes: dict[str, Any], refusal: str, ecgs: Path, stays: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(task, "transformer", **changes)
+    train(recipe, ecgs if task == "arrhythmia" else stays, tmp_path / "run", device="cpu")
+    with pytest.raises(DataError, match=refusal):
+        CliRunner().invoke(sizes, [str(tmp_path / "run")], catch_exceptions=False)

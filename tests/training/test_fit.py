@@ -384,7 +384,7 @@ def test_a_batch_in_page_locked_memory_is_copied_whole() -> None:
     assert torch.equal(copy.inputs.cpu(), batch.inputs)
 
 
-def test_a_batch_keeps_what_it_lacks_on_another_device() -> None:
+def test_a_batch_without_weights_has_none_on_another_device() -> None:
     batch = Batch(
         torch.randn(3, 7, 5), torch.ones(3, 7), torch.ones(3, 7), torch.ones(3, 7), items=torch.arange(3)
     )

@@ -154,6 +154,8 @@ def test_one_arm_is_trained_after_its_teacher(study: Study) -> None:
         ((), "bbm-shufled", "bbm-shuffled"),
         (("methods",), "bbm-shuffled", "teacher, transformer"),
         ((), "bbm/seed-0", "bbm"),
+        ((), "label", "labels"),
+        (("methods",), "sums", "teacher, transformer"),
     ],
 )
 def test_an_arm_that_is_not_planned_is_refused(

@@ -60,8 +60,8 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="cpu",
             show_default=True,
             metavar="|".join((*BUDGETS, "FILE")),
-            help="Training length and network size: cpu takes a day on two cores; gpu is for one GPU and was "
-            "never timed; tiny a minute.",
+            help="Training length and network size: cpu takes a day on two cores and tiny a minute; gpu is "
+            "for one GPU and was never timed.",
         ),
         click.option(
             "--only",
@@ -74,7 +74,8 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "arms",
             multiple=True,
             metavar="NAME",
-            help="Train only this method or variant, and its teacher, such as bbm-shuffled; repeatable.",
+            help="Train only this method or variant (bbm-shuffled, fraction-0.05/bbm) and its teacher; "
+            "repeatable.",
         ),
         click.option(
             "--jobs",

@@ -376,12 +376,13 @@ def reproduced(
     Why a run could not be trained, by its name.
     """
     require_packages()
+    wanted = wanted_runs(study, only, arms)
     chosen, timings = chosen_device(device), Timings()
     failed: dict[str, str] = {}
     if train:
         with timings.of("training"):
             failed = train_runs(
-                wanted_runs(study, only, arms),
+                wanted,
                 study.cohort.cache.folder,
                 study.out,
                 cache_sha256=study.cohort.cache.sha256,

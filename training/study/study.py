@@ -446,15 +446,16 @@ def wanted_runs(study: Study, only: Sequence[str] = (), arms: Sequence[str] = ()
     Raises
     ------
     DataError
-        When the study has no such arm, or not for these purposes.
+        When the study plans no such arm, or none for these purposes.
     """
-    known = {run.arm for run in study.runs.values() if not only or run.purpose in only}
+    asked = [run for run in study.runs.values() if not only or run.purpose in only]
+    known = sorted({run.arm for run in asked})
     for arm in arms:
         if arm not in known:
-            similar = get_close_matches(arm, sorted(known), cutoff=0.5) or sorted(known)
+            similar = [name for name in known if arm in name] or get_close_matches(arm, known, cutoff=0.5)
             what = f" in {', '.join(only)}" if only else ""
-            raise DataError(f"--arm {arm}: no such arm{what}; choose from {', '.join(similar)}")
-    chosen = set(arms or known)
-    wanted = {run.name for run in study.runs.values() if run.arm in chosen & known}
+            which = f"choose from {', '.join(similar or known)}" if known else "the study plans nothing there"
+            raise DataError(f"--arm {arm}: no such arm{what}; {which}")
+    wanted = {run.name for run in asked if not arms or run.arm in arms}
     wanted |= {run.teacher for run in study.runs.values() if run.name in wanted and run.teacher}
     return [run for run in study.runs.values() if run.name in wanted]

@@ -60,6 +60,7 @@ class Batch:
     items: Tensor | None = None
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: change(t) for name, t in tensors.items() if t is not None})
 
