@@ -14,12 +14,11 @@ import click
 import torch
 from torch import Tensor
 
+from benchmarks.machine import FOLDER
 from ibt_deploy.errors import DataError
 from training.checkpoint import load_network, read_checkpoint, refuse_pretrained
 from training.fit import BEST, LAST, part_logits
 from training.tasks import open_source
-
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Description of the machine, timing, and saved results."""
+"""What the benchmarks share: description of the machine, timing, tables, saved results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import click
+
 from ibt_deploy import __version__
 from ibt_deploy.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 EAGER = "packaged network in PyTorch eager"
 """What every way of scoring is compared with."""

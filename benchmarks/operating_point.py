@@ -15,7 +15,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.machine import markdown
+from benchmarks.machine import FOLDER, markdown
 from ibt_deploy.calibration import utility_threshold
 from ibt_deploy.metrics.sepsis import row_f_measure, utility
 from ibt_deploy.types import Ints
@@ -27,7 +27,6 @@ from training.tasks.stay import StaySource, concatenated_spans
 DIVISIONS = 10
 GIVEN_UP = (0.0, 0.002, 0.005, 0.01, 0.02)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command()

@@ -1,6 +1,8 @@
 """Validation scores of trained ECG networks against what scoring with them costs.
 
-python -m benchmarks.sizes study/arrhythmia/runs/ablation-bbm*/seed-0 --threads 2 --plot sizes.png
+    python -m benchmarks.sizes study/arrhythmia/runs/ablation-bbm*/seed-0 --threads 2 --plot sizes.png
+
+The scores are those that training logged at the epoch it kept.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.machine import machine_line, markdown
+from benchmarks.machine import FOLDER, machine_line, markdown
 from benchmarks.scoring import BATCHES, ecg_inputs, graph_times
 from export.graph import graph_of, quantised
 from ibt_deploy.errors import DataError, require
@@ -18,7 +20,6 @@ from training.fit import BEST
 from training.study.results import mega_macs
 
 MEASURES = {"auroc": "AUROC", "auprc": "AUPRC", "challenge": "challenge metric"}
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 CALIBRATION = 16
 """Random recordings that set the scales of int8; the time does not depend on them."""
 
