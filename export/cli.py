@@ -22,7 +22,7 @@ Examples:
       --teacher runs/arrhythmia-teacher/best.pt --out ibt_deploy/bundles/arrhythmia
   ibt export --cards
   ibt export --hub hub/arrhythmia --bundle arrhythmia
-  ibt export runs/sepsis-bbm/best.pt --hub hub/sepsis --bundle ibt_deploy/bundles/sepsis"""
+  ibt export --weights arrhythmia.safetensors --bundle arrhythmia"""
 )
 @click.argument("student", required=False, type=FILE, metavar="[STUDENT.pt]")
 @click.option("--cache", type=FOLDER, metavar="DIR", help="The prepared data set the student was trained on.")
@@ -72,9 +72,17 @@ Examples:
     "--hub",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write --bundle as a repository for Hugging Face and MLflow; with STUDENT.pt its weights as well.",
+    help="Write --bundle as a repository for Hugging Face and MLflow, with its weights.",
 )
-@click.option("--bundle", metavar="TASK|DIR", help="The bundle for --hub: a packaged one or a directory.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT.safetensors",
+    help="Write the weights in the graph of --bundle, to start training from with 'ibt train run --initial'.",
+)
+@click.option(
+    "--bundle", metavar="TASK|DIR", help="The bundle for --hub or --weights: a packaged one or a directory."
+)
 def export(
     student: Path | None,
     cache: Path | None,
@@ -92,6 +100,7 @@ def export(
     examples: Path | None,
     cards: bool,
     hub: Path | None,
+    weights: Path | None,
     bundle: str | None,
 ) -> None:
     """Turn a trained student into a bundle: graph, check, calibration, thresholds, figures, model card.
@@ -102,14 +111,12 @@ def export(
     if cards:
         _rewrite_cards()
         return
-    if hub is not None or bundle is not None:
-        if hub is None or bundle is None:
-            raise click.UsageError("--hub and --bundle belong together")
-        from export.hub import write_hub
-        from ibt_deploy.bundle import load_bundle
-
-        write_hub(load_bundle(bundle), hub, student)
-        click.echo(f"{hub}: upload it with: hf upload OWNER/NAME {hub}")
+    if hub is not None or weights is not None or bundle is not None:
+        if (hub is None) == (weights is None) or bundle is None:
+            raise click.UsageError("give --bundle with either --hub or --weights")
+        if student is not None:
+            raise click.UsageError("--hub and --weights take the network from --bundle, not from STUDENT.pt")
+        _share(bundle, hub, weights)
         return
     if student is None or cache is None or out is None:
         raise click.UsageError("give STUDENT.pt, --cache and --out (or --cards)")
@@ -155,6 +162,25 @@ def export(
     if reasons := contract["metrics"].get("int8", {}).get("reasons"):
         _say(f"int8 is not shipped: {'; '.join(reasons)}")
     click.echo(f"{out}: {contract['name']} {contract['version']}; try it with: ibt verify {out}")
+
+
+def _share(bundle: str, hub: Path | None, weights: Path | None) -> None:
+    from ibt_deploy.bundle import load_bundle
+    from training.checkpoint import SAFETENSORS, write_safetensors
+
+    if weights is not None and weights.suffix != SAFETENSORS:
+        raise click.UsageError(f"--weights: expected a name that ends with {SAFETENSORS}")
+    found = load_bundle(bundle)
+    if hub is not None:
+        from export.hub import write_hub
+
+        write_hub(found, hub)
+        click.echo(f"{hub}: upload it with: hf upload OWNER/NAME {hub}")
+    if weights is not None:
+        from export.weights import bundle_checkpoint
+
+        write_safetensors(bundle_checkpoint(found), weights)
+        click.echo(str(weights))
 
 
 def _rewrite_cards() -> None:

@@ -511,6 +511,7 @@ class EcgBuild:
     scores_unlabelled = False
     weighs_opinions = True
     golden_inputs = staticmethod(ecg_inputs)
+    network_logits = staticmethod(window_logits)
 
     def __init__(
         self,

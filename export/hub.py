@@ -5,7 +5,7 @@
     DIR/
     ├── README.md            model card; its YAML head holds licence, tags and the measured figures
     ├── bundle/              the bundle, unchanged
-    ├── model.safetensors    weights of the student, where its checkpoint was given
+    ├── model.safetensors    weights to train further, unless the graph has merged them
     ├── MLmodel              the same folder as a model of MLflow's ``python_function`` flavor
     ├── requirements.txt
     └── .gitattributes       large files go to Git LFS
@@ -15,6 +15,7 @@ The keys of the YAML head are those of huggingface.co/docs/hub/model-cards. Noth
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -22,10 +23,10 @@ from typing import Any
 
 from export.build import BUILDS
 from export.entries import About
+from export.weights import MergedWeights, bundle_checkpoint
 from ibt_deploy import __version__
 from ibt_deploy.bundle import Bundle
 from ibt_deploy.errors import BundleError
-from ibt_deploy.files import file_sha256
 from ibt_deploy.predictions import NOTICE
 from training.checkpoint import SAFETENSORS, write_safetensors
 
@@ -35,7 +36,7 @@ LOADER = "ibt_deploy.mlflow_model"
 _COMMON_TAGS = ["medical", "time-series", "knowledge-distillation", "transformer", "onnx"]
 
 
-def write_hub(bundle: Bundle, out: Path, checkpoint: Path | None = None) -> None:
+def write_hub(bundle: Bundle, out: Path) -> None:
     """Write the repository of ``bundle`` to ``out``.
 
     Parameters
@@ -44,25 +45,22 @@ def write_hub(bundle: Bundle, out: Path, checkpoint: Path | None = None) -> None
         The verified bundle.
     out
         A folder that is empty or does not exist yet.
-    checkpoint
-        The student's ``best.pt`` or ``.safetensors``; it must be the one that the bundle was exported from.
 
     Raises
     ------
     BundleError
-        When ``out`` is not empty, or the bundle was exported from another checkpoint.
+        When ``out`` is not empty.
+    ExportError
+        When the network cannot be made from the bundle's graph.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: is not an empty folder")
-    if checkpoint is not None:
-        _refuse_another(checkpoint, bundle)
+    content = None
+    with contextlib.suppress(MergedWeights):
+        content = bundle_checkpoint(bundle)
     out.mkdir(parents=True, exist_ok=True)
-    if checkpoint is not None:
-        model = out / f"model{SAFETENSORS}"
-        if checkpoint.suffix == SAFETENSORS:
-            shutil.copyfile(checkpoint, model)
-        else:
-            write_safetensors(checkpoint, model)
+    if content is not None:
+        write_safetensors(content, out / f"model{SAFETENSORS}")
     shutil.copytree(bundle.path, out / FOLDER)
     texts = {
         README: readme(bundle),
@@ -184,11 +182,3 @@ def _mlmodel(bundle: Bundle) -> str:
         },
     }
     return "\n".join(_yaml(written)) + "\n"
-
-
-def _refuse_another(checkpoint: Path, bundle: Bundle) -> None:
-    stated = bundle.contract["training"]["student"]["checkpoint_sha256"]
-    if file_sha256(checkpoint) != stated:
-        raise BundleError(
-            f"{checkpoint}: is not the checkpoint that {bundle.path} was made of (SHA-256 {stated[:12]})"
-        )

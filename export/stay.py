@@ -450,6 +450,11 @@ class StayBuild:
         return StayPart(ids, values, cohort.truth(items).labels, groups)
 
     @staticmethod
+    def network_logits(network: Encoder, features: Float32s) -> Float32s:
+        """Logits ``(hours,)`` of one stay's features ``(hours, F)``, from the network."""
+        return network_stay_logits(network, [features])[0]
+
+    @staticmethod
     def data_sets(parts: Mapping[Part, DataPart]) -> list[DataSet]:
         """The public data set that the stays come from."""
         del parts

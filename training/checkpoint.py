@@ -96,26 +96,21 @@ def network_checkpoint(
     }
 
 
-def write_safetensors(checkpoint: Path, out: Path) -> None:
-    """Write the network of a ``best.pt`` as safetensors; :func:`load_network` reads either.
+def write_safetensors(content: Mapping[str, Any], out: Path) -> None:
+    """Write the content of a checkpoint as safetensors; :func:`load_network` reads it like a ``best.pt``.
 
     Parameters
     ----------
-    checkpoint
-        The ``best.pt`` of a run.
+    content
+        As :func:`read_checkpoint` returns it.
     out
         The file to write, ``.safetensors``; replaced whole or not at all.
-
-    Raises
-    ------
-    DataError
-        When the checkpoint is missing or damaged.
     """
     from safetensors.torch import save
 
-    content = read_checkpoint(checkpoint)
-    weights = {name: tensor.contiguous() for name, tensor in content.pop("network").items()}
-    atomic_write(out, save(weights, metadata={"format": "pt", METADATA: json.dumps(content)}))
+    weights = {name: tensor.contiguous() for name, tensor in content["network"].items()}
+    rest = json.dumps({key: value for key, value in content.items() if key != "network"})
+    atomic_write(out, save(weights, metadata={"format": "pt", METADATA: rest}))
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

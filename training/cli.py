@@ -480,9 +480,9 @@ def weights(checkpoint: Path, out: Path) -> None:
 
     'ibt train run --teacher', 'ibt train ensemble' and 'ibt export' read it like the best.pt it was made of.
     """
-    from training.checkpoint import SAFETENSORS, write_safetensors
+    from training.checkpoint import SAFETENSORS, read_checkpoint, write_safetensors
 
     if out.suffix != SAFETENSORS:
         raise click.UsageError(f"--out: expected a name that ends with {SAFETENSORS}")
-    write_safetensors(checkpoint, out)
+    write_safetensors(read_checkpoint(checkpoint), out)
     click.echo(str(out))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
+from helpers.exports import shaken
 
 from export.check import largest_difference
 from export.graph import converted_down, graph_of
@@ -35,16 +36,6 @@ def stay_network(name: str) -> Encoder:
     torch.manual_seed(0)
     kinds = {"plain": StayTransformer, "deit": StayDeiT, "two heads": StayTwoHeads}
     return shaken(kinds[name](n_features=FEATURES, **SMALL))
-
-
-def shaken(network: Encoder) -> Encoder:
-    """The network with every parameter and statistic moved, so that none is a special value."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor += 0.02 * torch.randn(tensor.shape, generator=generator).abs()
-    return network.eval()
 
 
 @cache

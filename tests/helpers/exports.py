@@ -13,6 +13,7 @@ from export.build import Settings
 from helpers.tiny import tiny_recipe
 from ibt_deploy.files import file_sha256
 from training.checkpoint import network_checkpoint, save_atomically
+from training.models import Encoder
 from training.tasks import build_network, open_source
 
 STUDENT = {"depth": 2}
@@ -50,6 +51,16 @@ def untrained(
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in epochs))
     return folder / "best.pt"
+
+
+def shaken(network: Encoder) -> Encoder:
+    """The network with every parameter and statistic moved, so that none is a special value."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor += 0.02 * torch.randn(tensor.shape, generator=generator).abs()
+    return network.eval()
 
 
 def reseal(folder: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_trained_network_is_rebuilt_with_what_feeds_it(stay_teacher: Path, sta
 
 def test_safetensors_hold_the_same_network(ecg_teacher: Path, tmp_path: Path) -> None:
     out = tmp_path / "teacher.safetensors"
-    write_safetensors(ecg_teacher, out)
+    write_safetensors(read_checkpoint(ecg_teacher), out)
     pickled, plain = load_network(ecg_teacher), load_network(out)
     assert plain.recipe == pickled.recipe
     assert (plain.preprocessing, plain.scores) == (pickled.preprocessing, pickled.scores)
@@ -107,7 +107,7 @@ def test_safetensors_hold_the_same_network(ecg_teacher: Path, tmp_path: Path) ->
 
 def test_damaged_safetensors_are_refused(ecg_teacher: Path, tmp_path: Path) -> None:
     out = tmp_path / "teacher.safetensors"
-    write_safetensors(ecg_teacher, out)
+    write_safetensors(read_checkpoint(ecg_teacher), out)
     out.write_bytes(out.read_bytes()[:-100])
     with pytest.raises(DataError, match="not a readable checkpoint"):
         load_network(out)

@@ -229,7 +229,7 @@ def test_a_run_can_start_from_trained_weights(suffix: str, stays: Path, tmp_path
     if suffix == ".pt":
         shutil.copy(tmp_path / "first" / "best.pt", start)
     else:
-        write_safetensors(tmp_path / "first" / "best.pt", start)
+        write_safetensors(read_checkpoint(tmp_path / "first" / "best.pt"), start)
     still = tiny_recipe("sepsis", "transformer", fit={"lr": 1e-9, "epochs": 1, "warmup_epochs": 0})
     out = tmp_path / "second"
     train(still, stays, out, initial=start, device="cpu")
