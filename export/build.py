@@ -207,9 +207,8 @@ def require_chosen(chosen: Bundle | None, student: Run, data: Data) -> None:
         raise DataError(f"{chosen.path}: its network learnt from another teacher than the student")
     if theirs_from.get("initial_sha256") != learnt_from.get("initial_sha256"):
         raise DataError(f"{chosen.path}: its network started from other weights than the student")
-    shortest = "shortest_seconds"
-    ours = {k: v for k, v in BUILDS[data.task].preprocessing(student.trained).items() if k != shortest}
-    if {k: v for k, v in chosen.contract["preprocessing"].items() if k != shortest} != ours:
+    theirs_prepared = BUILDS[data.task].training_preprocessing(chosen.contract["preprocessing"])
+    if theirs_prepared != student.trained.preprocessing:
         raise DataError(f"{chosen.path}: prepares its inputs in another way than the student")
 
 

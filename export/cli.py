@@ -72,13 +72,14 @@ Examples:
     "--hub",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write --bundle as a repository for Hugging Face and MLflow, with its weights.",
+    help="Write --bundle, and its weights if its graph holds them, as a repository for Hugging Face and "
+    "MLflow.",
 )
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="OUT.safetensors",
-    help="Write the weights in the graph of --bundle, to start training from with 'ibt train run --initial'.",
+    help="Write the weights of --bundle's network, to start 'ibt train run --initial' from; replaced.",
 )
 @click.option(
     "--bundle", metavar="TASK|DIR", help="The bundle for --hub or --weights: a packaged one or a directory."
@@ -108,14 +109,19 @@ def export(
     Calibration and thresholds come from the validation part, the published figures from the test part, scored
     by the bundle itself. Nothing is written unless the graph reproduces the network.
     """
+    made_from = [student, cache, split, teacher, opinion, chosen, candidates, out, name, bundle_version]
+    if sum([cards, hub is not None, weights is not None]) > 1:
+        raise click.UsageError("give only one of --cards, --hub and --weights")
+    if (cards or hub or weights) and (external or any(value is not None for value in made_from)):
+        raise click.UsageError("--cards, --hub and --weights build no bundle: they take only --bundle")
+    if (bundle is not None) != (hub is not None or weights is not None):
+        raise click.UsageError("--bundle belongs to --hub or --weights")
+    if weights is not None and weights.suffix != ".safetensors":
+        raise click.UsageError("--weights: expected a name that ends with .safetensors")
     if cards:
         _rewrite_cards()
         return
-    if hub is not None or weights is not None or bundle is not None:
-        if (hub is None) == (weights is None) or bundle is None:
-            raise click.UsageError("give --bundle with either --hub or --weights")
-        if student is not None:
-            raise click.UsageError("--hub and --weights take the network from --bundle, not from STUDENT.pt")
+    if bundle is not None:
         _share(bundle, hub, weights)
         return
     if student is None or cache is None or out is None:
@@ -166,18 +172,17 @@ def export(
 
 def _share(bundle: str, hub: Path | None, weights: Path | None) -> None:
     from ibt_deploy.bundle import load_bundle
-    from training.checkpoint import SAFETENSORS, write_safetensors
 
-    if weights is not None and weights.suffix != SAFETENSORS:
-        raise click.UsageError(f"--weights: expected a name that ends with {SAFETENSORS}")
     found = load_bundle(bundle)
     if hub is not None:
         from export.hub import write_hub
 
-        write_hub(found, hub)
+        if missing := write_hub(found, hub):
+            _say(f"without model.safetensors: {missing}")
         click.echo(f"{hub}: upload it with: hf upload OWNER/NAME {hub}")
     if weights is not None:
         from export.weights import bundle_checkpoint
+        from training.checkpoint import write_safetensors
 
         write_safetensors(bundle_checkpoint(found), weights)
         click.echo(str(weights))

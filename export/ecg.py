@@ -59,7 +59,7 @@ from ibt_deploy.metrics.arrhythmia import challenge_metric
 from ibt_deploy.metrics.ranking import auroc, per_class
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.predictor import Predictor
-from ibt_deploy.preprocess.ecg import MASKED_VERSION, SAMPLING_RATE
+from ibt_deploy.preprocess.ecg import MASKED_VERSION, SAMPLING_RATE, VERSION
 from ibt_deploy.records import Recording
 from ibt_deploy.scorers.ecg import EcgScorer
 from ibt_deploy.types import Bools, Float32s, Floats, Ints, Strings
@@ -566,6 +566,12 @@ class EcgBuild:
             seconds = trained.network.patch / constants["sampling_rate"]
             constants |= {"version": MASKED_VERSION, "shortest_seconds": seconds}
         return constants
+
+    @staticmethod
+    def training_preprocessing(constants: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of :meth:`preprocessing`: what training keeps of a bundle's constants."""
+        kept = {name: value for name, value in constants.items() if name != "shortest_seconds"}
+        return kept | {"version": VERSION}
 
     @staticmethod
     def neutral_entries(trained: TrainedNetwork) -> dict[str, Any]:

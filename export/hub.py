@@ -5,7 +5,7 @@
     DIR/
     ├── README.md            model card; its YAML head holds licence, tags and the measured figures
     ├── bundle/              the bundle, unchanged
-    ├── model.safetensors    weights to train further, unless the graph has merged them
+    ├── model.safetensors    weights to start training from, where the graph holds them one by one
     ├── MLmodel              the same folder as a model of MLflow's ``python_function`` flavor
     ├── requirements.txt
     └── .gitattributes       large files go to Git LFS
@@ -15,7 +15,6 @@ The keys of the YAML head are those of huggingface.co/docs/hub/model-cards. Noth
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -23,20 +22,20 @@ from typing import Any
 
 from export.build import BUILDS
 from export.entries import About
-from export.weights import MergedWeights, bundle_checkpoint
+from export.weights import bundle_checkpoint
 from ibt_deploy import __version__
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import BundleError
+from ibt_deploy.errors import BundleError, IbtError
 from ibt_deploy.predictions import NOTICE
 from training.checkpoint import SAFETENSORS, write_safetensors
 
-FOLDER, README = "bundle", "README.md"
+FOLDER, README, MODEL = "bundle", "README.md", f"model{SAFETENSORS}"
 LOADER = "ibt_deploy.mlflow_model"
 
 _COMMON_TAGS = ["medical", "time-series", "knowledge-distillation", "transformer", "onnx"]
 
 
-def write_hub(bundle: Bundle, out: Path) -> None:
+def write_hub(bundle: Bundle, out: Path) -> str | None:
     """Write the repository of ``bundle`` to ``out``.
 
     Parameters
@@ -46,24 +45,26 @@ def write_hub(bundle: Bundle, out: Path) -> None:
     out
         A folder that is empty or does not exist yet.
 
+    Returns
+    -------
+    Why there is no ``model.safetensors``; None if there is one.
+
     Raises
     ------
     BundleError
         When ``out`` is not empty.
-    ExportError
-        When the network cannot be made from the bundle's graph.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: is not an empty folder")
-    content = None
-    with contextlib.suppress(MergedWeights):
-        content = bundle_checkpoint(bundle)
     out.mkdir(parents=True, exist_ok=True)
-    if content is not None:
-        write_safetensors(content, out / f"model{SAFETENSORS}")
+    missing = None
+    try:
+        write_safetensors(bundle_checkpoint(bundle), out / MODEL)
+    except IbtError as error:
+        missing = str(error)
     shutil.copytree(bundle.path, out / FOLDER)
     texts = {
-        README: readme(bundle),
+        README: readme(bundle, weights=missing is None),
         "MLmodel": _mlmodel(bundle),
         "requirements.txt": f"ibt=={__version__}\n",
         ".gitattributes": "".join(
@@ -72,10 +73,11 @@ def write_hub(bundle: Bundle, out: Path) -> None:
     }
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
+    return missing
 
 
-def readme(bundle: Bundle) -> str:
-    """The hub's model card: YAML head, usage, and the card of the bundle."""
+def readme(bundle: Bundle, *, weights: bool) -> str:
+    """The hub's model card: YAML head, usage, with ``weights`` of them too, and the bundle's card."""
     about = BUILDS[bundle.task].about
     head = {
         "license": "apache-2.0",
@@ -101,6 +103,7 @@ def readme(bundle: Bundle) -> str:
         "",
         'MLflow loads the same folder: `mlflow.pyfunc.load_model("model")`. Its input is a table with',
         "a column `path` of files to score.",
+        *([f"`ibt train run --initial model/{MODEL}` starts training from the weights."] if weights else []),
         "",
     ]
     card = bundle.card.splitlines()

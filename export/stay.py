@@ -466,6 +466,11 @@ class StayBuild:
         return dict(trained.preprocessing)
 
     @staticmethod
+    def training_preprocessing(constants: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of :meth:`preprocessing`."""
+        return dict(constants)
+
+    @staticmethod
     def neutral_entries(trained: TrainedNetwork) -> dict[str, Any]:
         """Entries that a contract needs before anything is tuned."""
         return {"feature_names": list(StayPreprocessing.from_dict(trained.preprocessing).feature_names)}

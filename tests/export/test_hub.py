@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from export.cli import export
 from ibt_deploy import load
-from ibt_deploy.bundle import load_bundle, packaged_bundles
+from ibt_deploy.bundle import Bundle, load_bundle, packaged_bundles
+from ibt_deploy.errors import ExportError
+from training.checkpoint import load_network
 
 
 @pytest.fixture(scope="module", params=["arrhythmia", "sepsis"])
@@ -88,6 +90,26 @@ def test_what_cannot_be_written_is_refused(hub: Path, tmp_path: Path) -> None:
     student.touch()
     assert run(export, [str(student), "--hub", str(tmp_path / "y"), "--bundle", hub.name]).exit_code == 2
     assert not (tmp_path / "y").exists()
+
+
+def test_training_can_start_from_its_weights(hub: Path) -> None:
+    parameters = load_bundle(hub.name).contract["training"]["student"]["parameters"]
+    network = load_network(hub / "model.safetensors").network
+    assert sum(weights.numel() for weights in network.parameters()) == parameters
+    assert "--initial model/model.safetensors" in (hub / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_says_why_weights_are_missing(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def merged(bundle: Bundle) -> dict[str, Any]:
+        raise ExportError(f"{bundle.path}: merged")
+
+    monkeypatch.setattr("export.hub.bundle_checkpoint", merged)
+    out = tmp_path / "hub"
+    result = CliRunner().invoke(export, ["--hub", str(out), "--bundle", hub.name])
+    assert result.exit_code == 0
+    assert "without model.safetensors" in result.stderr
+    assert not (out / "model.safetensors").exists()
+    assert "--initial" not in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_large_files_go_to_git_lfs(hub: Path) -> None:

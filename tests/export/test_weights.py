@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.exports import SETTINGS, shaken, untrained
+from torch import Tensor
 
 from export.build import Data, Run, build_bundle
 from export.cli import export
 from export.graph import graph_of
-from export.weights import MergedWeights, bundle_checkpoint, graph_weights
+from export.weights import bundle_checkpoint, graph_weights
 from ibt_deploy.bundle import load_bundle
 from ibt_deploy.errors import ExportError
 from training.checkpoint import load_network, read_checkpoint, save_atomically
@@ -47,7 +48,7 @@ def test_a_graph_gives_back_the_weights(name: str, opset: int) -> None:
 @pytest.mark.parametrize("network", [HannunResNet(base_filters=4, n_blocks=8), EcgDeiT(**SMALL)])
 def test_merged_weights_are_refused(network: Encoder) -> None:
     shaken(network)
-    with pytest.raises(MergedWeights, match="does not hold the weight"):
+    with pytest.raises(ExportError, match="the exporter merged"):
         graph_weights(graph_of(network, 12, 2000, {}), network.state_dict())
 
 
@@ -55,6 +56,7 @@ def test_a_bundle_gives_back_its_checkpoint(stays: Path, stay_data: Data, tmp_pa
     path = untrained("sepsis", "bbm", stays, tmp_path / "run")
     content = read_checkpoint(path)
     content["network"] = shaken(load_network(path).network).state_dict()
+    content["learnt_from"] = {"teacher_sha256": "a" * 64, "also_sha256": "b" * 64}
     save_atomically(content, path)
     build_bundle(Run.of(path), stay_data, tmp_path / "bundle", SETTINGS)
     out = tmp_path / "student.safetensors"
@@ -79,20 +81,28 @@ def test_the_packaged_ecg_model_has_the_constants_of_training() -> None:
 
 
 def test_weights_that_score_differently_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def moved(path: Path) -> onnx.ModelProto:
-        model = onnx.load_model(path)
-        name = "network.classifier.bias"
-        entry = next(entry for entry in model.graph.initializer if entry.name == name)
-        entry.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(entry) + 1, name))
-        return model
+    def moved(model: onnx.ModelProto, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weights = graph_weights(model, wanted)
+        return weights | {"classifier.bias": weights["classifier.bias"] + 1}
 
-    monkeypatch.setattr("export.weights.onnx.load", moved)
+    monkeypatch.setattr("export.weights.graph_weights", moved)
     with pytest.raises(ExportError, match="other logits"):
         bundle_checkpoint(load_bundle("sepsis"))
 
 
-def test_usage(tmp_path: Path) -> None:
-    out = tmp_path / "weights.pt"
-    assert CliRunner().invoke(export, ["--weights", str(out)]).exit_code == 2
-    assert CliRunner().invoke(export, ["--weights", str(out), "--bundle", "sepsis"]).exit_code == 2
-    assert not out.exists()
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--weights", "w.safetensors"],
+        ["--weights", "w.pt", "--bundle", "sepsis"],
+        ["--weights", "w.safetensors", "--bundle", "sepsis", "--hub", "h"],
+        ["--weights", "w.safetensors", "--bundle", "sepsis", "--out", "o"],
+        ["--cards", "--weights", "w.safetensors", "--bundle", "sepsis"],
+        ["--cards", "--bundle", "sepsis"],
+    ],
+)
+def test_usage(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(export, arguments)
+    assert result.exit_code == 2, result.output
+    assert not list(tmp_path.iterdir())
