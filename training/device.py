@@ -136,8 +136,8 @@ class Place:
         return value
 
 
-def worker_processes(jobs: int) -> ProcessPoolExecutor:
-    """A pool of processes for ``jobs`` trainings at a time, which share the CPUs.
+def worker_processes(jobs: int, threads: int | None = None) -> ProcessPoolExecutor:
+    """A pool of ``jobs`` processes, each with ``threads`` threads; by default, they share the CPUs.
 
     They are spawned, because a forked process cannot use CUDA, and live until the pool is closed: each
     initialises CUDA once, and keeps the data that :func:`training.tasks.open_source` has read.
@@ -146,7 +146,7 @@ def worker_processes(jobs: int) -> ProcessPoolExecutor:
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_limit_threads,
-        initargs=(max(usable_cpus() // jobs, 1),),
+        initargs=(threads or max(usable_cpus() // jobs, 1),),
     )
 
 

@@ -164,6 +164,33 @@ def test_everything_is_measured_drawn_and_reported(finished: dict[str, tuple[Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_in_this_process")
+def test_each_run_is_evaluated_once_it_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = tiny_stays(tmp_path / "data"), tmp_path / "out"
+    events: list[tuple[str, str]] = []
+
+    def noted(module: Any, name: str, run_name: Callable[..., str]) -> None:
+        real = getattr(module, name)
+
+        def work(*args: Any) -> Any:
+            events.append((name, run_name(*args)))
+            return real(*args)
+
+        monkeypatch.setattr(module, name, work)
+
+    noted(studies, "_train", lambda run, *_: run.name)
+    noted(judging, "evaluate", lambda _, name, *__: name)
+    monkeypatch.setattr(judging, "study_results", lambda *_, **__: pytest.fail("reached"))
+    with pytest.raises(pytest.fail.Exception, match="reached"):
+        study("sepsis", data, out, "--seeds", "1", "--arm", "bbm")
+    names = ("teacher/seed-0", "bbm/seed-0")
+    assert events == [(step, name) for name in names for step in ("_train", "evaluate")]
+    assert all((out / "outputs" / f"{name}.npz").is_file() for name in names)
+    # a teacher is compared with that of the next seed, which is still to train
+    assert [path.parent.name for path in (out / "measures").rglob("*.npz")] == ["bbm"]
+
+
+@pytest.mark.slow
 def test_one_page_holds_both_studies(finished: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
     page = tmp_path / "docs" / "reproduction.md"
     folders = [str(out) for _, out in finished.values()]

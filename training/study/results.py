@@ -9,9 +9,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from training.study.plan import (
     CONTROLS,
     GROUPS,
     PURPOSES,
+    Run,
     site_studies,
 )
 from training.study.report import report_text
@@ -188,7 +190,43 @@ def _each(
 
 
 def _elsewhere(places: Places, work: Callable[..., None], name: str, *more: Any) -> None:
-    work(reopened(places), name, *more)
+    # a copy without the cached records, because further runs may have been trained since
+    work(replace(reopened(places)), name, *more)
+
+
+@contextmanager
+def evaluation_beside(
+    study: Study, device: torch.device, draws: int, jobs: int
+) -> Iterator[Callable[[Run], None]]:
+    """Give a function that has a trained run evaluated in another process, while the next ones train.
+
+    Half as many processes as ``jobs``, with one thread each, cache outputs and measures where
+    :func:`study_results` looks for them. What fails here fails there again, with a message.
+    """
+    with worker_processes(max(jobs // 2, 1), threads=1) as pool:
+        working: list[Future[None]] = []
+
+        def begin(run: Run) -> None:
+            if run.purpose != "ablations":
+                with suppress(BrokenProcessPool):
+                    working.append(pool.submit(_elsewhere, study.places, evaluate, run.name, device, draws))
+
+        try:
+            yield begin
+        except BaseException:
+            for future in working:
+                future.cancel()
+            raise
+
+
+def evaluate(study: Study, name: str, device: torch.device, draws: int) -> None:
+    """Cache the outputs of a run, and its measures unless the run to compare it with is still to train."""
+    run = study.runs[name]
+    reference = study.reference(run)
+    if reference is None or reference.name in study.trained:
+        measured(study, run, device, draws)
+    else:
+        run_outputs(study, run, device)
 
 
 def _head(study: Study, draws: int) -> dict[str, Any]:
@@ -380,7 +418,7 @@ def reproduced(
     chosen, timings = chosen_device(device), Timings()
     failed: dict[str, str] = {}
     if train:
-        with timings.of("training"):
+        with timings.of("training"), evaluation_beside(study, chosen, draws, jobs) as begin:
             failed = train_runs(
                 wanted,
                 study.cohort.cache.folder,
@@ -390,6 +428,7 @@ def reproduced(
                 device=device,
                 jobs=jobs,
                 say=say,
+                trained=begin,
             )
     if not study.trained:
         raise DataError(f"{study.out}: nothing is trained, so there is nothing to report")

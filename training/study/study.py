@@ -120,6 +120,7 @@ def train_runs(
     device: str = "auto",
     jobs: int = 1,
     say: Callable[[str], None] = print,
+    trained: Callable[[Run], None] = lambda _: None,
 ) -> dict[str, str]:
     """Train all unfinished runs, teachers before their students.
 
@@ -140,6 +141,8 @@ def train_runs(
         Runs at a time; the CPUs are shared among them.
     say
         Receives a line whenever a run begins, ends or fails.
+    trained
+        Called whenever a run has been trained.
 
     Returns
     -------
@@ -174,6 +177,7 @@ def train_runs(
                 run = running.pop(future)
                 try:
                     say(f"trained   {run.name} ({future.result() / 60:.1f} min)")
+                    trained(run)
                 except IbtError as error:
                     failed[run.name] = str(error)
                     say(f"failed    {run.name}: {error}")
