@@ -44,6 +44,7 @@ def train() -> None:
     ibt train run sepsis-bbm --cache cache/sepsis --out runs/sepsis-bbm \\
         --teacher runs/sepsis-teacher/best.pt
     ibt train curves runs/sepsis-teacher runs/sepsis-bbm
+    ibt train compare runs/sepsis-teacher runs/sepsis-bbm --cache cache/sepsis
     """
 
 
@@ -465,6 +466,52 @@ def tune(
     )
     click.echo(f"best trial {best.number}: {found.score:.4f} on validation, epoch {found.best_epoch}")
     click.echo(str(out / "best.toml"))
+
+
+@train.command(
+    epilog="""\b
+Examples:
+  ibt train compare runs/plain runs/bbm --cache cache/arrhythmia
+  ibt train compare runs/bbm/best.pt older.safetensors --cache cache/sepsis"""
+)
+@click.argument(
+    "runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), metavar="RUN..."
+)
+@click.option("--cache", type=FOLDER, required=True, help="The cache that all of them were trained on.")
+@click.option("--split", type=FILE, help="Split to use in place of split.csv in the cache.")
+@click.option("--draws", default=1000, show_default=True, type=click.IntRange(min=1), help="Bootstrap draws.")
+@device_option
+def compare(runs: tuple[Path, ...], cache: Path, split: Path | None, draws: int, device: str) -> None:
+    """Score trained networks on the validation part, and subtract the first one's scores from the others'.
+
+    RUN is the folder of a run, a best.pt or a .safetensors. Intervals are over patients (95 %), on the same
+    draws for all networks. The Challenge's metric is read at thresholds tuned on the same part, so it is
+    optimistic, and so is a score of the epoch that was selected there.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from ibt_deploy.metrics.bootstrap import Interval
+    from training.compare import compared
+    from training.device import chosen_device
+    from training.study.study import BEST
+    from training.study.tables import TITLES, cell, gap, number
+
+    def figure(found: Interval) -> dict[str, Any]:
+        return {"value": number(found.value), "interval": (number(found.low), number(found.high))}
+
+    paths = [run / BEST if run.is_dir() else run for run in runs]
+    found, part = compared(paths, cache, split, device=chosen_device(device), draws=draws)
+    counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in part.items())
+    click.echo(f"Validation part: {counts}. Research software, not a medical device.")
+    headings = ["network", "measure", "score"] + ["minus the first"] * (len(found) > 1)
+    table = Table(*headings, box=None, pad_edge=False)
+    for run, one in zip(runs, found, strict=True):
+        for name, score in one.scores.items():
+            less = [gap(figure(one.minus_first[name]))] if one.minus_first else []
+            table.add_row(str(run), TITLES[name], cell(figure(score)), *less)
+    table.columns[0].overflow = "fold"
+    Console(width=max(Console().width, 100)).print(table)
 
 
 @train.command(
