@@ -109,7 +109,19 @@ def export(
     Calibration and thresholds come from the validation part, the published figures from the test part, scored
     by the bundle itself. Nothing is written unless the graph reproduces the network.
     """
-    made_from = [student, cache, split, teacher, opinion, chosen, candidates, out, name, bundle_version]
+    made_from = [
+        student,
+        cache,
+        split,
+        teacher,
+        opinion,
+        chosen,
+        candidates,
+        out,
+        name,
+        bundle_version,
+        examples,
+    ]
     if sum([cards, hub is not None, weights is not None]) > 1:
         raise click.UsageError("give only one of --cards, --hub and --weights")
     if (cards or hub or weights) and (external or any(value is not None for value in made_from)):
@@ -125,7 +137,7 @@ def export(
         _share(bundle, hub, weights)
         return
     if student is None or cache is None or out is None:
-        raise click.UsageError("give STUDENT.pt, --cache and --out (or --cards)")
+        raise click.UsageError("give STUDENT.pt, --cache and --out, or one of --cards, --hub and --weights")
     externals = [_named_folder(text) for text in external]
 
     # torch takes a second to import, so usage errors and --help come first

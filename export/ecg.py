@@ -489,6 +489,10 @@ def _fp32_scorer(bundle: Bundle) -> EcgScorer:
     return EcgScorer(bundle, OpenGraph.of(bundle, device="cpu", variant="fp32", threads=None))
 
 
+SHORTEST = "shortest_seconds"
+"""Name of the constant that says how short a recording may be."""
+
+
 class EcgBuild:
     """Decisions, checks and figures of one ECG network.
 
@@ -564,13 +568,13 @@ class EcgBuild:
         constants = dict(trained.preprocessing)
         if isinstance(trained.network, EcgTransformer):
             seconds = trained.network.patch / constants["sampling_rate"]
-            constants |= {"version": MASKED_VERSION, "shortest_seconds": seconds}
+            constants |= {"version": MASKED_VERSION, SHORTEST: seconds}
         return constants
 
     @staticmethod
     def training_preprocessing(constants: Mapping[str, Any]) -> dict[str, Any]:
         """The inverse of :meth:`preprocessing`: what training keeps of a bundle's constants."""
-        kept = {name: value for name, value in constants.items() if name != "shortest_seconds"}
+        kept = {name: value for name, value in constants.items() if name != SHORTEST}
         return kept | {"version": VERSION}
 
     @staticmethod
@@ -597,7 +601,7 @@ class EcgBuild:
             curve = self._short_recordings()
             entries["short_recordings"] = curve
             entries["preprocessing"] = self._bundle.contract["preprocessing"] | {
-                "shortest_seconds": shortest_seconds(curve)
+                SHORTEST: shortest_seconds(curve)
             }
         return entries
 

@@ -77,7 +77,7 @@ def write_hub(bundle: Bundle, out: Path) -> str | None:
 
 
 def readme(bundle: Bundle, *, weights: bool) -> str:
-    """The hub's model card: YAML head, usage, with ``weights`` of them too, and the bundle's card."""
+    """The hub's model card: YAML head, usage (with ``weights``, how to start training), the bundle's card."""
     about = BUILDS[bundle.task].about
     head = {
         "license": "apache-2.0",

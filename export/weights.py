@@ -14,7 +14,7 @@ from torch import Tensor
 from export.build import BUILDS
 from export.check import LOGIT_TOLERANCE, largest_difference
 from ibt_deploy.bundle import Bundle
-from ibt_deploy.errors import ExportError
+from ibt_deploy.errors import ExportError, IbtError
 from ibt_deploy.golden import GOLDEN, golden_cases
 from training.checkpoint import SCHEMA
 from training.recipe import recipe_from_dict
@@ -43,10 +43,10 @@ def bundle_checkpoint(bundle: Bundle) -> dict[str, Any]:
     n_inputs, samples = (first, last) if isinstance(first, int) else (last, 0)
     assert isinstance(n_inputs, int)
     assert isinstance(samples, int)
-    network = build_network(recipe_from_dict(student["recipe"]), n_inputs, samples)
     try:
+        network = build_network(recipe_from_dict(student["recipe"]), n_inputs, samples)
         weights = graph_weights(onnx.load_from_string(bundle.graph("fp32")), network.state_dict())
-    except ExportError as error:
+    except IbtError as error:
         raise ExportError(f"{bundle.path}: its weights cannot be recovered: {error}") from error
     network.load_state_dict(weights)
     for case in golden_cases(bundle.path / GOLDEN):
@@ -54,7 +54,7 @@ def bundle_checkpoint(bundle: Bundle) -> dict[str, Any]:
         if found.shape != case.logits.shape or not largest_difference(found, case.logits) <= LOGIT_TOLERANCE:
             raise ExportError(
                 f"{bundle.path}: the network that this version of ibt builds from its recipe gives other "
-                "logits; an older version exported it"
+                "logits; probably an older version exported it"
             )
     return {
         "schema": SCHEMA,

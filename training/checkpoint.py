@@ -82,6 +82,22 @@ def refuse_pretrained(path: Path, trained: TrainedNetwork) -> None:
         )
 
 
+def require_validated(
+    path: Path, trained: TrainedNetwork, cache_sha256: str, split_sha256: str | None, use: str
+) -> None:
+    """DataError unless a network was trained on this cache and split, and validated on the validation part.
+
+    ``use`` completes the sentence "the validation part, on which ...".
+    """
+    refuse_pretrained(path, trained)
+    if trained.cache_sha256 != cache_sha256:
+        raise DataError(f"{path}: was trained on another cache")
+    if trained.split_sha256 != split_sha256:
+        raise DataError(f"{path}: was trained under another split; give that split with --split")
+    if trained.recipe.data.refit:
+        raise DataError(f"{path}: learnt from the validation part, on which {use}")
+
+
 def network_checkpoint(
     network: Encoder, recipe: Recipe, *, epoch: int, scores: dict[str, float], source: dict[str, Any]
 ) -> dict[str, Any]:

@@ -485,8 +485,9 @@ def compare(runs: tuple[Path, ...], cache: Path, split: Path | None, draws: int,
     """Score trained networks on the validation part, and subtract the first one's scores from the others'.
 
     RUN is the folder of a run, a best.pt or a .safetensors. Intervals are over patients (95 %), on the same
-    draws for all networks. The Challenge's metric is read at thresholds tuned on the same part, so it is
-    optimistic, and so is a score of the epoch that was selected there.
+    draws for all networks. On ECGs, scores are over the classes with at least five positives in training and
+    validation part ('ibt train curves' has all classes). Thresholds of the Challenge's metric are tuned on
+    the same part, which makes it optimistic; so is every score if the epoch was selected on this part.
     """
     from rich.console import Console
     from rich.table import Table
@@ -503,7 +504,8 @@ def compare(runs: tuple[Path, ...], cache: Path, split: Path | None, draws: int,
     paths = [run / BEST if run.is_dir() else run for run in runs]
     found, part = compared(paths, cache, split, device=chosen_device(device), draws=draws)
     counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in part.items())
-    click.echo(f"Validation part: {counts}. Research software, not a medical device.")
+    of_classes = f" {found[0].n_classes} classes." if found[0].n_classes > 1 else ""
+    click.echo(f"Validation part: {counts}.{of_classes} Research software, not a medical device.")
     headings = ["network", "measure", "score"] + ["minus the first"] * (len(found) > 1)
     table = Table(*headings, box=None, pad_edge=False)
     for run, one in zip(runs, found, strict=True):

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
-from ibt_deploy.errors import DataError
 from ibt_deploy.metrics.bootstrap import DRAWS, Interval, drawn_values, interval_of
 from ibt_deploy.types import Floats
-from training.checkpoint import TrainedNetwork, load_network, refuse_pretrained
+from training.checkpoint import load_network, require_validated
 from training.study.measures import network_logits
 from training.study.study import Subject
 from training.tasks import TASKS, open_cohort
-from training.tasks.base import FREE, TUNED, Cohort
+from training.tasks.base import FREE, TUNED
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,17 @@ class Compared:
 
     Attributes
     ----------
-    path
-        Its checkpoint.
+    n_classes
+        Number of classes over which AUROC and AUPRC are averaged: on ECGs, those with at least five positives
+        in both training and validation part.
     scores
-        By measure: the Challenge's metric (at thresholds tuned on the same part, hence optimistic), AUROC and
-        AUPRC.
+        By measure: the Challenge's metric (for these classes, at thresholds tuned on the same part, hence
+        optimistic), AUROC and AUPRC.
     minus_first
         By measure: the paired difference from the first network; empty for that one.
     """
 
-    path: Path
+    n_classes: int
     scores: Mapping[str, Interval]
     minus_first: Mapping[str, Interval]
 
@@ -69,9 +69,11 @@ def compared(
     items = cohort.items("validation")
     train, truth = cohort.truth(cohort.items("train")), cohort.truth(items)
     drawn: list[dict[str, Floats]] = []
+    counts: list[int] = []
     for path in checkpoints:
         trained = load_network(path)
-        _refuse_stranger(path, trained, cohort)
+        hashes = cohort.cache.sha256, cohort.split_sha256
+        require_validated(path, trained, *hashes, "networks are compared")
         network, subject = trained.network.to(device), Subject(cohort, items)
         logits = network_logits(network, subject, trained.preprocessing, device)
         decider = task.decider(logits, train, truth)
@@ -81,22 +83,14 @@ def compared(
             for name, statistic in task.statistics(decider, logits, truth).items()
             if name in wanted
         }
+        counts.append(int(task.class_counts(decider, logits, truth)[0]))
         drawn.append(drawn_values(statistics, truth.n_patients, draws=draws))
     found = [
         Compared(
-            path,
+            counts[i],
             {name: interval_of(values) for name, values in of_run.items()},
             {name: interval_of(values - drawn[0][name]) for name, values in of_run.items()} if i else {},
         )
-        for i, (path, of_run) in enumerate(zip(checkpoints, drawn, strict=True))
+        for i, of_run in enumerate(drawn)
     ]
     return found, cohort.describe(items)
-
-
-def _refuse_stranger(path: Path, trained: TrainedNetwork, cohort: Cohort) -> None:
-    refuse_pretrained(path, trained)
-    same_data = (trained.cache_sha256, trained.split_sha256) == (cohort.cache.sha256, cohort.split_sha256)
-    if trained.recipe.task != cohort.cache.task or not same_data:
-        raise DataError(f"{path}: trained on other data or under another split")
-    if trained.recipe.data.refit:
-        raise DataError(f"{path}: learnt from the validation part")

@@ -28,7 +28,7 @@ from ibt_deploy.errors import DataError, RecipeError, require
 from ibt_deploy.files import atomic_open
 from ibt_deploy.types import Float32s, Ints
 from ibt_deploy.vocabulary import INDEX, N_TIME_VARYING, VARIABLES
-from training.checkpoint import TrainedNetwork, load_network, refuse_pretrained
+from training.checkpoint import TrainedNetwork, load_network, require_validated
 from training.data.prepare import DATA_SETS
 from training.data.split import PARTS, SPLIT, Part, write_split
 from training.device import chosen_dtype
@@ -335,9 +335,7 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
 
 
 def _refuse_stranger(path: Path, member: TrainedNetwork, source: Source) -> None:
-    refuse_pretrained(path, member)
-    same_data = (member.cache_sha256, member.split_sha256) == (source.cache.sha256, source.split_sha256)
-    if not same_data or not source.prepares_as(member.preprocessing):
-        raise DataError(f"{path}: trained on other data, another split or with other preprocessing")
-    if member.recipe.data.refit:
-        raise DataError(f"{path}: learnt from the validation part, on which members are calibrated")
+    hashes = source.cache.sha256, source.split_sha256
+    require_validated(path, member, *hashes, "members are calibrated")
+    if not source.prepares_as(member.preprocessing):
+        raise DataError(f"{path}: was trained with other preprocessing")

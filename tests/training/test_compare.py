@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -55,9 +57,18 @@ def test_the_command_prints_one_line_per_network_and_measure(stays: Path, runs: 
     assert "minus the first" not in alone.output
 
 
+def test_ecgs_are_compared_over_the_classes_with_enough_positives(ecgs: Path, ecg_teacher: Path) -> None:
+    (found,), _ = compared([ecg_teacher], ecgs, device=CPU, draws=5)
+    labels = np.load(ecgs / "labels.npy")
+    parts = pd.read_csv(ecgs / "split.csv")["part"].to_numpy()
+    positives = [(labels[parts == part] == 1).sum(axis=0) for part in ("train", "validation")]
+    assert found.n_classes == (np.minimum(*positives) >= 5).sum() > 0
+    assert 0 <= found.scores["challenge_metric"].value <= 1
+
+
 def test_networks_that_do_not_belong_here_are_refused(stays: Path, runs: list[Path], tmp_path: Path) -> None:
     best, other = runs[0] / "best.pt", tmp_path / "other.pt"
-    with pytest.raises(DataError, match="other data"):
+    with pytest.raises(DataError, match="another cache"):
         compared([best], ecg_cache(tmp_path / "ecgs", 100, leads=12), device=CPU)
     content = read_checkpoint(best)
     save_atomically(content | {"split_sha256": "0" * 64}, other)

@@ -39,6 +39,9 @@ class HereAndNow:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def shutdown(self, **_: Any) -> None:
+        pass
+
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_result(function(*args))

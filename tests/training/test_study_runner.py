@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from training.ensemble import ensemble
 from training.run import train
 from training.study.measures import measures_path
 from training.study.plan import Run, load_budget, planned_runs
-from training.study.results import _each, _measure
+from training.study.results import _each, _measure, evaluation_beside
 from training.study.shipped import shipped_table
 from training.study.study import (
     RECORD,
@@ -174,8 +175,32 @@ def test_a_judging_process_that_fails_or_dies_is_reported(study: Study) -> None:
             list(_each(["teacher/seed-0"], pool, study, die))
 
 
-def die(study: Study, name: str) -> None:
+def test_an_evaluation_beside_training_that_fails_or_dies_does_not_stop_it(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = study.runs["teacher/seed-0"]
+    for work in (fail, die):
+        monkeypatch.setattr("training.study.results.evaluate", work)
+        with evaluation_beside(study, torch.device("cpu"), draws=5, jobs=1) as begin:
+            for _ in range(3):
+                begin(run)
+                time.sleep(0.1)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(study)
+
+
+def interrupted(study: Study) -> None:
+    with evaluation_beside(study, torch.device("cpu"), draws=5, jobs=1) as begin:
+        begin(study.runs["teacher/seed-0"])
+        raise KeyboardInterrupt
+
+
+def die(study: Study, name: str, *_: object) -> None:
     os._exit(1)
+
+
+def fail(study: Study, name: str, *_: object) -> None:
+    raise DataError(f"{name}: cannot be evaluated")
 
 
 def test_a_student_of_a_network_that_is_no_longer_there_is_refused(stays: Path, tmp_path: Path) -> None:

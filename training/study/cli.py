@@ -82,7 +82,7 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Number of runs to train or evaluate in parallel, one process each.",
+            help="Number of runs to train in parallel, one process each; half as many processes evaluate.",
         ),
         click.option(
             "--device",

@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -25,7 +25,7 @@ from ibt_deploy.files import atomic_write
 from ibt_deploy.predictions import NOTICE
 from ibt_deploy.types import Floats
 from training.checkpoint import TrainedNetwork, load_network
-from training.device import chosen_device, worker_processes
+from training.device import chosen_device, memory_given_back, worker_processes
 from training.recipe import N_GROUPS
 from training.study.drawing import draw_figures
 from training.study.measures import measured, run_outputs
@@ -198,35 +198,34 @@ def _elsewhere(places: Places, work: Callable[..., None], name: str, *more: Any)
 def evaluation_beside(
     study: Study, device: torch.device, draws: int, jobs: int
 ) -> Iterator[Callable[[Run], None]]:
-    """Give a function that has a trained run evaluated in another process, while the next ones train.
+    """Yield a function that evaluates a trained run in another process while further runs train.
 
     Half as many processes as ``jobs``, with one thread each, cache outputs and measures where
-    :func:`study_results` looks for them. What fails here fails there again, with a message.
+    :func:`study_results` looks for them. When training ends, that function does what is left, repeats what
+    failed here, and reports it.
     """
-    with worker_processes(max(jobs // 2, 1), threads=1) as pool:
-        working: list[Future[None]] = []
+    pool = worker_processes(max(jobs // 2, 1), threads=1)
 
-        def begin(run: Run) -> None:
-            if run.purpose != "ablations":
-                with suppress(BrokenProcessPool):
-                    working.append(pool.submit(_elsewhere, study.places, evaluate, run.name, device, draws))
+    def begin(run: Run) -> None:
+        if run.purpose != "ablations":
+            with suppress(BrokenProcessPool):
+                pool.submit(_elsewhere, study.places, evaluate, run.name, device, draws)
 
-        try:
-            yield begin
-        except BaseException:
-            for future in working:
-                future.cancel()
-            raise
+    try:
+        yield begin
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def evaluate(study: Study, name: str, device: torch.device, draws: int) -> None:
     """Cache the outputs of a run, and its measures unless the run to compare it with is still to train."""
     run = study.runs[name]
     reference = study.reference(run)
-    if reference is None or reference.name in study.trained:
-        measured(study, run, device, draws)
-    else:
-        run_outputs(study, run, device)
+    with memory_given_back():
+        if reference is None or reference.name in study.trained:
+            measured(study, run, device, draws)
+        else:
+            run_outputs(study, run, device)
 
 
 def _head(study: Study, draws: int) -> dict[str, Any]:
@@ -428,7 +427,7 @@ def reproduced(
                 device=device,
                 jobs=jobs,
                 say=say,
-                trained=begin,
+                on_trained=begin,
             )
     if not study.trained:
         raise DataError(f"{study.out}: nothing is trained, so there is nothing to report")

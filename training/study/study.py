@@ -120,7 +120,7 @@ def train_runs(
     device: str = "auto",
     jobs: int = 1,
     say: Callable[[str], None] = print,
-    trained: Callable[[Run], None] = lambda _: None,
+    on_trained: Callable[[Run], None] = lambda _: None,
 ) -> dict[str, str]:
     """Train all unfinished runs, teachers before their students.
 
@@ -141,7 +141,7 @@ def train_runs(
         Runs at a time; the CPUs are shared among them.
     say
         Receives a line whenever a run begins, ends or fails.
-    trained
+    on_trained
         Called whenever a run has been trained.
 
     Returns
@@ -176,8 +176,7 @@ def train_runs(
             for future in done:
                 run = running.pop(future)
                 try:
-                    say(f"trained   {run.name} ({future.result() / 60:.1f} min)")
-                    trained(run)
+                    seconds = future.result()
                 except IbtError as error:
                     failed[run.name] = str(error)
                     say(f"failed    {run.name}: {error}")
@@ -185,6 +184,9 @@ def train_runs(
                     raise DataError(
                         f"{run.name}: its process was killed; run the same command to resume"
                     ) from error
+                else:
+                    say(f"trained   {run.name} ({seconds / 60:.1f} min)")
+                    on_trained(run)
     return failed
 
 
