@@ -186,8 +186,8 @@ def test_changed_inputs_another_bundle_or_format_are_noticed(
     assert "1 new, 1 gone, 1 changed" in changed.stderr
     assert changed.stderr.count("\n") == 1
     assert bytes_of(tmp_path / "o") == before
-    anew = finished([*first, "--restart"])
-    assert anew.returncode == 1, "the lonely signal file is refused"
+    again = finished([*first, "--restart"])
+    assert again.returncode == 1, "the lonely signal file is refused"
     assert bytes_of(tmp_path / "o") != before
 
 
