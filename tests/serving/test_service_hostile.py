@@ -334,7 +334,7 @@ def test_queries_that_are_not_understood(within: Callable[..., Any], query: str)
 
 
 def asked(app: Any, messages: list[tuple[float, dict[str, Any]]]) -> tuple[list[dict[str, Any]], float]:
-    """Messages sent back for a body that arrives in these messages, each after its delay, and the seconds taken."""
+    """Messages sent back for a body that arrives in pieces, each after its delay, and the seconds taken."""
     sent: list[dict[str, Any]] = []
     coming = iter(messages)
 
