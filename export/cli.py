@@ -194,8 +194,10 @@ def _share(bundle: str, hub: Path | None, weights: Path | None) -> None:
         click.echo(f"{hub}: upload it with: hf upload OWNER/NAME {hub}")
     if weights is not None:
         from export.weights import bundle_checkpoint
+        from ibt_deploy.errors import require
         from training.checkpoint import write_safetensors
 
+        require("ibt export --weights", "safetensors")
         write_safetensors(bundle_checkpoint(found), weights)
         click.echo(str(weights))
 

@@ -529,9 +529,11 @@ def weights(checkpoint: Path, out: Path) -> None:
 
     'ibt train run --teacher', 'ibt train ensemble' and 'ibt export' read it like the best.pt it was made of.
     """
+    from ibt_deploy.errors import require
     from training.checkpoint import SAFETENSORS, read_checkpoint, write_safetensors
 
     if out.suffix != SAFETENSORS:
         raise click.UsageError(f"--out: expected a name that ends with {SAFETENSORS}")
+    require("ibt train weights", "safetensors")
     write_safetensors(read_checkpoint(checkpoint), out)
     click.echo(str(out))
