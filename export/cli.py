@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from ibt_deploy import __version__
 from ibt_deploy.errors import IbtError
 
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+COMMANDLINE = ParameterSource.COMMANDLINE
 
 
 @click.command(
@@ -109,22 +111,11 @@ def export(
     Calibration and thresholds come from the validation part, the published figures from the test part, scored
     by the bundle itself. Nothing is written unless the graph reproduces the network.
     """
-    made_from = [
-        student,
-        cache,
-        split,
-        teacher,
-        opinion,
-        chosen,
-        candidates,
-        out,
-        name,
-        bundle_version,
-        examples,
-    ]
-    if sum([cards, hub is not None, weights is not None]) > 1:
+    context = click.get_current_context()
+    given = {name for name in context.params if context.get_parameter_source(name) is COMMANDLINE}
+    if len(alone := given & {"cards", "hub", "weights"}) > 1:
         raise click.UsageError("give only one of --cards, --hub and --weights")
-    if (cards or hub or weights) and (external or any(value is not None for value in made_from)):
+    if alone and given - alone - {"bundle"}:
         raise click.UsageError("--cards, --hub and --weights build no bundle: they take only --bundle")
     if (bundle is not None) != (hub is not None or weights is not None):
         raise click.UsageError("--bundle belongs to --hub or --weights")

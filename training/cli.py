@@ -504,8 +504,7 @@ def compare(runs: tuple[Path, ...], cache: Path, split: Path | None, draws: int,
     paths = [run / BEST if run.is_dir() else run for run in runs]
     found, part = compared(paths, cache, split, device=chosen_device(device), draws=draws)
     counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in part.items())
-    of_classes = f" {found[0].n_classes} classes." if found[0].n_classes > 1 else ""
-    click.echo(f"Validation part: {counts}.{of_classes} Research software, not a medical device.")
+    click.echo(f"Validation part: {counts}. Research software, not a medical device.")
     headings = ["network", "measure", "score"] + ["minus the first"] * (len(found) > 1)
     table = Table(*headings, box=None, pad_edge=False)
     for run, one in zip(runs, found, strict=True):

@@ -23,17 +23,13 @@ class Compared:
 
     Attributes
     ----------
-    n_classes
-        Number of classes over which AUROC and AUPRC are averaged: on ECGs, those with at least five positives
-        in both training and validation part.
     scores
-        By measure: the Challenge's metric (for these classes, at thresholds tuned on the same part, hence
-        optimistic), AUROC and AUPRC.
+        By measure: the Challenge's metric (at thresholds tuned on the same part, hence optimistic), AUROC and
+        AUPRC; on ECGs over the classes with at least five positives in training and validation part.
     minus_first
         By measure: the paired difference from the first network; empty for that one.
     """
 
-    n_classes: int
     scores: Mapping[str, Interval]
     minus_first: Mapping[str, Interval]
 
@@ -69,11 +65,9 @@ def compared(
     items = cohort.items("validation")
     train, truth = cohort.truth(cohort.items("train")), cohort.truth(items)
     drawn: list[dict[str, Floats]] = []
-    counts: list[int] = []
     for path in checkpoints:
         trained = load_network(path)
-        hashes = cohort.cache.sha256, cohort.split_sha256
-        require_validated(path, trained, *hashes, "networks are compared")
+        require_validated(path, trained, cohort.cache.sha256, cohort.split_sha256, "networks are compared")
         network, subject = trained.network.to(device), Subject(cohort, items)
         logits = network_logits(network, subject, trained.preprocessing, device)
         decider = task.decider(logits, train, truth)
@@ -83,14 +77,13 @@ def compared(
             for name, statistic in task.statistics(decider, logits, truth).items()
             if name in wanted
         }
-        counts.append(int(task.class_counts(decider, logits, truth)[0]))
         drawn.append(drawn_values(statistics, truth.n_patients, draws=draws))
     found = [
         Compared(
-            counts[i],
             {name: interval_of(values) for name, values in of_run.items()},
             {name: interval_of(values - drawn[0][name]) for name, values in of_run.items()} if i else {},
         )
         for i, of_run in enumerate(drawn)
     ]
-    return found, cohort.describe(items)
+    n_classes = int(task.class_counts(decider, logits, truth)[0])  # the same for every network
+    return found, cohort.describe(items) | ({"classes": n_classes} if n_classes > 1 else {})

@@ -335,7 +335,6 @@ def _opinion(source: Source, answers: Mapping[str, Mapping[Part, Float32s]]) -> 
 
 
 def _refuse_stranger(path: Path, member: TrainedNetwork, source: Source) -> None:
-    hashes = source.cache.sha256, source.split_sha256
-    require_validated(path, member, *hashes, "members are calibrated")
+    require_validated(path, member, source.cache.sha256, source.split_sha256, "members are calibrated")
     if not source.prepares_as(member.preprocessing):
         raise DataError(f"{path}: was trained with other preprocessing")

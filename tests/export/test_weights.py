@@ -97,6 +97,7 @@ def test_weights_that_score_differently_are_refused(monkeypatch: pytest.MonkeyPa
         ["--weights", "w.pt", "--bundle", "sepsis"],
         ["--weights", "w.safetensors", "--bundle", "sepsis", "--hub", "h"],
         ["--weights", "w.safetensors", "--bundle", "sepsis", "--out", "o"],
+        ["--weights", "w.safetensors", "--bundle", "sepsis", "--draws", "5"],
         ["--cards", "--weights", "w.safetensors", "--bundle", "sepsis"],
         ["--cards", "--bundle", "sepsis"],
     ],

@@ -82,7 +82,8 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Number of runs to train in parallel, one process each; half as many processes evaluate.",
+            help="Number of runs to train or evaluate in parallel, one process each. During training, half "
+            "as many further processes evaluate.",
         ),
         click.option(
             "--device",
